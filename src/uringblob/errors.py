@@ -1,0 +1,154 @@
+"""Every error the library raises on purpose.
+
+::
+
+    Exception
+     └─ BlobStoreError
+         ├─ BlobNotFound (also KeyError)     no blob has this guid
+         ├─ BlobCorrupt                      one blob's bytes are not those written
+         ├─ StoreCorrupt                     the file is not a store, or its map is damaged
+         ├─ StoreLocked                      another opener holds the file
+         ├─ StoreClosed                      you closed it
+         ├─ StoreReadOnly                    you opened it read_only
+         ├─ StorePoisoned                    it broke: close and open it again
+         ├─ PageSizeMismatch                 the store has another frame size
+         ├─ EngineUnavailable                the engine asked for cannot run here
+         └─ BlobStoreIOError (also OSError)  the system refused an I/O
+
+Misuse is ``ValueError``, ``TypeError`` or ``RuntimeError`` and never changes a store.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+from uringblob.guid import BlobGuid
+
+#: Errnos after which nothing is unknown: the file system had no room and said so.
+NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
+
+
+class BlobStoreError(Exception):
+    """The root of the library's errors."""
+
+
+class BlobNotFound(BlobStoreError, KeyError):
+    """No blob has this guid; ``guid`` names it.  Write it first, or ask ``has_blob``."""
+
+    def __init__(self, guid: bytes, message: str | None = None) -> None:
+        self.guid = BlobGuid(guid)
+        super().__init__(message or f"no blob {self.guid}")
+
+    def __str__(self) -> str:
+        # KeyError would show the message's repr.
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (bytes(self.guid), str(self)))
+
+
+class BlobCorrupt(BlobStoreError):
+    """The bytes on the medium are not those written: restore this blob from elsewhere.
+
+    ``guid`` names the blob where one is known.  All other blobs stay readable.
+    """
+
+    def __init__(self, message: str, guid: bytes | None = None) -> None:
+        self.guid = None if guid is None else BlobGuid(guid)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), None if self.guid is None else bytes(self.guid)))
+
+
+class StoreCorrupt(BlobStoreError):
+    """The file is not a store, or its superblocks or log are damaged beyond a torn tail."""
+
+
+class StoreLocked(BlobStoreError):
+    """Another opener held the store for all of ``lock_timeout``: close it there, or wait longer."""
+
+
+class StoreClosed(BlobStoreError):
+    """You used a store after closing it: open it again."""
+
+
+class StoreReadOnly(BlobStoreError):
+    """You called a changing method of a store opened with ``read_only=True``."""
+
+
+class StorePoisoned(BlobStoreError):
+    """An earlier I/O failed in a way that leaves the medium's contents unknown.
+
+    ``__cause__`` is that first failure.  Reads go on; every change and flush raises this.
+    The change of the call that raises this was *not* applied.
+    Close the store and open it again: recovery finds what is durable.
+    """
+
+
+class PageSizeMismatch(BlobStoreError):
+    """The store was created with another frame size: open it without ``page_size``."""
+
+
+class EngineUnavailable(BlobStoreError):
+    """The engine asked for by name cannot run here.
+
+    ``errno`` (or ``None``) and ``stage`` say what was refused; the message names the likely
+    cause and its cure.  ``engine="auto"`` falls back instead of raising.
+    """
+
+    def __init__(self, message: str, errno: int | None = None, stage: str = "") -> None:
+        self.errno = errno
+        self.stage = stage
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.errno, self.stage))
+
+
+class BlobStoreIOError(BlobStoreError, OSError):
+    """The system refused an I/O.
+
+    ``errno`` says why, ``guid`` names the blob where one is at fault.
+    ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
+    outcome is unknown until the store is opened again.
+    """
+
+    def __init__(
+        self,
+        errno: int,
+        message: str,
+        *,
+        guid: bytes | None = None,
+        applied: bool | None = False,
+    ) -> None:
+        super().__init__(errno, message)
+        self.guid = None if guid is None else BlobGuid(guid)
+        self.applied = applied
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {"guid": self.guid, "applied": self.applied}
+        return (_rebuild_io_error, (self.errno, self.strerror, state))
+
+
+def _rebuild_io_error(errno: int, message: str, state: dict[str, object]) -> BlobStoreIOError:
+    error = BlobStoreIOError(errno, message)
+    error.__dict__.update(state)
+    return error
+
+
+def errno_name(errno: int) -> str:
+    """Return ``'ENOSPC (No space left on device)'`` for ``28``."""
+    return f"{_errno.errorcode.get(errno, errno)} ({os.strerror(errno)})"
+
+
+def check_rc(rc: int, what: str, *, guid: bytes | None = None, applied: bool | None = False) -> int:
+    """Return ``rc`` if it is not negative, else raise it as a :class:`BlobStoreIOError`.
+
+    This is the only place where a negative number becomes an exception.
+    ``what`` says which operation, on which file and offset.
+    """
+    if rc >= 0:
+        return rc
+    raise BlobStoreIOError(-rc, f"{what}: {errno_name(-rc)}", guid=guid, applied=applied)

@@ -1,0 +1,21 @@
+"""One stretch of memory that an engine may move: a frame, or a part of one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Frame(NamedTuple):
+    """Memory with its address, kept alive by ``view``.
+
+    ``buf_index`` is the index of the registered buffer that it lies in, or -1.
+    """
+
+    view: memoryview
+    address: int
+    size: int
+    buf_index: int = -1
+
+    def part(self, start: int, stop: int) -> Frame:
+        """Return the bytes ``start`` to ``stop`` of this frame as a frame of their own."""
+        return Frame(self.view[start:stop], self.address + start, stop - start, self.buf_index)

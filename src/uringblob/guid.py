@@ -1,0 +1,61 @@
+"""The name of a blob: sixteen bytes, all values legal."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Union
+
+GUID_SIZE = 16
+
+
+class BlobGuid(bytes):
+    """A blob's key: ``bytes`` of exactly 16 bytes (the all-zero one is legal too).
+
+    Equal to, and hashing like, the plain ``bytes`` of the same value.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: GuidLike) -> BlobGuid:
+        """Make a guid of 16 bytes or of a ``uuid.UUID``.
+
+        :raises ValueError: a wrong length.
+        :raises TypeError: anything that is neither ``bytes`` nor ``uuid.UUID``.
+        """
+        return super().__new__(cls, guid_bytes(value))
+
+    @classmethod
+    def random(cls) -> BlobGuid:
+        """Return a fresh random (version 4) guid."""
+        return cls(uuid.UUID(bytes=os.urandom(GUID_SIZE), version=4))
+
+    @property
+    def uuid(self) -> uuid.UUID:
+        """The same sixteen bytes as a ``uuid.UUID``."""
+        return uuid.UUID(bytes=bytes(self))
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+    def __repr__(self) -> str:
+        return f"BlobGuid({str(self)!r})"
+
+
+#: What every method that takes a guid takes.
+GuidLike = Union[BlobGuid, bytes, uuid.UUID]
+
+
+def guid_bytes(value: GuidLike) -> bytes:
+    """Return the sixteen plain bytes that ``value`` stands for.
+
+    :raises ValueError: ``bytes`` of a wrong length.
+    :raises TypeError: anything that is neither ``bytes`` nor ``uuid.UUID``.
+    """
+    if isinstance(value, bytes):
+        if len(value) != GUID_SIZE:
+            raise ValueError(f"a guid has {GUID_SIZE} bytes, not {len(value)}")
+        return value
+    if isinstance(value, uuid.UUID):
+        return value.bytes
+    raise TypeError(f"a guid is {GUID_SIZE} bytes or a uuid.UUID, not {type(value).__name__}")
