@@ -1,0 +1,85 @@
+# Everything a newcomer or a CI machine types.  `make demo` and `make test` set up all they need:
+# system packages (as root, on Debian or Ubuntu), a virtual environment, the extension.
+#
+#   make demo        archive this Python's standard library into a store, restore it, compare
+#   make test        the test suite                 make test PYTEST_ARGS='-k ring -x'
+#   make lint types c-warnings wheel-check          what .ci/run checks besides
+#   make clean       remove everything made here
+#
+#   PYTHON=python3.12       another interpreter (make clean first)
+#   URINGBLOB_EXT=optional  go on without the extension: the pread engine works everywhere
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+# Where there can be an io_uring, its extension must build; elsewhere it is left out.
+ifeq ($(shell uname -s),Linux)
+URINGBLOB_EXT ?= require
+else
+URINGBLOB_EXT ?= optional
+endif
+export URINGBLOB_EXT
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+NATIVE := src/uringblob/_native
+C_FILES := $(wildcard $(NATIVE)/ub_*.c)
+BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
+LINTED := src tests examples tools $(wildcard build_ffi.py setup.py)
+
+.PHONY: demo test lint format types c-warnings wheel wheel-check clean setup dev
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(PY) examples/archive.py $(DEMO_ARGS)
+
+test: $(VENV)/.installed
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+setup: $(VENV)/.installed
+
+dev: $(VENV)/.dev
+
+# Stamps: each step runs once, and again when what it was made from changes.
+$(VENV)/.created: tools/system_packages.sh
+	./tools/system_packages.sh $(PYTHON)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check $(LINTED)
+	$(PY) -m ruff format --check $(LINTED)
+
+format: $(VENV)/.dev
+	$(PY) -m ruff check --fix $(LINTED)
+	$(PY) -m ruff format $(LINTED)
+
+types: $(VENV)/.dev
+	$(PY) -m mypy --strict
+
+# The hand-written C, under every compiler that is here; generated code is not ours to judge.
+c-warnings: $(VENV)/.created
+	./tools/c_warnings.sh $(C_FILES)
+
+# From the sdist, so that a file missing from MANIFEST.in fails here.
+wheel: $(VENV)/.dev
+	rm -rf build dist
+	$(PY) -m build --outdir dist .
+
+wheel-check: wheel
+	$(PY) tools/wheel_check.py dist
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -f $(NATIVE)/_uringblob*.so $(NATIVE)/_uringblob.c
+	find src tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,239 @@
+"""What every test shares: a path on a real disk, the engines, no leaks, no silent skips."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+#: A skip whose reason begins so is right everywhere: what is tested does not exist here.
+NOT_APPLICABLE = "n/a:"
+LEAK_WAIT_SECONDS = 10
+
+# Shared disks stall now and then; no test asserts a timing, so neither may hypothesis.
+_CHECKS_OFF = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("here", deadline=None, suppress_health_check=_CHECKS_OFF)
+hypothesis.settings.register_profile(
+    "ci", parent=hypothesis.settings.get_profile("here"), derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+# ---- what this machine can do -----------------------------------------------------------------
+
+
+def why_no_uring() -> str:
+    """Return why io_uring cannot run here, or '' if it can."""
+    from uringblob import _native
+
+    if _native.lib is None:
+        return f"the extension is missing: {_native.unavailable_reason}"
+    from uringblob.ring import Ring
+
+    try:
+        Ring(8).close()
+    except Exception as error:
+        return f"io_uring is refused here: {error}"
+    return ""
+
+
+def has_direct_io(directory: Path) -> bool:
+    """Tell whether files in ``directory`` can be opened with O_DIRECT."""
+    flag = getattr(os, "O_DIRECT", 0)
+    if not flag:
+        return False
+    descriptor, name = tempfile.mkstemp(dir=directory)
+    os.close(descriptor)
+    try:
+        os.close(os.open(name, os.O_RDWR | flag))
+    except OSError:
+        return False
+    finally:
+        os.unlink(name)
+    return True
+
+
+# ---- no silent skips --------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        default=bool(os.environ.get("URINGBLOB_NO_SKIPS")),
+        help="a skipped test is a failure, unless its reason begins with 'n/a:'; in force only as root "
+        "with io_uring, where nothing is missing (also: URINGBLOB_NO_SKIPS=1)",
+    )
+
+
+def pytest_configure(config):
+    config.skips_forbidden = False
+    if not config.getoption("--no-skips"):
+        return
+    missing = why_no_uring() or ("" if os.geteuid() == 0 else "not root")
+    config.skips_forbidden = not missing
+    config.skips_note = f"skips are {'allowed: ' + missing if missing else 'failures'}"
+
+
+def pytest_report_header(config):
+    reason = why_no_uring()
+    lines = [f"io_uring: {reason or 'works'}"]
+    return lines + ([config.skips_note] if config.getoption("--no-skips") else [])
+
+
+def pytest_sessionstart(session):
+    """A build that promised the extension and lacks it fails as a whole, not test by test."""
+    if os.environ.get("URINGBLOB_EXT") == "require":
+        from uringblob import _native
+
+        if _native.lib is None:
+            raise pytest.UsageError(f"URINGBLOB_EXT=require, but {_native.unavailable_reason}")
+
+
+def _forbid_skip(report, config) -> None:
+    if not (report.skipped and config.skips_forbidden) or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(NOT_APPLICABLE):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} may not skip on this machine (--no-skips): {reason}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    _forbid_skip(outcome.get_result(), item.config)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    outcome = yield
+    _forbid_skip(outcome.get_result(), collector.config)
+
+
+# ---- no leaks ---------------------------------------------------------------------------------
+
+
+def _open_files() -> dict[int, str]:
+    """Return what each descriptor of this process is, where the system tells."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):
+            # The descriptor of this very listing is gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def _leaks(threads_before, files_before) -> list[str]:
+    for thread in set(threading.enumerate()) - threads_before:
+        thread.join(LEAK_WAIT_SECONDS)
+    threads = set(threading.enumerate()) - threads_before
+    files = {fd: what for fd, what in _open_files().items() if files_before.get(fd) != what}
+    return [f"thread {t.name}" for t in threads] + [f"descriptor {fd}: {what}" for fd, what in files.items()]
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_setup(item):
+    item.leak_baseline = set(threading.enumerate()), _open_files()
+    yield
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After a test and all its fixtures, threads and descriptors are what they were before."""
+    outcome = yield
+    if outcome.excinfo or item.get_closest_marker("leaks") or not hasattr(item, "leak_baseline"):
+        return
+    if _new_things(item.leak_baseline):
+        # Only now: a collection takes longer than most tests.
+        gc.collect()
+        leaks = _leaks(*item.leak_baseline)
+        if leaks:
+            outcome.force_exception(pytest.fail.Exception(f"left behind: {', '.join(leaks)}", pytrace=False))
+
+
+def _new_things(baseline) -> bool:
+    threads, files = baseline
+    return bool(set(threading.enumerate()) - threads) or bool(_open_files().items() - files.items())
+
+
+# ---- fixtures ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def disk_root(tmp_path_factory):
+    """A directory on a file system with O_DIRECT where there is one (URINGBLOB_TEST_DIR decides)."""
+    named = os.environ.get("URINGBLOB_TEST_DIR")
+    places = [named] if named else [str(tmp_path_factory.getbasetemp()), "/var/tmp", str(REPOSITORY)]
+    usable = [place for place in places if os.access(place, os.W_OK)]
+    place = next((place for place in usable if has_direct_io(Path(place))), usable[0])
+    root = Path(tempfile.mkdtemp(prefix="uringblob-test-", dir=place))
+    # Children that gave up root reach the stores inside.
+    root.chmod(0o755)
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def disk_dir(disk_root):
+    """An empty directory of this test's own on that disk; it is gone after the test."""
+    directory = Path(tempfile.mkdtemp(dir=disk_root))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def store_path(disk_dir):
+    """The path of a store that does not exist yet, on a real disk."""
+    return str(disk_dir / "store.blobs")
+
+
+@pytest.fixture(scope="session")
+def uring_missing():
+    """Why io_uring cannot run here, or ''."""
+    return why_no_uring()
+
+
+@pytest.fixture
+def needs_uring(uring_missing):
+    """Skip where io_uring cannot run."""
+    if uring_missing:
+        pytest.skip(uring_missing)
+
+
+@pytest.fixture
+def needs_root():
+    """Skip where the test may not mount, drop privileges or raise limits."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+@pytest.fixture
+def needs_direct(disk_root):
+    """Skip where no file system at hand has O_DIRECT."""
+    if not has_direct_io(disk_root):
+        pytest.skip(f"no O_DIRECT in {disk_root}; set URINGBLOB_TEST_DIR")
+
+
+@pytest.fixture(params=["io_uring", "pread"])
+def engine(request, uring_missing):
+    """Each engine's name in turn."""
+    if request.param == "io_uring" and uring_missing:
+        pytest.skip(uring_missing)
+    return request.param
+
+
+@pytest.fixture
+def page_size(request):
+    """4096, so that tests are quick; parametrize indirectly for other frame sizes."""
+    return getattr(request, "param", 4096)
