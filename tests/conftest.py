@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import shutil
@@ -30,12 +31,13 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 # ---- what this machine can do -----------------------------------------------------------------
 
 
+@functools.cache
 def why_no_uring() -> str:
     """Return why io_uring cannot run here, or '' if it can."""
     from uringblob import _native
 
-    if _native.lib is None:
-        return f"the extension is missing: {_native.unavailable_reason}"
+    if getattr(_native, "lib", None) is None:
+        return f"the extension is missing: {getattr(_native, 'unavailable_reason', 'not yet')}"
     from uringblob.ring import Ring
 
     try:
