@@ -1,0 +1,65 @@
+"""Names the C sources of the extension to cffi; contains no C.
+
+``setup.py`` runs it, and ``python build_ffi.py`` builds the extension in place.  liburing is
+linked statically where ``liburing.a`` is found, so that the wheel needs no library at run time.
+Set ``URINGBLOB_EXT=require`` to turn a failed build of the extension into an error; otherwise
+the package installs without it and uses the pread engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sysconfig
+
+import cffi
+
+NATIVE = "src/uringblob/_native"
+
+#: Warnings are errors in our own C only; cffi's generated wrapper is compiled with these too.
+C_WARNINGS = ["-Wall", "-Wextra"]
+
+
+def read_cdef() -> str:
+    """Return the declarations that Python sees."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), NATIVE, "cdef.h")) as file:
+        return file.read()
+
+
+def static_liburing() -> str | None:
+    """Return the path of ``liburing.a`` where the C compiler looks for it, or None."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    command = [*compiler, "-print-file-name=liburing.a"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    # A compiler that did not find it answers with the bare name.
+    return answer if os.path.isabs(answer) and os.path.exists(answer) else None
+
+
+def make_ffibuilder() -> cffi.FFI:
+    """Describe the extension ``uringblob._native._uringblob``."""
+    archive = static_liburing()
+    builder = cffi.FFI()
+    builder.cdef(read_cdef())
+    builder.set_source(
+        "uringblob._native._uringblob",
+        '#include "ub_ring.h"\n',
+        sources=[f"{NATIVE}/ub_ring.c"],
+        depends=[f"{NATIVE}/ub_ring.h", f"{NATIVE}/cdef.h"],
+        include_dirs=[NATIVE],
+        extra_compile_args=C_WARNINGS,
+        extra_objects=[archive] if archive else [],
+        libraries=[] if archive else ["uring"],
+        optional=os.environ.get("URINGBLOB_EXT") != "require",
+        py_limited_api=True,
+    )
+    return builder
+
+
+ffibuilder = make_ffibuilder()
+
+if __name__ == "__main__":
+    ffibuilder.compile(tmpdir="src", verbose=True)

@@ -1,0 +1,58 @@
+/* What Python sees of ub_ring.h; cffi reads this file, the C compiler checks it against the header.
+   "...;" in a structure means: it has more fields, which are C's own affair. */
+
+struct ub_op {
+    uint64_t user_data;
+    uint64_t address;
+    uint64_t offset;
+    uint32_t length;
+    int32_t file;
+    uint32_t op_flags;
+    uint16_t buf_index;
+    uint8_t opcode;
+    uint8_t flags;
+};
+
+struct ub_completion {
+    uint64_t user_data;
+    int32_t result;
+    uint32_t flags;
+};
+
+struct ub_ring {
+    int fd;
+    unsigned sq_entries;
+    unsigned cq_entries;
+    unsigned setup_flags;
+    unsigned features;
+    uint64_t passed;
+    uint64_t accepted;
+    uint64_t reaped;
+    uint64_t enters;
+    unsigned settled;
+    struct ub_completion *inbox;
+    ...;
+};
+
+struct iovec {
+    void *iov_base;
+    size_t iov_len;
+};
+
+int ub_open(struct ub_ring **ring, unsigned entries, unsigned setup_flags);
+void ub_close(struct ub_ring *ring);
+void ub_abandon(struct ub_ring *ring);
+
+int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count);
+int ub_unregister_files(struct ub_ring *ring);
+int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, unsigned count);
+int ub_unregister_buffers(struct ub_ring *ring);
+int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count);
+
+int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count);
+int ub_reap(struct ub_ring *ring);
+int ub_wait(struct ub_ring *ring);
+
+int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
+int ub_rename_noreplace(const char *old_path, const char *new_path);
+int ub_fallocate(int fd, uint64_t offset, uint64_t size);

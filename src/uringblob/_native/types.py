@@ -1,0 +1,59 @@
+"""The C half as Python's type checker sees it; ``cdef.h`` is what the C compiler sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class CRing(Protocol):
+    """``struct ub_ring *``: the fields that Python may read, and ``passed`` and ``settled``."""
+
+    fd: int
+    sq_entries: int
+    cq_entries: int
+    setup_flags: int
+    features: int
+    passed: int
+    accepted: int
+    reaped: int
+    enters: int
+    settled: int
+    inbox: Any
+
+
+class Ffi(Protocol):
+    """The part of cffi's FFI object that is used."""
+
+    NULL: Any
+
+    def new(self, ctype: str, init: object = ...) -> Any:
+        """Allocate C memory owned by the object returned."""
+
+    def buffer(self, cdata: Any, size: int = ...) -> Any:
+        """Return a buffer over C memory."""
+
+    def from_buffer(self, ctype: str, source: object) -> Any:
+        """Return a C pointer to a Python buffer, which it keeps alive."""
+
+    def cast(self, ctype: str, value: Any) -> Any:
+        """Convert without a check."""
+
+
+class Lib(Protocol):
+    """The functions of ``ub_ring.h``: ``>= 0`` or ``-errno``, the GIL released in each."""
+
+    def ub_open(self, ring: Any, entries: int, setup_flags: int) -> int: ...
+    def ub_close(self, ring: CRing) -> None: ...
+    def ub_abandon(self, ring: CRing) -> None: ...
+    def ub_register_files(self, ring: CRing, fds: Sequence[int], count: int) -> int: ...
+    def ub_unregister_files(self, ring: CRing) -> int: ...
+    def ub_register_buffers(self, ring: CRing, stretches: Any, count: int) -> int: ...
+    def ub_unregister_buffers(self, ring: CRing) -> int: ...
+    def ub_probe(self, ring: CRing, supported: Any, count: int) -> int: ...
+    def ub_submit(self, ring: CRing, ops: Any, count: int) -> int: ...
+    def ub_reap(self, ring: CRing) -> int: ...
+    def ub_wait(self, ring: CRing) -> int: ...
+    def ub_dioalign(self, fd: int, memory_align: Any, offset_align: Any) -> int: ...
+    def ub_rename_noreplace(self, old_path: bytes, new_path: bytes) -> int: ...
+    def ub_fallocate(self, fd: int, offset: int, size: int) -> int: ...

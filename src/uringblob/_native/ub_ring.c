@@ -1,0 +1,237 @@
+/* The submission and completion queues are written and read here directly, with liburing's
+   barriers: filling, entering and taking back must be one step, which liburing does not offer.
+   Set-up, registration, probing and exit are liburing's.
+
+   Checked on Linux 6.18 with liburing 2.3.  Only setup flags known to the caller are passed on;
+   never IORING_SETUP_NO_SQARRAY, which liburing before 2.5 does not know and which makes the
+   kernel ignore the index array that is filled below. */
+
+#define _GNU_SOURCE
+
+#include "ub_ring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE (1 << 0)
+#endif
+
+/* struct statx of an older libc lacks the fields of Linux 6.1; these are their fixed places. */
+#define UB_STATX_DIOALIGN 0x00002000U
+#define UB_STATX_DIO_MEM_ALIGN_AT 0x98
+#define UB_STATX_DIO_OFFSET_ALIGN_AT 0x9c
+#define UB_STATX_SIZE 0x100
+
+_Static_assert(sizeof(struct ub_op) == 40, "Python packs ub_op as 40 bytes");
+_Static_assert(sizeof(struct ub_completion) == 16, "Python unpacks ub_completion as 16 bytes");
+
+static int enter(struct ub_ring *ring, unsigned submit, unsigned wait, unsigned flags)
+{
+    ring->enters++;
+    long rc = syscall(__NR_io_uring_enter, ring->fd, submit, wait, flags, NULL, 0);
+    return rc < 0 ? -errno : (int)rc;
+}
+
+int ub_open(struct ub_ring **out, unsigned entries, unsigned setup_flags)
+{
+    struct io_uring_params params = {.flags = setup_flags};
+    struct ub_ring *ring = calloc(1, sizeof *ring);
+    if (!ring)
+        return -ENOMEM;
+    int rc = io_uring_queue_init_params(entries, &ring->uring, &params);
+    if (rc < 0) {
+        free(ring);
+        return rc;
+    }
+    ring->fd = ring->uring.ring_fd;
+    ring->sq_entries = params.sq_entries;
+    ring->cq_entries = params.cq_entries;
+    ring->setup_flags = params.flags;
+    ring->features = params.features;
+    ring->inbox = calloc(ring->cq_entries, sizeof *ring->inbox);
+    if (!ring->inbox) {
+        ub_abandon(ring);
+        return -ENOMEM;
+    }
+    *out = ring;
+    return 0;
+}
+
+void ub_close(struct ub_ring *ring)
+{
+    /* Exiting the ring frees these later, from a kernel worker: a reopen would still find the
+       file locked and the memory charged.  Unregistering frees them now. */
+    ub_unregister_files(ring);
+    ub_unregister_buffers(ring);
+    ub_abandon(ring);
+}
+
+void ub_abandon(struct ub_ring *ring)
+{
+    io_uring_queue_exit(&ring->uring);
+    free(ring->inbox);
+    free(ring);
+}
+
+int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count)
+{
+    int rc = io_uring_register_files(&ring->uring, fds, count);
+    if (rc >= 0)
+        ring->files_registered = count;
+    return rc;
+}
+
+int ub_unregister_files(struct ub_ring *ring)
+{
+    if (!ring->files_registered)
+        return 0;
+    ring->files_registered = 0;
+    return io_uring_unregister_files(&ring->uring);
+}
+
+int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, unsigned count)
+{
+    int rc = io_uring_register_buffers(&ring->uring, stretches, count);
+    if (rc >= 0)
+        ring->buffers_registered = count;
+    return rc;
+}
+
+int ub_unregister_buffers(struct ub_ring *ring)
+{
+    if (!ring->buffers_registered)
+        return 0;
+    ring->buffers_registered = 0;
+    return io_uring_unregister_buffers(&ring->uring);
+}
+
+int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count)
+{
+    struct io_uring_probe *probe = calloc(1, sizeof *probe + 256 * sizeof probe->ops[0]);
+    if (!probe)
+        return -ENOMEM;
+    int rc = io_uring_register_probe(&ring->uring, probe, 256);
+    int known = 0;
+    memset(supported, 0, count);
+    for (unsigned i = 0; rc >= 0 && i < probe->ops_len && i < count; i++) {
+        supported[i] = (probe->ops[i].flags & IO_URING_OP_SUPPORTED) != 0;
+        known += supported[i];
+    }
+    free(probe);
+    return rc < 0 ? rc : known;
+}
+
+static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
+{
+    memset(sqe, 0, sizeof *sqe);
+    sqe->opcode = op->opcode;
+    sqe->flags = op->flags;
+    sqe->fd = op->file;
+    sqe->off = op->offset;
+    sqe->addr = op->address;
+    sqe->len = op->length;
+    sqe->rw_flags = (__kernel_rwf_t)op->op_flags; /* a union: every opcode's flags lie here */
+    sqe->user_data = op->user_data;
+    sqe->buf_index = op->buf_index;
+}
+
+int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count)
+{
+    struct io_uring_sq *sq = &ring->uring.sq;
+    unsigned mask = ring->sq_entries - 1;
+    unsigned tail = *sq->ktail;
+    if (count > ring->sq_entries)
+        return -EINVAL;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned index = (tail + i) & mask;
+        fill(&sq->sqes[index], &ops[i]);
+        sq->array[index] = index;
+    }
+    io_uring_smp_store_release(sq->ktail, tail + count);
+    int rc = enter(ring, count, 0, 0);
+    /* The head, not the return value, says what the kernel took: one error hides a partial success. */
+    unsigned taken = io_uring_smp_load_acquire(sq->khead) - tail;
+    io_uring_smp_store_release(sq->ktail, tail + taken);
+    ring->accepted += taken;
+    ring->passed += taken;
+    return taken || rc >= 0 ? (int)taken : rc;
+}
+
+static unsigned completions_ready(struct ub_ring *ring)
+{
+    struct io_uring_cq *cq = &ring->uring.cq;
+    return io_uring_smp_load_acquire(cq->ktail) - *cq->khead;
+}
+
+/* Let the kernel move completions that did not fit the queue, or run work it deferred to us. */
+static int kernel_holds_back(struct ub_ring *ring)
+{
+    unsigned flags = IO_URING_READ_ONCE(*ring->uring.sq.kflags);
+    return (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
+}
+
+int ub_reap(struct ub_ring *ring)
+{
+    struct io_uring_cq *cq = &ring->uring.cq;
+    unsigned mask = ring->cq_entries - 1;
+    if (ring->in_inbox && !ring->settled)
+        return (int)ring->in_inbox;
+    io_uring_smp_store_release(cq->khead, *cq->khead + ring->in_inbox);
+    ring->reaped += ring->in_inbox;
+    ring->settled = 0;
+    ring->in_inbox = 0;
+    unsigned ready = completions_ready(ring);
+    if (!ready && kernel_holds_back(ring)) {
+        enter(ring, 0, 0, IORING_ENTER_GETEVENTS);
+        ready = completions_ready(ring);
+    }
+    for (unsigned i = 0; i < ready; i++) {
+        const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + i) & mask];
+        ring->inbox[i].user_data = cqe->user_data;
+        ring->inbox[i].result = cqe->res;
+        ring->inbox[i].flags = cqe->flags;
+    }
+    ring->in_inbox = ready;
+    return (int)ready;
+}
+
+int ub_wait(struct ub_ring *ring)
+{
+    int rc = enter(ring, 0, 1, IORING_ENTER_GETEVENTS);
+    return rc < 0 ? rc : 0;
+}
+
+int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align)
+{
+    union {
+        unsigned char bytes[UB_STATX_SIZE];
+        uint64_t aligned;
+    } answer = {{0}};
+    uint32_t mask;
+    if (syscall(__NR_statx, fd, "", AT_EMPTY_PATH, UB_STATX_DIOALIGN, &answer) < 0)
+        return -errno;
+    memcpy(&mask, answer.bytes, sizeof mask);
+    if (!(mask & UB_STATX_DIOALIGN))
+        return -EOPNOTSUPP;
+    memcpy(memory_align, answer.bytes + UB_STATX_DIO_MEM_ALIGN_AT, sizeof *memory_align);
+    memcpy(offset_align, answer.bytes + UB_STATX_DIO_OFFSET_ALIGN_AT, sizeof *offset_align);
+    return 0;
+}
+
+int ub_rename_noreplace(const char *old_path, const char *new_path)
+{
+    long rc = syscall(__NR_renameat2, AT_FDCWD, old_path, AT_FDCWD, new_path, RENAME_NOREPLACE);
+    return rc < 0 ? -errno : 0;
+}
+
+int ub_fallocate(int fd, uint64_t offset, uint64_t size)
+{
+    return fallocate(fd, 0, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
+}

