@@ -1,0 +1,57 @@
+"""Why io_uring cannot run here, and what would help.
+
+Any step may be refused, with almost any errno: setup may be allowed while enter or register is
+not.  So nothing is decided by errno; the errno only chooses the advice.  Seen in the wild:
+Docker 25 and containerd 2 answer ``EPERM``, podman and gVisor ``ENOSYS``, one managed
+Kubernetes ``EOPNOTSUPP``, RHEL 9 ``EPERM`` by sysctl, a zero memlock limit ``ENOMEM``.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+
+from uringblob.errors import errno_name
+
+_SECCOMP = "run the container with a seccomp profile that allows io_uring_setup, _enter and _register"
+_SYSCTL = "check that 'sysctl kernel.io_uring_disabled' is 0 (1 admits only kernel.io_uring_group)"
+
+_CURES = {
+    _errno.EPERM: f"forbidden by seccomp or by sysctl: {_SECCOMP}, and {_SYSCTL}",
+    _errno.EACCES: f"forbidden by a security module, seccomp or sysctl: {_SECCOMP}, and {_SYSCTL}",
+    _errno.ENOSYS: (
+        "the kernel is older than 5.1 or built without io_uring, or a sandbox (gVisor, podman's "
+        f"seccomp profile) hides it: use a newer kernel, or {_SECCOMP}"
+    ),
+    _errno.EOPNOTSUPP: f"the sandbox or kernel has this call switched off: {_SECCOMP}",
+    _errno.EINVAL: "the kernel does not know this request: use a newer kernel (5.6 or later)",
+    _errno.ENOMEM: "locked memory is used up: raise RLIMIT_MEMLOCK ('ulimit -l', LimitMEMLOCK=), "
+    "or ask for fewer buffers or a smaller queue_depth",
+    _errno.EMFILE: "no descriptor is left in this process: raise RLIMIT_NOFILE ('ulimit -n')",
+    _errno.ENFILE: "no descriptor is left in the system: raise the sysctl fs.file-max",
+}
+_ELSE = "use engine='pread', which needs nothing special"
+
+
+class RingRefused(Exception):
+    """A step of starting io_uring was refused.
+
+    ``stage`` names the step (``"import"``, ``"setup"``, ``"register files"``, ``"nop"``,
+    ``"first read"``), ``errno`` the answer (0 where there was none), ``hint`` what is known
+    beyond both (may be empty).
+    """
+
+    def __init__(self, stage: str, errno: int = 0, hint: str = "") -> None:
+        super().__init__(stage, errno, hint)
+        self.stage = stage
+        self.errno = errno
+        self.hint = hint
+
+    def __str__(self) -> str:
+        answer = f": {errno_name(self.errno)}" if self.errno else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"io_uring refused at {self.stage}{answer}{hint}"
+
+    @property
+    def cure(self) -> str:
+        """What the reader of the message can do about it."""
+        return _CURES.get(self.errno, _ELSE)
