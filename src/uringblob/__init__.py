@@ -1,0 +1,62 @@
+"""Durable storage of large fixed-size frames, on io_uring with registered buffers.
+
+``AsyncFileBlobStore`` serves an event loop, ``FileBlobStore`` serves threads, and the memory
+stores stand in for both.  All of them share one contract, ``AsyncBlobStore`` and ``BlobStore``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "uringblob needs a POSIX system (Linux for io_uring, any other for the pread engine): "
+        "it does not run on Windows; use WSL 2 there"
+    )
+
+from uringblob.api import AsyncBlobStore, BlobStore
+from uringblob.buffers import AlignedBlobBuf
+from uringblob.errors import (
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStoreError,
+    BlobStoreIOError,
+    EngineUnavailable,
+    PageSizeMismatch,
+    StoreClosed,
+    StoreCorrupt,
+    StoreLocked,
+    StorePoisoned,
+    StoreReadOnly,
+)
+from uringblob.guid import BlobGuid
+from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
+from uringblob.report import VerifyReport
+from uringblob.stats import StoreStats
+from uringblob.units import BUF_ALIGN, PAGE_SIZE
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BUF_ALIGN",
+    "PAGE_SIZE",
+    "AlignedBlobBuf",
+    "AsyncBlobStore",
+    "AsyncMemoryBlobStore",
+    "BlobCorrupt",
+    "BlobGuid",
+    "BlobNotFound",
+    "BlobStore",
+    "BlobStoreError",
+    "BlobStoreIOError",
+    "EngineUnavailable",
+    "MemoryBlobStore",
+    "PageSizeMismatch",
+    "StoreClosed",
+    "StoreCorrupt",
+    "StoreLocked",
+    "StorePoisoned",
+    "StoreReadOnly",
+    "StoreStats",
+    "VerifyReport",
+]

@@ -1,0 +1,35 @@
+"""What ``verify()`` found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from uringblob.errors import BlobStoreError
+from uringblob.guid import BlobGuid
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyReport:
+    """What ``store.verify()`` returns: a frozen list of everything that is wrong."""
+
+    #: Each bad blob with the error that reading it raises.
+    bad: tuple[tuple[BlobGuid, BlobStoreError], ...] = ()
+    #: What is wrong with superblocks and log, where a store has them.
+    metadata_errors: tuple[BlobStoreError, ...] = ()
+    #: Blobs that were read, bad ones included.
+    blobs_checked: int = 0
+    #: Bytes of good frames.
+    bytes_checked: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong: no bad blob and no bad metadata."""
+        return not self.bad and not self.metadata_errors
+
+    def __str__(self) -> str:
+        head = f"{self.blobs_checked} blobs checked, {len(self.bad)} bad"
+        if self.metadata_errors:
+            head += f", {len(self.metadata_errors)} metadata errors"
+        lines = [f"{guid}: {error}" for guid, error in self.bad]
+        lines += [f"metadata: {error}" for error in self.metadata_errors]
+        return "\n".join([head, *lines])

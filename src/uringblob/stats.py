@@ -1,0 +1,86 @@
+"""What a store counts: one frozen object a call."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreStats:
+    """What ``store.stats()`` returns: a snapshot that never changes afterwards.
+
+    Plain data: it may be compared, pickled, and turned into a ``dict`` with
+    ``dataclasses.asdict``.  Counters start at zero when the store is opened.  A store that has
+    no such thing (a memory store has no file) leaves the field at its default.
+    """
+
+    #: The engine in use: ``"io_uring"``, ``"pread"``, ``"memory"``, or ``"custom"``.
+    engine: str = "custom"
+    #: Why this engine: what was asked for, or which stage was refused with which errno.
+    engine_reason: str = ""
+    #: Whether frames bypass the page cache (``O_DIRECT``).
+    direct_io: bool = False
+    #: The frame size in bytes.
+    page_size: int = 0
+
+    #: Live blobs.
+    blobs: int = 0
+    #: The store file's length in bytes.
+    file_bytes: int = 0
+    #: Bytes that the file system has given the file, holes not counted.
+    allocated_bytes: int = 0
+
+    #: Slots that hold the frame of a live blob.
+    slots_live: int = 0
+    #: Slots that the next write may take.
+    slots_free: int = 0
+    #: Slots that are neither yet: reserved, or waiting for the log and for readers to leave.
+    slots_pending: int = 0
+    #: Slots that the log itself occupies.
+    slots_log: int = 0
+
+    #: Frames asked for in the registered pool.
+    buffers: int = 0
+    #: Frames that the kernel registered.
+    buffers_registered: int = 0
+    #: Frames of the pool that are leased now.
+    buffers_leased: int = 0
+    #: Why not all of ``buffers`` are registered; empty when they are.
+    buffers_reason: str = ""
+    #: Whether the pool lies on huge pages.
+    buffers_huge: bool = False
+
+    #: Read requests issued to the engine.
+    reads: int = 0
+    #: Write requests issued to the engine; a gathered write is one.
+    writes: int = 0
+    #: fsync and fdatasync requests issued.
+    syncs: int = 0
+    #: Bytes that those reads moved.
+    bytes_read: int = 0
+    #: Bytes that those writes moved.
+    bytes_written: int = 0
+    #: Calls of ``io_uring_enter``.
+    ring_enters: int = 0
+    #: Requests now queued or in the kernel.
+    in_flight: int = 0
+
+    #: ``commit`` calls that returned.
+    commits: int = 0
+    #: Groups of log records made durable; concurrent calls share one.
+    log_groups: int = 0
+    #: Times the log was replaced by a snapshot.
+    compactions: int = 0
+    #: ``write_blobs_with_data_sync`` calls that were one gathered write linked to one fdatasync.
+    batches_linked: int = 0
+    #: ``write_blobs_with_data_sync`` calls that took several writes, then one fdatasync.
+    batches_scattered: int = 0
+    #: Frames that passed through a bounce frame because their memory was not aligned.
+    bounces: int = 0
+
+    #: Whether the store was opened with ``read_only=True``.
+    read_only: bool = False
+    #: The failure that poisoned the store; empty while it is sound.
+    poisoned: str = ""
+    #: What the opener should know: an unclean end, a group not served, a truncated file.
+    notes: tuple[str, ...] = ()

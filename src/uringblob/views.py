@@ -1,0 +1,108 @@
+"""What a caller may pass where a frame is expected, and how a store gets at its bytes.
+
+Also for those who write a store of their own: :func:`readable_view` and :func:`writable_view`
+make the checks that the trait asks for, before any I/O.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Union
+
+from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.guid import GuidLike, guid_bytes
+from uringblob.units import BUF_ALIGN
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+else:
+    Buffer = Any  # the name exists in collections.abc from 3.12 on; here it is only for type checkers
+
+#: A leased frame, or any C-contiguous object with the buffer protocol.
+BlobBuffer = Union[AlignedBlobBuf, Buffer]
+
+
+def readable_view(src: BlobBuffer, size: int) -> memoryview:
+    """Return the ``size`` bytes of ``src`` as a flat ``memoryview`` of format ``B``.
+
+    Use it as a context manager, so that an error's traceback does not keep the frame leased.
+
+    :raises ValueError: ``src`` has another length, is not C-contiguous, or was released.
+    :raises TypeError: ``src`` does not support the buffer protocol.
+    """
+    return frame_of(src, size, writable=False, pool=None).view
+
+
+def writable_view(dst: BlobBuffer, size: int) -> memoryview:
+    """Do what :func:`readable_view` does, for memory that is about to be filled.
+
+    Memory that is read-only is refused like memory that is not contiguous.
+    """
+    return frame_of(dst, size, writable=True, pool=None).view
+
+
+def check_readable(src: BlobBuffer, size: int) -> None:
+    """Raise what :func:`readable_view` would raise, and hold nothing."""
+    readable_view(src, size).release()
+
+
+def check_writable(dst: BlobBuffer, size: int) -> None:
+    """Raise what :func:`writable_view` would raise, and hold nothing."""
+    writable_view(dst, size).release()
+
+
+def checked_writes(writes: Iterable[tuple[GuidLike, BlobBuffer]], page_size: int) -> dict[bytes, BlobBuffer]:
+    """Check every guid and length of a batch, and return its last write for each guid.
+
+    Nothing has been applied when this raises.
+    """
+    latest: dict[bytes, BlobBuffer] = {}
+    for guid, src in writes:
+        key = guid_bytes(guid)
+        check_readable(src, page_size)
+        latest[key] = src
+    return latest
+
+
+def checked_commit(
+    writes: Iterable[tuple[GuidLike, BlobBuffer]],
+    deletes: Iterable[GuidLike],
+    page_size: int,
+) -> tuple[dict[bytes, BlobBuffer], list[bytes]]:
+    """Check a commit's arguments as :func:`checked_writes` does, and its deletes with them.
+
+    :raises ValueError: also for a guid that is both written and deleted.
+    """
+    latest = checked_writes(writes, page_size)
+    doomed = list(dict.fromkeys(guid_bytes(guid) for guid in deletes))
+    for guid in doomed:
+        if guid in latest:
+            raise ValueError(f"commit() both writes and deletes blob {guid.hex()}: drop one of the two")
+    return latest, doomed
+
+
+def check_range(offset: int, size: int, page_size: int) -> None:
+    """Check that ``size`` bytes from ``offset`` on are whole blocks inside a frame.
+
+    :raises ValueError: they are not.
+    :raises TypeError: ``offset`` is not an int.
+    """
+    offset = operator.index(offset)
+    aligned = offset % BUF_ALIGN == 0 and size % BUF_ALIGN == 0
+    if not aligned or offset < 0 or offset + size > page_size:
+        raise ValueError(
+            f"offset {offset} and length {size} must be multiples of {BUF_ALIGN} "
+            f"inside the frame of {page_size} bytes"
+        )
+
+
+def size_of(dst: BlobBuffer) -> int:
+    """Return how many bytes ``dst`` has.
+
+    :raises TypeError: it does not support the buffer protocol.
+    """
+    if isinstance(dst, AlignedBlobBuf):
+        return len(dst)
+    with memoryview(dst) as view:
+        return view.nbytes
