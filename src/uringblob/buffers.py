@@ -24,7 +24,7 @@ from uringblob.units import PAGE_SIZE, check_page_size
 if TYPE_CHECKING:
     from uringblob.pool import BufferPool
 
-_ffi = cffi.FFI()
+_ffi: Any = cffi.FFI()
 
 
 class AlignedBlobBuf:
@@ -39,6 +39,13 @@ class AlignedBlobBuf:
     """
 
     __slots__ = ("__weakref__", "_address", "_exporter", "_leased", "_pool", "_size", "_view")
+
+    _address: int
+    _exporter: Any
+    _leased: bool
+    _pool: BufferPool | None
+    _size: int
+    _view: memoryview | None
 
     def __init__(self) -> None:
         """Refuse: a buffer without memory would be of no use."""

@@ -106,16 +106,13 @@ class BufferPool:
         """Return the exporter of frame ``index``, or ``None`` if somebody else has it."""
         owners = self._owners
         token = object()
-        exporter: Any = None
         try:
             if owners.setdefault(index, token) is not token:
                 return None
-            exporter = slab.exporter(index, owners.pop)
-            return exporter
+            return slab.exporter(index, owners.pop)
         except BaseException:
-            # The end of an exporter gives the frame back.  If there is none yet, and the frame is
-            # ours, nobody else would: then the token is still there.
-            exporter = None
+            # An exporter that was made has ended by now and has given the frame back.  If none was
+            # made, and the frame is ours, nobody else will: then the token is still there.
             if owners.get(index) is token:
                 owners.pop(index)
             raise

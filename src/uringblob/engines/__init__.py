@@ -1,0 +1,1 @@
+"""One protocol, two engines, and the choice between them."""

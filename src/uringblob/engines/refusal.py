@@ -29,7 +29,6 @@ _CURES = {
     _errno.EMFILE: "no descriptor is left in this process: raise RLIMIT_NOFILE ('ulimit -n')",
     _errno.ENFILE: "no descriptor is left in the system: raise the sysctl fs.file-max",
 }
-_ELSE = "use engine='pread', which needs nothing special"
 
 
 class RingRefused(Exception):
@@ -53,5 +52,10 @@ class RingRefused(Exception):
 
     @property
     def cure(self) -> str:
-        """What the reader of the message can do about it."""
-        return _CURES.get(self.errno, _ELSE)
+        """Likely cause and remedy, in words; empty where the errno says nothing of use."""
+        return _CURES.get(self.errno, "")
+
+    @property
+    def advice(self) -> str:
+        """The whole message: what was refused and, where known, its cure."""
+        return f"{self}: {self.cure}" if self.cure else str(self)

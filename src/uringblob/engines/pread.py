@@ -1,0 +1,293 @@
+"""The engine for everywhere: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
+
+A request is put on a queue, some thread takes it, makes the call and posts the result to a
+mailbox; the loop empties the mailbox.  A thread rings only if nobody has rung since the loop
+last began to empty, so under load one wake-up carries many results.
+
+No lock is held where a signal handler or finalizer could want it again: ``SimpleQueue`` and
+``deque`` are written in C and may be re-entered.  The threads know the mailbox but not the
+engine, so an engine that is forgotten can be collected, and its end sends them home.
+They are daemons: at interpreter exit they wait for nothing and nobody waits for them; a write
+that exit cuts short was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from uringblob.completion import Completion
+from uringblob.engines.base import IoCounters
+from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls
+from uringblob.frames import Frame
+from uringblob.pool import BufferPool
+
+#: Enough to keep a solid-state drive busy; each blocks in one call at a time.
+THREADS_MAX = 8
+
+#: Adds an operation's result to the counters, on the loop's thread.
+_Count = Callable[[IoCounters, Any], None]
+
+#: What a thread does: the call with its arguments; whom its result resolves, and what it counts.
+_Job = tuple["Completion[Any]", _Count, Callable[..., Any], tuple[Any, ...]]
+
+
+class PreadEngine:
+    """Positional I/O on one descriptor by a small thread pool; see :class:`.base.Engine`.
+
+    The descriptor is the caller's and stays open.  All methods belong to the loop's thread,
+    except :meth:`abandon`.  Threads are started when first needed, at most ``THREADS_MAX``.
+    """
+
+    name = "pread"
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        *,
+        pool: BufferPool,
+        direct_io: bool,
+        memory_align: int,
+        reason: str,
+    ) -> None:
+        self.reason = reason
+        self.direct_io = direct_io
+        self.memory_align = memory_align
+        self.pool = pool
+        self.counters = IoCounters()
+        self._fd = fd
+        self._calls = pick_calls()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._mailbox = _Mailbox(loop, self.counters)
+        self._threads: list[threading.Thread] = []
+        self._grow_lock = threading.Lock()  # taken by worker threads only
+        self._open = True
+
+    @property
+    def in_flight(self) -> int:
+        """Operations whose completion is not resolved yet, queued ones included."""
+        return len(self._mailbox.pending)
+
+    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+        """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
+        self.counters.reads += 1
+        return self._ask(_count_read, self._calls.readv, self._fd, _views(frames), offset)
+
+    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+        """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
+        self.counters.writes += 1
+        return self._ask(_count_write, self._calls.writev, self._fd, _views(frames), offset)
+
+    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+        """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
+        self.counters.writes += 1
+        size = sum(frame.size for frame in frames)
+        return self._ask(
+            _count_write_then_sync, _write_then_sync, self._calls, self._fd, _views(frames), offset, size
+        )
+
+    def sync(self) -> Completion[int]:
+        """fdatasync (on macOS: ``F_FULLFSYNC``); yields 0."""
+        self.counters.syncs += 1
+        return self._ask(_count_nothing, _sync, self._calls, self._fd)
+
+    def grow(self, size: int) -> Completion[int]:
+        """Allocate the file up to ``size`` bytes; yields 0.  After a failure nothing has changed."""
+        return self._ask(_count_nothing, _grow, self._grow_lock, self._fd, size)
+
+    def file_size(self) -> int:
+        """The file's length in bytes, now."""
+        return os.fstat(self._fd).st_size
+
+    async def close(self) -> None:
+        """Wait for everything in flight, then end the threads.  The descriptor stays open."""
+        self._open = False
+        try:
+            await self._mailbox.wait_empty()
+        finally:
+            threads = self._dismiss()
+            for thread in threads:
+                thread.join()
+
+    def abandon(self) -> None:
+        """Tell the threads to go when they are done, and wait for none (a fork has none)."""
+        self._open = False
+        self._dismiss()
+
+    def __del__(self) -> None:
+        self._dismiss()
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return (
+            f"<PreadEngine {state} fd={self._fd} direct_io={self.direct_io} "
+            f"in_flight={self.in_flight} threads={len(self._threads)}>"
+        )
+
+    def _ask(self, count: _Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
+        if not self._open:
+            raise RuntimeError("this engine is closed")
+        completion: Completion[Any] = Completion(loop=self._mailbox.loop)
+        if len(self._threads) < THREADS_MAX and len(self._threads) <= self.in_flight:
+            self._start_thread()
+        # First the queue, then the list of pending ones: a signal handler that raises in between
+        # leaves a job that ends on its own, and not a promise that nobody keeps.
+        self._jobs.put((completion, count, call, args))
+        self._mailbox.pending.add(completion)
+        if not self._threads:
+            self._work_here()
+        return completion
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=_work, args=(self._jobs, self._mailbox), name="uringblob-pread", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            return  # no more threads to be had: those that run, or else the caller, do the work
+        self._threads.append(thread)
+
+    def _work_here(self) -> None:
+        """Do what is queued in this thread, because there is no other."""
+        self._jobs.put(None)
+        _work(self._jobs, self._mailbox)
+
+    def _dismiss(self) -> list[threading.Thread]:
+        threads, self._threads = self._threads, []
+        for _thread in threads:
+            self._jobs.put(None)
+        return threads
+
+
+class _Mailbox:
+    """Results on their way from the threads to the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:
+        self.loop = loop
+        self._counters = counters
+        self.pending: set[Completion[Any]] = set()
+        self._results: deque[tuple[Completion[Any], _Count, Any]] = deque()
+        self._rung = False
+        self._empty: Completion[None] | None = None
+
+    def post(self, completion: Completion[Any], count: _Count, result: Any) -> None:
+        """Hand over a result.  From any thread."""
+        self._results.append((completion, count, result))
+        if self._rung:
+            return  # whoever rang did so before the loop looks, so it will find this one too
+        self._rung = True
+        try:
+            self.loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to hear of it
+
+    def _deliver(self) -> None:
+        # Lowered before looking: a thread that posts later rings again.
+        self._rung = False
+        results = self._results
+        try:
+            while results:
+                # Taken off only when resolved: a signal handler may raise at any point, and
+                # resolving twice does nothing.
+                completion, count, result = results[0]
+                if isinstance(result, BaseException):
+                    completion.fail(result)
+                elif not completion.done():
+                    count(self._counters, result)
+                    completion.finish(result)
+                self.pending.discard(completion)
+                results.popleft()
+        finally:
+            if results:
+                self.loop.call_soon(self._deliver)
+            elif self._empty is not None and not self.pending:
+                self._empty.finish(None)
+
+    async def wait_empty(self) -> None:
+        """Return when nothing is pending.  A cancellation is delivered then, not earlier."""
+        self._deliver()  # a signal handler that raised may have cost the loop an earlier call
+        if self.pending:
+            if self._empty is None:
+                self._empty = Completion(loop=self.loop)
+            await self._empty
+
+
+def _work(jobs: queue.SimpleQueue[_Job | None], mailbox: _Mailbox) -> None:
+    """Do jobs until a ``None`` comes."""
+    while (job := jobs.get()) is not None:
+        completion, count, call, args = job
+        try:
+            result = call(*args)
+        except OSError as error:
+            result = _number(error)
+        except MemoryError:
+            result = -errno.ENOMEM
+        except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
+            result = error
+        # The frames are let go before the result is seen, so that they can be released at once.
+        del job, args
+        mailbox.post(completion, count, result)
+        del completion, result
+
+
+def _views(frames: Sequence[Frame]) -> list[memoryview]:
+    return [frame.view for frame in frames]
+
+
+def _write_then_sync(
+    calls: PosixCalls, fd: int, views: list[memoryview], offset: int, size: int
+) -> tuple[int, int]:
+    try:
+        put = calls.writev(fd, views, offset)
+    except OSError as error:
+        return _number(error), -errno.ECANCELED
+    if put != size:
+        return put, -errno.ECANCELED
+    try:
+        return put, _sync(calls, fd)
+    except OSError as error:
+        return put, _number(error)
+
+
+def _sync(calls: PosixCalls, fd: int) -> int:
+    calls.sync(fd)
+    return 0
+
+
+def _grow(lock: threading.Lock, fd: int, size: int) -> int:
+    # One at a time: truncating back after a failure must not undo another's success.
+    with lock:
+        grow_file(fd, size)
+    return 0
+
+
+def _number(error: OSError) -> int:
+    return -(error.errno or errno.EIO)
+
+
+def _count_read(counters: IoCounters, result: int) -> None:
+    counters.bytes_read += max(result, 0)
+
+
+def _count_write(counters: IoCounters, result: int) -> None:
+    counters.bytes_written += max(result, 0)
+
+
+def _count_write_then_sync(counters: IoCounters, result: tuple[int, int]) -> None:
+    put, synced = result
+    counters.bytes_written += max(put, 0)
+    if synced != -errno.ECANCELED:
+        counters.syncs += 1
+        counters.linked_syncs += 1
+
+
+def _count_nothing(_counters: IoCounters, _result: int) -> None:
+    """Count nothing: syncs are counted when they are asked for."""

@@ -1,0 +1,121 @@
+"""The choice of an engine, made by trying, and its reason kept.
+
+``"auto"`` takes io_uring if every step of starting it works, a first real read included; any
+refusal whatsoever falls back to pread, and stage and errno stand in ``engine.reason`` and in the
+log.  An engine asked for by name is that engine or an error that names the cure.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+
+from uringblob import _native
+from uringblob.engines.base import Engine
+from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct
+from uringblob.engines.pread import PreadEngine
+from uringblob.engines.refusal import RingRefused
+from uringblob.engines.request import EngineRequest
+from uringblob.errors import EngineUnavailable
+from uringblob.pool import BufferPool
+from uringblob.slab import Slab
+
+__all__ = ["EngineRequest", "open_engine"]
+
+_log = logging.getLogger("uringblob")
+
+ENGINES = ("auto", "io_uring", "pread")
+
+
+def open_engine(request: EngineRequest) -> Engine:
+    """Return the engine that ``request`` asks for, or the best that works here.
+
+    Runs on the loop's thread and blocks for a few system calls.  When it raises, the descriptor
+    is still the caller's to close.
+
+    :raises EngineUnavailable: the engine asked for by name cannot run, or ``direct=True`` and
+        this file cannot be moved without the page cache.
+    :raises ValueError: an unknown engine.
+    """
+    if request.engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {request.engine!r}")
+    direct = _decide_direct(request)
+    if request.engine == "pread":
+        return _open_pread(request, direct, "asked for by name")
+    try:
+        return _open_uring(request, direct)
+    except RingRefused as refusal:
+        if request.engine == "io_uring":
+            raise EngineUnavailable(
+                f"engine 'io_uring' cannot run for {request.path}: {refusal.advice}; "
+                "or use engine='auto', which then takes pread",
+                refusal.errno or None,
+                refusal.stage,
+            ) from refusal
+        return _fall_back(request, direct, refusal)
+
+
+def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingRefused) -> Engine:
+    # Where io_uring does not exist at all, its absence is no news.
+    level = logging.WARNING if sys.platform.startswith("linux") else logging.INFO
+    _log.log(level, "%s: using the pread engine, because %s", request.path, refusal.advice)
+    return _open_pread(request, direct, str(refusal))
+
+
+def _decide_direct(request: EngineRequest) -> DirectIO:
+    if request.direct is False:
+        disable_direct(request.fd)
+        return DirectIO(on=False, memory_align=1, reason="switched off by direct=False")
+    if request.direct is None:
+        return enable_direct(request.fd, request.path, read_only=request.read_only)
+    try:
+        return require_direct(request.fd, request.path, read_only=request.read_only)
+    except DirectRefused as refused:
+        raise EngineUnavailable(
+            f"direct=True, but {request.path} cannot be moved without the page cache: {refused}: "
+            "use direct=None, or a file system with O_DIRECT",
+            refused.errno or None,
+            "direct",
+        ) from refused
+
+
+def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
+    """Start io_uring, or raise :class:`RingRefused` whatever was in the way."""
+    if _native.lib is None:
+        raise RingRefused("import", 0, _native.unavailable_reason)
+    try:
+        from uringblob.engines.uring import UringEngine
+
+        return UringEngine.open(request, direct.on, direct.memory_align)
+    except ImportError as error:
+        raise RingRefused("import", 0, str(error)) from error
+    except MemoryError as error:
+        raise RingRefused("setup", errno.ENOMEM, str(error)) from error
+    except OSError as error:
+        raise RingRefused("setup", error.errno or 0, error.strerror or str(error)) from error
+
+
+def _open_pread(request: EngineRequest, direct: DirectIO, reason: str) -> PreadEngine:
+    pool = _unregistered_pool(request)
+    return PreadEngine(
+        request.loop,
+        request.fd,
+        pool=pool,
+        direct_io=direct.on,
+        memory_align=direct.memory_align,
+        reason=reason,
+    )
+
+
+def _unregistered_pool(request: EngineRequest) -> BufferPool:
+    """Frames in huge pages serve pread as well: the kernel has fewer pages to pin."""
+    asked = request.buffers_asked
+    reason = "the pread engine registers no buffers"
+    slab: Slab | None = None
+    if asked > 0:
+        try:
+            slab = Slab(request.page_size, asked)
+        except (OSError, MemoryError) as error:
+            reason = f"no memory for {asked} frames ({error})"
+    return BufferPool(request.page_size, slab, asked=asked, reason=reason)

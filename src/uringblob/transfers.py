@@ -1,0 +1,218 @@
+"""Whole transfers out of possibly short ones, once for all engines.
+
+An engine answers with what the kernel said: a short count, EINTR, EAGAIN, a cancelled link.
+Here that becomes "all of it" or an error.  Three rules decide:
+
+* **A transfer goes on from the last 4096-byte boundary it passed.**  With O_DIRECT an unaligned
+  remainder is ``EINVAL``; moving a part of a block twice does no harm, because nobody else
+  looks at a frame that is being moved.
+* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any,
+  the last answer is the error.
+* **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time,
+  so no fsync is ever asked again for the same data, not even after EINTR.  Only a linked fsync
+  that its short write cancelled is asked for anew, because it never began.
+
+The coroutines await nothing but completions, so whoever resumes on ``add_done_callback`` may
+drive them.  A task may, too: if it is cancelled, ``CancelledError`` comes out when the
+operation in flight has ended, and the rest of the transfer is not begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Iterator, Sequence
+
+from uringblob.completion import Completion
+from uringblob.engines.base import Engine
+from uringblob.errors import BlobStoreIOError, check_rc, errno_name
+from uringblob.frames import Frame
+from uringblob.units import BUF_ALIGN
+
+#: What one gather may hold: the kernel's UIO_MAXIOV pieces, and less than 2 GiB.
+GATHER_PIECES_MAX = 1024
+GATHER_BYTES_MAX = 2 * 1024**3 - 2 * 1024**2
+
+#: Answers in a row that move nothing before a transfer gives up.
+RETRIES_MAX = 10
+
+#: After the n-th EAGAIN in a row the loop has n times this many seconds for others.
+AGAIN_PAUSE_SECONDS = 0.0001
+
+
+class SyncFailed(BlobStoreIOError):
+    """An fsync failed, whatever its errno: what the medium holds is unknown from now on."""
+
+
+async def read_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> int:
+    """Fill ``frames``, in order, from ``offset`` on; return how many bytes were read.
+
+    That is less than the frames hold only where the file ends.
+
+    :param what: says in an error's message what was read, from which file and offset.
+    :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
+    """
+    if len(frames) == 1 and (size := frames[0].size) <= GATHER_BYTES_MAX:
+        got = await engine.read(offset, frames)
+        if got == size:
+            return got
+        return await _finish_read(engine, offset, frames, size, got, what)
+    done = 0
+    for gather, size in _gathers(frames):
+        got = await engine.read(offset + done, gather)
+        if got != size:
+            got = await _finish_read(engine, offset + done, gather, size, got, what)
+        done += got
+        if got < size:
+            break
+    return done
+
+
+async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> None:
+    """Write all of ``frames``, in order, from ``offset`` on.
+
+    More than one gather goes out one after the other.
+
+    :raises BlobStoreIOError: the system refused; any part may have been written.
+    """
+    for gather, size in _gathers(frames):
+        put = await engine.write(offset, gather)
+        if put != size:
+            await _finish_write(engine, offset, gather, size, put, what)
+        offset += size
+
+
+async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> bool:
+    """Write all of ``frames`` and make them durable.
+
+    Returns true if one submission did both: one gathered write linked to one fdatasync.
+    A short write cancels that fdatasync; then the rest is written and synced separately.
+    The success of an fdatasync that began before the whole write was done counts for nothing.
+
+    :raises SyncFailed: an fsync failed.
+    :raises BlobStoreIOError: a write was refused.
+    """
+    gathers = list(_gathers(frames))
+    if len(gathers) != 1:
+        await write_whole(engine, offset, frames, what)
+        await sync(engine, what)
+        return False
+    gather, size = gathers[0]
+    put, synced = await engine.write_then_sync(offset, gather)
+    if put == size:
+        _check_sync(synced, what)
+        return True
+    if synced != -errno.ECANCELED:
+        # It ran although the chain was broken.  Its success proves nothing, but a failure is one.
+        _check_sync(synced, what)
+    await _finish_write(engine, offset, gather, size, put, what)
+    await sync(engine, what)
+    return False
+
+
+async def sync(engine: Engine, what: str) -> None:
+    """Make every write whose completion was resolved before this call durable.
+
+    :raises SyncFailed: the fsync failed, with whatever errno.  It is never tried again.
+    """
+    _check_sync(await engine.sync(), what)
+
+
+def _check_sync(rc: int, what: str) -> None:
+    if rc < 0:
+        raise SyncFailed(-rc, f"{what}: fdatasync: {errno_name(-rc)}", applied=None)
+
+
+async def _finish_read(
+    engine: Engine, offset: int, frames: Sequence[Frame], size: int, got: int, what: str
+) -> int:
+    """Bring a read whose first answer was ``got`` to its end, or to the end of the file."""
+    start = done = idle = 0
+    while True:
+        if got > 0 and start + got > done:
+            done, idle = start + got, 0
+            if done >= size:
+                return size
+        else:
+            idle += 1
+            # Without progress: at the end of the file that is the answer, elsewhere a hiccup.
+            if got >= 0 and offset + done >= engine.file_size():
+                return done
+            await _pause_or_raise(got, idle, what)
+        start = done - done % BUF_ALIGN
+        got = await engine.read(offset + start, _without(frames, start))
+
+
+async def _finish_write(
+    engine: Engine, offset: int, frames: Sequence[Frame], size: int, put: int, what: str
+) -> None:
+    """Bring a write whose first answer was ``put`` to its end."""
+    start = done = idle = 0
+    while True:
+        if put == 0:
+            check_rc(-errno.EIO, f"{what}: the system wrote no byte")
+        if put > 0 and start + put > done:
+            done, idle = start + put, 0
+            if done >= size:
+                return
+        else:
+            idle += 1
+            await _pause_or_raise(put, idle, what)
+        start = done - done % BUF_ALIGN
+        put = await engine.write(offset + start, _without(frames, start))
+
+
+async def _pause_or_raise(rc: int, idle: int, what: str) -> None:
+    """After the ``idle``-th answer in a row without progress: return to try again, or raise."""
+    if idle >= RETRIES_MAX:
+        check_rc(rc if rc < 0 else -errno.EIO, f"{what}: no progress in {idle} attempts")
+    if rc == -errno.EAGAIN:
+        # The system lacks something that others may be about to give back.
+        loop = asyncio.get_running_loop()
+        pause: Completion[None] = Completion(loop=loop)
+        loop.call_later(idle * AGAIN_PAUSE_SECONDS, pause.finish, None)
+        await pause
+    elif rc != -errno.EINTR:
+        check_rc(rc, what)
+
+
+def _gathers(frames: Sequence[Frame]) -> Iterator[tuple[Sequence[Frame], int]]:
+    """Cut ``frames`` into gathers that one request may hold, each with its size in bytes."""
+    size = sum(frame.size for frame in frames)
+    if len(frames) <= GATHER_PIECES_MAX and size <= GATHER_BYTES_MAX:
+        if frames:
+            yield frames, size
+        return
+    gather: list[Frame] = []
+    size = 0
+    for frame in frames:
+        for piece in _pieces(frame):
+            if len(gather) == GATHER_PIECES_MAX or size + piece.size > GATHER_BYTES_MAX:
+                yield gather, size
+                gather, size = [], 0
+            gather.append(piece)
+            size += piece.size
+    yield gather, size
+
+
+def _pieces(frame: Frame) -> Iterator[Frame]:
+    """Cut a frame into pieces of at most one gather's bytes."""
+    if frame.size <= GATHER_BYTES_MAX:
+        yield frame
+        return
+    for start in range(0, frame.size, GATHER_BYTES_MAX):
+        yield frame.part(start, min(start + GATHER_BYTES_MAX, frame.size))
+
+
+def _without(frames: Sequence[Frame], count: int) -> Sequence[Frame]:
+    """Return ``frames`` without their first ``count`` bytes."""
+    if not count:
+        return frames
+    rest: list[Frame] = []
+    for frame in frames:
+        if count >= frame.size:
+            count -= frame.size
+        else:
+            rest.append(frame.part(count, frame.size) if count else frame)
+            count = 0
+    return rest
