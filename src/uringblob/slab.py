@@ -12,12 +12,15 @@ NumPy array made from the view still lives.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import cffi
+
+from uringblob.frames import Frame
 
 #: Transparent huge pages are 2 MiB on x86-64 and on arm64 with 4 KiB base pages.
 HUGE_PAGE_SIZE = 2 * 1024 * 1024
@@ -29,14 +32,13 @@ class Slab:
     """``count`` frames of ``frame_size`` bytes each in one private, zero-filled mapping.
 
     ``address`` is a multiple of 2 MiB; ``size`` is ``frame_size * count`` bytes.
-    The mapping lives as long as the slab or any exporter does.  Reading the attributes and
-    calling :meth:`exporter` is allowed from any thread.
+    The mapping lives as long as the slab or any exporter does.  Any thread may use it.
 
     :raises ValueError: ``frame_size`` or ``count`` is not positive.
     :raises OSError: there is no memory for it.
     """
 
-    __slots__ = ("__weakref__", "_base", "_map", "address", "count", "frame_size", "huge", "size")
+    __slots__ = ("__weakref__", "_frames", "address", "count", "frame_size", "huge", "size")
 
     def __init__(self, frame_size: int, count: int) -> None:
         if frame_size <= 0 or count <= 0:
@@ -46,47 +48,54 @@ class Slab:
         self.size = frame_size * count
         whole = -(-self.size // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
         # One huge page more than needed, so that an aligned stretch lies in it wherever it lands.
-        self._map = mmap.mmap(-1, whole + HUGE_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        start = int(_ffi.cast("uintptr_t", _ffi.from_buffer(self._map)))
+        memory = mmap.mmap(-1, whole + HUGE_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        start = int(_ffi.cast("uintptr_t", _ffi.from_buffer(memory)))
         skip = -start % HUGE_PAGE_SIZE
         self.address = start + skip
-        self._base: Any = _ffi.from_buffer(self._map) + skip
-        self.huge = _advise_huge(self._map, skip, whole)
+        self.huge = _advise_huge(memory, skip, whole)
+        self._frames = memoryview(memory)[skip : skip + self.size]
 
-    def exporter(self, index: int, on_free: Callable[[int], object]) -> Any:
+    def exporter(self, index: int, on_free: Callable[[int, Any], object]) -> Any:
         """Return an object that exports frame ``index``, writable, as format ``B``.
 
         It can be weakly referenced.  When it and the last view made of it have died,
-        ``on_free(index)`` is called, once, in whatever thread that happens: it must take no lock.
+        ``on_free(index, frame)`` is called, once, in whatever thread that happens; ``frame`` is of
+        no use.  It must take no lock, and should be a method written in C, such as ``dict.pop``:
+        then no signal handler can come between the end of the exporter and the call.
+
+        :raises IndexError: there is no such frame.
         """
+        frame = _ffi.from_buffer("unsigned char[]", self._view(index))
+        return _ffi.buffer(_ffi.gc(frame, functools.partial(on_free, index)), self.frame_size)
+
+    def frame(self, index: int, buf_index: int = -1) -> Frame:
+        """Return frame ``index`` for direct use; nobody keeps account of who uses it.
+
+        ``buf_index`` is what :meth:`uringblob.ring.Ring.register_slab` returned.
+
+        :raises IndexError: there is no such frame.
+        """
+        view = self._view(index)
+        return Frame(view, self.address + index * self.frame_size, self.frame_size, buf_index)
+
+    def _view(self, index: int) -> memoryview:
         if not 0 <= index < self.count:
             raise IndexError(f"frame {index} of a slab of {self.count}")
-        frame = self._base + index * self.frame_size
-        slab_map = self._map
-
-        def free(_frame: object, _keeps_mapped: object = slab_map) -> None:
-            on_free(index)
-
-        return _ffi.buffer(_ffi.gc(frame, free), self.frame_size)
-
-    def index_of(self, address: int) -> int:
-        """Return the index of the frame that ``address`` lies in, or -1 if it lies elsewhere."""
-        if not self.address <= address < self.address + self.size:
-            return -1
-        return (address - self.address) // self.frame_size
+        start = index * self.frame_size
+        return self._frames[start : start + self.frame_size]
 
     def __repr__(self) -> str:
         pages = "huge pages" if self.huge else "small pages"
         return f"<Slab {self.count} x {self.frame_size} bytes at {self.address:#x}, {pages}>"
 
 
-def _advise_huge(slab_map: mmap.mmap, start: int, size: int) -> bool:
+def _advise_huge(memory: mmap.mmap, start: int, size: int) -> bool:
     """Ask for huge pages; false where the system has none to give."""
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is None or not sys.platform.startswith("linux"):
         return False
     try:
-        slab_map.madvise(advice, start, size)
+        memory.madvise(advice, start, size)
     except OSError:  # A kernel built without them answers EINVAL: slower, not wrong.
         return False
     return True

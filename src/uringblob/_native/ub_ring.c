@@ -57,7 +57,7 @@ int ub_open(struct ub_ring **out, unsigned entries, unsigned setup_flags)
     ring->features = params.features;
     ring->inbox = calloc(ring->cq_entries, sizeof *ring->inbox);
     if (!ring->inbox) {
-        ub_abandon(ring);
+        ub_free(ring);
         return -ENOMEM;
     }
     *out = ring;
@@ -75,13 +75,24 @@ void ub_close(struct ub_ring *ring)
 
 void ub_abandon(struct ub_ring *ring)
 {
-    io_uring_queue_exit(&ring->uring);
+    if (ring->fd < 0)
+        return;
+    ring->fd = -1;
+    ring->in_inbox = 0;
+    io_uring_queue_exit(&ring->uring); /* munmap and close: no other process notices */
+}
+
+void ub_free(struct ub_ring *ring)
+{
+    ub_abandon(ring);
     free(ring->inbox);
     free(ring);
 }
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count)
 {
+    if (ring->fd < 0)
+        return -EBADF;
     int rc = io_uring_register_files(&ring->uring, fds, count);
     if (rc >= 0)
         ring->files_registered = count;
@@ -90,7 +101,7 @@ int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count)
 
 int ub_unregister_files(struct ub_ring *ring)
 {
-    if (!ring->files_registered)
+    if (ring->fd < 0 || !ring->files_registered)
         return 0;
     ring->files_registered = 0;
     return io_uring_unregister_files(&ring->uring);
@@ -98,6 +109,8 @@ int ub_unregister_files(struct ub_ring *ring)
 
 int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, unsigned count)
 {
+    if (ring->fd < 0)
+        return -EBADF;
     int rc = io_uring_register_buffers(&ring->uring, stretches, count);
     if (rc >= 0)
         ring->buffers_registered = count;
@@ -106,7 +119,7 @@ int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, uns
 
 int ub_unregister_buffers(struct ub_ring *ring)
 {
-    if (!ring->buffers_registered)
+    if (ring->fd < 0 || !ring->buffers_registered)
         return 0;
     ring->buffers_registered = 0;
     return io_uring_unregister_buffers(&ring->uring);
@@ -114,6 +127,8 @@ int ub_unregister_buffers(struct ub_ring *ring)
 
 int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count)
 {
+    if (ring->fd < 0)
+        return -EBADF;
     struct io_uring_probe *probe = calloc(1, sizeof *probe + 256 * sizeof probe->ops[0]);
     if (!probe)
         return -ENOMEM;
@@ -144,11 +159,13 @@ static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
 
 int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count)
 {
+    if (ring->fd < 0)
+        return -EBADF;
+    if (count > ring->sq_entries)
+        return -EINVAL;
     struct io_uring_sq *sq = &ring->uring.sq;
     unsigned mask = ring->sq_entries - 1;
     unsigned tail = *sq->ktail;
-    if (count > ring->sq_entries)
-        return -EINVAL;
     for (unsigned i = 0; i < count; i++) {
         unsigned index = (tail + i) & mask;
         fill(&sq->sqes[index], &ops[i]);
@@ -179,6 +196,8 @@ static int kernel_holds_back(struct ub_ring *ring)
 
 int ub_reap(struct ub_ring *ring)
 {
+    if (ring->fd < 0)
+        return -EBADF;
     struct io_uring_cq *cq = &ring->uring.cq;
     unsigned mask = ring->cq_entries - 1;
     if (ring->in_inbox && !ring->settled)
@@ -204,6 +223,8 @@ int ub_reap(struct ub_ring *ring)
 
 int ub_wait(struct ub_ring *ring)
 {
+    if (ring->fd < 0)
+        return -EBADF;
     int rc = enter(ring, 0, 1, IORING_ENTER_GETEVENTS);
     return rc < 0 ? rc : 0;
 }

@@ -34,7 +34,7 @@ struct ub_completion {
 };
 
 struct ub_ring {
-    int fd;
+    int fd; /* -1: closed or abandoned */
     unsigned sq_entries;
     unsigned cq_entries;
     unsigned setup_flags;
@@ -54,11 +54,15 @@ struct ub_ring {
 /* Make a ring of `entries` SQEs with exactly these IORING_SETUP_* flags. */
 int ub_open(struct ub_ring **ring, unsigned entries, unsigned setup_flags);
 
-/* Unregister files and buffers, leave the ring, free it.  Nothing may be in flight. */
+/* Unregister files and buffers and leave the ring.  Nothing may be in flight.
+   From then on every function answers -EBADF; a second call does nothing. */
 void ub_close(struct ub_ring *ring);
 
 /* Drop this process's copies (descriptor and mappings) and change nothing another process shares. */
 void ub_abandon(struct ub_ring *ring);
+
+/* Abandon the ring and free `ring` itself. */
+void ub_free(struct ub_ring *ring);
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count);
 int ub_unregister_files(struct ub_ring *ring);

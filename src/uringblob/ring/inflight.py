@@ -1,0 +1,69 @@
+"""From ``user_data`` to whoever waits: the one place where completions are matched.
+
+A wait for completions can end early (EINTR, or enough of them), with I/O still in flight.  A
+reader that took "the next completion" as its own would read wrong bytes for ever after; here
+nobody takes, everybody is looked up.
+
+An entry keeps the operation's memory alive from before it is queued until its completion, and
+nothing else may end it.  Completions stay in the completion queue until all of a batch are
+settled, and settling one twice changes nothing, so an exception in the middle (a signal handler
+that raises) loses none: the descriptor stays readable, and the next reaper starts over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from typing import Any, Final
+
+from uringblob._native.types import CRing, Ffi, Lib
+from uringblob.completion import Completion
+
+_COMPLETION: Final = struct.Struct("=QiI")
+_SIZE: Final = _COMPLETION.size
+
+#: Tables of rings that were dropped with operations in flight: the kernel may still write there.
+_never_freed: list[dict[int, tuple[Completion[int], object]]] = []
+
+
+class InFlight:
+    """Operations asked for and not yet settled; one thread uses it."""
+
+    __slots__ = ("_core", "_inbox", "lib", "next_user_data", "table")
+
+    def __init__(self, ffi: Ffi, lib: Lib, core: CRing) -> None:
+        self._core = core
+        self.lib = lib
+        self._inbox: Any = memoryview(ffi.buffer(core.inbox, core.cq_entries * _SIZE))
+        self.table: dict[int, tuple[Completion[int], object]] = {}
+        #: Never used twice, so a late completion can never be taken for another.
+        self.next_user_data = itertools.count(1).__next__
+
+    def settle(self, user_data: int, result: int) -> None:
+        """Resolve one operation and let go of its memory; does nothing the second time."""
+        entry = self.table.get(user_data)
+        if entry is not None:
+            entry[0].finish(result)
+            self.table.pop(user_data, None)
+
+    def reap(self) -> int:
+        """Settle every completion there is; return how many."""
+        core, table, lib = self._core, self.table, self.lib
+        total = 0
+        while (count := lib.ub_reap(core)) > 0:
+            # settle(), written out: this is the hottest loop of the library.
+            for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
+                entry = table.get(user_data)
+                if entry is not None:
+                    completion = entry[0]
+                    if not completion.done():
+                        completion.set_result(result)
+                    table.pop(user_data, None)
+            core.settled = 1
+            total += count
+        return total
+
+    def never_free(self) -> None:
+        """Keep the memory of what is in flight until the process ends."""
+        if self.table:
+            _never_freed.append(self.table)

@@ -1,0 +1,63 @@
+"""Making a ring: set-up flags as a ladder, and the probe.
+
+Checked on Linux 6.18 with liburing 2.3.  The ladder steps down on any refusal, because an old
+kernel answers EINVAL to a flag it does not know and a filter may answer anything.  Never on it:
+
+* ``NO_SQARRAY`` (1 << 16): older liburing does not know it, and entry 0 is then sent for ever;
+* ``SINGLE_ISSUER``, ``DEFER_TASKRUN``: they bind the ring to the thread that made it;
+* ``SQPOLL``: a kernel thread that spins, for a library that submits once per tick.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Final
+
+from uringblob._native import require_lib
+from uringblob._native.types import CRing, Ffi, Lib
+from uringblob.errors import check_rc
+
+OPCODES_PROBED: Final = 128
+
+
+class SetupFlags(enum.IntFlag):
+    """``IORING_SETUP_*``, those that are used here."""
+
+    NONE = 0
+    CLAMP = 1 << 4
+    SUBMIT_ALL = 1 << 7  # Linux 5.18
+    COOP_TASKRUN = 1 << 8  # Linux 5.19
+
+
+#: Tried in order; the first that the kernel takes is used.
+SETUP_LADDER: Final[tuple[SetupFlags, ...]] = (
+    SetupFlags.CLAMP | SetupFlags.SUBMIT_ALL | SetupFlags.COOP_TASKRUN,
+    SetupFlags.CLAMP | SetupFlags.SUBMIT_ALL,
+    SetupFlags.CLAMP,
+    SetupFlags.NONE,
+)
+
+
+def open_core(entries: int, ladder: Sequence[SetupFlags] = SETUP_LADDER) -> tuple[Ffi, Lib, CRing]:
+    """Return the door to C and a new ring in it, which closes itself when nobody holds it.
+
+    :raises OSError: there is no extension, or the kernel refuses every rung.
+    """
+    ffi, lib = require_lib()
+    holder = ffi.new("struct ub_ring **")
+    rc = -1
+    for flags in ladder:
+        rc = lib.ub_open(holder, entries, flags)
+        if rc >= 0:
+            break
+    check_rc(rc, f"io_uring_setup of {entries} entries")
+    return ffi, lib, ffi.gc(holder[0], lib.ub_free)
+
+
+def probe_opcodes(ffi: Ffi, lib: Lib, core: CRing) -> frozenset[int]:
+    """Return the opcodes that this kernel has; empty where it cannot be asked (before 5.6)."""
+    supported = ffi.new("uint8_t[]", OPCODES_PROBED)
+    if lib.ub_probe(core, supported, OPCODES_PROBED) < 0:
+        return frozenset()
+    return frozenset(opcode for opcode in range(OPCODES_PROBED) if supported[opcode])
