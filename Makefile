@@ -49,6 +49,7 @@ $(VENV)/.created: tools/system_packages.sh
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
+	@echo "setting up $(VENV) (once; half a minute or so)"
 	$(PIP) install --quiet --editable '.[test]'
 	@touch $@
 
