@@ -20,6 +20,8 @@ class Completion(asyncio.Future[T]):
     Belongs to one event loop; only that loop's thread may touch it.
     """
 
+    __slots__ = ()
+
     def cancel(self, msg: Any | None = None) -> bool:
         """Refuse: only the operation's own end resolves a completion."""
         return False

@@ -5,7 +5,7 @@ relies on the next one being reached.  The truth of how far submission came is o
 C advances together with the kernel (``passed``); what follows from it is worked out afresh
 every time:
 
-* ``_waiting`` collects; when everything staged has passed, that very list becomes the staged one,
+* ``waiting`` collects; when everything staged has passed, that very list becomes the staged one,
   by one assignment, together with the number at which it begins;
 * the position in the staged list is ``passed`` minus that number;
 * an operation before the position that is linked to the one at it means: the kernel stopped in
@@ -42,22 +42,18 @@ class SubmissionQueue:
     the kernel; it must not mind being called twice.
     """
 
-    __slots__ = ("_core", "_ffi", "_settle", "_staged", "_waiting", "in_flight_max", "lib", "trace")
+    __slots__ = ("_core", "_ffi", "_settle", "_staged", "in_flight_max", "lib", "trace", "waiting")
 
     def __init__(self, ffi: Ffi, lib: Lib, core: CRing, settle: Callable[[int, int], None]) -> None:
         self._ffi = ffi
         self.lib = lib
         self._core = core
         self._settle = settle
-        self._waiting: list[bytes] = []
+        #: Append here, or extend by a whole chain; look it up anew each time.
+        self.waiting: list[bytes] = []
         self._staged = _Staged([], 0)
         self.in_flight_max = core.cq_entries
         self.trace: Callable[[list[TracedOp]], None] | None = None
-
-    @property
-    def waiting(self) -> list[bytes]:
-        """Append here, or extend by a whole chain; look it up anew each time."""
-        return self._waiting
 
     @property
     def chain_max(self) -> int:
@@ -65,7 +61,7 @@ class SubmissionQueue:
         return min(self._core.sq_entries, self.in_flight_max)
 
     def __len__(self) -> int:
-        staged, waiting = self._staged, self._waiting
+        staged, waiting = self._staged, self.waiting
         left = len(staged.ops) - (self._core.passed - staged.begins_at)
         return left if staged.ops is waiting else left + len(waiting)
 
@@ -88,7 +84,9 @@ class SubmissionQueue:
             count = self._fitting(ops, at)
             if not count:
                 return True
-            taken = self._enter(ops[at : at + count])
+            taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
+            if at + taken == len(ops) and not self.waiting:
+                return True
             if taken in _TRANSIENT:
                 return False
             if taken < 0:
@@ -105,10 +103,10 @@ class SubmissionQueue:
     def _stage(self) -> _Staged:
         staged = self._staged
         passed = self._core.passed
-        if passed - staged.begins_at == len(staged.ops) and self._waiting:
-            self._staged = staged = _Staged(self._waiting, passed)
-        if staged.ops is self._waiting:
-            self._waiting = []
+        if passed - staged.begins_at == len(staged.ops) and self.waiting:
+            self._staged = staged = _Staged(self.waiting, passed)
+        if staged.ops is self.waiting:
+            self.waiting = []
         return staged
 
     def _fitting(self, ops: list[bytes], at: int) -> int:
