@@ -229,9 +229,9 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
     try:
         # Not memoryview(obj): it knows nothing of some NumPy formats, and cannot cast others.
         memory = _ffi.from_buffer(obj, require_writable=writable)
-    except BufferError as error:
-        need = "writable and C-contiguous" if writable else "C-contiguous"
-        raise ValueError(f"the buffer must be {need}: {error}") from error
+    except (BufferError, ValueError) as error:  # NumPy refuses with the second
+        kind = "writable and C-contiguous" if writable else "C-contiguous"
+        raise ValueError(f"{kind} memory is needed, and this cannot be had of the buffer: {error}") from error
     if len(memory) != size:
         raise _wrong_length(len(memory), size)
     view = memoryview(_ffi.buffer(memory))
