@@ -1,0 +1,1 @@
+"""The file store: format, log, recovery, group commit, and the async store over them."""

@@ -1,0 +1,389 @@
+"""``AsyncFileBlobStore``: the file store for one event loop, and the core of the sync one.
+
+This module checks arguments and decides who runs what: changes become jobs that nobody can stop
+half-way, reads run in the caller's task.  What they do is in :mod:`uringblob.store.core`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from uringblob.async_api import AsyncBlobStore
+from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.errors import BlobStoreError, StoreClosed
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.report import VerifyReport
+from uringblob.stats import StoreStats
+from uringblob.store import inherit
+from uringblob.store.core import Core
+from uringblob.store.job import Job, join
+from uringblob.store.opening import Options, engine_default, open_core
+from uringblob.store.store_stats import collect_stats
+from uringblob.store.verification import verify_core
+from uringblob.views import BlobBuffer, check_range, checked_commit, checked_writes, size_of
+
+T = TypeVar("T")
+
+
+class Opening:
+    """What ``AsyncFileBlobStore.open`` returns: await it, or enter it with ``async with``."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._store: AsyncFileBlobStore | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncFileBlobStore]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncFileBlobStore:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._store is not None:
+            await self._store.aclose()
+
+    async def _open(self) -> AsyncFileBlobStore:
+        loop = asyncio.get_running_loop()
+        opening = Job(open_core(self._options), loop)
+        try:
+            core = await join(opening)
+        except asyncio.CancelledError:
+            # Nobody will get the store that was opened meanwhile.
+            if opening.exception() is None:
+                await join(Job(opening.result().close(flush=False), loop))
+            raise
+        return AsyncFileBlobStore(core, loop)
+
+
+class AsyncFileBlobStore(AsyncBlobStore):
+    """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
+
+    Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
+    loop or thread is a ``RuntimeError``.  ``alloc_*``, ``needs_flush``, ``stats`` and
+    ``page_size`` may be called from any thread.
+    """
+
+    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
+        """Use :meth:`open`."""
+        self._core = core
+        self._loop = loop
+        self._pid = os.getpid()
+        self._page_size = core.page_size
+        self._active = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._closing: Job[None] | None = None
+        inherit.remember(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        page_size: int | None = None,
+        create: bool = True,
+        read_only: bool = False,
+        engine: str = "auto",
+        direct: bool | None = None,
+        buffers: int | None = None,
+        queue_depth: int = 256,
+        lock_timeout: float = 5.0,
+        verify: bool = True,
+        mode: int = 0o600,
+    ) -> Opening:
+        """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
+
+        :param page_size: the frame size in bytes for a new store (default 524288), a power of two
+            from 4096 to 16 MiB; for an existing one ``PageSizeMismatch`` if it differs.
+        :param create: make the store if there is none; false: ``FileNotFoundError``.
+        :param read_only: change no byte on disk.  Several such openers share a store; none beside
+            a writer.  After an unclean end the last, unconfirmed group may be left out
+            (``stats().notes``).
+        :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
+            environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
+        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where
+            the file system has it.
+        :param buffers: frames in the registered pool (default 64, or as many as 32 MiB hold).
+        :param queue_depth: submission queue entries; more requests wait their turn.
+        :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
+        :param verify: check a frame's checksum whenever it is read.
+        :param mode: permission bits of a newly made file, less the process's umask.
+        :raises StoreCorrupt: the file is not a store, or damaged; it is left as it is.
+        :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
+        :raises OSError: what ``os.open`` raises is raised as it is.
+        """
+        return Opening(
+            Options.checked(
+                path,
+                page_size=page_size,
+                create=create,
+                read_only=read_only,
+                engine=engine_default(engine),
+                direct=direct,
+                buffers=buffers,
+                queue_depth=queue_depth,
+                lock_timeout=lock_timeout,
+                verify=verify,
+                mode=mode,
+            )
+        )
+
+    # --- who may call --------------------------------------------------------------------
+
+    @property
+    def page_size(self) -> int:
+        """The frame size in bytes."""
+        return self._page_size
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``aclose`` was called."""
+        return self._closing is not None
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"the store {self._core.file.path} was opened before fork(): open it again in the child"
+            )
+        if self._closing is not None:
+            raise StoreClosed(f"the store {self._core.file.path} is closed: open it again")
+
+    def _check_loop(self) -> None:
+        self._check_usable()
+        if _running_loop() is not self._loop:
+            raise RuntimeError(
+                f"the store {self._core.file.path} belongs to another event loop: use it on the loop "
+                "that opened it, or use FileBlobStore from threads"
+            )
+
+    # --- who runs it ---------------------------------------------------------------------
+
+    async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a change as a job: once begun it ends, whatever becomes of the caller."""
+        self._active += 1
+        job = Job(coroutine, self._loop)
+        job.add_done_callback(self._one_less)
+        return await join(job)
+
+    def _one_less(self, _ended: object) -> None:
+        self._active -= 1
+        if self._active == 0 and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    # --- reading -------------------------------------------------------------------------
+
+    async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
+        """See :meth:`AsyncBlobStore.read_blob`."""
+        self._check_loop()
+        key = guid_bytes(guid)
+        core = self._core
+        frame = frame_of(dst, self._page_size, writable=True, pool=core.medium.engine.pool)
+        self._active += 1
+        try:
+            await core.read(key, frame)
+        finally:
+            self._one_less(None)
+
+    async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
+        """See :meth:`AsyncBlobStore.read_blob_range`."""
+        self._check_loop()
+        key = guid_bytes(guid)
+        core = self._core
+        size = size_of(dst)
+        check_range(offset, size, self._page_size)
+        frame = frame_of(dst, size, writable=True, pool=core.medium.engine.pool)
+        self._active += 1
+        try:
+            await core.read_range(key, offset, frame)
+        finally:
+            self._one_less(None)
+
+    async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
+        """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
+        self._check_loop()
+        pool = self._core.medium.engine.pool
+        frames = [
+            (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool)) for guid, dst in reads
+        ]
+        return await self._change(self._read_all(frames))
+
+    async def _read_all(self, frames: Sequence[tuple[bytes, Any]]) -> list[BlobStoreError | None]:
+        jobs = [Job(self._core.read(key, frame), self._loop) for key, frame in frames]
+        outcomes: list[BlobStoreError | None] = []
+        unexpected: Exception | None = None
+        for job in jobs:
+            try:
+                await job
+                outcomes.append(None)
+            except BlobStoreError as error:
+                outcomes.append(error)
+            except Exception as error:
+                unexpected = error
+        if unexpected is not None:
+            raise unexpected
+        return outcomes
+
+    async def has_blob(self, guid: GuidLike) -> bool:
+        """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""
+        self._check_loop()
+        return self._has(guid_bytes(guid))
+
+    def _has(self, guid: bytes) -> bool:
+        """Answer from memory, in any thread."""
+        self._check_usable()
+        return self._core.manifest.find(guid) is not None
+
+    async def list_blobs(self) -> list[BlobGuid]:
+        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O."""
+        self._check_loop()
+        return list(map(BlobGuid, self._core.manifest.guids()))
+
+    async def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """See :meth:`AsyncBlobStore.verify`; a few frames are read at a time."""
+        self._check_loop()
+        return await self._change(verify_core(self._core, progress))
+
+    # --- changing ------------------------------------------------------------------------
+
+    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
+        """See :meth:`AsyncBlobStore.write_blob`."""
+        await self.write_blobs([(guid, src)])
+
+    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+        """See :meth:`AsyncBlobStore.write_blobs`; it becomes visible all at once."""
+        self._check_loop()
+        latest = checked_writes(writes, self._page_size)
+        await self._change(self._core.write(latest, data_sync=False))
+
+    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+        """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
+
+        A batch that got one run of slots is one gathered write linked to one fdatasync, in one
+        submission (``stats().batches_linked``); otherwise all writes, then one fdatasync
+        (``stats().batches_scattered``).
+        """
+        self._check_loop()
+        latest = checked_writes(writes, self._page_size)
+        await self._change(self._core.write(latest, data_sync=True))
+
+    async def delete_blob(self, guid: GuidLike) -> None:
+        """See :meth:`AsyncBlobStore.delete_blob`."""
+        self._check_loop()
+        await self._change(self._core.delete(guid_bytes(guid)))
+
+    async def commit(
+        self,
+        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        deletes: Iterable[GuidLike] = (),
+    ) -> None:
+        """Apply all of it or none: atomic, durable at the return, with one device flush.
+
+        Concurrent commits share a flush.  A commit of more than 64 MiB takes two flushes, so that
+        recovery need not read it back.
+
+        :raises ValueError: a guid is both written and deleted.
+        :raises BlobStoreIOError: the system refused; ``applied`` says what is known.
+        :raises StorePoisoned: an earlier failure; nothing was applied.
+        """
+        self._check_loop()
+        latest, doomed = checked_commit(writes, deletes, self._page_size)
+        await self._change(self._core.commit(latest, doomed))
+
+    async def flush(self) -> None:
+        """See :meth:`AsyncBlobStore.flush`; makes no system call if nothing is pending."""
+        self._check_loop()
+        await self._change(self._core.flush())
+
+    def needs_flush(self) -> bool:
+        """See :meth:`AsyncBlobStore.needs_flush`; any thread may ask."""
+        self._check_usable()
+        return self._core.needs_flush
+
+    # --- buffers, figures ----------------------------------------------------------------
+
+    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
+        """See :meth:`AsyncBlobStore.alloc_blob_buf_zeroed`; any thread may ask."""
+        self._check_usable()
+        return self._core.medium.engine.pool.lease_zeroed()
+
+    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
+        """See :meth:`AsyncBlobStore.alloc_blob_buf_uninit`; any thread may ask."""
+        self._check_usable()
+        return self._core.medium.engine.pool.lease()
+
+    def stats(self) -> StoreStats:
+        """See :meth:`AsyncBlobStore.stats`; any thread may ask, also after closing."""
+        return collect_stats(self._core)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        core = self._core
+        return (
+            f"<{type(self).__name__} {core.file.path!r} {core.medium.engine.name} "
+            f"page_size={self._page_size} blobs={len(core.manifest)} {state}>"
+        )
+
+    # --- the end -------------------------------------------------------------------------
+
+    async def aclose(self, flush: bool = True) -> None:
+        """See :meth:`AsyncBlobStore.aclose`.
+
+        Calls that had begun are finished first.  In a forked child it writes and unlocks nothing.
+        """
+        if os.getpid() != self._pid:
+            self.abandon()
+            return
+        if self._closing is not None:
+            if not self._closing.done() and _running_loop() is self._loop:
+                # Somebody else is closing it: when this returns it is closed, and the error is theirs.
+                await join(Job(_ended(self._closing), self._loop))
+            return
+        self._check_loop()
+        self._core.closing = True
+        self._closing = Job(self._close(flush), self._loop)
+        await join(self._closing)
+
+    async def _close(self, flush: bool) -> None:
+        if self._active:
+            self._idle = self._loop.create_future()
+            await self._idle
+        try:
+            await self._core.close(flush=flush)
+        finally:
+            inherit.forget(self)
+
+    def abandon(self) -> None:
+        """Let go of ring and file without waiting, writing or unlocking: after ``fork()``."""
+        self._core.abandon()
+
+    def __del__(self) -> None:
+        core = getattr(self, "_core", None)
+        if core is None or self._closing is not None:
+            return
+        if os.getpid() == self._pid:
+            warnings.warn(f"unclosed store {core.file.path!r}", ResourceWarning, source=self, stacklevel=2)
+        core.abandon()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _ended(job: asyncio.Future[None]) -> None:
+    while not job.done():
+        tick = job.get_loop().create_future()
+        job.add_done_callback(lambda _: tick.set_result(None))
+        await tick

@@ -1,0 +1,179 @@
+"""A batch of frames on its way to fresh slots.
+
+Any slot will do for any guid, so a batch is laid out in the order of its buffers' addresses:
+frames leased one after the other become one contiguous stretch of memory and of file, which the
+kernel takes as a single fixed-buffer write.
+
+Memory that the engine cannot move (not 4096-aligned where I/O is direct) is copied through
+bounce frames, at most :data:`BOUNCE_FRAMES` at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from uringblob import transfers
+from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.completion import Completion
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
+from uringblob.frames import Frame
+from uringblob.guid import BlobGuid
+from uringblob.store.format import Segment, frame_checksum, pack_entry
+from uringblob.store.job import Job, settle
+from uringblob.store.medium import Medium
+from uringblob.store.slots import SlotState
+from uringblob.store.space import Space
+from uringblob.transfers import SyncFailed
+from uringblob.views import BlobBuffer
+
+BOUNCE_FRAMES = 64
+
+#: Frames checksummed before other tasks get a turn: about half a millisecond.
+_CHECKSUMS_AT_ONCE = 16
+
+
+class Piece:
+    """Consecutive frames for one run of slots."""
+
+    def __init__(self, run: Segment, guids: Sequence[bytes], frames: Sequence[Frame]) -> None:
+        self.run = run
+        self.guids = guids
+        self.frames = frames
+        self.error: BaseException | None = None
+
+
+class Batch:
+    """Frames with their slots and checksums: ``entries`` is what a log would say of them."""
+
+    def __init__(self, medium: Medium, space: Space, page_size: int) -> None:
+        self._medium = medium
+        self._space = space
+        self._page_size = page_size
+        self._align = medium.engine.memory_align
+        self.pieces: list[Piece] = []
+        self.entries: list[tuple[bytes, int]] = []
+        self.bounces = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all frames."""
+        return len(self.entries) * self._page_size
+
+    async def prepare(self, writes: Mapping[bytes, BlobBuffer]) -> None:
+        """Take slots for ``writes`` and checksum the frames; nothing is written yet.
+
+        :raises BlobStoreIOError: there is no room; no slot was taken.
+        """
+        engine = self._medium.engine
+        frames = [
+            (guid, frame_of(src, self._page_size, writable=False, pool=engine.pool))
+            for guid, src in writes.items()
+        ]
+        frames.sort(key=lambda item: item[1].address)
+        checksums = []
+        for index, (_, frame) in enumerate(frames):
+            if index and index % _CHECKSUMS_AT_ONCE == 0:
+                await self._next_tick()
+            checksums.append(frame_checksum(frame.view))
+        done = 0
+        for run in await self._space.take_frames(len(frames)):
+            part = frames[done : done + run.slots]
+            self.pieces.append(Piece(run, [guid for guid, _ in part], [frame for _, frame in part]))
+            for slot, (guid, _), checksum in zip(
+                range(run.slot, run.slot + run.slots), part, checksums[done:], strict=False
+            ):
+                self.entries.append((guid, pack_entry(slot, checksum)))
+            done += run.slots
+
+    async def _next_tick(self) -> None:
+        tick: Completion[None] = Completion(loop=self._medium.loop)
+        self._medium.loop.call_soon(tick.finish, None)
+        await tick
+
+    # --- writing -------------------------------------------------------------------------
+
+    async def land(self) -> None:
+        """Write every frame wholly; returns or raises when no request is in flight any more."""
+        jobs = []
+        for piece in self.pieces:
+            jobs.append(Job(self._land_piece(piece), self._medium.loop))
+            if self._bounces(piece):
+                await settle(jobs)
+        errors = await settle(jobs)
+        if errors:
+            raise errors[0]
+
+    async def land_synced(self) -> bool:
+        """Write every frame and make its bytes durable; true if one submission did both.
+
+        A failed sync poisons the store.
+        """
+        linkable = len(self.pieces) == 1 and not self._bounces(self.pieces[0])
+        if not linkable:
+            await self.land()
+            await self._medium.sync("syncing a batch")
+            return False
+        piece = self.pieces[0]
+        offset = piece.run.slot * self._page_size
+        try:
+            return await transfers.write_whole_then_sync(
+                self._medium.engine, offset, piece.frames, self._where(piece)
+            )
+        except SyncFailed as error:
+            self._medium.poison(error)
+            raise
+        except BlobStoreIOError as error:
+            raise self._blame(piece, error) from None
+
+    async def _land_piece(self, piece: Piece) -> None:
+        slot = piece.run.slot
+        try:
+            for frames, leases in self._aligned(piece):
+                offset = slot * self._page_size
+                await transfers.write_whole(self._medium.engine, offset, frames, self._where(piece))
+                slot += len(frames)
+                leases.clear()
+        except BlobStoreIOError as error:
+            raise self._blame(piece, error) from None
+
+    def _aligned(self, piece: Piece) -> Iterator[tuple[Sequence[Frame], list[AlignedBlobBuf]]]:
+        if not self._bounces(piece):
+            yield piece.frames, []
+            return
+        pool = self._medium.engine.pool
+        for start in range(0, len(piece.frames), BOUNCE_FRAMES):
+            part = piece.frames[start : start + BOUNCE_FRAMES]
+            leases = [pool.lease() for _ in part]
+            frames = [lease._frame(pool) for lease in leases]
+            for frame, source in zip(frames, part, strict=True):
+                frame.view[:] = source.view
+            self.bounces += len(part)
+            yield frames, leases
+
+    def _bounces(self, piece: Piece) -> bool:
+        return self._align > 1 and any(frame.address % self._align for frame in piece.frames)
+
+    def _where(self, piece: Piece) -> str:
+        what = f"writing blob {BlobGuid(piece.guids[0])}"
+        if len(piece.guids) > 1:
+            what += f" and {len(piece.guids) - 1} more"
+        return self._medium.where(what, piece.run.slot * self._page_size)
+
+    def _blame(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
+        piece.error = error
+        if len(piece.guids) == 1:
+            error.guid = BlobGuid(piece.guids[0])
+        return error
+
+    # --- giving up -----------------------------------------------------------------------
+
+    def give_back(self) -> None:
+        """No record names these slots and no request is in flight: let others have them.
+
+        Slots whose write failed for another reason than room are not used again before a reopen.
+        """
+        for piece in self.pieces:
+            error = piece.error
+            bad = isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS
+            self._space.give_back(piece.run, SlotState.BAD if bad else SlotState.FREE)
+        self.pieces = []

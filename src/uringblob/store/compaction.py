@@ -1,0 +1,188 @@
+"""Rewriting the log as a snapshot of the durable map, while commits go on (rule 9).
+
+1. Freeze the durable map at sequence number S and write it into fresh segments: a SNAPSHOT.
+   Commits go on in the old log; what they change is collected beside the frozen map.
+2. Take a turn in the group queue, so that no group is in flight.  Write the collected changes
+   behind the snapshot, as one CARRY; flush.
+3. Write a SWITCH group into the old log: "goes on in log X at Y"; flush.  From here on the new
+   log is the store's log, whichever superblock an opener finds.
+4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
+   free.
+
+Until step 3 everything can be given up without a trace.  From step 3 on a failure poisons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+from uringblob.errors import BlobStoreError
+from uringblob.store.format import (
+    RECORDS_PER_BLOCK,
+    BlockType,
+    Segment,
+    blocks_for,
+    delete_record,
+    link_record,
+    set_record,
+)
+from uringblob.store.groups import GroupQueue
+from uringblob.store.log import Log, new_log_id
+from uringblob.store.manifest import Manifest
+from uringblob.store.medium import Medium
+from uringblob.store.space import Space
+from uringblob.store.superblocks import Superblocks
+
+#: Blocks encoded in one go: about a millisecond of the loop's time.
+_BLOCKS_AT_ONCE = 8
+
+
+class CompactionStopped(BlobStoreError):
+    """The store is being closed: its next opener compacts."""
+
+
+class Compaction:
+    """One rewriting of the log, from freeze to switch."""
+
+    def __init__(
+        self,
+        medium: Medium,
+        manifest: Manifest,
+        space: Space,
+        queue: GroupQueue,
+        superblocks: Superblocks,
+    ) -> None:
+        self._medium = medium
+        self._manifest = manifest
+        self._space = space
+        self._queue = queue
+        self._superblocks = superblocks
+        self._segments: list[Segment] = []
+        self._new: Log | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Give up before the next step that can be given up."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Compact; raises what made it give up, with the old log in use as before."""
+        old = self._queue.log
+        base_seq = old.seq
+        records = self._manifest.durable_count()
+        frozen = self._manifest.freeze()
+        try:
+            new = await self._write_snapshot(old, frozen, records, base_seq)
+            await self._medium.sync("compaction")
+            await self._queue.join_turn(lambda: self._switch(old, new))
+        finally:
+            self._manifest.thaw()
+            if self._queue.log is old and self._medium.poison_cause is None:
+                await self._give_up()
+        await self._space.refill()
+
+    async def _give_up(self) -> None:
+        """The old log stays: nothing names the new one's segments."""
+        if self._new is None:
+            self._give_back(self._segments)
+        else:
+            await self._new.wait_quiet()
+            self._give_back(self._new.chain)
+
+    def _check_not_stopped(self) -> None:
+        if self._stopped:
+            raise CompactionStopped("the store is being closed")
+
+    async def _write_snapshot(
+        self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int, seq: int
+    ) -> Log:
+        blocks = blocks_for(records)
+        for _ in range(self._segments_for(old, blocks) + 1):
+            self._segments.append(await self._space.take_segment())
+        new = self._new = await self._empty_log(old)
+        for first in range(0, blocks, _BLOCKS_AT_ONCE):
+            self._check_not_stopped()
+            count = min(_BLOCKS_AT_ONCE, blocks - first)
+            entries = itertools.islice(frozen, count * RECORDS_PER_BLOCK)
+            stretches = new.encode_part(
+                BlockType.SNAPSHOT, seq, [set_record(g, e) for g, e in entries], first, blocks
+            )
+            await new.write(stretches, "writing a snapshot")
+            new.skip(count)
+        return new
+
+    def _segments_for(self, old: Log, blocks: int) -> int:
+        # One block more for the CARRY: in the common case it needs no segment of its own.
+        return -(-(blocks + 1) // (old.blocks_of(old.tail) - 1))
+
+    async def _empty_log(self, old: Log) -> Log:
+        """Zero and link the fresh segments; nothing names them yet, so nothing is flushed."""
+        *segments, tail = self._segments
+        new = Log(
+            self._medium,
+            store_id=old.store_id,
+            log_id=new_log_id(),
+            page_size=old.page_size,
+            segments=segments,
+            tail=tail,
+            position=(0, 1),
+            seq=old.seq,
+            take_segment=self._space.take_segment,
+            give_back=self._space.give_back_segment,
+        )
+        for index, segment in enumerate(segments):
+            await new.zero(segment)
+            header = new.encode_header(index, segment, self._segments[index + 1])
+            await self._medium.write(new.offset_of(segment), header, "compaction")
+        await new.zero(tail)
+        return new
+
+    async def _switch(self, old: Log, new: Log) -> None:
+        """The turn: no group is in flight, and none begins before this returns."""
+        self._medium.check_trusted()
+        self._check_not_stopped()
+        await self._carry(old, new)
+        await self._write_switch(old, new)
+        self._queue.log = new
+        await self._superblocks.write_both(
+            dataclasses.replace(
+                self._superblocks.current,
+                log_id=new.log_id,
+                head_slot=new.segments[0].slot,
+                head_slots=new.segments[0].slots,
+                floor=new.seq,
+            )
+        )
+        # Everything up to the switch is durable for good: no group before it can be dropped.
+        self._manifest.slots.confirm(new.seq)
+        self._give_back(old.chain)
+
+    async def _carry(self, old: Log, new: Log) -> None:
+        delta = self._manifest.delta()
+        records = [delete_record(g) if e is None else set_record(g, e) for g, e in delta.items()]
+        seq = old.seq + 1
+        await new.ensure_room(blocks_for(len(records)))
+        stretches = new.encode_group(BlockType.CARRY, seq, records)
+        await new.write(stretches, "compaction")
+        await self._medium.sync("compaction")
+        new.accept(seq, stretches)
+        new.group_blocks = 0
+
+    async def _write_switch(self, old: Log, new: Log) -> None:
+        await old.wait_quiet()
+        await old.ensure_room(1)
+        head = new.segments[0]
+        record = link_record(new.log_id, head.slot, head.slots, 0)
+        stretches = old.encode_group(BlockType.SWITCH, new.seq, [record])
+        try:
+            await old.write(stretches)
+            await self._medium.sync("compaction")
+        except BlobStoreError as error:
+            self._medium.poison(error)
+            raise
+
+    def _give_back(self, segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            self._space.give_back_segment(segment)

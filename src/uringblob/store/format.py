@@ -1,0 +1,272 @@
+"""The bytes of a store file, and nothing else: no I/O, no state.
+
+``docs/format.md`` is the same in prose with the reasons; the two change in one commit.
+All integers are little-endian and unsigned.
+
+A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512
+bytes; each begins with a 32-byte sector header that names type, log and sequence number, so
+that a single surviving sector of a torn block still tells which group it belongs to, and none
+is ever all zero.  Behind the sector headers lie 120 cells of 32 bytes: cell 0 is the block
+header, the rest are records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import struct
+from collections.abc import Iterator, Sequence
+
+import xxhash
+
+BLOCK_SIZE = 4096
+SECTOR_SIZE = 512
+SECTORS = BLOCK_SIZE // SECTOR_SIZE
+CELL_SIZE = 32
+CELLS_PER_SECTOR = SECTOR_SIZE // CELL_SIZE - 1
+RECORDS_PER_BLOCK = SECTORS * CELLS_PER_SECTOR - 1
+
+MAGIC = b"uringblb"
+VERSION = 1
+SUPERBLOCK_OFFSETS = (0, BLOCK_SIZE)
+HEADER_SIZE = 2 * BLOCK_SIZE
+
+_MARK = b"ublk"
+_SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
+_SECTOR = struct.Struct("<4sBBBBQQQ")
+_BLOCK = struct.Struct("<QIIIIQ")
+_RECORD = struct.Struct("<16sQQ")
+_LINK = struct.Struct("<QQQQ")
+_U64 = struct.Struct("<Q")
+_BINDING = struct.Struct("<16sQ")
+
+CHECKSUM_BITS = 64
+CHECKSUM_MASK = (1 << CHECKSUM_BITS) - 1
+BLANK_BLOCK = bytes(BLOCK_SIZE)
+_BLANK_SECTOR = bytes(SECTOR_SIZE)
+
+
+class BlockType(enum.IntEnum):
+    """What a log block holds."""
+
+    SEGMENT = 1  #: the first block of a segment: where it lies and which segment follows
+    SNAPSHOT = 2  #: the whole map at one sequence number
+    CARRY = 3  #: the changes between a snapshot and the log's first group
+    GROUP = 4  #: one atomic change
+    SWITCH = 5  #: the log goes on elsewhere
+
+
+FLAG_FRAMES_SYNCED = 1
+
+
+def frame_checksum(frame: memoryview | bytes) -> int:
+    """Return the XXH3-64 of a frame's bytes."""
+    return xxhash.xxh3_64_intdigest(frame)
+
+
+def pack_entry(slot: int, checksum: int) -> int:
+    """Return the map's value for a blob: slot and frame checksum in one int."""
+    return slot << CHECKSUM_BITS | checksum
+
+
+def entry_slot(entry: int) -> int:
+    """Return the slot of a packed entry."""
+    return entry >> CHECKSUM_BITS
+
+
+def entry_checksum(entry: int) -> int:
+    """Return the frame checksum of a packed entry."""
+    return entry & CHECKSUM_MASK
+
+
+def first_slot(page_size: int) -> int:
+    """Return the lowest slot that does not overlap the superblocks (slot 0 never exists)."""
+    return -(-HEADER_SIZE // page_size)
+
+
+# --- superblocks -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Superblock:
+    """Where the log begins, and up to which group nothing may be missing."""
+
+    page_size: int
+    store_id: bytes
+    revision: int
+    log_id: int
+    head_slot: int
+    head_slots: int
+    floor: int
+
+    def encode(self, offset: int) -> bytes:
+        """Return the 4096 bytes of this superblock for its place at ``offset``."""
+        body = _SUPERBLOCK.pack(
+            MAGIC,
+            VERSION,
+            self.page_size,
+            self.store_id,
+            self.revision,
+            offset,
+            self.log_id,
+            self.head_slot,
+            self.head_slots,
+            self.floor,
+            0,
+        )
+        body = body.ljust(BLOCK_SIZE - 8, b"\0")
+        return body + _U64.pack(xxhash.xxh3_64_intdigest(body))
+
+
+def decode_superblock(block: bytes, offset: int) -> Superblock | None:
+    """Return the superblock that ``block`` is, or ``None`` if it is damaged or none at all."""
+    if len(block) != BLOCK_SIZE or block[:8] != MAGIC:
+        return None
+    if _U64.unpack_from(block, BLOCK_SIZE - 8)[0] != xxhash.xxh3_64_intdigest(block[:-8]):
+        return None
+    fields = _SUPERBLOCK.unpack_from(block)
+    _, version, page_size, store_id, revision, own_offset, log_id, head, slots, floor, _ = fields
+    if version != VERSION or own_offset != offset:
+        return None
+    return Superblock(page_size, store_id, revision, log_id, head, slots, floor)
+
+
+def superblock_version(block: bytes) -> int | None:
+    """Return the format version a block claims, or ``None`` if it is no superblock."""
+    if len(block) != BLOCK_SIZE or block[:8] != MAGIC:
+        return None
+    return int.from_bytes(block[8:12], "little")
+
+
+# --- log blocks ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A run of slots that holds a part of a log."""
+
+    slot: int
+    slots: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A valid log block."""
+
+    type: BlockType
+    flags: int
+    seq: int
+    log_id: int
+    index: int
+    count: int
+    records: int
+    payload: bytes
+
+    def entries(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield ``(guid, slot, checksum)``; slot 0 says that the blob is deleted."""
+        return _RECORD.iter_unpack(self.payload[CELL_SIZE : CELL_SIZE * (self.records + 1)])
+
+    def link(self) -> tuple[int, int, int, int]:
+        """Return the four numbers of a SEGMENT or SWITCH block."""
+        a, b, c, d = _LINK.unpack_from(self.payload, CELL_SIZE)
+        return a, b, c, d
+
+
+def encode_block(
+    store_id: bytes,
+    offset: int,
+    *,
+    log_id: int,
+    block_type: BlockType,
+    seq: int,
+    flags: int = 0,
+    index: int = 0,
+    count: int = 1,
+    records: Sequence[bytes] = (),
+) -> bytes:
+    """Return the 4096 bytes of a log block for its place at ``offset``."""
+    cells = b"".join(records).ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
+    payload = _BLOCK.pack(0, index, count, len(records), 0, 0) + cells
+    block = bytearray(BLOCK_SIZE)
+    step = CELLS_PER_SECTOR * CELL_SIZE
+    for sector in range(SECTORS):
+        at = sector * SECTOR_SIZE
+        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, 0)
+        block[at + CELL_SIZE : at + SECTOR_SIZE] = payload[sector * step : (sector + 1) * step]
+    _U64.pack_into(block, CELL_SIZE, _block_checksum(store_id, offset, block))
+    return bytes(block)
+
+
+def _block_checksum(store_id: bytes, offset: int, block: bytes | bytearray) -> int:
+    """Checksum of a block whose checksum field is zero, bound to its store and its place."""
+    hasher = xxhash.xxh3_64(_BINDING.pack(store_id, offset))
+    hasher.update(block)
+    return hasher.intdigest()
+
+
+def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
+    """Return the log block that ``raw`` is, or ``None`` if it is blank, torn or another's."""
+    mark, block_type, _, flags, _, seq, log_id, _ = _SECTOR.unpack_from(raw)
+    if mark != _MARK or not BlockType.SEGMENT <= block_type <= BlockType.SWITCH:
+        return None
+    checksum, index, count, records, _, _ = _BLOCK.unpack_from(raw, CELL_SIZE)
+    if records > RECORDS_PER_BLOCK or index >= count:
+        return None
+    unsigned = bytearray(raw)
+    _U64.pack_into(unsigned, CELL_SIZE, 0)
+    if checksum != _block_checksum(store_id, offset, unsigned):
+        return None
+    payload = b"".join(
+        raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE)
+    )
+    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload)
+
+
+def set_record(guid: bytes, entry: int) -> bytes:
+    """Return the record that maps ``guid`` to a packed entry."""
+    return _RECORD.pack(guid, entry >> CHECKSUM_BITS, entry & CHECKSUM_MASK)
+
+
+def delete_record(guid: bytes) -> bytes:
+    """Return the record that removes ``guid``."""
+    return _RECORD.pack(guid, 0, 0)
+
+
+def link_record(a: int, b: int, c: int, d: int) -> bytes:
+    """Return the record of a SEGMENT (index, own slots, next slot, next slots) or SWITCH block."""
+    return _LINK.pack(a, b, c, d)
+
+
+# --- what a torn or stale block leaves behind ------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A sector that is not blank, where only blank ones were expected.
+
+    ``seq`` is the group it says it belongs to, or ``None`` if it is not of this log.
+    """
+
+    offset: int
+    seq: int | None
+    type: int
+
+
+def find_traces(raw: bytes, offset: int, log_id: int) -> list[Trace]:
+    """Return the traces in ``raw``, a whole number of sectors read from ``offset``."""
+    if not any(raw):
+        return []
+    traces = []
+    for at in range(0, len(raw), SECTOR_SIZE):
+        sector = raw[at : at + SECTOR_SIZE]
+        if sector == _BLANK_SECTOR:
+            continue
+        mark, block_type, _, _, _, seq, sector_log_id, _ = _SECTOR.unpack_from(sector)
+        ours = mark == _MARK and sector_log_id == log_id
+        traces.append(Trace(offset + at, seq if ours else None, block_type))
+    return traces
+
+
+def blocks_for(records: int) -> int:
+    """Return how many blocks a group of ``records`` takes; an empty group takes one."""
+    return max(1, -(-records // RECORDS_PER_BLOCK))

@@ -1,0 +1,285 @@
+"""Group commit: one group at a time, everyone who waits shares the next one.
+
+The order that makes a commit durable with one flush (docs/format.md, rules 1, 2 and 5):
+
+1. frames go to fresh slots, the group's blocks to fresh log space, together;
+2. when *all* of them are wholly written, one fdatasync;
+3. when that has returned: publish, acknowledge, and only now begin the next group.
+
+While a group is being written and flushed, the frames of the next commits are written already,
+and their records wait here; they make the next group.
+
+If a part of a group fails, its blocks are zeroed and flushed before anything else happens; the
+member at fault fails and the others are put into the next group.  A group with many unflushed
+frames is flushed *before* its blocks are written and says so, so that recovery need not read
+gigabytes to trust it (rule 15).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Awaitable, Callable, Sequence
+
+from uringblob.completion import Completion
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
+from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
+from uringblob.store.job import Job, settle
+from uringblob.store.log import Log, Stretch
+from uringblob.store.manifest import Change, Manifest
+from uringblob.store.medium import Medium
+
+#: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
+LARGE_GROUP_BYTES = 64 * 1024 * 1024
+
+
+class Member:
+    """One caller's part of a group.
+
+    ``collect`` returns its changes when the group is formed (and again after a failed group);
+    ``landed`` resolves when its frames are wholly written; ``frame_bytes`` is what of them no
+    flush has covered.  ``done`` resolves when all of it is durable.
+    """
+
+    def __init__(
+        self,
+        done: Completion[None],
+        collect: Callable[[], dict[bytes, Change]],
+        *,
+        landed: Job[None] | None = None,
+        frame_bytes: int = 0,
+        forced: bool = False,
+        turn: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.done = done
+        self.collect = collect
+        self.landed = landed
+        self.frame_bytes = frame_bytes
+        self.forced = forced  #: write a group even if there is no record to put into it
+        self.turn = turn  #: not a group at all: run this with no group in flight
+
+
+class GroupQueue:
+    """The committer: forms groups out of waiting members, in order, one at a time."""
+
+    def __init__(
+        self, medium: Medium, manifest: Manifest, page_size: int, *, after_group: Callable[[], None]
+    ) -> None:
+        self._medium = medium
+        self._manifest = manifest
+        self._page_size = page_size
+        self._after_group = after_group
+        self._waiting: collections.deque[Member] = collections.deque()
+        self._running: Job[None] | None = None
+        self.log: Log
+        self.groups = 0
+
+    def __repr__(self) -> str:
+        state = "idle" if self.idle else "writing"
+        return f"<GroupQueue {state} waiting={len(self._waiting)} groups={self.groups}>"
+
+    @property
+    def idle(self) -> bool:
+        """No group is in flight and none is waiting."""
+        return self._running is None or self._running.done()
+
+    # --- joining -------------------------------------------------------------------------
+
+    def _completion(self) -> Completion[None]:
+        return Completion(loop=self._medium.loop)
+
+    def join_flush(self) -> Completion[None]:
+        """Make every change pending when the group is formed durable."""
+        return self._join(Member(self._completion(), self._manifest.pending_changes))
+
+    def join_commit(
+        self,
+        entries: Sequence[tuple[bytes, int]],
+        deletes: Sequence[bytes],
+        *,
+        landed: Job[None] | None,
+        frame_bytes: int,
+    ) -> Completion[None]:
+        """Make these entries and deletions durable together, and then visible."""
+
+        def collect() -> dict[bytes, Change]:
+            return self._manifest.commit_changes(entries, deletes)
+
+        member = Member(self._completion(), collect, landed=landed, frame_bytes=frame_bytes)
+        return self._join(member)
+
+    def join_confirm(self) -> Completion[None]:
+        """Write a group even if it is empty: then the one before it is no longer the last."""
+        return self._join(Member(self._completion(), dict, forced=True))
+
+    def join_turn(self, turn: Callable[[], Awaitable[None]]) -> Completion[None]:
+        """Run ``turn`` in this queue's order, with no group in flight."""
+        return self._join(Member(self._completion(), dict, turn=turn))
+
+    def _join(self, member: Member) -> Completion[None]:
+        self._waiting.append(member)
+        if self.idle:
+            self._running = Job(self._run(), self._medium.loop)
+        return member.done
+
+    # --- the committer -------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while self._waiting:
+            members = self._take_members()
+            try:
+                if members[0].turn is not None:
+                    await members[0].turn()
+                    members[0].done.finish(None)
+                else:
+                    await self._write_group(members)
+            except Exception as error:
+                # Whatever went wrong, nobody may be left waiting.
+                for member in members:
+                    member.done.fail(error)
+
+    def _take_members(self) -> list[Member]:
+        members = [self._waiting.popleft()]
+        frame_bytes = members[0].frame_bytes
+        while self._waiting and members[0].turn is None:
+            frame_bytes += self._waiting[0].frame_bytes
+            if self._waiting[0].turn is not None or frame_bytes > LARGE_GROUP_BYTES:
+                break
+            members.append(self._waiting.popleft())
+        return members
+
+    async def _write_group(self, members: list[Member]) -> None:
+        self._medium.check_trusted()
+        changes, losers = self._collect(members)
+        if not changes and not any(member.forced for member in members):
+            self._acknowledge(members)
+            return
+        self._manifest.begin_group(changes)
+        group = _Group(self, members, changes)
+        try:
+            failed = await group.write()
+        except BaseException:
+            self._manifest.abort_group(changes)
+            raise
+        if failed:
+            self._manifest.abort_group(changes)
+            self._regroup(members, failed)
+            return
+        self._manifest.finish_group(changes, group.seq)
+        self._manifest.drop_unlogged(losers)
+        self.groups += 1
+        self._acknowledge(members)
+        self._after_group()
+
+    def _acknowledge(self, members: list[Member]) -> None:
+        for member in members:
+            member.done.finish(None)
+
+    def _collect(self, members: list[Member]) -> tuple[dict[bytes, Change], list[Change]]:
+        """Merge the members' changes in order; the last one to name a guid wins."""
+        changes: dict[bytes, Change] = {}
+        losers: list[Change] = []
+        for member in members:
+            for guid, change in member.collect().items():
+                loser = changes.pop(guid, None)
+                if loser is not None and loser.pending is None and loser.entry is not None:
+                    losers.append(loser)
+                changes[guid] = change
+        return changes, losers
+
+    def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
+        for member in reversed(members):
+            if member in failed:
+                member.done.fail(failed[member])
+            else:
+                self._waiting.appendleft(member)
+
+    # --- what a group needs --------------------------------------------------------------
+
+    @property
+    def medium(self) -> Medium:
+        """The store's file."""
+        return self._medium
+
+    @property
+    def page_size(self) -> int:
+        """The frame size in bytes."""
+        return self._page_size
+
+
+class _Group:
+    """One group on its way to the medium."""
+
+    def __init__(self, queue: GroupQueue, members: list[Member], changes: dict[bytes, Change]) -> None:
+        self._log = queue.log
+        self._medium = queue.medium
+        self._members = members
+        self._changes = changes
+        self._page_size = queue.page_size
+        self.seq = queue.log.seq + 1
+
+    async def write(self) -> dict[Member, BaseException]:
+        """Make the group durable; or wipe it and return the members at fault with their errors.
+
+        Raises if it is neither durable nor wiped by fault of a member: then the store is poisoned,
+        or the log had no room, and all members share the error.
+        """
+        await self._log.ensure_room(blocks_for(len(self._changes)))
+        synced, failed = await self._sync_first()
+        if failed:
+            return failed
+        records = [
+            delete_record(guid) if change.entry is None else set_record(guid, change.entry)
+            for guid, change in self._changes.items()
+        ]
+        flags = FLAG_FRAMES_SYNCED if synced else 0
+        stretches = self._log.encode_group(BlockType.GROUP, self.seq, records, flags)
+        written = Job(self._log.write(stretches), self._medium.loop)
+        failed = await self._unlanded()
+        log_errors = await settle([written])
+        if log_errors:
+            await self._wipe_after(log_errors[0], stretches)
+            raise log_errors[0]
+        if failed:
+            await self._wipe(stretches)
+            return failed
+        await self._medium.sync(f"commit of group {self.seq}")
+        self._log.accept(self.seq, stretches)
+        return {}
+
+    async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
+        """Flush a large group's frames before its blocks; tell whether all frames are flushed."""
+        unsynced = sum(member.frame_bytes for member in self._members)
+        for change in self._changes.values():
+            if change.pending is not None and not change.pending.synced:
+                unsynced += self._page_size
+        if unsynced <= LARGE_GROUP_BYTES:
+            return unsynced == 0, {}
+        failed = await self._unlanded()
+        if not failed:
+            await self._medium.sync(f"frames of group {self.seq}")
+        return True, failed
+
+    async def _unlanded(self) -> dict[Member, BaseException]:
+        """Wait for every member's frames; return the members whose frames failed."""
+        failed: dict[Member, BaseException] = {}
+        for member in self._members:
+            if member.landed is not None:
+                errors = await settle([member.landed])
+                if errors:
+                    failed[member] = errors[0]
+        return failed
+
+    async def _wipe_after(self, error: BaseException, stretches: list[Stretch]) -> None:
+        """A log write failed: only for lack of room is its outcome known once it is wiped."""
+        no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
+        if not no_room:
+            self._medium.poison(error)
+            return
+        await self._wipe(stretches)
+
+    async def _wipe(self, stretches: list[Stretch]) -> None:
+        try:
+            await self._log.wipe(stretches)
+        except BlobStoreError as error:
+            self._medium.poison(error)
+            raise

@@ -1,0 +1,78 @@
+"""A coroutine that the store drives itself, from its first step to its last.
+
+A :class:`Job` is not an asyncio task, on purpose: it starts at once (no trip through the loop),
+it is not in ``asyncio.all_tasks()``, and nothing cancels it, also not the end of
+``asyncio.run``.  So the core of the store has no cancellation paths at all: a change, once
+begun, is wholly done or has failed.  Cancelling a *caller* means waiting for its job's end
+(:func:`join`).
+
+A job may await completions, other jobs and any other asyncio future; it uses only public
+asyncio: ``Future.__await__`` yields the future, ``add_done_callback`` resumes the job.
+Checked on CPython 3.10 to 3.13, and with uvloop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from uringblob.completion import Completion
+
+T = TypeVar("T")
+
+
+class Job(Completion[T]):
+    """Drives ``coroutine``; resolves with its result or its exception.
+
+    Belongs to ``loop``'s thread.  An exception that is never looked at is logged by asyncio.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._coroutine = coroutine
+        self._step(None)
+
+    def _step(self, _resolved: asyncio.Future[Any] | None) -> None:
+        try:
+            awaited = self._coroutine.send(None)
+        except StopIteration as stop:
+            self.finish(stop.value)
+        except asyncio.CancelledError as error:
+            # A Future may not hold CancelledError as its exception; nothing in the core raises it.
+            self.fail(RuntimeError(f"a store job was cancelled: {error!r}"))
+        except Exception as error:
+            self.fail(error)
+        except BaseException as error:
+            # A signal handler raised inside the core.  The job's caller sees it as its end, and
+            # the loop sees it too, as it would from any callback.
+            self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
+            raise
+        else:
+            awaited.add_done_callback(self._step)
+
+
+async def join(job: asyncio.Future[T]) -> T:
+    """Wait for ``job``; if the waiting task is cancelled, wait on, then raise ``CancelledError``.
+
+    ``job`` must refuse to be cancelled (a :class:`Completion` does), so asyncio delivers the
+    cancellation only when the job is done.
+    """
+    try:
+        return await job
+    except asyncio.CancelledError:
+        if job.done() and not job.cancelled():
+            # The caller asked to be cancelled: the job's own error, if any, is not its concern.
+            job.exception()
+        raise
+
+
+async def settle(jobs: Iterable[asyncio.Future[Any]]) -> list[BaseException]:
+    """Wait until every one of ``jobs`` has ended; return the errors of those that failed."""
+    errors: list[BaseException] = []
+    for job in jobs:
+        try:
+            await job
+        except Exception as error:
+            errors.append(error)
+    return errors

@@ -1,0 +1,131 @@
+"""The store's one door to its engine: blocks, syncs, and whether either can still be trusted.
+
+**Syncs.**  A sync covers writes that had completed when it began.  Work that needs a flush but is
+in no hurry (preparing the log's next segment) *rides*: :meth:`Medium.ride` resolves when some
+later sync, begun for a commit, has covered it, so that it costs no device flush of its own.
+:meth:`Medium.press` makes the riders' sync happen now.
+
+**Poison.**  The first failure that leaves the medium's contents unknown is kept; every later
+change raises ``StorePoisoned`` with it as the cause.  A failed fsync is never tried again: ext4
+and xfs report the lost pages once and then answer 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+
+from uringblob import transfers
+from uringblob.completion import Completion
+from uringblob.engines.base import Engine
+from uringblob.errors import BlobStoreError, StorePoisoned
+from uringblob.frames import Frame
+from uringblob.buffers import frame_of
+from uringblob.store.job import Job
+
+_SCRATCH_KEPT = 8
+
+
+class Medium:
+    """One open store file as the store sees it.  Belongs to ``loop``'s thread."""
+
+    def __init__(self, engine: Engine, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine = engine
+        self.path = path
+        self.loop = loop
+        self.poison_cause: BaseException | None = None
+        self._riders: list[Completion[None]] = []
+        self._pressing = 0
+        self._scratch: dict[int, list[Frame]] = {}
+
+    # --- trust ---------------------------------------------------------------------------
+
+    def poison(self, cause: BaseException) -> None:
+        """Refuse every change from now on; only the first cause is kept."""
+        if self.poison_cause is None:
+            self.poison_cause = cause
+
+    def check_trusted(self) -> None:
+        """Raise ``StorePoisoned`` if the medium's contents are unknown."""
+        if self.poison_cause is not None:
+            raise StorePoisoned(
+                f"{self.path}: an earlier I/O failed and left the store in an unknown state "
+                f"({self.poison_cause}); this change was not applied. Close the store and open it again"
+            ) from self.poison_cause
+
+    # --- blocks --------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int, what: str) -> bytes:
+        """Return ``size`` bytes from ``offset``; fewer only at the end of the file.
+
+        ``offset`` and ``size`` are multiples of 4096.
+        """
+        scratch = self._take_scratch(size)
+        try:
+            got = await transfers.read_whole(self.engine, offset, [scratch], self.where(what, offset))
+            return bytes(scratch.view[:got])
+        finally:
+            self._keep_scratch(scratch)
+
+    async def write(self, offset: int, data: bytes, what: str) -> None:
+        """Write ``data``, whose length is a multiple of 4096, wholly; nothing is synced."""
+        scratch = self._take_scratch(len(data))
+        try:
+            scratch.view[:] = data
+            await transfers.write_whole(self.engine, offset, [scratch], self.where(what, offset))
+        finally:
+            self._keep_scratch(scratch)
+
+    def where(self, what: str, offset: int) -> str:
+        """Say which operation, on which file, at which offset: the head of an error message."""
+        return f"{what} of {self.path} at offset {offset}"
+
+    def _take_scratch(self, size: int) -> Frame:
+        kept = self._scratch.get(size)
+        if kept:
+            return kept.pop()
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        return frame_of(mmap.mmap(-1, size, flags=flags), size, writable=True, pool=self.engine.pool)
+
+    def _keep_scratch(self, scratch: Frame) -> None:
+        kept = self._scratch.setdefault(scratch.size, [])
+        if len(kept) < _SCRATCH_KEPT:
+            kept.append(scratch)
+
+    # --- syncs ---------------------------------------------------------------------------
+
+    async def sync(self, what: str) -> None:
+        """fdatasync; a failure poisons the store and is raised."""
+        riders, self._riders = self._riders, []
+        try:
+            await transfers.sync(self.engine, f"{what}: fdatasync of {self.path}")
+        except BlobStoreError as error:
+            self.poison(error)
+            for rider in riders:
+                rider.fail(error)
+                rider.exception()
+            raise
+        for rider in riders:
+            rider.finish(None)
+
+    def ride(self) -> Completion[None]:
+        """Return a completion that resolves when a sync that begins from now on has returned."""
+        rider: Completion[None] = Completion(loop=self.loop)
+        self._riders.append(rider)
+        if self._pressing:
+            self._sync_for_riders()
+        return rider
+
+    async def press(self, job: asyncio.Future[object]) -> None:
+        """Wait for ``job``, giving it every sync that it rides on at once."""
+        self._pressing += 1
+        try:
+            if self._riders:
+                self._sync_for_riders()
+            await job
+        finally:
+            self._pressing -= 1
+
+    def _sync_for_riders(self) -> None:
+        # The riders get the error as well, so this job's own copy has been looked at.
+        Job(self.sync("sync"), self.loop).add_done_callback(lambda job: job.exception())

@@ -1,0 +1,191 @@
+"""From a path to a core: find or make the file, lock it, recover it, make it ready.
+
+Nothing is handed out before recovery's own writes are flushed (rule 4), both superblocks name
+the log in use (rule 9), and the log's reserve was tried for (rule 13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from typing import Any
+
+from uringblob.engines.select import EngineRequest, open_engine
+from uringblob.errors import StoreCorrupt
+from uringblob.guid import BlobGuid
+from uringblob.store.core import Core
+from uringblob.store.creation import create_store
+from uringblob.store.format import Segment, Superblock, first_slot
+from uringblob.store.log import Log
+from uringblob.store.manifest import Manifest
+from uringblob.store.medium import Medium
+from uringblob.store.recovery import Recovered, heal_superblocks, make_writable, recover
+from uringblob.store.slots import SlotState, SlotTable
+from uringblob.store.store_file import (
+    StoreFile,
+    check_page_size_matches,
+    newest,
+    open_locked,
+    read_superblocks,
+)
+from uringblob.store.superblocks import Superblocks
+from uringblob.units import PAGE_SIZE, check_page_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The keyword arguments of ``open``, checked."""
+
+    path: str
+    page_size: int | None
+    create: bool
+    read_only: bool
+    engine: str
+    direct: bool | None
+    buffers: int | None
+    queue_depth: int
+    lock_timeout: float
+    verify: bool
+    mode: int
+
+    @classmethod
+    def checked(cls, path: str | os.PathLike[str], **options: Any) -> Options:
+        """Check every option before anything is touched.
+
+        :raises ValueError: a value out of range.
+        :raises TypeError: an unknown option or a wrong type.
+        """
+        # A symbolic link is followed once, here: creation must not replace the link itself.
+        made = cls(path=os.path.realpath(os.fspath(path)), **options)
+        if made.page_size is not None:
+            check_page_size(made.page_size)
+        if made.buffers is not None and made.buffers < 0:
+            raise ValueError(f"buffers must be 0 or more, not {made.buffers}")
+        if not 1 <= made.queue_depth <= 4096:
+            raise ValueError(f"queue_depth must be from 1 to 4096, not {made.queue_depth}")
+        if not made.lock_timeout >= 0:
+            raise ValueError(f"lock_timeout must be 0 or more seconds, not {made.lock_timeout}")
+        if made.engine not in ("auto", "io_uring", "pread"):
+            raise ValueError(f"engine must be 'auto', 'io_uring' or 'pread', not {made.engine!r}")
+        return made
+
+
+def engine_default(engine: str) -> str:
+    """Return ``engine``, or what ``URINGBLOB_ENGINE`` says where that is ``"auto"``."""
+    return os.environ.get("URINGBLOB_ENGINE") or engine if engine == "auto" else engine
+
+
+async def open_core(options: Options) -> Core:
+    """Open the store; whatever goes wrong, the file is closed and unlocked again."""
+    loop = asyncio.get_running_loop()
+
+    def create() -> None:
+        create_store(options.path, options.page_size or PAGE_SIZE, options.mode)
+
+    file = await open_locked(
+        options.path,
+        read_only=options.read_only,
+        lock_timeout=options.lock_timeout,
+        create=create if options.create and not options.read_only else None,
+    )
+    try:
+        superblocks = await loop.run_in_executor(None, read_superblocks, file)
+        current, offset = newest(superblocks, file.path)
+        check_page_size_matches(current, options.page_size, file.path)
+        return await _open_on_engine(options, file, superblocks, current, offset)
+    except BaseException:
+        file.close()
+        raise
+
+
+async def _open_on_engine(
+    options: Options,
+    file: StoreFile,
+    superblocks: list[Superblock | None],
+    current: Superblock,
+    offset: int,
+) -> Core:
+    loop = asyncio.get_running_loop()
+    engine = open_engine(
+        EngineRequest(
+            fd=file.fd,
+            path=file.path,
+            page_size=current.page_size,
+            engine=options.engine,
+            direct=options.direct,
+            buffers=options.buffers,
+            queue_depth=options.queue_depth,
+            read_only=options.read_only,
+            loop=loop,
+        )
+    )
+    try:
+        medium = Medium(engine, file.path, loop)
+        found = await recover(medium, current, read_only=options.read_only)
+        core = _build(file, medium, found, current, Superblocks(medium, current, offset), options)
+        if not options.read_only:
+            await make_writable(medium, found, current)
+            await heal_superblocks(core.superblocks, found, superblocks)
+            await core.space.refill()
+        return core
+    except BaseException:
+        await engine.close()
+        raise
+
+
+def _build(
+    file: StoreFile,
+    medium: Medium,
+    found: Recovered,
+    superblock: Superblock,
+    superblocks: Superblocks,
+    options: Options,
+) -> Core:
+    page_size = superblock.page_size
+    limit = medium.engine.file_size() // page_size
+    slots = SlotTable(first_slot(page_size), limit)
+    _claim_log(slots, [*found.reader.segments, found.reader.tail])
+    manifest = Manifest(slots)
+    slots.confirm(max(found.floor, found.seq - 1))
+    clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
+    if clash is not None:
+        raise StoreCorrupt(
+            f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
+            "Restore the store from a copy"
+        )
+    core = Core(
+        file, medium, manifest, page_size=page_size, verify=options.verify, superblocks=superblocks
+    )
+    core.notes += _notes(found, slots)
+    core.queue.log = Log(
+        medium,
+        store_id=superblock.store_id,
+        log_id=found.reader.log_id,
+        page_size=page_size,
+        segments=found.reader.segments,
+        tail=found.reader.tail,
+        position=found.reader.position,
+        seq=found.seq,
+        take_segment=core.space.take_segment,
+        give_back=core.space.give_back_segment,
+    )
+    core.queue.log.group_blocks = found.group_blocks
+    return core
+
+
+def _claim_log(slots: SlotTable, segments: list[Segment]) -> None:
+    # The reader checked that segments lie inside the file and apart from each other.
+    for segment in segments:
+        for slot in range(segment.slot, segment.slot + segment.slots):
+            slots.claim(slot, SlotState.LOG)
+
+
+def _notes(found: Recovered, slots: SlotTable) -> list[str]:
+    notes = []
+    if found.dropped is not None:
+        notes.append(f"group {found.dropped[0]}, the last one, is left out: {found.dropped[1]}")
+    lost = sum(1 for _ in slots.live_beyond())
+    if lost:
+        notes.append(f"the file is too short for its map: {lost} blobs are lost")
+    return notes

@@ -1,0 +1,226 @@
+"""The life of a slot, as one table; who may have which slot next; the fences before reuse.
+
+Rule 1: every change of a slot's state goes through :meth:`SlotTable.move`, which looks it up in
+:data:`MOVES`.  Rule 2: this module does no I/O and knows neither guids nor groups' contents.
+
+::
+
+    FREE ──take──► WRITING ──publish──► PENDING ──group durable──► LIVE
+     ▲ │              │  └────────commit durable──────────────────► │
+     │ │              │                    │ overwritten unlogged   │ superseded
+     │ │   failed: FREE or BAD             ▼                        ▼
+     │ │                                RETIRED ◄───────────────────┘
+     │ └─reserve─► RESERVE ─► LOG          │ fences passed
+     └────────────────┴────────┴───────────┘
+
+**Fences.**  A slot that group N superseded may be used again only when
+
+* N is durable *and* no longer the last group (recovery may drop a last group whose frames or
+  block are bad, and then needs the slot as it was): ``confirmed >= N``, and
+* nobody holds it: a reader in flight, or later a snapshot.
+
+Slots that no durable record ever named (fence 0) wait for their holders only.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+from collections.abc import Iterable
+
+from uringblob.store.format import Segment
+
+
+class SlotState(enum.IntEnum):
+    """Where a slot stands in its life."""
+
+    FREE = 0
+    WRITING = 1  #: handed out; no record and no reader knows it yet
+    PENDING = 2  #: visible to readers, not yet in a durable group
+    LIVE = 3  #: the durable map points here
+    RETIRED = 4  #: superseded; waits for its fences
+    RESERVE = 5  #: kept for the log, out of reach for frames
+    LOG = 6  #: part of a log segment
+    BAD = 7  #: a write into it failed: not used again before the store is reopened
+
+
+_S = SlotState
+MOVES: dict[SlotState, frozenset[SlotState]] = {
+    _S.FREE: frozenset({_S.WRITING, _S.RESERVE}),
+    _S.WRITING: frozenset({_S.PENDING, _S.LIVE, _S.FREE, _S.BAD}),
+    _S.PENDING: frozenset({_S.LIVE, _S.RETIRED}),
+    _S.LIVE: frozenset({_S.RETIRED}),
+    _S.RETIRED: frozenset({_S.FREE}),
+    _S.RESERVE: frozenset({_S.LOG, _S.FREE}),
+    _S.LOG: frozenset({_S.FREE, _S.RESERVE}),
+    _S.BAD: frozenset(),
+}
+_ALLOWED = frozenset((a, b) for a, after in MOVES.items() for b in after)
+
+
+class SlotTable:
+    """The state of every slot below ``limit``, one byte each, and the free space among them.
+
+    ``first`` is the lowest slot there is; ``limit`` the first one past the file's end.
+    """
+
+    def __init__(self, first: int, limit: int) -> None:
+        self.first = first
+        self._states = bytearray([_S.BAD]) * min(first, limit) + bytearray(max(0, limit - first))
+        self._counts = [0] * len(_S)
+        self._counts[_S.FREE] = max(0, limit - first)
+        self._beyond: dict[int, SlotState] = {}
+        self._cursor = first  # no free slot lies below it
+        self._retired: collections.deque[tuple[int, int]] = collections.deque()
+        self._draining: set[int] = set()
+        self._holds: dict[int, int] = {}
+        self.confirmed = 0
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{s.name.lower()}={self._counts[s]}" for s in _S if self._counts[s])
+        return f"<SlotTable limit={self.limit} {counts}>"
+
+    @property
+    def limit(self) -> int:
+        """The number of slots the file has room for, the superblocks' included."""
+        return len(self._states)
+
+    def count(self, state: SlotState) -> int:
+        """Return how many slots are in ``state``."""
+        return self._counts[state]
+
+    def state(self, slot: int) -> SlotState:
+        """Return the state of ``slot``, which may lie beyond the file's end."""
+        if slot < len(self._states):
+            return SlotState(self._states[slot])
+        return self._beyond.get(slot, _S.FREE)
+
+    def beyond_end(self, slot: int) -> bool:
+        """Tell whether ``slot`` was already lost when the store was opened: past the file's end."""
+        return slot in self._beyond
+
+    def move(self, slot: int, to: SlotState) -> None:
+        """Move ``slot`` to state ``to``; a move that :data:`MOVES` lacks is a bug in the store."""
+        before = self._states[slot] if slot < len(self._states) else self._beyond[slot]
+        if (before, to) not in _ALLOWED:
+            raise AssertionError(f"slot {slot}: {SlotState(before).name} -> {to.name} is not in the table")
+        self._counts[before] -= 1
+        if slot in self._beyond:
+            if to == _S.FREE:
+                del self._beyond[slot]
+            else:
+                self._beyond[slot] = to
+        if slot < len(self._states):
+            self._states[slot] = to
+        elif to == _S.FREE:
+            return  # There is no such slot in the file any more.
+        self._counts[to] += 1
+        if to == _S.FREE:
+            # No free slot lies below the cursor: lowest first keeps the file dense.
+            self._cursor = min(self._cursor, slot)
+
+    def claim(self, slot: int, state: SlotState) -> bool:
+        """Give a slot its state while a store is opened; False if it is taken or no slot."""
+        if slot < self.first or self.state(slot) != _S.FREE:
+            return False
+        if slot < len(self._states):
+            self._states[slot] = state
+            self._counts[_S.FREE] -= 1
+        else:
+            self._beyond[slot] = state
+        self._counts[state] += 1
+        return True
+
+    def extend(self, limit: int) -> None:
+        """The file has grown to ``limit`` slots: the new ones are free, but for known ones."""
+        for slot in range(len(self._states), limit):
+            self._states.append(self._beyond.get(slot, _S.FREE))
+            if slot not in self._beyond:
+                self._counts[_S.FREE] += 1
+
+    # --- handing out ---------------------------------------------------------------------
+
+    def find_run(self, count: int) -> Segment | None:
+        """Return the lowest run of ``count`` free slots, or ``None``."""
+        start = self._states.find(bytes(count), self._cursor)
+        return None if start < 0 else Segment(start, count)
+
+    def take_run(self, count: int, to: SlotState) -> Segment | None:
+        """Move the first contiguous run of ``count`` free slots to state ``to``."""
+        run = self.find_run(count)
+        if run is not None:
+            self._take(run, to)
+        return run
+
+    def take_pieces(self, count: int, to: SlotState) -> list[Segment]:
+        """Move ``count`` free slots to state ``to``, in as few runs as halving finds."""
+        pieces: list[Segment] = []
+        size = count
+        while count:
+            size = min(size, count)
+            run = self.take_run(size, to)
+            if run is not None:
+                pieces.append(run)
+                count -= run.slots
+            elif size == 1:
+                raise AssertionError("take_pieces: fewer free slots than asked for")
+            else:
+                size = (size + 1) // 2
+        return pieces
+
+    def _take(self, run: Segment, to: SlotState) -> None:
+        for slot in range(run.slot, run.slot + run.slots):
+            self.move(slot, to)
+        if run.slot <= self._cursor:
+            self._cursor = run.slot + run.slots
+
+    def move_run(self, run: Segment, to: SlotState) -> None:
+        """Move every slot of ``run`` to state ``to``."""
+        for slot in range(run.slot, run.slot + run.slots):
+            self.move(slot, to)
+
+    # --- fences --------------------------------------------------------------------------
+
+    def retire(self, slot: int, fence: int) -> None:
+        """Nobody will look ``slot`` up again; it is free once ``fence`` and its holders allow."""
+        self.move(slot, _S.RETIRED)
+        if fence <= self.confirmed:
+            self._drain(slot)
+        else:
+            self._retired.append((fence, slot))
+
+    def confirm(self, seq: int) -> None:
+        """Groups up to ``seq`` are durable and not the last: pass their fences."""
+        self.confirmed = max(self.confirmed, seq)
+        while self._retired and self._retired[0][0] <= self.confirmed:
+            self._drain(self._retired.popleft()[1])
+
+    @property
+    def waiting(self) -> int:
+        """Retired slots that only the next durable group sets free."""
+        return len(self._retired)
+
+    def hold(self, slot: int) -> None:
+        """Keep ``slot`` from being reused until as many :meth:`unhold` calls."""
+        self._holds[slot] = self._holds.get(slot, 0) + 1
+
+    def unhold(self, slot: int) -> None:
+        """One holder (a reader, say) is done with ``slot``."""
+        holders = self._holds[slot] - 1
+        if holders:
+            self._holds[slot] = holders
+            return
+        del self._holds[slot]
+        if slot in self._draining:
+            self._draining.discard(slot)
+            self.move(slot, _S.FREE)
+
+    def _drain(self, slot: int) -> None:
+        if slot in self._holds:
+            self._draining.add(slot)
+        else:
+            self.move(slot, _S.FREE)
+
+    def live_beyond(self) -> Iterable[int]:
+        """Yield the live slots past the end of the file as it was when opened."""
+        return (slot for slot, state in self._beyond.items() if state == _S.LIVE)

@@ -1,0 +1,185 @@
+"""Who gets room in the file: the log first, then frames.
+
+The log must be able to go on when the disk is full, or the delete that would free room could not
+be recorded.  So *segments* (equal runs of slots) are kept in reserve for it: the next one, and
+enough for a snapshot of the whole map.  Frames get a slot only while the reserve is complete.
+
+Growth is allocation, not just length, where the file system can (fallocate): lack of room shows
+when a slot is handed out, before anything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError, check_rc
+from uringblob.store.format import BLOCK_SIZE, RECORDS_PER_BLOCK, Segment
+from uringblob.store.medium import Medium
+from uringblob.store.slots import SlotState, SlotTable
+
+SEGMENT_BYTES_MIN = 256 * 1024
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+
+
+def segment_slots(page_size: int) -> int:
+    """Return how many slots make one log segment."""
+    return max(1, SEGMENT_BYTES_MIN // page_size)
+
+
+def records_per_segment(page_size: int) -> int:
+    """Return how many records one log segment holds; its first block is its header."""
+    blocks = segment_slots(page_size) * page_size // BLOCK_SIZE - 1
+    return blocks * RECORDS_PER_BLOCK
+
+
+class Space:
+    """Hands out slots and segments, growing the file when there are none.
+
+    ``records`` says how many records a snapshot would hold now; ``confirm`` writes an empty
+    group, after which slots freed by the last one may be reused.
+    """
+
+    def __init__(
+        self,
+        medium: Medium,
+        slots: SlotTable,
+        page_size: int,
+        *,
+        records: Callable[[], int],
+        confirm: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._medium = medium
+        self._slots = slots
+        self._page_size = page_size
+        self._records = records
+        self._confirm = confirm
+        self._segment_slots = segment_slots(page_size)
+        self._records_per_segment = records_per_segment(page_size)
+        self._reserve: list[Segment] = []
+        self._growing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Space reserve={len(self._reserve)}/{self.segments_wanted(0)} {self._slots!r}>"
+
+    # --- frames --------------------------------------------------------------------------
+
+    async def take_frames(self, count: int) -> list[Segment]:
+        """Hand out ``count`` slots for new frames, as one run where that can be.
+
+        :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was handed out.
+        """
+        confirmed = False
+        while True:
+            try:
+                return await self._try_take_frames(count)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS or confirmed or not self._slots.waiting:
+                    raise
+            # Slots freed by the last group wait for the next one: on a full disk, write it now.
+            await self._confirm()
+            confirmed = True
+
+    async def _try_take_frames(self, count: int) -> list[Segment]:
+        slots = self._slots
+        if self._reserve_complete(count):
+            run = slots.take_run(count, SlotState.WRITING)
+            if run is not None:
+                return [run]
+        async with self._growing:
+            await self._refill(count)
+            run = slots.take_run(count, SlotState.WRITING)
+            if run is not None:
+                return [run]
+            free = slots.count(SlotState.FREE)
+            if free < count or free * 4 < slots.limit:
+                try:
+                    await self._grow(count, at_least=max(0, count - free))
+                except BlobStoreIOError:
+                    if slots.count(SlotState.FREE) < count:
+                        raise
+            run = slots.take_run(count, SlotState.WRITING)
+            return [run] if run is not None else slots.take_pieces(count, SlotState.WRITING)
+
+    def give_back(self, run: Segment, state: SlotState) -> None:
+        """Frames that no record names: their slots are ``FREE`` again, or ``BAD``."""
+        self._slots.move_run(run, state)
+
+    # --- the log's reserve ---------------------------------------------------------------
+
+    def segments_wanted(self, more_records: int) -> int:
+        """Return how many segments the reserve should hold: the next one, a snapshot and its end.
+
+        A snapshot is followed by what changed meanwhile, so there is one segment more for that.
+        """
+        snapshot = -(-(self._records() + more_records) // self._records_per_segment)
+        return snapshot + 3
+
+    def _reserve_complete(self, more_records: int) -> bool:
+        return len(self._reserve) >= self.segments_wanted(more_records)
+
+    async def _refill(self, more_records: int) -> None:
+        while not self._reserve_complete(more_records):
+            if not self._reserve_from_free():
+                missing = self.segments_wanted(more_records) - len(self._reserve)
+                await self._grow(missing * self._segment_slots, at_least=self._segment_slots)
+
+    def _reserve_from_free(self) -> bool:
+        run = self._slots.take_run(self._segment_slots, SlotState.RESERVE)
+        if run is not None:
+            self._reserve.append(run)
+        return run is not None
+
+    async def refill(self) -> None:
+        """Complete the reserve if there is room; a full disk is no error here."""
+        async with self._growing:
+            try:
+                await self._refill(0)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS:
+                    raise
+
+    @property
+    def reserve_count(self) -> int:
+        """Segments in reserve."""
+        return len(self._reserve)
+
+    async def take_segment(self) -> Segment:
+        """Hand out one segment for the log; its slots are in state ``LOG``.
+
+        :raises BlobStoreIOError: the reserve is used up and the disk is full.
+        """
+        if not self._reserve and not self._reserve_from_free():
+            async with self._growing:
+                await self._grow(self._segment_slots, at_least=self._segment_slots)
+            if not self._reserve_from_free():
+                raise BlobStoreIOError(
+                    errno.ENOSPC, f"{self._medium.path}: no room for another log segment; free some disk space"
+                )
+        segment = self._reserve.pop()
+        self._slots.move_run(segment, SlotState.LOG)
+        return segment
+
+    def give_back_segment(self, segment: Segment) -> None:
+        """The log no longer needs ``segment``: it completes the reserve, or is free."""
+        if not self._reserve_complete(0) and segment.slots == self._segment_slots:
+            self._slots.move_run(segment, SlotState.RESERVE)
+            self._reserve.append(segment)
+        else:
+            self._slots.move_run(segment, SlotState.FREE)
+
+    # --- growth --------------------------------------------------------------------------
+
+    async def _grow(self, wanted: int, *, at_least: int) -> None:
+        """Grow the file by about ``wanted`` slots or an eighth; by ``at_least`` if that is too much."""
+        eighth = min(self._slots.limit // 8, GROWTH_BYTES_MAX // self._page_size)
+        steps = sorted({max(wanted, eighth), wanted, at_least} - {0}, reverse=True)
+        for step in steps:
+            limit = self._slots.limit + step
+            rc = await self._medium.engine.grow(limit * self._page_size)
+            if rc >= 0:
+                self._slots.extend(limit)
+                return
+            if -rc not in NO_SPACE_ERRNOS or step == steps[-1]:
+                check_rc(rc, f"growing {self._medium.path} to {limit * self._page_size} bytes")
