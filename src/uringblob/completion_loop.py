@@ -1,0 +1,196 @@
+"""The thread behind a synchronous store: one asyncio loop, which lives as long as the store.
+
+Everything about a call is decided in this thread (:meth:`CompletionLoop._take`), so there is no
+lock to hold, and a finalizer or a signal handler may post at any time.
+
+The thread is a daemon.  A thread that is not would keep an interpreter alive whose user forgot to
+close; one that ``atexit`` stops would be gone before the user's own exit handlers, which may want
+to close their stores.  So leaving an open store to the interpreter's end is what killing the
+process is: nothing is flushed, nothing is torn, and the kernel lets the lock go.
+
+The thread keeps this object and the store's core alive, and never the facade: a facade that
+nobody holds is collected, and asks this thread to leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import selectors
+import signal
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from uringblob.call import Call
+from uringblob.errors import StoreClosed
+
+if TYPE_CHECKING:
+    from uringblob.store.async_store import AsyncFileBlobStore
+
+logger = logging.getLogger("uringblob")
+
+#: Signals that a thread raises itself by a fault: blocked, they would kill without a traceback.
+FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
+
+CLOSED = "the store is closed: open it again"
+
+
+class CompletionLoop:
+    """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
+
+    def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
+        self.core: AsyncFileBlobStore | None = None
+        self._opener = opener
+        self._posted: deque[Call[Any]] = deque()
+        self._running: set[Call[Any]] = set()
+        self._leaving: list[Call[Any]] = []
+        self._core_closed = False
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _loops.add(self)
+
+    # -- from any thread, signal handler or finalizer -----------------------------------------
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises RuntimeError: the system has no thread to give.
+        """
+        try:
+            self.thread.start()
+        except RuntimeError:
+            self._loop.close()
+            raise
+
+    def post(self, call: Call[Any]) -> None:
+        """Have the thread look at ``call``: begin it, or cancel it if it was struck."""
+        self._posted.append(call)
+        try:
+            self._loop.call_soon_threadsafe(self._look)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._refuse(StoreClosed(CLOSED))
+
+    def leave(self) -> None:
+        """Ask the thread to close the core without a flush and to end; do not wait."""
+        self.post(self.leave_call(flush=False))
+
+    def open_call(self) -> Call[None]:
+        """Return the call that opens the core."""
+        return Call(self._open)
+
+    def leave_call(self, *, flush: bool) -> Call[None]:
+        """Return the call that closes the core and ends the thread; it rings at the very end."""
+        return Call(self._close, flush, sturdy=True)
+
+    # -- in the thread ------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self.core = await self._opener()
+
+    async def _close(self, flush: bool) -> None:
+        if self.core is not None:
+            await self.core.aclose(flush)
+
+    def _look(self) -> None:
+        while self._posted:
+            self._take(self._posted.popleft())
+
+    def _take(self, call: Call[Any]) -> None:
+        if call.ended:
+            pass  # posted once more than needed
+        elif call.task is not None:
+            if call.struck is not None and not call.sturdy:
+                call.task.cancel()
+        elif call.sturdy:
+            if call not in self._leaving:
+                self._leaving.append(call)
+            if self._leaving[0] is call:
+                call.begin(self._loop).add_done_callback(self._closed)
+        elif call.struck is not None:
+            call.refuse(None)
+        elif self._core_closed:
+            call.refuse(StoreClosed(CLOSED))
+        else:
+            self._running.add(call)
+            call.begin(self._loop).add_done_callback(lambda task: self._done(call, task))
+
+    def _done(self, call: Call[Any], task: asyncio.Task[Any]) -> None:
+        self._running.discard(call)
+        call.settle(task)
+        call.ring()
+
+    def _closed(self, task: asyncio.Task[Any]) -> None:
+        self._core_closed = True
+        self._leaving[0].settle(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("closing a store failed: %s", error)
+        self._loop.stop()
+
+    def _run(self) -> None:
+        # Handlers run in the main thread; a signal delivered here would not wake it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._wind_up())
+        finally:
+            self._loop.close()
+            _loops.discard(self)
+            self._core_closed = True
+            self._posted.extend(self._running)  # none, unless something broke the loop
+            self._refuse(StoreClosed(CLOSED))
+
+    async def _wind_up(self) -> None:
+        # The core has settled every operation; what waits still, waits for nothing.
+        while self._running:
+            tasks = [call.task for call in self._running if call.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # their callbacks run in the loop's next round
+        await self._loop.shutdown_default_executor()
+
+    def _refuse(self, error: BaseException) -> None:
+        # Whoever posted before the loop was closed is found here by the thread; whoever comes
+        # later finds the loop closed and does this himself.
+        while self._posted:
+            try:
+                call = self._posted.popleft()
+            except IndexError:
+                break  # another thread took it
+            if call not in self._leaving:
+                call.refuse(None if call.sturdy else error)
+        for call in self._leaving:
+            call.ring()
+
+    # -- in a forked child --------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Close this process's copies of descriptors; touch nothing that the parent shares.
+
+        The loop is not closed: that would take its descriptors out of the epoll set, which is
+        the parent's too.
+        """
+        if self.core is not None:
+            self.core.abandon()
+        self._selector.close()
+        error = RuntimeError("this call began before fork(), in the parent")
+        for call in [*self._running, *self._posted, *self._leaving]:
+            call.refuse(error)
+
+
+_loops: weakref.WeakSet[CompletionLoop] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for loop in list(_loops):
+        loop.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,111 @@
+"""What a facade holds: the right to post calls, which ends when nobody holds the facade."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from uringblob.call import Call, Listener
+from uringblob.completion_loop import CLOSED, CompletionLoop
+from uringblob.errors import StoreClosed
+
+if TYPE_CHECKING:
+    from uringblob.store.async_store import AsyncFileBlobStore
+
+T = TypeVar("T")
+
+
+class Pilot:
+    """Opens an asynchronous store on a completion loop of its own and steers it.
+
+    :param opener: the coroutine function that opens the store; its errors are raised here.
+    :param name: the thread's name.
+
+    Every method may be called from any thread and from signal handlers.
+    """
+
+    def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
+        self.closed = True  # until there is something to close
+        self._pid = os.getpid()
+        self._loop = CompletionLoop(opener, name)
+        try:
+            self.closed = False
+            self._loop.start()
+            self._see_through(self._loop.open_call())
+            assert self._loop.core is not None
+            self.core = self._loop.core
+        except BaseException:
+            self.close(flush=False)
+            raise
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the one that opened the store."""
+        return os.getpid() != self._pid
+
+    def check(self) -> None:
+        """Raise if the store may not be used here."""
+        if self.inherited:
+            raise RuntimeError("this store was inherited through fork(): open it anew in the child")
+        if self.closed:
+            raise StoreClosed(CLOSED)
+
+    def run(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: object,
+    ) -> T:
+        """Run ``function(*args)`` on the store's loop and wait for its end.
+
+        :raises StoreClosed: the store is closed, or was closed meanwhile.
+        :raises RuntimeError: in a forked child, in the store's own thread, at interpreter exit.
+        """
+        self.check()
+        return self._see_through(Call(function, *args))
+
+    def run_telling(
+        self,
+        function: Callable[[Listener | None], Coroutine[Any, Any, T]],
+        listener: Listener | None,
+    ) -> T:
+        """Do the same with ``function(tell)``; what it tells, ``listener`` hears in this thread."""
+        self.check()
+        if listener is None:
+            return self._see_through(Call(function, None))
+
+        def tell(done: int, total: int) -> None:
+            call.tell(done, total)
+
+        call: Call[T] = Call(function, tell, listener=listener)
+        return self._see_through(call)
+
+    def close(self, *, flush: bool) -> None:
+        """Close the store and end the thread; a second call waits for the first's end, silently."""
+        try:
+            if not (self.closed or self.inherited):  # a child's descriptors were closed when it began
+                self._end(flush=flush)
+        finally:
+            self.closed = True
+
+    def _see_through(self, call: Call[T]) -> T:
+        if threading.get_ident() == self._loop.thread.ident:
+            raise RuntimeError("the store's own thread cannot wait for the store")
+        if sys.is_finalizing():
+            raise RuntimeError("the interpreter is exiting and the store's thread is gone")
+        return call.see_through(self._loop.post)
+
+    def _end(self, *, flush: bool) -> None:
+        if sys.is_finalizing():
+            return  # the thread is frozen for ever
+        if self._loop.thread.ident is None:
+            self._loop.leave()  # not started, or only just: nothing was opened
+            return
+        self._see_through(self._loop.leave_call(flush=flush))
+        self._loop.thread.join()
+
+    def __del__(self) -> None:
+        if not (self.closed or self.inherited or sys.is_finalizing()):
+            self._loop.leave()
