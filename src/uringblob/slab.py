@@ -38,7 +38,7 @@ class Slab:
     :raises OSError: there is no memory for it.
     """
 
-    __slots__ = ("__weakref__", "_frames", "address", "count", "frame_size", "huge", "size")
+    __slots__ = ("__weakref__", "_frames", "_map", "_skip", "address", "count", "frame_size", "huge", "size")
 
     def __init__(self, frame_size: int, count: int) -> None:
         if frame_size <= 0 or count <= 0:
@@ -53,6 +53,8 @@ class Slab:
         skip = -start % HUGE_PAGE_SIZE
         self.address = start + skip
         self.huge = _advise_huge(memory, skip, whole)
+        self._map = memory
+        self._skip = skip
         self._frames = memoryview(memory)[skip : skip + self.size]
 
     def exporter(self, index: int, on_free: Callable[[int, Any], object]) -> Any:
@@ -77,6 +79,16 @@ class Slab:
         """
         view = self._view(index)
         return Frame(view, self.address + index * self.frame_size, self.frame_size, buf_index)
+
+    def discard(self, first: int) -> None:
+        """Give the memory of frame ``first`` and those after it back to the system.
+
+        They stay usable and are zero again.  Nothing may be leased of them.
+        """
+        start = self._skip + first * self.frame_size
+        start += -start % mmap.PAGESIZE
+        if start < self._skip + self.size and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, self._skip + self.size - start)
 
     def _view(self, index: int) -> memoryview:
         if not 0 <= index < self.count:

@@ -52,7 +52,11 @@ class Engine(Protocol):
     direct_io: bool
     memory_align: int
     pool: BufferPool
-    counters: IoCounters
+
+    @property
+    def counters(self) -> IoCounters:
+        """What was asked of the system so far."""
+        ...
 
     @property
     def in_flight(self) -> int:

@@ -19,4 +19,4 @@ class _NoLoop:
         """Ignore: a completion yields a number and never an exception."""
 
 
-NO_LOOP = cast(asyncio.AbstractEventLoop, _NoLoop())
+NO_LOOP = cast("asyncio.AbstractEventLoop", _NoLoop())

@@ -121,6 +121,16 @@ def nop(*, flags: int = 0) -> Op:
     return Op(Opcode.NOP, flags)
 
 
+def read(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+    """Read into any memory (Linux 5.6); yields bytes read, 0 at the end of the file."""
+    return Op(Opcode.READ, flags, file, offset, frame.address, frame.size, keep=frame.view)
+
+
+def write(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+    """Write any memory (Linux 5.6); yields bytes written."""
+    return Op(Opcode.WRITE, flags, file, offset, frame.address, frame.size, keep=frame.view)
+
+
 def read_fixed(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
     """Read into registered memory; yields bytes read, 0 at the end of the file."""
     return _fixed(Opcode.READ_FIXED, file, offset, frame, flags)

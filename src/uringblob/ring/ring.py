@@ -118,6 +118,14 @@ class Ring(RingDriver):
         """Do nothing; yields 0."""
         return self._enqueue(_NOP, flags, -1, 0, 0, 0, 0, 0, None)
 
+    def read(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
+        """Fill a piece of any memory; yields bytes read, 0 at the end of the file.  Linux 5.6."""
+        return self._send(_ops.read(file, offset, frame, flags=flags))
+
+    def write(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
+        """Write a piece of any memory; yields bytes written.  Linux 5.6."""
+        return self._send(_ops.write(file, offset, frame, flags=flags))
+
     def read_fixed(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
         """Fill a frame (or part) of the registered slab; yields bytes read, 0 at the file's end."""
         view, address, size, buf_index = frame
@@ -128,15 +136,11 @@ class Ring(RingDriver):
         view, address, size, buf_index = frame
         return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view)
 
-    def readv(
-        self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0
-    ) -> Completion[int]:
+    def readv(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Completion[int]:
         """Fill pieces of any memory, in order; yields bytes read, 0 at the end of the file."""
         return self._send(_ops.readv(file, offset, frames, flags=flags))
 
-    def writev(
-        self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0
-    ) -> Completion[int]:
+    def writev(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Completion[int]:
         """Write pieces of any memory, in order; yields bytes written."""
         return self._send(_ops.writev(file, offset, frames, flags=flags))
 

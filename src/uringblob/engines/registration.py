@@ -1,0 +1,58 @@
+"""How many frames the kernel will pin.
+
+Registered memory counts against RLIMIT_MEMLOCK, which is one account per user: with the usual
+8 MiB, 15 frames of 512 KiB register and 16 fail with ENOMEM, fewer if another process of the
+user has some (checked on Linux 6.18).  Root is exempt.  There is no way to ask what is left,
+so it is searched for, by trying.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from uringblob.errors import errno_name
+from uringblob.ring import Ring
+from uringblob.slab import Slab
+
+
+def register_frames(ring: Ring, slab: Slab) -> tuple[int, str]:
+    """Register as many frames of ``slab``, from the first on, as the kernel takes.
+
+    Returns how many (may be 0), and why not all (empty if all).
+    """
+    refusal = _attempt(ring, slab, slab.count)
+    if refusal is None:
+        return slab.count, ""
+    fits, too_many = 0, slab.count
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if _attempt(ring, slab, middle) is None:
+            fits = middle
+            ring.unregister_buffers()
+        else:
+            too_many = middle
+    # What fitted a moment ago may not fit now, if another process of this user took some.
+    while fits and _attempt(ring, slab, fits) is not None:
+        fits -= 1
+    slab.discard(fits)  # the attempts have touched all of it
+    return fits, _reason(fits, slab, refusal)
+
+
+def _attempt(ring: Ring, slab: Slab, count: int) -> OSError | None:
+    try:
+        ring.register_slab(slab, count)
+    except OSError as error:
+        return error
+    return None
+
+
+def _reason(count: int, slab: Slab, refusal: OSError) -> str:
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    allowed = (
+        "unlimited" if limit == resource.RLIM_INFINITY else f"{limit} bytes for all of a user's processes"
+    )
+    return (
+        f"{count} of {slab.count} frames of {slab.frame_size} bytes are registered: the kernel refused more "
+        f"with {errno_name(refusal.errno or 0)}; RLIMIT_MEMLOCK is {allowed}; to raise it: "
+        "'ulimit -l unlimited', LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container"
+    )
