@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from uringblob.buffers import AlignedBlobBuf, frame_of
 from uringblob.frames import Frame
 from uringblob.pool import BufferPool

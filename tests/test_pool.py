@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+
 from uringblob.pool import BufferPool
 from uringblob.slab import Slab
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 
 import pytest
+
 from uringblob import transfers
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
