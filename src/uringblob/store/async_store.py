@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
@@ -88,7 +89,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         *,
         page_size: int | None = None,
         create: bool = True,
@@ -213,7 +214,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._check_loop()
         pool = self._core.medium.engine.pool
         frames = [
-            (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool)) for guid, dst in reads
+            (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool))
+            for guid, dst in reads
         ]
         return await self._change(self._read_all(frames))
 
@@ -227,7 +229,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
                 outcomes.append(None)
             except BlobStoreError as error:
                 outcomes.append(error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
                 unexpected = error
         if unexpected is not None:
             raise unexpected
@@ -346,7 +348,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         if self._closing is not None:
             if not self._closing.done() and _running_loop() is self._loop:
                 # Somebody else is closing it: when this returns it is closed, and the error is theirs.
-                await join(Job(_ended(self._closing), self._loop))
+                await join(_ended(self._closing))
             return
         self._check_loop()
         self._core.closing = True
@@ -382,8 +384,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-async def _ended(job: asyncio.Future[None]) -> None:
-    while not job.done():
-        tick = job.get_loop().create_future()
-        job.add_done_callback(lambda _: tick.set_result(None))
-        await tick
+def _ended(job: asyncio.Future[None]) -> Completion[None]:
+    """Return a completion that resolves when ``job`` has ended, well or badly."""
+    ended: Completion[None] = Completion(loop=job.get_loop())
+    job.add_done_callback(lambda _: ended.finish(None))
+    return ended

@@ -172,9 +172,7 @@ class Core:
         batch = await self._prepare(writes)
         landed = Job(batch.land(), self.medium.loop)
         try:
-            await self.queue.join_commit(
-                batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes
-            )
+            await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except BaseException:
             # Whatever failed, the kernel may still be reading the caller's frames.
             await settle([landed])
@@ -220,9 +218,7 @@ class Core:
         return self._compacting
 
     async def _compact(self) -> None:
-        self._compaction = Compaction(
-            self.medium, self.manifest, self.space, self.queue, self.superblocks
-        )
+        self._compaction = Compaction(self.medium, self.manifest, self.space, self.queue, self.superblocks)
         try:
             await self._compaction.run()
         except BlobStoreError as error:
@@ -259,7 +255,7 @@ class Core:
                 if flush:
                     await self.flush()
                 await self._seal()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - raised below, when everything is freed
             error = failure
         finally:
             try:

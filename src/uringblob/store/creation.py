@@ -59,10 +59,9 @@ def create_store(path: str, page_size: int, mode: int) -> None:
 
 def _write_image(fd: int, page_size: int) -> None:
     for offset, data in initial_image(page_size):
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(fd, view, offset)
-            view, offset = view[done:], offset + done
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, memoryview(data)[done:], offset + done)
     os.fsync(fd)
 
 
@@ -102,6 +101,7 @@ def _put_in_place(temporary: str, path: str) -> None:
 
 
 def _rename_without_replacing(temporary: str, path: str) -> None:
+    assert _native.lib is not None
     rc = _native.lib.ub_rename_noreplace(os.fsencode(temporary), os.fsencode(path))
     if rc < 0 and -rc != errno.EEXIST:
         raise OSError(-rc, os.strerror(-rc), path)

@@ -216,9 +216,7 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     _U64.pack_into(unsigned, CELL_SIZE, 0)
     if checksum != _block_checksum(store_id, offset, unsigned):
         return None
-    payload = b"".join(
-        raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE)
-    )
+    payload = b"".join(raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE))
     return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload)
 
 

@@ -132,8 +132,7 @@ class GroupQueue:
                     members[0].done.finish(None)
                 else:
                     await self._write_group(members)
-            except Exception as error:
-                # Whatever went wrong, nobody may be left waiting.
+            except Exception as error:  # noqa: BLE001 - every member gets it; nobody is left waiting
                 for member in members:
                     member.done.fail(error)
 

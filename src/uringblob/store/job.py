@@ -41,7 +41,7 @@ class Job(Completion[T]):
         except asyncio.CancelledError as error:
             # A Future may not hold CancelledError as its exception; nothing in the core raises it.
             self.fail(RuntimeError(f"a store job was cancelled: {error!r}"))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the job's outcome
             self.fail(error)
         except BaseException as error:
             # A signal handler raised inside the core.  The job's caller sees it as its end, and
@@ -73,6 +73,6 @@ async def settle(jobs: Iterable[asyncio.Future[Any]]) -> list[BaseException]:
     for job in jobs:
         try:
             await job
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - returned, for the caller to raise
             errors.append(error)
     return errors

@@ -117,7 +117,9 @@ class LogReader:
         """Return the block at ``offset``; past the end of the file it is blank."""
         at = offset - self._ahead_offset
         if not 0 <= at <= len(self._ahead) - BLOCK_SIZE:
-            size = max(BLOCK_SIZE, min(_READ_AHEAD_BYTES, self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE)
+            size = max(
+                BLOCK_SIZE, min(_READ_AHEAD_BYTES, self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE
+            )
             self._ahead = await self._medium.read(offset, size, "reading the log")
             self._ahead_offset, at = offset, 0
         return self._ahead[at : at + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0")

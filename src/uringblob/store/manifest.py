@@ -117,7 +117,7 @@ class Manifest:
         if self.find(guid) is None:
             return
         self._live -= 1
-        pending = self._pending[guid] if guid in self._pending else None
+        pending = self._pending.get(guid)
         if pending is not None and not pending.grouped and self.find_durable(guid) is None:
             # Never logged, and no group in flight will: there is nothing left to make durable.
             del self._pending[guid]

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+from typing import Any
 
 from uringblob import transfers
+from uringblob.buffers import frame_of
 from uringblob.completion import Completion
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, StorePoisoned
 from uringblob.frames import Frame
-from uringblob.buffers import frame_of
 from uringblob.store.job import Job
 
 _SCRATCH_KEPT = 8
@@ -116,7 +117,7 @@ class Medium:
             self._sync_for_riders()
         return rider
 
-    async def press(self, job: asyncio.Future[object]) -> None:
+    async def press(self, job: asyncio.Future[Any]) -> None:
         """Wait for ``job``, giving it every sync that it rides on at once."""
         self._pressing += 1
         try:

@@ -50,14 +50,14 @@ class Options:
     mode: int
 
     @classmethod
-    def checked(cls, path: str | os.PathLike[str], **options: Any) -> Options:
+    def checked(cls, path: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Any) -> Options:
         """Check every option before anything is touched.
 
         :raises ValueError: a value out of range.
         :raises TypeError: an unknown option or a wrong type.
         """
         # A symbolic link is followed once, here: creation must not replace the link itself.
-        made = cls(path=os.path.realpath(os.fspath(path)), **options)
+        made = cls(path=os.path.realpath(os.fsdecode(path)), **options)
         if made.page_size is not None:
             check_page_size(made.page_size)
         if made.buffers is not None and made.buffers < 0:
@@ -154,9 +154,7 @@ def _build(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
             "Restore the store from a copy"
         )
-    core = Core(
-        file, medium, manifest, page_size=page_size, verify=options.verify, superblocks=superblocks
-    )
+    core = Core(file, medium, manifest, page_size=page_size, verify=options.verify, superblocks=superblocks)
     core.notes += _notes(found, slots)
     core.queue.log = Log(
         medium,

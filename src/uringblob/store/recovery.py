@@ -26,7 +26,6 @@ from uringblob.store.format import (
     BlockType,
     Segment,
     Superblock,
-    entry_checksum,
     entry_slot,
     frame_checksum,
     pack_entry,
@@ -122,7 +121,9 @@ async def recover(medium: Medium, superblock: Superblock, *, read_only: bool) ->
         found.dropped = (found.seq + 1, "its log blocks were not wholly written")
     if found.dropped is not None:
         logger.warning(
-            "%s: group %d, the last one, is left out: %s", medium.path, *found.dropped,
+            "%s: group %d, the last one, is left out: %s",
+            medium.path,
+            *found.dropped,
             extra={"path": medium.path, "dropped_seq": found.dropped[0]},
         )
     return found
@@ -155,9 +156,7 @@ async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) 
     return Recovered(reader, replay, seq, base_seq, floor, last_group, last_place, group_blocks, tail)
 
 
-async def _play_carry(
-    medium: Medium, reader: LogReader, replay: Replay, switch_seq: int | None
-) -> int:
+async def _play_carry(medium: Medium, reader: LogReader, replay: Replay, switch_seq: int | None) -> int:
     carry = await reader.group(switch_seq, BlockType.CARRY)
     if carry is None:
         raise _damaged(medium, "the first group of the log", reader.offset_of(reader.position), 0)

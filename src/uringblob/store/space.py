@@ -155,7 +155,8 @@ class Space:
                 await self._grow(self._segment_slots, at_least=self._segment_slots)
             if not self._reserve_from_free():
                 raise BlobStoreIOError(
-                    errno.ENOSPC, f"{self._medium.path}: no room for another log segment; free some disk space"
+                    errno.ENOSPC,
+                    f"{self._medium.path}: no room for another log segment; free some disk space",
                 )
         segment = self._reserve.pop()
         self._slots.move_run(segment, SlotState.LOG)

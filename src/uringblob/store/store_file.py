@@ -77,7 +77,7 @@ async def open_locked(
             _check_regular(path, read_only=read_only)
             fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except FileNotFoundError:
-            if create is None or os.path.islink(path):
+            if create is None:
                 raise
             await loop.run_in_executor(None, create)
             continue
