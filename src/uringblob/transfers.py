@@ -95,18 +95,18 @@ async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Fr
     gathers = list(_gathers(frames))
     if len(gathers) != 1:
         await write_whole(engine, offset, frames, what)
-        await sync(engine, what)
+        await sync(engine, f"fdatasync after {what}")
         return False
     gather, size = gathers[0]
     put, synced = await engine.write_then_sync(offset, gather)
     if put == size:
-        _check_sync(synced, what)
+        _check_sync(synced, f"fdatasync after {what}")
         return True
     if synced != -errno.ECANCELED:
         # It ran although the chain was broken.  Its success proves nothing, but a failure is one.
-        _check_sync(synced, what)
+        _check_sync(synced, f"fdatasync after {what}")
     await _finish_write(engine, offset, gather, size, put, what)
-    await sync(engine, what)
+    await sync(engine, f"fdatasync after {what}")
     return False
 
 
@@ -120,7 +120,7 @@ async def sync(engine: Engine, what: str) -> None:
 
 def _check_sync(rc: int, what: str) -> None:
     if rc < 0:
-        raise SyncFailed(-rc, f"{what}: fdatasync: {errno_name(-rc)}", applied=None)
+        raise SyncFailed(-rc, f"{what}: {errno_name(-rc)}", applied=None)
 
 
 async def _finish_read(

@@ -90,6 +90,8 @@ def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
         return UringEngine.open(request, direct.on, direct.memory_align)
     except ImportError as error:
         raise RingRefused("import", 0, str(error)) from error
+    except NotImplementedError as error:
+        raise RingRefused("event loop", 0, str(error) or "it has no add_reader") from error
     except MemoryError as error:
         raise RingRefused("setup", errno.ENOMEM, str(error)) from error
     except OSError as error:
