@@ -6,9 +6,6 @@ What was learned (Linux 6.18, ext4, 512 KiB frames, O_DIRECT) and what follows f
   frame and then the fsync takes 12.6 ms; ``IO_DRAIN`` on the fsync 2.3 ms, but it stalls every
   other request; one gathered write linked to the fsync 3.0 ms, with readers untouched.  So
   :meth:`UringEngine.write_then_sync` is always a chain of two, in one submission.
-* A gather over contiguous registered memory is one ``WRITE_FIXED``, on every kernel; scattered
-  registered frames take ``WRITEV_FIXED`` where the kernel has it (6.15, asked by probe); anything
-  else takes ``WRITEV``, and the kernel pins its pages for each request.
 * **A linked operation looks its descriptor up when it starts.**  If the descriptor were closed
   and reused meanwhile, the fsync would sync another file and report success.  So the file is
   registered, and stays so until the last completion.
@@ -26,22 +23,18 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.refusal import RingRefused
-from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
+from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
+from uringblob.engines.uring_start import start_ring
 from uringblob.frames import Frame
 from uringblob.pool import BufferPool
-from uringblob.ring import Op, Opcode, Ring, SqeFlags
+from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
-from uringblob.slab import Slab
-from uringblob.units import BUF_ALIGN
 
-#: The store's file, as the ring knows it.
-_FILE: Final = 0
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 
 
@@ -74,8 +67,8 @@ class UringEngine:
         self._loop = loop
         self._fd = fd
         self._counters = IoCounters()
-        self._reads = _Shapes(ring, _READ)
-        self._writes = _Shapes(ring, _WRITE)
+        self._reads = Shapes(ring, READ)
+        self._writes = Shapes(ring, WRITE)
 
     @classmethod
     def open(cls, request: EngineRequest, direct_io: bool, memory_align: int) -> UringEngine:
@@ -84,15 +77,7 @@ class UringEngine:
         :raises RingRefused: a step was refused; nothing is left behind.
         :raises OSError: the ring could not be made.
         """
-        ring = Ring(request.queue_depth, loop=request.loop)
-        try:
-            _step("register files", lambda: ring.register_files([request.fd]))
-            _check("nop", ring.wait(ring.nop()))
-            pool = _make_pool(ring, request)
-            _check("first read", _first_read(ring, pool.slab, pool.buf_index))
-        except BaseException:
-            ring.close()
-            raise
+        ring, pool = start_ring(request)
         reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
         return cls(
             request.loop,
@@ -123,7 +108,7 @@ class UringEngine:
             frame = frames[0]
             counters.bytes_read += frame.size
             if frame.buf_index >= 0:
-                return self.ring.read_fixed(_FILE, offset, frame, flags=_FIXED_FILE)
+                return self.ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE)
         else:
             counters.bytes_read += sum(frame.size for frame in frames)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
@@ -136,7 +121,7 @@ class UringEngine:
             frame = frames[0]
             counters.bytes_written += frame.size
             if frame.buf_index >= 0:
-                return self.ring.write_fixed(_FILE, offset, frame, flags=_FIXED_FILE)
+                return self.ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE)
         else:
             counters.bytes_written += sum(frame.size for frame in frames)
         return self.ring.submit([self._writes.op(offset, frames)])[0]
@@ -177,7 +162,7 @@ class UringEngine:
             done.finish(_settle_growth(self._fd, old_size, size, allocation.result()))
 
         if self.ring.supports(Opcode.FALLOCATE):
-            allocation = self.ring.fallocate(_FILE, old_size, size - old_size, flags=_FIXED_FILE)
+            allocation = self.ring.fallocate(FILE, old_size, size - old_size, flags=_FIXED_FILE)
             allocation.add_done_callback(settle)
         else:
             done.finish(_settle_growth(self._fd, old_size, size, -errno.EOPNOTSUPP))
@@ -207,84 +192,7 @@ class UringEngine:
         return f"<UringEngine on descriptor {self._fd}, {kind}, {self.ring!r}>"
 
 
-_FDATASYNC: Final = _ops.fsync(_FILE, data_only=True, flags=_FIXED_FILE)
-
-
-# -- which request moves these frames -----------------------------------------------------
-
-
-class _OneFrame(Protocol):
-    def __call__(self, file: int, offset: int, frame: Frame, *, flags: int) -> Op: ...
-
-
-class _ManyFrames(Protocol):
-    def __call__(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int) -> Op: ...
-
-
-class _Direction(NamedTuple):
-    """The four requests of one direction, and the opcodes of the two that a kernel may lack."""
-
-    fixed: _OneFrame
-    plain: _OneFrame
-    gather_fixed: _ManyFrames
-    gather: _ManyFrames
-    plain_opcode: Opcode
-    gather_fixed_opcode: Opcode
-
-
-_READ: Final = _Direction(
-    _ops.read_fixed, _ops.read, _ops.readv_fixed, _ops.readv, Opcode.READ, Opcode.READV_FIXED
-)
-_WRITE: Final = _Direction(
-    _ops.write_fixed, _ops.write, _ops.writev_fixed, _ops.writev, Opcode.WRITE, Opcode.WRITEV_FIXED
-)
-
-
-class _Shapes:
-    """Chooses the cheapest request that this kernel has for given frames."""
-
-    __slots__ = ("_direction", "_has_gather_fixed", "_has_plain")
-
-    def __init__(self, ring: Ring, direction: _Direction) -> None:
-        self._direction = direction
-        self._has_plain = ring.supports(direction.plain_opcode)
-        self._has_gather_fixed = ring.supports(direction.gather_fixed_opcode)
-
-    def op(self, offset: int, frames: Sequence[Frame]) -> Op:
-        """Return one request for all of ``frames``, in order."""
-        direction = self._direction
-        stretches = join_neighbours(frames)
-        if len(stretches) == 1:
-            stretch = stretches[0]
-            if stretch.buf_index >= 0:
-                op = direction.fixed(_FILE, offset, stretch, flags=_FIXED_FILE)
-                return op._replace(keep=tuple(frames))
-            if self._has_plain:
-                op = direction.plain(_FILE, offset, stretch, flags=_FIXED_FILE)
-                return op._replace(keep=tuple(frames))
-        registered = len({stretch.buf_index for stretch in stretches}) == 1 and stretches[0].buf_index >= 0
-        gather = direction.gather_fixed if registered and self._has_gather_fixed else direction.gather
-        op = gather(_FILE, offset, stretches, flags=_FIXED_FILE)
-        return op._replace(keep=(op.keep, tuple(frames)))
-
-
-def join_neighbours(frames: Sequence[Frame]) -> list[Frame]:
-    """Return ``frames`` with those that follow each other in memory made one.
-
-    A joined frame has the view of its first part only, so keep ``frames`` too.
-    """
-    joined: list[Frame] = []
-    for frame in frames:
-        if joined:
-            last = joined[-1]
-            if last.address + last.size == frame.address and last.buf_index == frame.buf_index:
-                joined[-1] = last._replace(size=last.size + frame.size)
-                continue
-        joined.append(frame)
-    return joined
-
-
-# -- the ends of things -------------------------------------------------------------------
+_FDATASYNC: Final = _ops.fsync(FILE, data_only=True, flags=_FIXED_FILE)
 
 
 def _join(
@@ -323,34 +231,3 @@ def _settle_growth(fd: int, old_size: int, size: int, rc: int) -> int:
     except OSError as error:
         return -(error.errno or errno.EIO)
     return rc
-
-
-def _make_pool(ring: Ring, request: EngineRequest) -> BufferPool:
-    asked = request.buffers_asked
-    if asked <= 0:
-        return BufferPool(request.page_size, None, asked=0, reason="no buffers were asked for")
-    slab = Slab(request.page_size, asked)
-    registered, reason = register_frames(ring, slab)
-    if not registered:
-        return BufferPool(request.page_size, slab, asked=asked, reason=reason)
-    return BufferPool(request.page_size, slab, asked=asked, buf_index=0, reason=reason, capacity=registered)
-
-
-def _first_read(ring: Ring, slab: Slab | None, buf_index: int) -> int:
-    """Read the file's first block, the way all reads will go; leave the memory zero."""
-    frame = (slab or Slab(BUF_ALIGN, 1)).frame(0, buf_index).part(0, BUF_ALIGN)
-    result = ring.wait(ring.submit([_Shapes(ring, _READ).op(0, [frame])])[0])
-    frame.view[:] = bytes(BUF_ALIGN)
-    return result
-
-
-def _step(stage: str, step: Callable[[], None]) -> None:
-    try:
-        step()
-    except OSError as error:
-        raise RingRefused(stage, error.errno or 0) from error
-
-
-def _check(stage: str, result: int) -> None:
-    if result < 0:
-        raise RingRefused(stage, -result)

@@ -7,7 +7,8 @@
 """
 
 from uringblob.ring.ops import Op, Opcode, SqeFlags, TracedOp
-from uringblob.ring.ring import Ring, RingStats
+from uringblob.ring.ring import Ring
 from uringblob.ring.setup import SetupFlags
+from uringblob.ring.stats import RingStats
 
 __all__ = ["Op", "Opcode", "Ring", "RingStats", "SetupFlags", "SqeFlags", "TracedOp"]

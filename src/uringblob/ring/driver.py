@@ -14,15 +14,14 @@ import functools
 import os
 import struct
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from uringblob.completion import Completion
 from uringblob.errors import check_rc
 from uringblob.ring.inflight import InFlight
 from uringblob.ring.loops import NO_LOOP
-from uringblob.ring.ops import Op, SqeFlags, pack
+from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
 from uringblob.ring.queue import SubmissionQueue
 from uringblob.ring.setup import SetupFlags, open_core
 
@@ -82,13 +81,13 @@ class RingDriver:
         :raises RuntimeError: the ring is closed.
         """
         sent = list(ops)
-        _check_chains(sent, self._queue.chain_max)
+        check_chains(sent, self._queue.chain_max)
         self._check_open()
         packed, completions = [], []
         for op in sent:
             user_data = self._in_flight.next_user_data()
             completion = self._new_completion()
-            packed.append(_packed(user_data, *op[:-1]))
+            packed.append(packed_op(user_data, op))
             completions.append(completion)
             self._in_flight.table[user_data] = (completion, op.keep)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
@@ -123,7 +122,7 @@ class RingDriver:
         try:
             packed = pack(user_data, address, offset, length, file, op_flags, buf_index, opcode, flags)
         except struct.error as error:
-            raise ValueError(_OUT_OF_RANGE) from error
+            raise ValueError(OUT_OF_RANGE) from error
         completion = self._new_completion()
         # The memory is held before the operation exists.
         in_flight.table[user_data] = (completion, keep)
@@ -142,19 +141,23 @@ class RingDriver:
         :raises RuntimeError: in a forked child.
         """
         self._check_process()
-        if not self._queue.flush():
-            self._retry_later()
-        self._reap()
+        queue = self._queue
+        queue.flush()
+        reaped = self._reap()
+        while len(queue) and reaped:  # what was reaped made room
+            queue.flush()
+            reaped = self._reap()
+        if len(queue):
+            self._flush_later()
 
     def _tick(self) -> None:
         self._tick_handle = None
         self.flush()
 
-    def _retry_later(self) -> None:
-        """The kernel said "not now": a completion makes room, or else a little time does."""
-        if self._loop is None or self._core.accepted > self._core.reaped:
-            return  # wait() tries again; the doorbell does
-        if self._tick_handle is None:
+    def _flush_later(self) -> None:
+        """Some must wait: for a completion, whose doorbell comes back here, or else for a while."""
+        nothing_in_kernel = self._core.accepted == self._core.reaped
+        if nothing_in_kernel and self._loop is not None and self._tick_handle is None:
             self._tick_handle = self._loop.call_later(_RETRY_DELAY, self._tick)
 
     # -- out ------------------------------------------------------------------------------
@@ -201,91 +204,6 @@ class RingDriver:
         else:
             raise RuntimeError("nothing is in flight: this completion is not of this ring")
 
-    # -- the end --------------------------------------------------------------------------
-
-    @property
-    def closed(self) -> bool:
-        """Whether the ring takes no more operations."""
-        return self._closing
-
-    async def aclose(self) -> None:
-        """Take no more operations, await those there are, free the ring.
-
-        Cancelling it does not stop it.  A second call waits for the same end.
-        """
-        self._closing = True
-        try:
-            if self._pid == os.getpid() and self._core.fd >= 0 and self.in_flight:
-                if self._drained is None:
-                    self._drained = Completion(loop=self._future_loop)
-                self.flush()
-                await self._drained
-        finally:
-            self._release()
-
-    def close(self) -> None:
-        """As :meth:`aclose`, but blocks.  A second call does nothing."""
-        self._closing = True
-        while self._pid == os.getpid() and self._core.fd >= 0 and self.in_flight:
-            self.flush()
-            if self.in_flight:
-                self._block()
-        self._release()
-
-    def abandon(self) -> None:
-        """Free what can be freed without waiting: for forked children and finalizers.
-
-        In a child: drops the child's copies, and the parent notices nothing.  In the process that
-        made the ring: with operations in flight the loop frees the ring when they have ended; if
-        there is no loop to do so, their memory is kept for ever.
-        """
-        self._closing = True
-        if self._pid != os.getpid() or self._core.fd < 0:
-            self._lib.ub_abandon(self._core)
-            return
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            self._leave()
-        else:
-            try:
-                loop.call_soon_threadsafe(self._release_when_drained)
-            except RuntimeError:  # closed in this very moment
-                self._leave()
-
-    def _release_when_drained(self) -> None:
-        if self._core.fd < 0:
-            return
-        self.flush()
-        if not self.in_flight:
-            self._release()
-            return
-        if self._drained is None:
-            self._drained = Completion(loop=self._future_loop)
-        self._drained.add_done_callback(lambda _: self._release())
-
-    def _leave(self) -> None:
-        if self._core.accepted > self._core.reaped:
-            self._in_flight.never_free()
-            self._lib.ub_abandon(self._core)
-        else:
-            self._lib.ub_close(self._core)
-
-    def _release(self) -> None:
-        """Free the ring; nothing is in flight.  Does nothing the second time."""
-        fd = self._core.fd
-        if self._pid != os.getpid():
-            self._lib.ub_abandon(self._core)
-        elif fd >= 0:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(fd)
-            self._lib.ub_close(self._core)
-
-    def __del__(self) -> None:
-        if getattr(self, "_closing", True) or self._core.fd < 0 or self._pid != os.getpid():
-            return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        self._leave()
-
     # -- misuse ---------------------------------------------------------------------------
 
     def _check_open(self) -> None:
@@ -295,30 +213,3 @@ class RingDriver:
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             raise RuntimeError("this ring belongs to the parent process: make a new one after a fork")
-
-
-_OUT_OF_RANGE: Final = (
-    "a number is out of range: offset and size must not be negative, "
-    "and fixed operations need memory of the registered slab"
-)
-
-
-def _packed(user_data: int, *fields: Any) -> bytes:
-    opcode, flags, file, offset, address, length, op_flags, buf_index = fields
-    try:
-        return pack(user_data, address, offset, length, file, op_flags, buf_index, opcode, flags)
-    except struct.error as error:
-        raise ValueError(_OUT_OF_RANGE) from error
-
-
-def _check_chains(ops: Sequence[Op], chain_max: int) -> None:
-    length = 0
-    for op in ops:
-        length += 1
-        if length > chain_max:
-            raise ValueError(f"a chain of more than {chain_max} operations does not fit the submission queue")
-        if not op.linked:
-            length = 0
-    if length:
-        flags = SqeFlags(ops[-1].flags)
-        raise ValueError(f"the last operation has {flags!r}, but none follows")

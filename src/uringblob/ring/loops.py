@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from typing import Any, cast
 
 
 class _NoLoop:
-    """As much of an event loop as a future asks for; nobody can run or await on it."""
+    """As much of an event loop as a future asks for; nobody can await on it."""
 
     def get_debug(self) -> bool:
         return False
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> None:
-        raise RuntimeError("this ring has no event loop: use Ring.wait(completion) or completion.done()")
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context) -> None:
+        """Run a completion's callback at once, in whoever reaps; it must not disturb the reaping."""
+        try:
+            context.run(callback, *args)
+        except Exception:
+            logging.getLogger("uringblob").exception("the callback %r of a completion failed", callback)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Ignore: a completion yields a number and never an exception."""

@@ -201,3 +201,35 @@ def _vector(
     vector = _ffi.new("size_t[]", [number for frame in frames for number in (frame.address, frame.size)])
     address = int(_ffi.cast("uintptr_t", vector))
     return Op(opcode, flags, file, offset, address, len(frames), 0, buf_index, (vector, tuple(frames)))
+
+
+OUT_OF_RANGE: Final = (
+    "a number is out of range: offset and size must not be negative, "
+    "and fixed operations need memory of the registered slab"
+)
+
+
+def packed_op(user_data: int, op: Op) -> bytes:
+    """Pack an operation for C.
+
+    :raises ValueError: a number is out of range.
+    """
+    opcode, flags, file, offset, address, length, op_flags, buf_index, _ = op
+    try:
+        return pack(user_data, address, offset, length, file, op_flags, buf_index, opcode, flags)
+    except struct.error as error:
+        raise ValueError(OUT_OF_RANGE) from error
+
+
+def check_chains(ops: Sequence[Op], chain_max: int) -> None:
+    """Raise ``ValueError`` for a chain that is too long, or linked to nothing at its end."""
+    length = 0
+    for op in ops:
+        length += 1
+        if length > chain_max:
+            raise ValueError(f"a chain of more than {chain_max} operations does not fit the submission queue")
+        if not op.linked:
+            length = 0
+    if length:
+        flags = SqeFlags(ops[-1].flags)
+        raise ValueError(f"the last operation has {flags!r}, but none follows")

@@ -65,40 +65,28 @@ class SubmissionQueue:
         left = len(staged.ops) - (self._core.passed - staged.begins_at)
         return left if staged.ops is waiting else left + len(waiting)
 
-    def flush(self) -> bool:
-        """Hand over what the kernel will take.
-
-        False if it asked to try again (EAGAIN, EBUSY); true also where the rest waits for room,
-        which a completion will make.
-        """
+    def flush(self) -> None:
+        """Hand over what the kernel takes now; the rest stays, until it has room or asks less of it."""
         core = self._core
         while True:
             staged = self._stage()
             ops = staged.ops
             at = core.passed - staged.begins_at
             if at == len(ops):
-                return True
+                return
             if at and is_linked(ops[at - 1]):
                 self._give_up_chain(staged, at)
                 continue
             count = self._fitting(ops, at)
             if not count:
-                return True
+                return
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
-            if at + taken == len(ops) and not self.waiting:
-                return True
-            if taken in _TRANSIENT:
-                return False
+            if taken == 0 or taken in _TRANSIENT:
+                return
             if taken < 0:
                 self._give_up(staged, at, len(ops), taken)
-            elif not taken:
-                return False
-
-    def drop(self) -> None:
-        """Give up everything that did not reach the kernel, with ``-ECANCELED``."""
-        while len(self):
-            staged = self._stage()
-            self._give_up(staged, self._core.passed - staged.begins_at, len(staged.ops), -errno.ECANCELED)
+            elif at + taken == len(ops) and not self.waiting:
+                return
 
     def _stage(self) -> _Staged:
         staged = self._staged

@@ -16,7 +16,7 @@ from uringblob.completion import Completion
 from uringblob.errors import check_rc
 from uringblob.frames import Frame
 from uringblob.ring import ops as _ops
-from uringblob.ring.driver import RingDriver
+from uringblob.ring.life import RingLife
 from uringblob.ring.ops import Op, Opcode, TracedOp
 from uringblob.ring.setup import SETUP_LADDER, SetupFlags, probe_opcodes
 from uringblob.ring.stats import RingStats
@@ -28,7 +28,7 @@ _READ_FIXED: Final = int(Opcode.READ_FIXED)
 _WRITE_FIXED: Final = int(Opcode.WRITE_FIXED)
 
 
-class Ring(RingDriver):
+class Ring(RingLife):
     """An io_uring of ``entries`` submission queue entries (rounded up to a power of two).
 
     :param loop: completions are resolved there; ``None``: they are waited for with :meth:`wait`.

@@ -1,0 +1,91 @@
+"""Which request moves given frames most cheaply.
+
+Contiguous registered memory: one ``READ_FIXED`` or ``WRITE_FIXED``, on every kernel.  Scattered
+registered frames: ``READV_FIXED`` or ``WRITEV_FIXED`` where the kernel has them (6.15, asked by
+probe).  Anything else: ``READ`` and ``WRITE``, ``READV`` and ``WRITEV``; the kernel then pins the
+pages for each request anew (19 against 8 µs of CPU for 512 KiB; Linux 6.18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from uringblob.frames import Frame
+from uringblob.ring import Op, Opcode, Ring, SqeFlags
+from uringblob.ring import ops as _ops
+
+#: The store's file, as the ring knows it.
+FILE: Final = 0
+_FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
+
+
+class _OneFrame(Protocol):
+    def __call__(self, file: int, offset: int, frame: Frame, *, flags: int) -> Op: ...
+
+
+class _ManyFrames(Protocol):
+    def __call__(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int) -> Op: ...
+
+
+class _Direction(NamedTuple):
+    """The four requests of one direction, and the opcodes of the two that a kernel may lack."""
+
+    fixed: _OneFrame
+    plain: _OneFrame
+    gather_fixed: _ManyFrames
+    gather: _ManyFrames
+    plain_opcode: Opcode
+    gather_fixed_opcode: Opcode
+
+
+READ: Final = _Direction(
+    _ops.read_fixed, _ops.read, _ops.readv_fixed, _ops.readv, Opcode.READ, Opcode.READV_FIXED
+)
+WRITE: Final = _Direction(
+    _ops.write_fixed, _ops.write, _ops.writev_fixed, _ops.writev, Opcode.WRITE, Opcode.WRITEV_FIXED
+)
+
+
+class Shapes:
+    """Chooses the cheapest request that this kernel has for given frames."""
+
+    __slots__ = ("_direction", "_has_gather_fixed", "_has_plain")
+
+    def __init__(self, ring: Ring, direction: _Direction) -> None:
+        self._direction = direction
+        self._has_plain = ring.supports(direction.plain_opcode)
+        self._has_gather_fixed = ring.supports(direction.gather_fixed_opcode)
+
+    def op(self, offset: int, frames: Sequence[Frame]) -> Op:
+        """Return one request for all of ``frames``, in order."""
+        direction = self._direction
+        stretches = join_neighbours(frames)
+        if len(stretches) == 1:
+            stretch = stretches[0]
+            if stretch.buf_index >= 0:
+                op = direction.fixed(FILE, offset, stretch, flags=_FIXED_FILE)
+                return op._replace(keep=tuple(frames))
+            if self._has_plain:
+                op = direction.plain(FILE, offset, stretch, flags=_FIXED_FILE)
+                return op._replace(keep=tuple(frames))
+        registered = len({stretch.buf_index for stretch in stretches}) == 1 and stretches[0].buf_index >= 0
+        gather = direction.gather_fixed if registered and self._has_gather_fixed else direction.gather
+        op = gather(FILE, offset, stretches, flags=_FIXED_FILE)
+        return op._replace(keep=(op.keep, tuple(frames)))
+
+
+def join_neighbours(frames: Sequence[Frame]) -> list[Frame]:
+    """Return ``frames`` with those that follow each other in memory made one.
+
+    A joined frame has the view of its first part only, so keep ``frames`` too.
+    """
+    joined: list[Frame] = []
+    for frame in frames:
+        if joined:
+            last = joined[-1]
+            if last.address + last.size == frame.address and last.buf_index == frame.buf_index:
+                joined[-1] = last._replace(size=last.size + frame.size)
+                continue
+        joined.append(frame)
+    return joined
