@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from uringblob.sync_api import BlobStore
 
 
+T = TypeVar("T")
+
+
 class AsyncView(AsyncBlobStore):
     """Every method of ``store`` as a coroutine that does the work in the calling thread.
 
@@ -26,6 +29,9 @@ class AsyncView(AsyncBlobStore):
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
+
+    async def _do(self, function: Callable[..., T], *args: object) -> T:
+        return function(*args)
 
     @property
     def page_size(self) -> int:
@@ -39,23 +45,23 @@ class AsyncView(AsyncBlobStore):
 
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         """See the store."""
-        self._store.read_blob(guid, dst)
+        await self._do(self._store.read_blob, guid, dst)
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See the store."""
-        self._store.write_blob(guid, src)
+        await self._do(self._store.write_blob, guid, src)
 
     async def delete_blob(self, guid: GuidLike) -> None:
         """See the store."""
-        self._store.delete_blob(guid)
+        await self._do(self._store.delete_blob, guid)
 
     async def list_blobs(self) -> list[BlobGuid]:
         """See the store."""
-        return self._store.list_blobs()
+        return await self._do(self._store.list_blobs)
 
     async def flush(self) -> None:
         """See the store."""
-        self._store.flush()
+        await self._do(self._store.flush)
 
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         """See the store."""
@@ -67,19 +73,19 @@ class AsyncView(AsyncBlobStore):
 
     async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See the store."""
-        self._store.write_blobs(writes)
+        await self._do(self._store.write_blobs, writes)
 
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See the store."""
-        self._store.write_blobs_with_data_sync(writes)
+        await self._do(self._store.write_blobs_with_data_sync, writes)
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See the store."""
-        return self._store.read_blobs(reads)
+        return await self._do(self._store.read_blobs, reads)
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See the store."""
-        self._store.read_blob_range(guid, offset, dst)
+        await self._do(self._store.read_blob_range, guid, offset, dst)
 
     async def commit(
         self,
@@ -87,7 +93,7 @@ class AsyncView(AsyncBlobStore):
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         """See the store."""
-        self._store.commit(writes, deletes)
+        await self._do(self._store.commit, writes, deletes)
 
     def needs_flush(self) -> bool:
         """See the store."""
@@ -95,11 +101,11 @@ class AsyncView(AsyncBlobStore):
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See the store."""
-        return self._store.has_blob(guid)
+        return await self._do(self._store.has_blob, guid)
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """See the store."""
-        return self._store.verify(progress)
+        return await self._do(self._store.verify, progress)
 
     def stats(self) -> StoreStats:
         """See the store."""
@@ -107,7 +113,7 @@ class AsyncView(AsyncBlobStore):
 
     async def aclose(self, flush: bool = True) -> None:
         """See the store's ``close``."""
-        self._store.close(flush)
+        await self._do(self._store.close, flush)
 
     def __repr__(self) -> str:
         return repr(self._store)

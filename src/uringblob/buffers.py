@@ -87,10 +87,12 @@ class AlignedBlobBuf:
         """
         view = self._view
         if view is not None:
-            with contextlib.suppress(ValueError):  # a caller's ``with buf.view as v:`` released it
+            try:
                 view.nbytes  # noqa: B018 - the cheapest question that a released view refuses
-                return view
-        view = self._view = memoryview(self._check_held())
+            except ValueError:  # a caller's ``with buf.view as v:`` released it
+                view = None
+        if view is None:
+            view = self._view = memoryview(self._check_held())
         return view
 
     @property
@@ -222,10 +224,9 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
         or a buffer or view that was released.
     """
     if isinstance(obj, AlignedBlobBuf):
-        frame = obj._frame(pool)
-        if frame.size != size:
-            raise _wrong_length(frame.size, size)
-        return frame
+        if len(obj) != size:  # before a view is made, which the error's traceback would keep alive
+            raise _wrong_length(len(obj), size)
+        return obj._frame(pool)
     try:
         # Not memoryview(obj): it knows nothing of some NumPy formats, and cannot cast others.
         memory = _ffi.from_buffer(obj, require_writable=writable)

@@ -1,0 +1,190 @@
+"""One blob at a time, and the questions about blobs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from uringblob.errors import BlobNotFound, BlobStoreError
+from uringblob.guid import BlobGuid
+from uringblob.testing.check import check, expect, refused
+from uringblob.testing.subject import Subject
+from uringblob.units import BUF_ALIGN
+
+
+@check("read_blob fills dst; write_blob replaces the whole frame.")
+async def write_then_read(s: Subject) -> None:
+    one, two = BlobGuid.random(), BlobGuid.random()
+    for number in range(1, 6):
+        await s.store.write_blob(one, s.frame(number))
+        await s.store.write_blob(two, s.frame(100 + number))
+        expect(await s.read(one) == number, f"write {number} is not what the next read gives")
+        expect(await s.read(two) == 100 + number, "a write to another blob is not what is read")
+
+
+@check("read_blob: BlobNotFound if there is none, and dst is untouched.")
+async def read_of_nothing(s: Subject) -> None:
+    guid = BlobGuid.random()
+    dst = s.blank()
+    error = await refused(BlobNotFound, s.store.read_blob, guid, dst)
+    expect(dst == s.blank(), "dst was touched")
+    expect(isinstance(error, KeyError), "the error is no KeyError")
+    expect(isinstance(error, BlobStoreError), "the error is no BlobStoreError")
+    expect(str(guid) in str(error), f"the message does not name the guid: {error}")
+    await s.store.write_blob(guid, s.frame(1))
+    await s.store.delete_blob(guid)
+    await refused(BlobNotFound, s.store.read_blob, guid, dst)
+    expect(dst == s.blank(), "dst was touched, after a delete")
+    await refused(BlobNotFound, s.store.read_blob_range, guid, 0, memoryview(dst)[:BUF_ALIGN])
+    expect(dst == s.blank(), "read_blob_range touched dst")
+
+
+@check("delete_blob: no-op if there is none.")
+async def delete(s: Subject) -> None:
+    guid, other = BlobGuid.random(), BlobGuid.random()
+    await s.store.delete_blob(guid)
+    await s.store.write_blobs([(guid, s.frame(1)), (other, s.frame(2))])
+    await s.store.delete_blob(guid)
+    await s.store.delete_blob(guid)
+    expect(await s.read(guid) is None, "a deleted blob is still read")
+    expect(not await s.store.has_blob(guid), "has_blob is true for a deleted blob")
+    expect(await s.store.list_blobs() == [other], "list_blobs does not agree with the deletes")
+    await s.store.write_blob(guid, s.frame(3))
+    expect(await s.read(guid) == 3, "a blob written again after its delete is not there")
+    await s.store.flush()
+    expect(await s.read(other) == 2, "the other blob suffered")
+
+
+@check("list_blobs(): list[BlobGuid] of all live blobs, in any order.")
+async def list_all(s: Subject) -> None:
+    expect(await s.store.list_blobs() == [], "a new store is not empty")
+    guids = [BlobGuid.random() for _ in range(20)]
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
+    await s.store.write_blob(guids[0], s.frame(2))
+    listed = await s.store.list_blobs()
+    expect(isinstance(listed, list), f"it is a {type(listed).__name__}")
+    expect(all(type(guid) is BlobGuid for guid in listed), "it holds something else than BlobGuid")
+    expect(sorted(listed) == sorted(guids), "it is not what was written, each once")
+    listed.clear()
+    expect(len(await s.store.list_blobs()) == 20, "clearing the list changed the store")
+
+
+@check("has_blob tells whether the blob is there.")
+async def has(s: Subject) -> None:
+    guid = BlobGuid.random()
+    expect(await s.store.has_blob(guid) is False, "it is not False before the write")
+    await s.store.write_blob(guid, s.frame(1))
+    expect(await s.store.has_blob(guid) is True, "it is not True after the write")
+    expect(await s.store.has_blob(BlobGuid.random()) is False, "it is not False for another guid")
+
+
+@check("read_blob_range fills dst with the frame's bytes from offset on.")
+async def read_range(s: Subject) -> None:
+    guid = BlobGuid.random()
+    blocks = s.page_size // BUF_ALIGN
+    frame = b"".join(bytes([number % 251]) * BUF_ALIGN for number in range(1, blocks + 1))
+    await s.store.write_blob(guid, frame)
+    for start, stop in {
+        (0, blocks),
+        (0, 1),
+        (blocks - 1, blocks),
+        (blocks // 2, blocks),
+        (blocks // 3, blocks),
+    }:
+        dst = bytearray((stop - start) * BUF_ALIGN)
+        await s.store.read_blob_range(guid, start * BUF_ALIGN, dst)
+        expect(dst == frame[start * BUF_ALIGN : stop * BUF_ALIGN], f"blocks {start} to {stop} are wrong")
+    room = bytearray(s.page_size + 2)
+    await s.store.read_blob_range(guid, 0, memoryview(room)[1 : BUF_ALIGN + 1])
+    expect(room[1 : BUF_ALIGN + 1] == frame[:BUF_ALIGN], "unaligned memory holds wrong bytes")
+    expect(room[0] == 0 and not any(room[BUF_ALIGN + 1 :]), "bytes outside dst were touched")
+
+
+@check("read_blob_range: offset and len(dst) multiples of 4096 inside the frame, else ValueError.")
+async def read_range_refused(s: Subject) -> None:
+    guid = BlobGuid.random()
+    await s.store.write_blob(guid, s.frame(1))
+    ask = s.store.read_blob_range
+    for offset, size in [(1, BUF_ALIGN), (512, BUF_ALIGN), (0, 1), (0, 512), (0, BUF_ALIGN + 1)]:
+        await refused(ValueError, ask, guid, offset, bytearray(size))
+    for offset in (-BUF_ALIGN, s.page_size, s.page_size + BUF_ALIGN):
+        await refused(ValueError, ask, guid, offset, bytearray(BUF_ALIGN))
+    await refused(ValueError, ask, guid, 0, bytearray(s.page_size + BUF_ALIGN))
+    await refused(TypeError, ask, guid, "0", bytearray(BUF_ALIGN))
+
+
+@check("flush() returns once everything that returned before the call is durable; again and again.")
+async def flush(s: Subject) -> None:
+    await s.store.flush()
+    guid = BlobGuid.random()
+    await s.store.write_blob(guid, s.frame(1))
+    await s.store.flush()
+    await s.store.flush()
+    expect(await s.read(guid) == 1, "flush changed a blob")
+
+
+@check("needs_flush(): a bool; it never waits.")
+async def needs_flush_is_a_bool(s: Subject) -> None:
+    expect(isinstance(s.store.needs_flush(), bool), f"it is {s.store.needs_flush()!r}")
+
+
+@check(
+    "needs_flush(): false after a successful flush or a no-op delete with nothing else pending.",
+    "own_needs_flush",
+)
+async def needs_no_flush(s: Subject) -> None:
+    guid = BlobGuid.random()
+    await s.store.write_blob(guid, s.frame(1))
+    await s.store.flush()
+    expect(not s.store.needs_flush(), "it is true after a flush")
+    await s.store.delete_blob(BlobGuid.random())
+    expect(not s.store.needs_flush(), "it is true after a delete of nothing")
+    await s.read(guid)
+    expect(not s.store.needs_flush(), "it is true after a read")
+    await s.store.delete_blob(guid)
+    await s.store.flush()
+    expect(not s.store.needs_flush(), "it is true after a flush of a delete")
+
+
+@check("needs_flush(): false only if nothing that returned still needs flush.", "reopen")
+async def needs_flush_after_changes(s: Subject) -> None:
+    guid = BlobGuid.random()
+    await s.store.write_blob(guid, s.frame(1))
+    expect(s.store.needs_flush(), "it is false after write_blob")
+    await s.store.flush()
+    await s.store.write_blobs_with_data_sync([(guid, s.frame(2))])
+    expect(s.store.needs_flush(), "it is false after write_blobs_with_data_sync")
+    await s.store.flush()
+    await s.store.delete_blob(guid)
+    expect(s.store.needs_flush(), "it is false after delete_blob")
+
+
+@check("verify(): a frozen report that has ok and bad; progress(done, total) is called.")
+async def verify(s: Subject) -> None:
+    guids = [BlobGuid.random() for _ in range(4)]
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
+    heard: list[tuple[int, int]] = []
+    report = await s.store.verify(lambda done, total: heard.append((done, total)))
+    expect(report.ok is True, f"a sound store is not ok: {report}")
+    expect(report.bad == (), f"a sound store has bad blobs: {report.bad}")
+    await refused(dataclasses.FrozenInstanceError, setattr, report, "bad", 1)
+    expect(heard, "progress was never called")
+    expect(heard == sorted(heard), f"progress goes backwards: {heard}")
+    expect(heard[-1][0] == heard[-1][1], f"progress ends at {heard[-1]}")
+    report = await s.store.verify()
+    expect(report.ok, "the second look differs")
+
+
+CHECKS = (
+    write_then_read,
+    read_of_nothing,
+    delete,
+    list_all,
+    has,
+    read_range,
+    read_range_refused,
+    flush,
+    needs_flush_is_a_bool,
+    needs_no_flush,
+    needs_flush_after_changes,
+    verify,
+)
