@@ -396,6 +396,35 @@ async def test_a_forgotten_engine_sends_its_threads_home(fd, abandon):
         thread.join()
 
 
+async def test_a_thread_that_a_signal_kept_off_the_list_ends_too(engine):
+    """A handler may raise in ``Thread.start`` after the thread has begun."""
+    gate = Gate()
+    replace_calls(engine, writev=gate)
+    asked = [engine.write(0, frames(b"abc")) for _ in range(4)]
+    threads = list(engine._threads)
+    del engine._threads[1:]
+    gate.opened.set()
+    await asyncio.gather(*asked)
+    await engine.close()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.leaks("libuv makes one pipe for signals in a process's life")
+def test_it_works_on_uvloop(fd):
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed for this Python")
+
+    async def main():
+        engine = open_engine(fd)
+        asked = [engine.write(number * BLOCK, frames(b"u" * BLOCK)) for number in range(20)]
+        assert await asyncio.gather(*asked) == [BLOCK] * 20
+        await engine.close()
+
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+
+
 def test_results_for_a_closed_loop_are_nobodys(fd):
     loop = asyncio.new_event_loop()
     engine = PreadEngine(

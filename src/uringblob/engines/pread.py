@@ -1,11 +1,10 @@
 """The engine for everywhere: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
 
 A request is put on a queue, some thread takes it, makes the call and posts the result to a
-mailbox; the loop empties the mailbox.  A thread rings only if nobody has rung since the loop
-last began to empty, so under load one wake-up carries many results.
+mailbox; the loop empties the mailbox.
 
-No lock is held where a signal handler or finalizer could want it again: ``SimpleQueue`` and
-``deque`` are written in C and may be re-entered.  The threads know the mailbox but not the
+No lock is held where a signal handler or finalizer could want it again: ``SimpleQueue`` is
+written in C and may be re-entered.  The threads know the mailbox but not the
 engine, so an engine that is forgotten can be collected, and its end sends them home.
 They are daemons: at interpreter exit they wait for nothing and nobody waits for them; a write
 that exit cuts short was never acknowledged.
@@ -18,12 +17,12 @@ import errno
 import os
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
+from uringblob.engines.mailbox import Count, Mailbox
 from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls
 from uringblob.frames import Frame
 from uringblob.pool import BufferPool
@@ -31,11 +30,8 @@ from uringblob.pool import BufferPool
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
 THREADS_MAX = 8
 
-#: Adds an operation's result to the counters, on the loop's thread.
-_Count = Callable[[IoCounters, Any], None]
-
 #: What a thread does: the call with its arguments; whom its result resolves, and what it counts.
-_Job = tuple["Completion[Any]", _Count, Callable[..., Any], tuple[Any, ...]]
+_Job = tuple["Completion[Any]", Count, Callable[..., Any], tuple[Any, ...]]
 
 
 class PreadEngine:
@@ -65,7 +61,7 @@ class PreadEngine:
         self._fd = fd
         self._calls = pick_calls()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._mailbox = _Mailbox(loop, self.counters)
+        self._mailbox = Mailbox(loop, self.counters)
         self._threads: list[threading.Thread] = []
         self._grow_lock = threading.Lock()  # taken by worker threads only
         self._open = True
@@ -131,7 +127,7 @@ class PreadEngine:
             f"in_flight={self.in_flight} threads={len(self._threads)}>"
         )
 
-    def _ask(self, count: _Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
+    def _ask(self, count: Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
         if not self._open:
             raise RuntimeError("this engine is closed")
         completion: Completion[Any] = Completion(loop=self._mailbox.loop)
@@ -147,7 +143,7 @@ class PreadEngine:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
-            target=_work, args=(self._jobs, self._mailbox), name="uringblob-pread", daemon=True
+            target=_live, args=(self._jobs, self._mailbox), name="uringblob-pread", daemon=True
         )
         try:
             thread.start()
@@ -157,85 +153,40 @@ class PreadEngine:
 
     def _work_here(self) -> None:
         """Do what is queued in this thread, because there is no other."""
-        self._jobs.put(None)
-        _work(self._jobs, self._mailbox)
+        _work(lambda: None if self._jobs.empty() else self._jobs.get(), self._mailbox)
 
     def _dismiss(self) -> list[threading.Thread]:
         threads, self._threads = self._threads, []
-        for _thread in threads:
-            self._jobs.put(None)
+        self._jobs.put(None)  # each thread hands it on, also one that a signal kept off the list
         return threads
 
 
-class _Mailbox:
-    """Results on their way from the threads to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:
-        self.loop = loop
-        self._counters = counters
-        self.pending: set[Completion[Any]] = set()
-        self._results: deque[tuple[Completion[Any], _Count, Any]] = deque()
-        self._rung = False
-        self._empty: Completion[None] | None = None
-
-    def post(self, completion: Completion[Any], count: _Count, result: Any) -> None:
-        """Hand over a result.  From any thread."""
-        self._results.append((completion, count, result))
-        if self._rung:
-            return  # whoever rang did so before the loop looks, so it will find this one too
-        self._rung = True
-        try:
-            self.loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:
-            return  # the loop is closed: nobody is left to hear of it
-
-    def _deliver(self) -> None:
-        # Lowered before looking: a thread that posts later rings again.
-        self._rung = False
-        results = self._results
-        try:
-            while results:
-                # Taken off only when resolved: a signal handler may raise at any point, and
-                # resolving twice does nothing.
-                completion, count, result = results[0]
-                if isinstance(result, BaseException):
-                    completion.fail(result)
-                elif not completion.done():
-                    count(self._counters, result)
-                    completion.finish(result)
-                self.pending.discard(completion)
-                results.popleft()
-        finally:
-            if results:
-                self.loop.call_soon(self._deliver)
-            elif self._empty is not None and not self.pending:
-                self._empty.finish(None)
-
-    async def wait_empty(self) -> None:
-        """Return when nothing is pending.  A cancellation is delivered then, not earlier."""
-        self._deliver()  # a signal handler that raised may have cost the loop an earlier call
-        if self.pending:
-            if self._empty is None:
-                self._empty = Completion(loop=self.loop)
-            await self._empty
+def _live(jobs: queue.SimpleQueue[_Job | None], mailbox: Mailbox) -> None:
+    """A thread's life: do jobs until a ``None`` comes, and hand that on to the other threads."""
+    _work(jobs.get, mailbox)
+    jobs.put(None)
 
 
-def _work(jobs: queue.SimpleQueue[_Job | None], mailbox: _Mailbox) -> None:
-    """Do jobs until a ``None`` comes."""
-    while (job := jobs.get()) is not None:
+def _work(take: Callable[[], _Job | None], mailbox: Mailbox) -> None:
+    while (job := take()) is not None:
         completion, count, call, args = job
-        try:
-            result = call(*args)
-        except OSError as error:
-            result = _number(error)
-        except MemoryError:
-            result = -errno.ENOMEM
-        except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
-            result = error
+        result = _result_of(call, args)
         # The frames are let go before the result is seen, so that they can be released at once.
         del job, args
         mailbox.post(completion, count, result)
         del completion, result
+
+
+def _result_of(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Make the call; what it raises is a result too."""
+    try:
+        return call(*args)
+    except OSError as error:
+        return _number(error)
+    except MemoryError:
+        return -errno.ENOMEM
+    except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
+        return error
 
 
 def _views(frames: Sequence[Frame]) -> list[memoryview]:
