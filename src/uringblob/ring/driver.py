@@ -83,16 +83,17 @@ class RingDriver:
         sent = list(ops)
         check_chains(sent, self._queue.chain_max)
         self._check_open()
-        packed, completions = [], []
+        packed = []
+        entries: dict[int, tuple[Completion[int], object]] = {}
         for op in sent:
             user_data = self._in_flight.next_user_data()
-            completion = self._new_completion()
             packed.append(packed_op(user_data, op))
-            completions.append(completion)
-            self._in_flight.table[user_data] = (completion, op.keep)
+            entries[user_data] = (self._new_completion(), op.keep)
+        self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        self._schedule()
-        return completions
+        if self._tick_handle is None and self._loop is not None:
+            self._tick_handle = self._loop.call_soon(self._tick)
+        return [completion for completion, _ in entries.values()]
 
     def chain(self, *ops: Op) -> list[Completion[int]]:
         """Ask for ``ops`` so that each begins only when the one before has wholly succeeded.
@@ -130,10 +131,6 @@ class RingDriver:
         if self._tick_handle is None and self._loop is not None:
             self._tick_handle = self._loop.call_soon(self._tick)
         return completion
-
-    def _schedule(self) -> None:
-        if self._tick_handle is None and self._loop is not None:
-            self._tick_handle = self._loop.call_soon(self._tick)
 
     def flush(self) -> None:
         """Submit now what was asked for, and reap what has completed; waits for nothing.

@@ -1,0 +1,195 @@
+"""How rings end: closed, abandoned, forked, forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from uringblob.ring import Ring, SqeFlags
+from uringblob.slab import Slab
+
+
+def test_close_waits_for_everything_also_for_what_was_not_submitted(file):
+    ring = Ring(8)
+    slab = Slab(4096, 1)
+    reads = [ring.read(file, 4096, slab.frame(0)) for _ in range(100)]
+    ring.close()
+    assert [read.result() for read in reads] == [4096] * 100
+    ring.close()
+
+
+async def test_aclose_waits_for_everything(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    closing = asyncio.ensure_future(ring.aclose())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not closing.done()
+    os.write(pipe[1], b"xyz")
+    await closing
+    assert read.result() == 3
+    await ring.aclose()
+
+
+async def test_cancelling_aclose_does_not_stop_it(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    closing = asyncio.ensure_future(ring.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.sleep(0)
+    assert not closing.done()
+    os.write(pipe[1], b"xyz")
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert read.result() == 3
+    assert ring._core.fd == -1
+
+
+async def test_two_acloses_wait_for_the_same_end(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    closings = [asyncio.ensure_future(ring.aclose()) for _ in range(2)]
+    await asyncio.sleep(0)
+    os.write(pipe[1], b"x")
+    await asyncio.gather(*closings)
+
+
+def test_use_after_close_is_a_runtime_error(file):
+    ring = Ring(8)
+    ring.close()
+    calls = [
+        ring.nop,
+        lambda: ring.submit([]),
+        lambda: ring.fsync(file),
+        lambda: ring.register_files([file]),
+        lambda: ring.register_slab(Slab(4096, 1)),
+        lambda: ring.supports(0),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="closed"):
+            call()
+    assert ring.closed
+
+
+def test_files_and_buffers_are_unregistered_before_the_ring_is_left(disk_dir):
+    """Else the kernel keeps the lock, and the pinned memory, for a while after close."""
+    path = disk_dir / "locked"
+    for _ in range(50):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ring = Ring(8)
+        ring.register_files([fd])
+        slab = Slab(4096, 4)
+        ring.register_slab(slab)
+        assert ring.wait(ring.write_fixed(0, 0, slab.frame(0, 0), flags=SqeFlags.FIXED_FILE)) == 4096
+        ring.close()
+        os.close(fd)
+
+
+def in_child(work):
+    """Fork, run ``work``, and return its exit status: 0 if it returned true."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, pipe):
+    read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    ring.flush()
+
+    def child():
+        try:
+            ring.wait(read)
+        except RuntimeError as error:
+            refused = "parent" in str(error)
+        ring.close()
+        return refused and ring._core.fd == -1
+
+    assert in_child(child) == 0
+    assert ring.in_flight == 1
+    os.write(pipe[1], b"x")
+    assert ring.wait(read) == 1
+
+
+async def test_a_child_that_abandons_leaves_the_parents_doorbell(loop_ring):
+    assert await loop_ring.nop() == 0
+
+    def child():
+        loop_ring.abandon()
+        return loop_ring.closed
+
+    assert in_child(child) == 0
+    assert await asyncio.gather(*(loop_ring.nop() for _ in range(50))) == [0] * 50
+
+
+async def test_abandoned_on_a_living_loop_it_ends_when_all_has_completed(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    frame = Slab(4096, 1).frame(0)
+    read = ring.read(pipe[0], 0, frame)
+    ring.abandon()
+    with pytest.raises(RuntimeError, match="closed"):
+        ring.nop()
+    os.write(pipe[1], b"x")
+    assert await read == 1
+    while ring._core.fd >= 0:
+        await asyncio.sleep(0)
+
+
+def test_a_ring_forgotten_while_the_kernel_may_still_write_keeps_the_memory(pipe):
+    ring = Ring(8)
+    freed = {0: "leased"}
+    slab = Slab(4096, 1)
+    from uringblob.frames import Frame
+
+    exporter = slab.exporter(0, freed.pop)
+    ring.read(pipe[0], 0, Frame(memoryview(exporter), slab.address, 4096))
+    ring.flush()
+    del exporter
+    with pytest.warns(ResourceWarning, match="unclosed <Ring of 8 entries, 1 in flight"):
+        del ring
+        gc.collect()
+    assert freed
+
+
+def test_a_ring_forgotten_while_idle_warns_and_is_freed():
+    ring = Ring(8)
+    fd = ring._core.fd
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del ring
+        gc.collect()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+
+
+def test_a_ring_that_could_not_be_made_leaves_nothing_behind():
+    with pytest.raises(OSError, match="EINVAL"):
+        Ring(0)
+
+
+def test_a_process_may_end_with_operations_in_flight():
+    code = """
+        import os
+        from uringblob.ring import Ring
+        from uringblob.slab import Slab
+        ring = Ring(8)
+        ring.read(os.pipe()[0], 0, Slab(4096, 1).frame(0))
+        ring.flush()
+        print("ended")
+    """
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert (child.returncode, child.stdout) == (0, "ended\n")

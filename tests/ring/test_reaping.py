@@ -1,0 +1,193 @@
+"""Completions are matched by user_data in one place; no interruption loses or swaps one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from uringblob.ring import Ring
+from uringblob.slab import Slab
+
+
+class Struck(Exception):
+    """What a test's signal handler raises."""
+
+
+@pytest.fixture
+def alarm():
+    """Set SIGALRM's handler and timer; both are put back."""
+    old = signal.getsignal(signal.SIGALRM)
+
+    def every(seconds, handler):
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+
+    yield every
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, old)
+
+
+def test_completions_out_of_order_find_their_own(ring, pipe):
+    reader, writer = pipe
+    slow = ring.read(reader, 0, Slab(4096, 1).frame(0))
+    quick = [ring.nop() for _ in range(5)]
+    assert [ring.wait(nop) for nop in quick] == [0] * 5
+    assert not slow.done()
+    os.write(writer, b"abc")
+    assert ring.wait(slow) == 3
+
+
+def test_a_wait_that_signals_interrupt_waits_on(ring, pipe, alarm):
+    reader, writer = pipe
+    frame = Slab(4096, 1).frame(0)
+    beats = []
+
+    def beat(*_):
+        beats.append(1)
+        if len(beats) == 20:
+            os.write(writer, b"late")
+
+    read = ring.read(reader, 0, frame)
+    alarm(0.001, beat)
+    assert ring.wait(read) == 4
+    assert bytes(frame.view[:4]) == b"late"
+    assert len(beats) >= 20
+
+
+def test_a_handler_that_raises_ends_the_wait_and_nothing_else(ring, pipe, alarm):
+    reader, writer = pipe
+    frame = Slab(4096, 1).frame(0)
+
+    def strike(*_):
+        raise Struck
+
+    read = ring.read(reader, 0, frame)
+    alarm(0.001, strike)
+    with pytest.raises(Struck):
+        ring.wait(read)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert not read.done()
+    os.write(writer, b"still")
+    assert ring.wait(read) == 5
+    assert bytes(frame.view[:5]) == b"still"
+
+
+def test_a_storm_of_raising_handlers_loses_no_completion(file, alarm):
+    """Wherever they strike: in asking, submitting, reaping or waiting."""
+    ring = Ring(8)
+    slab = Slab(4096, 16)
+    ring.register_slab(slab)
+    armed = []
+
+    def strike(*_):
+        if armed:
+            armed.clear()
+            raise Struck
+
+    alarm(0.0002, strike)
+    done = strikes = 0
+    asked = []
+    while done < 3000 or strikes < 50:
+        try:
+            armed.append(1)
+            while len(asked) < 16:
+                block = len(asked)
+                asked.append((block, ring.read_fixed(file, block * 4096, slab.frame(block, 0))))
+            while asked:
+                block, read = asked[-1]
+                assert ring.wait(read) == 4096
+                view = slab.frame(block).view
+                assert view[0] == view[-1] == block
+                asked.pop()
+                done += 1
+            armed.clear()
+        except Struck:
+            strikes += 1
+    ring.close()
+    assert ring.in_flight == 0
+
+
+def test_reaping_that_an_exception_interrupts_starts_over(ring, monkeypatch):
+    """Settle half of the inbox, be struck, and reap again: every completion is resolved once."""
+    nops = [ring.nop() for _ in range(8)]
+    ring._queue.flush()
+    table = ring._in_flight.table
+
+    class StruckTable(dict):
+        left = 4
+
+        def pop(self, *args):
+            self.left -= 1
+            if not self.left:
+                raise Struck
+            return super().pop(*args)
+
+    ring._in_flight.table = StruckTable(table)
+    with pytest.raises(Struck):
+        ring._reap()
+    assert 0 < sum(nop.done() for nop in nops) < 8
+    assert ring.in_flight == 8  # none has left the completion queue
+    assert [ring.wait(nop) for nop in nops] == [0] * 8
+    assert ring.in_flight == 0
+    assert not ring._in_flight.table
+
+
+async def test_the_doorbell_rings_again_after_an_interrupted_reaping(loop_ring):
+    nops = [loop_ring.nop() for _ in range(8)]
+    loop_ring._queue.flush()
+    loop_ring._lib.ub_reap(loop_ring._core)  # copied to the inbox, and the reader was struck before settling
+    assert await asyncio.gather(*nops) == [0] * 8
+
+
+async def test_cancelling_a_task_waits_for_its_operation(loop_ring, pipe):
+    reader, writer = pipe
+    frame = Slab(4096, 1).frame(0)
+
+    async def read():
+        await loop_ring.read(reader, 0, frame)
+
+    task = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+    task.cancel()
+    for _ in range(5):
+        await loop_ring.nop()
+    assert not task.done()
+    assert loop_ring.in_flight == 1
+    os.write(writer, b"x")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert frame.view[0] == ord("x")
+    assert loop_ring.in_flight == 0
+
+
+def test_memory_lives_until_the_completion(ring, pipe):
+    import weakref
+
+    reader, writer = pipe
+    freed = {0: "leased"}
+    slab = Slab(4096, 1)
+    exporter = slab.exporter(0, freed.pop)
+    lease = weakref.ref(exporter)
+    from uringblob.frames import Frame
+
+    read = ring.read(reader, 0, Frame(memoryview(exporter), slab.address, 4096))
+    del exporter
+    ring.flush()
+    assert lease() is not None
+    assert freed
+    os.write(writer, b"x")
+    assert ring.wait(read) == 1
+    assert lease() is None
+    assert not freed
+
+
+def test_waiting_for_what_is_not_this_rings_is_an_error(ring):
+    other = Ring(8)
+    nop = other.nop()
+    with pytest.raises(RuntimeError, match="not of this ring"):
+        ring.wait(nop)
+    assert other.wait(nop) == 0
+    other.close()

@@ -1,0 +1,184 @@
+"""Every operation reaches the kernel exactly once, chains whole, whatever it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from uringblob.ring import Op, Opcode, SqeFlags, ops
+
+_spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+FaultyLib = _module.FaultyLib
+
+NOP = ops.nop()
+
+
+def trace_lengths(ring):
+    lengths = []
+    ring.trace = lambda batch: lengths.append(len(batch))
+    return lengths
+
+
+async def test_one_tick_is_one_enter(loop_ring):
+    before = loop_ring.enters
+    completions = [loop_ring.nop() for _ in range(8)]
+    assert await asyncio.gather(*completions) == [0] * 8
+    assert loop_ring.enters == before + 1
+
+
+async def test_more_requests_than_the_queue_is_deep(loop_ring):
+    lengths = trace_lengths(loop_ring)
+    assert await asyncio.gather(*(loop_ring.nop() for _ in range(1000))) == [0] * 1000
+    assert sum(lengths) == 1000
+    assert max(lengths) == 8
+    assert loop_ring.in_flight == 0
+
+
+def test_more_in_flight_than_the_completion_queue_holds_waits_its_turn(ring, pipe):
+    reader, writer = pipe
+    frame = _one_byte()
+    reads = [ring.read(reader, 0, frame) for _ in range(100)]
+    ring.flush()
+    stats = ring.stats()
+    assert (stats.submitted, stats.waiting, stats.in_flight) == (16, 84, 100)
+    import os
+
+    os.write(writer, b"x" * 100)
+    assert [ring.wait(read) for read in reads] == [1] * 100
+    assert ring.in_flight == 0
+
+
+def test_a_completion_queue_that_overflows_loses_nothing(ring, pipe):
+    ring._queue.in_flight_max = 1000  # normally the queue's size, so that this cannot happen
+    nops = [ring.nop() for _ in range(100)]
+    ring._queue.flush()
+    assert ring.stats().submitted == 100
+    assert ring.stats().cq_entries == 16
+    assert [ring.wait(nop) for nop in nops] == [0] * 100
+
+
+def test_a_chain_goes_into_one_submission_whole(ring):
+    lengths = trace_lengths(ring)
+    singles = [ring.nop() for _ in range(5)]
+    chained = ring.chain(NOP, NOP, NOP, NOP)
+    assert [ring.wait(each) for each in singles + chained] == [0] * 9
+    assert lengths == [5, 4]
+
+
+def test_a_chain_as_long_as_the_queue_waits_until_it_fits(ring, pipe):
+    import os
+
+    reader, writer = pipe
+    held = [ring.read(reader, 0, _one_byte()) for _ in range(9)]
+    chained = ring.chain(*[NOP] * 8)
+    ring.flush()
+    assert not any(each.done() for each in chained)
+    assert ring.stats().waiting == 8
+    os.write(writer, b"x")
+    assert [ring.wait(each) for each in chained] == [0] * 8
+    os.write(writer, b"x" * 8)
+    assert [ring.wait(each) for each in held] == [1] * 9
+
+
+def test_a_chain_longer_than_the_queue_is_refused_and_nothing_was_asked_for(ring):
+    with pytest.raises(ValueError, match="chain of more than 8"):
+        ring.chain(*[NOP] * 9)
+    assert ring.in_flight == 0
+
+
+def test_a_link_to_nothing_is_refused(ring):
+    with pytest.raises(ValueError, match="none follows"):
+        ring.submit([NOP, NOP.link()])
+    assert ring.in_flight == 0
+
+
+@pytest.mark.parametrize("number", [{"offset": -1}, {"length": -1}, {"length": 2**32}, {"buf_index": -1}])
+def test_numbers_out_of_range_are_refused_and_nothing_was_asked_for(ring, number):
+    with pytest.raises(ValueError, match="out of range"):
+        ring.submit([NOP, Op(Opcode.READ, **number)])
+    assert ring.in_flight == 0
+    assert not ring._in_flight.table
+
+
+@pytest.mark.parametrize("answer", [-errno.EINTR, -errno.EAGAIN, -errno.EBUSY, 0])
+def test_a_kernel_that_says_not_now_is_asked_again(ring, answer):
+    FaultyLib(ring, [answer, 3, answer])
+    nops = [ring.nop() for _ in range(8)]
+    assert [ring.wait(nop) for nop in nops] == [0] * 8
+    assert ring.stats().submitted == 8
+
+
+@pytest.mark.parametrize("answer", [-errno.EAGAIN, -errno.EBUSY])
+async def test_a_kernel_that_says_not_now_is_asked_again_by_the_loop(loop_ring, answer):
+    FaultyLib(loop_ring, [answer, 1, answer, 2, answer])
+    assert await asyncio.gather(*(loop_ring.nop() for _ in range(20))) == [0] * 20
+    assert loop_ring.stats().submitted == 20
+
+
+def test_a_kernel_that_takes_fewer_gets_the_rest_later_each_once(ring):
+    faulty = FaultyLib(ring, [1, 2, 3])
+    nops = [ring.nop() for _ in range(20)]
+    assert [ring.wait(nop) for nop in nops] == [0] * 20
+    assert [len(batch) for batch in faulty.batches[:3]] == [1, 2, 3]
+    assert sum(len(batch) for batch in faulty.batches) == 20
+
+
+def test_the_rest_of_a_chain_that_the_kernel_split_is_cancelled(ring):
+    """Sent by itself it would no longer wait for its first half: an fsync could overtake its write."""
+    faulty = FaultyLib(ring, [2])
+    first, second, third = ring.chain(NOP, ops.nop(flags=SqeFlags.ASYNC), ops.fsync(-1))
+    after = ring.nop()
+    assert ring.wait(after) == 0
+    assert [ring.wait(each) for each in (first, second, third)] == [0, 0, -errno.ECANCELED]
+    assert [len(batch) for batch in faulty.batches] == [2, 1]
+    assert ring.in_flight == 0
+
+
+def test_a_kernel_that_refuses_for_good_ends_every_operation_with_its_errno(ring):
+    FaultyLib(ring, [-errno.EPERM])
+    nops = [ring.nop() for _ in range(20)]
+    assert [ring.wait(nop) for nop in nops] == [-errno.EPERM] * 20
+    assert ring.wait(ring.nop()) == 0
+
+
+def test_an_exception_in_the_middle_of_submitting_neither_loses_nor_repeats(ring):
+    """A signal handler may raise between the kernel's answer and Python's notice of it."""
+    faulty = FaultyLib(ring)
+    real = faulty.ub_submit
+
+    def struck(core, packed, count):
+        faulty.ub_submit = real
+        real(core, packed, count)
+        raise KeyboardInterrupt
+
+    faulty.ub_submit = struck
+    nops = [ring.nop() for _ in range(12)]
+    with pytest.raises(KeyboardInterrupt):
+        ring.wait(nops[0])
+    assert [ring.wait(nop) for nop in nops] == [0] * 12
+    assert ring.stats().submitted == 12
+
+
+def test_operations_asked_for_between_staging_and_the_next_flush_keep_their_order(ring):
+    FaultyLib(ring, [0, 1, 0])
+    seen = []
+    ring.trace = lambda batch: seen.extend(traced.user_data for traced in batch)
+    nops = []
+    for _ in range(6):
+        nops.append(ring.nop())
+        ring.flush()
+    assert [ring.wait(nop) for nop in nops] == [0] * 6
+    assert seen == sorted(seen)
+    assert len(seen) == 6
+
+
+def _one_byte():
+    from uringblob.slab import Slab
+
+    return Slab(4096, 1).frame(0).part(0, 1)
