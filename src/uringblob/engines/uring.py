@@ -206,8 +206,6 @@ def _join(
     both: Completion[tuple[int, int]] = Completion(loop=loop)
 
     def settle(_: asyncio.Future[int]) -> None:
-        if not (write.done() and sync.done()) or both.done():
-            return
         if write.result() == size and sync.result() == -errno.ECANCELED:
             with contextlib.suppress(RuntimeError):  # closing: nothing more can be sent
                 again = sync_again()
@@ -215,8 +213,14 @@ def _join(
                 return
         both.finish((write.result(), sync.result()))
 
-    write.add_done_callback(settle)
-    sync.add_done_callback(settle)
+    def settle_after_sync(_: asyncio.Future[int]) -> None:
+        # Exactly once, whichever came first: a second call would send a second sync.
+        if sync.done():
+            settle(sync)
+        else:
+            sync.add_done_callback(settle)
+
+    write.add_done_callback(settle_after_sync)
     return both
 
 
