@@ -11,6 +11,7 @@ import dataclasses
 import os
 from typing import Any
 
+from uringblob.engines.base import Engine
 from uringblob.engines.select import EngineRequest, open_engine
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
@@ -91,27 +92,23 @@ async def open_core(options: Options) -> Core:
     )
     try:
         superblocks = await loop.run_in_executor(None, read_superblocks, file)
-        current, offset = newest(superblocks, file.path)
+        current, _ = newest(superblocks, file.path)
         check_page_size_matches(current, options.page_size, file.path)
-        return await _open_on_engine(options, file, superblocks, current, offset)
+        return await _open_on_engine(options, file, superblocks, current.page_size)
     except BaseException:
         file.close()
         raise
 
 
 async def _open_on_engine(
-    options: Options,
-    file: StoreFile,
-    superblocks: list[Superblock | None],
-    current: Superblock,
-    offset: int,
+    options: Options, file: StoreFile, superblocks: list[Superblock | None], page_size: int
 ) -> Core:
     loop = asyncio.get_running_loop()
     engine = open_engine(
         EngineRequest(
             fd=file.fd,
             path=file.path,
-            page_size=current.page_size,
+            page_size=page_size,
             engine=options.engine,
             direct=options.direct,
             buffers=options.buffers,
@@ -121,17 +118,29 @@ async def _open_on_engine(
         )
     )
     try:
-        medium = Medium(engine, file.path, loop)
-        found = await recover(medium, current, read_only=options.read_only)
-        core = _build(file, medium, found, current, Superblocks(medium, current, offset), options)
-        if not options.read_only:
-            await make_writable(medium, found, current)
-            await heal_superblocks(core.superblocks, found, superblocks)
-            await core.space.refill()
-        return core
+        return await start_core(file, engine, superblocks, verify=options.verify)
     except BaseException:
         await engine.close()
         raise
+
+
+async def start_core(
+    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool
+) -> Core:
+    """Recover what ``file`` durably says, through ``engine``, and make it ready.
+
+    Whoever calls has made sure that what the engine reads is durable (rule 12), closes ``engine``
+    if this raises, and gave at least one good superblock.
+    """
+    current, offset = newest(superblocks, file.path)
+    medium = Medium(engine, file.path, asyncio.get_running_loop())
+    found = await recover(medium, current, read_only=file.read_only)
+    core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
+    if not file.read_only:
+        await make_writable(medium, found, current)
+        await heal_superblocks(core.superblocks, found, superblocks)
+        await core.space.refill()
+    return core
 
 
 def _build(
@@ -140,7 +149,8 @@ def _build(
     found: Recovered,
     superblock: Superblock,
     superblocks: Superblocks,
-    options: Options,
+    *,
+    verify: bool,
 ) -> Core:
     page_size = superblock.page_size
     limit = medium.engine.file_size() // page_size
@@ -154,7 +164,7 @@ def _build(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
             "Restore the store from a copy"
         )
-    core = Core(file, medium, manifest, page_size=page_size, verify=options.verify, superblocks=superblocks)
+    core = Core(file, medium, manifest, page_size=page_size, verify=verify, superblocks=superblocks)
     core.notes += _notes(found, slots)
     core.queue.log = Log(
         medium,

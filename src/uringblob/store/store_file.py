@@ -135,7 +135,14 @@ def read_superblocks(file: StoreFile) -> list[Superblock | None]:
     :raises StoreCorrupt: neither is good, or the file is no store.
     """
     _drop_cache(file)
-    header = os.pread(file.fd, HEADER_SIZE, 0)
+    return judge_superblocks(os.pread(file.fd, HEADER_SIZE, 0), file.path)
+
+
+def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
+    """Return both superblocks in a file's first 8192 bytes, ``None`` for a damaged one.
+
+    :raises StoreCorrupt: neither is good, or the file is no store.
+    """
     blocks = [header[offset : offset + BLOCK_SIZE] for offset in SUPERBLOCK_OFFSETS]
     found = [
         decode_superblock(block, offset) for block, offset in zip(blocks, SUPERBLOCK_OFFSETS, strict=True)
@@ -145,12 +152,12 @@ def read_superblocks(file: StoreFile) -> list[Superblock | None]:
     versions = {superblock_version(block) for block in blocks} - {None}
     if versions - {VERSION}:
         raise StoreCorrupt(
-            f"{file.path} has format version {sorted(v for v in versions if v)}, this library "
+            f"{path} has format version {sorted(v for v in versions if v)}, this library "
             f"reads version {VERSION}: use the release that wrote it"
         )
     if versions:
-        raise StoreCorrupt(f"{file.path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE})")
-    raise StoreCorrupt(f"{file.path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's)")
+        raise StoreCorrupt(f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE})")
+    raise StoreCorrupt(f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's)")
 
 
 def _drop_cache(file: StoreFile) -> None:

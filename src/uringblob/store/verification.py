@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 from collections.abc import Callable
 
 from uringblob.errors import BlobNotFound, BlobStoreError, StoreCorrupt
@@ -103,7 +102,7 @@ async def _check_log(core: Core) -> None:
         log.log_id,
         core.page_size,
         Segment(head.slot, head.slots),
-        os.fstat(core.file.fd).st_size,
+        core.medium.engine.file_size(),
     )
     if not await reader.enter():
         raise _damaged(core, head.slot * core.page_size, 0)
