@@ -87,23 +87,29 @@ def test_a_storm_of_raising_handlers_loses_no_completion(file, alarm):
             armed.clear()
             raise Struck
 
-    alarm(0.0002, strike)
-    done = strikes = 0
     asked = []
+    done = 0
+
+    def work():
+        nonlocal done
+        armed.append(1)
+        while len(asked) < 16:
+            block = len(asked)
+            asked.append((block, ring.read_fixed(file, block * 4096, slab.frame(block, 0))))
+        while asked:
+            block, read = asked[-1]
+            assert ring.wait(read) == 4096
+            view = slab.frame(block).view
+            assert view[0] == view[-1] == block
+            asked.pop()
+            done += 1
+        armed.clear()
+
+    alarm(0.0002, strike)
+    strikes = 0
     while done < 3000 or strikes < 50:
         try:
-            armed.append(1)
-            while len(asked) < 16:
-                block = len(asked)
-                asked.append((block, ring.read_fixed(file, block * 4096, slab.frame(block, 0))))
-            while asked:
-                block, read = asked[-1]
-                assert ring.wait(read) == 4096
-                view = slab.frame(block).view
-                assert view[0] == view[-1] == block
-                asked.pop()
-                done += 1
-            armed.clear()
+            work()
         except Struck:
             strikes += 1
     ring.close()

@@ -109,5 +109,7 @@ class RingLife(RingDriver):
     def __del__(self) -> None:
         if getattr(self, "_closing", True) or not self._is_mine():
             return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        self._leave()
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        finally:  # warnings may be errors
+            self._leave()
