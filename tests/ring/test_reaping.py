@@ -107,7 +107,7 @@ def test_a_storm_of_raising_handlers_loses_no_completion(file, alarm):
 
     alarm(0.0002, strike)
     strikes = 0
-    while done < 3000 or strikes < 50:
+    while done < 10000 or strikes < 200:
         try:
             work()
         except Struck:
