@@ -75,7 +75,8 @@ c-warnings: $(VENV)/.created
 # From the sdist, so that a file missing from MANIFEST.in fails here.
 wheel: $(VENV)/.dev
 	rm -rf build dist
-	$(PY) -m build --outdir dist .
+	@echo "$(PY) -m build --outdir dist ."
+	@$(PY) -m build --outdir dist . > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 
 wheel-check: wheel
 	$(PY) tools/wheel_check.py dist
