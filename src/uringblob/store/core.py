@@ -165,7 +165,7 @@ class Core:
         """Make all of it durable at once, then visible at once."""
         if not writes:
             self.check_writable()
-            if any(self.manifest.find(guid) is not None for guid in deletes):
+            if any(self.manifest.knows(guid) for guid in deletes):
                 await self.queue.join_commit([], deletes, landed=None, frame_bytes=0)
             self.commits += 1
             return

@@ -174,11 +174,17 @@ class GroupQueue:
             member.done.finish(None)
 
     def _collect(self, members: list[Member]) -> tuple[dict[bytes, Change], list[Change]]:
-        """Merge the members' changes in order; the last one to name a guid wins."""
+        """Merge the members' changes in order; the last one to name a guid wins.
+
+        But a commit wins over what a flush brings, also where the flush was asked for later: the
+        pending change was made before this group was formed, so at the latest during the commit.
+        """
         changes: dict[bytes, Change] = {}
         losers: list[Change] = []
         for member in members:
             for guid, change in member.collect().items():
+                if change.pending is not None and guid in changes and changes[guid].pending is None:
+                    continue
                 loser = changes.pop(guid, None)
                 if loser is not None and loser.pending is None and loser.entry is not None:
                     losers.append(loser)

@@ -78,6 +78,13 @@ class Manifest:
                 return found
         return self._base.get(guid)
 
+    def knows(self, guid: bytes) -> bool:
+        """Whether any layer has ``guid``: if not, a deletion has nothing to make durable.
+
+        A blob that is deleted and not flushed is invisible, and yet a crash now would bring it back.
+        """
+        return guid in self._pending or self.find_durable(guid) is not None
+
     def __len__(self) -> int:
         return self._live
 
@@ -144,9 +151,9 @@ class Manifest:
     def commit_changes(
         self, entries: Iterable[tuple[bytes, int]], deletes: Iterable[bytes]
     ) -> dict[bytes, Change]:
-        """Return a commit's changes; deletions of what is not there are left out."""
+        """Return a commit's changes; deletions of what no layer knows are left out."""
         changes = {guid: Change(entry) for guid, entry in entries}
-        changes.update((guid, Change(None)) for guid in deletes if self.find(guid) is not None)
+        changes.update((guid, Change(None)) for guid in deletes if self.knows(guid))
         return changes
 
     def begin_group(self, changes: dict[bytes, Change]) -> None:

@@ -1,0 +1,268 @@
+"""A disk that may lose power at any instant, and an engine on it; deterministic under one seed.
+
+What it models, and nothing more:
+
+* **Two images.**  ``live`` is what a read sees now, ``durable`` what no power cut can take back.
+  Between them stand the *un-flushed* writes, in the order they were asked for.
+* **A power cut** leaves the durable image and any subset of the un-flushed writes, each whole or
+  torn at 512 bytes; the later of two writes to one place wins if both landed.  Growth of the
+  file is an un-flushed write, too: without it, what lies behind the old end is lost.
+* **A flush** covers only writes that were complete when it began.  A *failed* flush loses any of
+  what it covered, for good: no later flush brings it back (that is what ext4 and xfs do).
+* **Completions** come in any order and at any delay that the seed chooses.
+* **Faults**: ``faults(index, kind)`` is asked about the ``index``-th request and may answer with a
+  :class:`Fault`.  A write that failed may have landed in part.
+* **A full disk**: ``capacity`` bounds the file's length; with ``sparse`` growth always succeeds and
+  a first write into a block may find no room.
+
+Pristine otherwise: reads return what was written, and two writes in flight to one place, or
+memory changed under a write in flight, are bugs of the program under test and are raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+from uringblob.testing.sim_image import BLOCK, SECTOR, Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """How a request fails: with ``errno``, or by moving only ``moved(size)`` bytes."""
+
+    errno: int = 0
+    moved: Callable[[int], int] | None = None
+
+
+Faults = Callable[[int, str], "Fault | None"]
+
+
+@dataclasses.dataclass(eq=False)
+class Write:
+    """A write or a growth of the file (``data`` is ``None``) that no flush has covered.
+
+    ``done`` says that it was reported complete; ``number`` is its place in the order of asking.
+    """
+
+    number: int
+    offset: int
+    data: bytes | None
+    size: int = 0
+    done: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset behind its last byte."""
+        return self.offset + (0 if self.data is None else len(self.data))
+
+
+class SimDisk:
+    """One simulated file on one simulated disk.  See the module's first paragraph.
+
+    ``on_step`` is called whenever the set of possible crash images has changed, with a word that
+    says why: ``"write"``, ``"grow"``, ``"sync"``.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        image: Image | None = None,
+        capacity: int | None = None,
+        sparse: bool = False,
+        faults: Faults | None = None,
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.durable = Image() if image is None else image
+        self.live = self.durable.copy()
+        self.unflushed: list[Write] = []
+        self.capacity = capacity
+        self.sparse = sparse
+        self.faults = faults
+        self.on_step: Callable[[str], None] = lambda _why: None
+        self.requests = 0
+        self._writes = 0
+        self._allocated = set(self.durable.blocks)
+
+    def __repr__(self) -> str:
+        return f"<SimDisk seed={self.seed} {self.live.size} bytes, {len(self.unflushed)} un-flushed writes>"
+
+    # --- requests ------------------------------------------------------------------------
+
+    def next_fault(self, kind: str) -> Fault | None:
+        """Count one request and return how it fails, or ``None``."""
+        self.requests += 1
+        return None if self.faults is None else self.faults(self.requests - 1, kind)
+
+    def begin_write(self, offset: int, data: bytes) -> Write:
+        """A write was asked for: from now on any part of it may land."""
+        end = offset + len(data)
+        for other in self.unflushed:
+            if not other.done and other.offset < end and offset < other.end:
+                raise AssertionError(f"two writes in flight to one place: {offset} and {other.offset}")
+        if end > self.live.size:
+            self._lengthen(end)
+        write = Write(self._writes, offset, data)
+        self._writes += 1
+        self.unflushed.append(write)
+        self.on_step("write")
+        return write
+
+    def finish_write(self, write: Write, moved: int) -> None:
+        """A write is complete: its first ``moved`` bytes are seen by reads from now on."""
+        assert write.data is not None
+        write.data = write.data[:moved]
+        write.done = True
+        self.live.write(write.offset, write.data)
+
+    def tear_write(self, write: Write) -> None:
+        """A write failed: the seed decides what of it landed anyway."""
+        assert write.data is not None
+        before = self.live.read(write.offset, len(write.data)).ljust(len(write.data), b"\0")
+        torn = Image(size=len(write.data))
+        torn.write(0, before)
+        _land(torn, Write(0, 0, write.data), self.rng)
+        write.data = torn.read(0, len(write.data))
+        write.done = True
+        self.live.write(write.offset, write.data)
+
+    def no_room_for(self, offset: int, size: int) -> bool:
+        """Tell whether a sparse disk is too full for this write; allocates the room otherwise."""
+        if not self.sparse or self.capacity is None:
+            return False
+        wanted = set(range(offset // BLOCK, -(-(offset + size) // BLOCK))) - self._allocated
+        if (len(self._allocated) + len(wanted)) * BLOCK > self.capacity:
+            return True
+        self._allocated |= wanted
+        return False
+
+    def grow(self, size: int) -> int:
+        """Grow the file to ``size`` bytes; returns 0 or ``-ENOSPC``."""
+        if not self.sparse and self.capacity is not None and size > self.capacity:
+            return -errno.ENOSPC
+        if size > self.live.size:
+            self._lengthen(size)
+            self.on_step("grow")
+        return 0
+
+    def _lengthen(self, size: int) -> None:
+        self.live.size = size
+        self.unflushed.append(Write(self._writes, 0, None, size=size, done=True))
+        self._writes += 1
+
+    def begin_sync(self) -> list[Write]:
+        """A flush begins: return what it covers."""
+        return [write for write in self.unflushed if write.done]
+
+    def finish_sync(self, covered: list[Write], *, failed: bool) -> None:
+        """A flush ends; if it ``failed``, the seed decides what of it landed, and the rest is lost."""
+        flushed = set(covered)
+        for write in self.unflushed:
+            if write in flushed:
+                if failed:
+                    _land(self.durable, write, self.rng)
+                else:
+                    self._make_durable(write)
+        self.unflushed = [write for write in self.unflushed if write not in flushed]
+        self.on_step("sync")
+
+    def _make_durable(self, write: Write) -> None:
+        if write.data is None:
+            self.durable.size = max(self.durable.size, write.size)
+        else:
+            self.durable.write(write.offset, write.data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what a read sees that ends now; what is being written is seen in part."""
+        data = self.live.read(offset, size)
+        for write in self.unflushed:
+            if not write.done and write.data and write.offset < offset + len(data) and offset < write.end:
+                mixed = self.live.copy()
+                _land(mixed, write, self.rng)
+                data = mixed.read(offset, size)
+        return data
+
+    # --- the end of the process, or of the power -----------------------------------------
+
+    def restart(self) -> None:
+        """The process died and the machine did not: all is written out, lost pages are dropped."""
+        for write in self.unflushed:
+            self._make_durable(write)
+        self.unflushed = []
+        self.live = self.durable.copy()
+
+    def crash(self, rng: random.Random) -> Image:
+        """Return one image that a power cut may leave now."""
+        image = self.durable.copy()
+        # Mostly-landed and mostly-lost are as likely as anything between.
+        chance = rng.choice((0.0, 0.2, 0.5, 0.8, 0.95, 1.0))
+        torn = rng.random() < 0.5
+        for write in self.unflushed:
+            if torn and rng.random() < 0.4:
+                _land(image, write, rng)
+            elif rng.random() < chance:
+                _land_whole(image, write)
+        self._lose_what_lies_behind(image)
+        return image
+
+    def _lose_what_lies_behind(self, image: Image) -> None:
+        if image.size < self.live.size:
+            image.cut()
+
+    def all_crashes(self, limit: int = 10, *, torn: random.Random | None = None) -> Iterator[Image]:
+        """Yield every image that a power cut may leave now, each write being whole or absent.
+
+        :param limit: with more un-flushed writes than that, the oldest are taken as landed or
+            lost together.
+        :param torn: with a source of chance, each landed write is torn once more, beside being whole.
+        """
+        extra = max(0, len(self.unflushed) - limit)
+        parts = [self.unflushed[: extra + 1], *([write] for write in self.unflushed[extra + 1 :])]
+        if not self.unflushed:
+            yield self.durable.copy()
+            return
+        for chosen in itertools.product((False, True), repeat=len(parts)):
+            image = self.durable.copy()
+            tearing = self.durable.copy() if torn is not None and any(chosen) else None
+            for part, landed in zip(parts, chosen, strict=True):
+                for write in part if landed else ():
+                    _land_whole(image, write)
+                    if tearing is not None and torn is not None:
+                        _land(tearing, write, torn)
+            for result in (image, tearing):
+                if result is not None:
+                    self._lose_what_lies_behind(result)
+                    yield result
+
+
+def _land_whole(image: Image, write: Write) -> None:
+    if write.data is None:
+        image.size = max(image.size, write.size)
+    else:
+        image.write(write.offset, write.data)
+
+
+def _land(image: Image, write: Write, rng: random.Random) -> None:
+    """Land nothing, a beginning, an end, some sectors, or all of ``write``."""
+    how = rng.randrange(5)
+    if how == 0:
+        return
+    if how == 1 or write.data is None:
+        _land_whole(image, write)
+        return
+    count = -(-len(write.data) // SECTOR)
+    cut = rng.randrange(count + 1)
+    if how == 2:
+        image.write(write.offset, write.data[: cut * SECTOR])
+    elif how == 3:
+        image.write(write.offset + cut * SECTOR, write.data[cut * SECTOR :])
+    else:
+        chance = rng.random()
+        image.write_sectors(
+            write.offset, write.data, [sector for sector in range(count) if rng.random() < chance]
+        )

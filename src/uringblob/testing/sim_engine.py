@@ -1,0 +1,199 @@
+"""The engine of a simulated disk: requests wait until the seed lets one of them complete."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections.abc import Callable, Sequence
+
+from uringblob.completion import Completion
+from uringblob.engines.base import IoCounters
+from uringblob.frames import Frame
+from uringblob.pool import BufferPool
+from uringblob.testing.sim_disk import Fault, SimDisk
+from uringblob.testing.sim_loop import SimLoop
+
+#: Ends one request.
+_Finish = Callable[[], None]
+
+
+class SimEngine:
+    """An :class:`~uringblob.engines.base.Engine` on a :class:`SimDisk`.
+
+    ``rng`` chooses which request completes next and when; without it they complete in order and
+    as soon as may be, which is quicker.
+    """
+
+    name = "simulated"
+    reason = "asked for"
+    memory_align = 1
+
+    def __init__(
+        self,
+        disk: SimDisk,
+        loop: SimLoop,
+        page_size: int,
+        *,
+        rng: random.Random | None = None,
+        direct_io: bool = True,
+    ) -> None:
+        self.disk = disk
+        self.direct_io = direct_io
+        self.pool = BufferPool(page_size, None, asked=0)
+        self._loop = loop
+        self._rng = rng
+        self._counters = IoCounters()
+        self._waiting: list[_Finish] = []
+        self._closed = False
+        loop.add_device(self._poll)
+
+    def __repr__(self) -> str:
+        return f"<SimEngine in_flight={self.in_flight} on {self.disk!r}>"
+
+    @property
+    def counters(self) -> IoCounters:
+        """What was asked of the disk so far."""
+        return self._counters
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not completed."""
+        return len(self._waiting)
+
+    def _poll(self, idle: bool) -> bool:
+        waiting, rng = self._waiting, self._rng
+        if not waiting:
+            return False
+        if rng is None:
+            self._waiting = []
+            for finish in waiting:
+                finish()
+            return True
+        moved = False
+        while self._waiting and rng.random() < (0.35 if moved or not idle else 1.0):
+            self._waiting.pop(rng.randrange(len(self._waiting)))()
+            moved = True
+        return moved
+
+    # --- requests ------------------------------------------------------------------------
+
+    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+        """See :meth:`Engine.read`."""
+        self._counters.reads += 1
+        fault = self.disk.next_fault("read")
+        size = sum(frame.size for frame in frames)
+        done = self._completion()
+
+        def finish() -> None:
+            if fault is not None and fault.errno:
+                done.finish(-fault.errno)
+                return
+            data = self.disk.read(offset, _moved(fault, size))
+            at = 0
+            for frame in frames:
+                part = data[at : at + frame.size]
+                frame.view[: len(part)] = part
+                at += len(part)
+            self._counters.bytes_read += len(data)
+            done.finish(len(data))
+
+        self._waiting.append(finish)
+        return done
+
+    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+        """See :meth:`Engine.write`."""
+        done = self._completion()
+        self._write(offset, frames, done.finish)
+        return done
+
+    def _write(self, offset: int, frames: Sequence[Frame], then: Callable[[int], None]) -> None:
+        self._counters.writes += 1
+        disk = self.disk
+        fault = disk.next_fault("write")
+        data = b"".join([frame.view for frame in frames])
+        if fault is None and disk.no_room_for(offset, len(data)):
+            fault = Fault(errno.ENOSPC)
+        write = disk.begin_write(offset, data)
+
+        def finish() -> None:
+            if b"".join([frame.view for frame in frames]) != data:
+                raise AssertionError(f"memory changed under a write in flight to offset {offset}")
+            if fault is not None and fault.errno:
+                disk.tear_write(write)
+                then(-fault.errno)
+                return
+            moved = _moved(fault, len(data))
+            disk.finish_write(write, moved)
+            self._counters.bytes_written += moved
+            then(moved)
+
+        self._waiting.append(finish)
+
+    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+        """See :meth:`Engine.write_then_sync`."""
+        done: Completion[tuple[int, int]] = Completion(loop=self._loop)
+        size = sum(frame.size for frame in frames)
+
+        def written(rc: int) -> None:
+            if rc != size:
+                done.finish((rc, -errno.ECANCELED))
+            else:
+                self._counters.linked_syncs += 1
+                self._sync(lambda synced: done.finish((rc, synced)))
+
+        self._write(offset, frames, written)
+        return done
+
+    def sync(self) -> Completion[int]:
+        """See :meth:`Engine.sync`."""
+        done = self._completion()
+        self._sync(done.finish)
+        return done
+
+    def _sync(self, then: Callable[[int], None]) -> None:
+        self._counters.syncs += 1
+        fault = self.disk.next_fault("sync")
+        number = 0 if fault is None else fault.errno
+        covered = self.disk.begin_sync()
+
+        def finish() -> None:
+            self.disk.finish_sync(covered, failed=bool(number))
+            then(-number)
+
+        self._waiting.append(finish)
+
+    def grow(self, size: int) -> Completion[int]:
+        """See :meth:`Engine.grow`."""
+        done = self._completion()
+        fault = self.disk.next_fault("grow")
+        number = 0 if fault is None else fault.errno
+        self._waiting.append(lambda: done.finish(-number or self.disk.grow(size)))
+        return done
+
+    def file_size(self) -> int:
+        """See :meth:`Engine.file_size`."""
+        return self.disk.live.size
+
+    def _completion(self) -> Completion[int]:
+        return Completion(loop=self._loop)
+
+    # --- the end -------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        while self._waiting:
+            tick: asyncio.Future[None] = self._loop.create_future()
+            self._loop.call_soon(tick.set_result, None)
+            await tick
+        self._loop.remove_device(self._poll)
+
+    def abandon(self) -> None:
+        """See :meth:`Engine.abandon`."""
+        self._loop.remove_device(self._poll)
+
+
+def _moved(fault: Fault | None, size: int) -> int:
+    if fault is None or fault.moved is None:
+        return size
+    return max(0, min(size, fault.moved(size)))

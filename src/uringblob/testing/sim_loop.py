@@ -1,0 +1,163 @@
+"""An event loop without time, threads or descriptors: what runs next is decided by a seed alone.
+
+Callbacks run in the order they were asked for, as asyncio's own loop does it.  After each round
+the *devices* (simulated engines) may complete some of what is in flight.  Timers fire when
+nothing else can happen, and the clock jumps to them.  If nothing at all can happen, the program
+under test waits for something that will never come: that is :class:`SimStuck`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import heapq
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Called after each round; ``idle`` says that nothing else can happen.  True: something did.
+Device = Callable[[bool], bool]
+_Ready = tuple[asyncio.Handle, Callable[..., object], tuple[Any, ...]]
+
+
+class SimStuck(AssertionError):
+    """Everybody waits, and nothing is in flight: a deadlock in the program under test."""
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Runs coroutines deterministically.  An exception in a callback ends the run and is raised.
+
+    ``complaints`` collects what asyncio would have logged (an exception never retrieved, say).
+    """
+
+    def __init__(self) -> None:
+        self.complaints: list[dict[str, Any]] = []
+        self._ready: collections.deque[_Ready] = collections.deque()
+        self._timers: list[tuple[float, int, _Ready]] = []
+        self._timers_made = 0
+        self._now = 0.0
+        self._devices: list[Device] = []
+
+    def __repr__(self) -> str:
+        return f"<SimLoop ready={len(self._ready)} timers={len(self._timers)} devices={len(self._devices)}>"
+
+    # --- running -------------------------------------------------------------------------
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine`` as a task to its end and return its result.
+
+        May be called while another :class:`SimLoop` of this thread runs.
+
+        :raises SimStuck: it waits for something that cannot happen.
+        """
+        outer = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            task = self.create_task(coroutine)
+            while not task.done():
+                if not self._round() and not task.done():
+                    raise SimStuck("everybody waits, and nothing is in flight")
+            return task.result()
+        finally:
+            asyncio._set_running_loop(outer)
+
+    def _round(self) -> bool:
+        """Run what is ready, ask the devices; false if nothing is left that can happen."""
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle, callback, args = ready.popleft()
+            if not handle.cancelled():
+                callback(*args)
+        moved = False
+        for device in list(self._devices):
+            moved |= device(not ready)
+        if moved or ready:
+            return True
+        if not self._timers:
+            return False
+        self._now, _, entry = heapq.heappop(self._timers)
+        ready.append(entry)
+        return True
+
+    def add_device(self, device: Device) -> None:
+        """Ask ``device`` after each round from now on."""
+        self._devices.append(device)
+
+    def remove_device(self, device: Device) -> None:
+        """Ask it no more; an unknown device is no error."""
+        if device in self._devices:
+            self._devices.remove(device)
+
+    # --- what asyncio asks of a loop -----------------------------------------------------
+
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """See :meth:`asyncio.loop.call_soon`."""
+        handle = asyncio.Handle(callback, args, self, context)
+        if context is None:
+            self._ready.append((handle, callback, args))
+        else:
+            self._ready.append((handle, context.run, (callback, *args)))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See :meth:`asyncio.loop.call_later`; the clock stands still until nothing else can happen."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See :meth:`asyncio.loop.call_at`."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        run = callback if context is None else context.run
+        given = args if context is None else (callback, *args)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, (handle, run, given)))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Nothing to do: a cancelled timer is passed over when its time comes."""
+
+    def time(self) -> float:
+        """Return the simulated time in seconds."""
+        return self._now
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """See :meth:`asyncio.loop.create_future`."""
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        """See :meth:`asyncio.loop.create_task`."""
+        return asyncio.Task(coro, loop=self, **options)
+
+    def get_debug(self) -> bool:
+        """Return false: debugging would look at the clock."""
+        return False
+
+    def is_running(self) -> bool:
+        """See :meth:`asyncio.loop.is_running`."""
+        return asyncio._get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        """Return false: there is nothing to close."""
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Keep ``context`` in :attr:`complaints`."""
+        self.complaints.append(context)

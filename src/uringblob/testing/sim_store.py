@@ -1,0 +1,53 @@
+"""The real store on a simulated disk: everything but the choice of a file and an engine."""
+
+from __future__ import annotations
+
+import random
+
+from uringblob.store.async_store import AsyncFileBlobStore
+from uringblob.store.creation import initial_image
+from uringblob.store.format import HEADER_SIZE
+from uringblob.store.opening import start_core
+from uringblob.store.store_file import StoreFile, judge_superblocks, newest
+from uringblob.testing.sim_disk import SimDisk
+from uringblob.testing.sim_engine import SimEngine
+from uringblob.testing.sim_image import Image
+from uringblob.testing.sim_loop import SimLoop
+
+
+def new_image(page_size: int = 4096) -> Image:
+    """Return the bytes of an empty store, as ``open`` would create it."""
+    image = Image()
+    for offset, data in initial_image(page_size):
+        image.write(offset, data)
+        image.size = max(image.size, offset + len(data))
+    return image
+
+
+async def open_sim_store(
+    disk: SimDisk,
+    loop: SimLoop,
+    *,
+    rng: random.Random | None = None,
+    read_only: bool = False,
+    verify: bool = True,
+    direct_io: bool = True,
+) -> AsyncFileBlobStore:
+    """Open the store on ``disk``, on ``loop``, which must be running.
+
+    What an earlier process left un-flushed is flushed, and what a failed flush lost is lost.
+
+    :param rng: chooses the order of completions (default: as asked for, at once).
+    :raises StoreCorrupt: as ``AsyncFileBlobStore.open`` would.
+    """
+    disk.restart()
+    superblocks = judge_superblocks(disk.live.read(0, HEADER_SIZE), "simulated")
+    current, _ = newest(superblocks, "simulated")
+    engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io)
+    file = StoreFile(-1, "simulated", read_only=read_only)
+    try:
+        core = await start_core(file, engine, superblocks, verify=verify)
+    except BaseException:
+        await engine.close()
+        raise
+    return AsyncFileBlobStore(core, loop)

@@ -1,0 +1,353 @@
+"""The crash rig: workloads on a simulated disk, an image at every step, a judge for each image.
+
+A *life* is one opening of a store, a random workload, and a clean close.  At every step the rig
+keeps what a power cut would leave, together with what was acknowledged by then; afterwards each
+image is opened and judged.  The next life begins from one of those images, so that slots and
+segments get a past.  A failure's last line replays it: ``replay: seed=... life=... image=...``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from typing import NamedTuple
+from unittest import mock
+
+from uringblob.completion import Completion
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
+from uringblob.store import compaction, core, creation, groups, inherit, log, recovery, space
+from uringblob.testing.history import History, Knowledge
+from uringblob.testing.sim_disk import SimDisk
+from uringblob.testing.sim_image import Image
+from uringblob.testing.sim_loop import SimLoop
+from uringblob.testing.sim_store import new_image, open_sim_store
+
+PAGE = 4096
+
+
+def guid(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def frame(stamp: int) -> bytes:
+    return (stamp + 1).to_bytes(8, "little") * (PAGE // 8)
+
+
+class Moment(NamedTuple):
+    """What a power cut would leave, and what was known then."""
+
+    image: Image
+    known: Knowledge
+    why: str
+
+
+@contextlib.contextmanager
+def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0):
+    """Make segments, blocks and large groups small, so that short workloads meet their edges.
+
+    Log and store ids come from ``seed``, so that a replay is exact.
+    """
+    ids = random.Random(seed)
+    patches = [
+        mock.patch.object(space, "SEGMENT_BYTES_MIN", segment_bytes),
+        mock.patch.object(compaction, "new_log_id", lambda: ids.getrandbits(64) | 1),
+        mock.patch.object(creation, "new_log_id", lambda: ids.getrandbits(64) | 1),
+        mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),
+        # Thousands of dropped groups are nothing to report here.
+        mock.patch.object(recovery.logger, "disabled", new=True),
+    ]
+    if records is not None:
+        for module in (log, compaction, space):
+            patches.append(mock.patch.object(module, "RECORDS_PER_BLOCK", records))
+        for module in (log, groups, compaction, core):
+            patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
+    if large_group is not None:
+        patches.append(mock.patch.object(groups, "LARGE_GROUP_BYTES", large_group))
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        yield
+
+
+def forget(store) -> None:
+    """The process dies: nothing is closed, nobody complains."""
+    closed = Completion(loop=store._loop)
+    closed.finish(None)
+    store._closing = closed
+    store._core.medium.engine.abandon()
+    inherit.forget(store)
+
+
+async def read_all(store) -> dict[bytes, bytes]:
+    found = {}
+    room = bytearray(PAGE)
+    for name in await store.list_blobs():
+        await store.read_blob(name, room)
+        found[bytes(name)] = bytes(room)
+    return found
+
+
+# --- judging one image -----------------------------------------------------------------------
+
+
+def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, steps=None) -> dict[bytes, bytes]:
+    """Open the store in ``image``, read everything, judge it.
+
+    ``deep``: also verify it, go on with it, close it and open it once more.
+    ``steps``: a list that gets the crash images of this recovery.
+    """
+    loop = SimLoop()
+    disk = SimDisk(image=image.copy())
+    if steps is not None:
+        disk.on_step = lambda _why: steps.append(disk.crash(rng))
+
+    async def run():
+        store = await open_sim_store(disk, loop, rng=rng)
+        disk.on_step = lambda _why: None
+        found = await read_all(store)
+        if known is not None:
+            History.judge(known, found)
+        if deep:
+            await _go_on(store, found)
+            again = await open_sim_store(disk, loop)
+            assert await read_all(again) == found, "what was there after recovery is not there after a close"
+            report = await again.verify()
+            assert report.ok, report
+            store = again
+        forget(store)
+        return found
+
+    found = loop.run(run())
+    assert not loop.complaints, loop.complaints
+    return found
+
+
+async def _go_on(store, found) -> None:
+    report = await store.verify()
+    assert report.ok, report
+    news = {guid(1): frame(1 << 40), guid(200): frame(1 << 41)}
+    await store.commit(list(news.items()), [g for g in list(found)[:1] if g not in news])
+    assert await read_all(store) == {
+        **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news}, **news
+    }
+    found.clear()
+    await store.write_blob(guid(201), frame(1 << 42))
+    await store.flush()
+    found.update(await read_all(store))
+    await store.aclose()
+
+
+# --- a life ----------------------------------------------------------------------------------
+
+
+class Life:
+    """One opening of the store in ``image``, with a random workload."""
+
+    def __init__(self, image: Image, rng: random.Random, *, guids=5, calls=12, tasks=3, faults=None,
+                 images_per_step=1, capacity=None, sparse=False, compactions=0.04):
+        self.rng = rng
+        self.loop = SimLoop()
+        self.disk = SimDisk(rng.getrandbits(32), image=image.copy(), capacity=capacity, sparse=sparse)
+        self.faults = faults
+        self.history = History()
+        self.guids = [guid(n) for n in range(guids)]
+        self.calls = calls
+        self.tasks = tasks
+        self.compactions = compactions
+        self.images_per_step = images_per_step
+        self.moments: list[Moment] = []
+        self.errors: list[BaseException] = []
+        self._stamps = itertools.count(rng.getrandbits(40) << 16)
+        self._left = calls
+
+    def step(self, why: str) -> None:
+        if self.images_per_step:
+            known = self.history.knowledge()
+            for _ in range(self.images_per_step):
+                self.moments.append(Moment(self.disk.crash(self.rng), known, why))
+
+    def run(self) -> None:
+        self.loop.run(self._run())
+        assert not self.loop.complaints, self.loop.complaints
+
+    async def _run(self) -> None:
+        self.store = store = await open_sim_store(self.disk, self.loop, rng=self.rng)
+        self.history.recovered(await read_all(store))
+        store._core.compaction_blocks_min = self.rng.choice((3, 6, 1000))
+        self.disk.on_step = self.step
+        self.disk.faults = self.faults
+        self.disk.requests = 0
+        await asyncio.gather(*(self._task() for _ in range(self.tasks)))
+        await self._finish()
+
+    async def _finish(self) -> None:
+        store = self.store
+        await self.flush()
+        self.last = None
+        if not store._core.medium.poison_cause:
+            self.last = await read_all(store)
+        try:
+            await store.aclose(flush=self.rng.random() < 0.8)
+        except BlobStoreError as error:
+            self._failed(error)
+            self.last = None
+        self.step("closed")
+
+    async def _task(self) -> None:
+        while self._left > 0:
+            self._left -= 1
+            await self.one_call()
+
+    # --- calls ---------------------------------------------------------------------------
+
+    def _content(self) -> bytes:
+        return frame(next(self._stamps) if self.rng.random() < 0.9 else 7)
+
+    def _pick(self, most: int) -> list[bytes]:
+        return self.rng.sample(self.guids, self.rng.randint(1, min(most, len(self.guids))))
+
+    async def one_call(self) -> None:
+        rng = self.rng
+        kind = rng.choices(
+            ("put", "batch", "synced", "commit", "delete", "doom", "flush", "compact", "read"),
+            (20, 8, 8, 25, 12, 5, 14, 100 * self.compactions, 12),
+        )[0]
+        await getattr(self, kind)()
+
+    async def put(self) -> None:
+        target, content = self.rng.choice(self.guids), self._content()
+        await self.change("put", {target: content}, lambda: self.store.write_blob(target, content))
+
+    async def batch(self) -> None:
+        changes = {g: self._content() for g in self._pick(4)}
+        await self.change("batch", changes, lambda: self.store.write_blobs(list(changes.items())))
+
+    async def synced(self) -> None:
+        changes = {g: self._content() for g in self._pick(4)}
+        await self.change(
+            "synced", changes, lambda: self.store.write_blobs_with_data_sync(list(changes.items()))
+        )
+
+    async def commit(self) -> None:
+        changes = {g: self._content() if self.rng.random() < 0.75 else None for g in self._pick(4)}
+        writes = [(g, c) for g, c in changes.items() if c is not None]
+        deletes = [g for g, c in changes.items() if c is None]
+        await self.change(
+            "commit", changes, lambda: self.store.commit(writes, deletes), atomic=True, durable=True
+        )
+
+    async def delete(self) -> None:
+        target = self.rng.choice(self.guids)
+        await self.change("delete", {target: None}, lambda: self.store.delete_blob(target))
+
+    async def doom(self) -> None:
+        target = self.rng.choice(self.guids)
+        await self.change(
+            "doom", {target: None}, lambda: self.store.commit((), [target]), atomic=True, durable=True
+        )
+
+    async def flush(self) -> None:
+        began = self.history._tick()
+        try:
+            await self.store.flush()
+        except BlobStoreError as error:
+            self._failed(error)
+        else:
+            self.history.flushed(began)
+        self.step("flushed")
+
+    async def compact(self) -> None:
+        job = self.store._core.start_compaction()
+        if self.rng.random() < 0.5:
+            with contextlib.suppress(BlobStoreError):
+                await job
+
+    async def read(self) -> None:
+        target, room = self.rng.choice(self.guids), bytearray(PAGE)
+        began = self.history._tick()
+        try:
+            await self.store.read_blob(target, room)
+        except KeyError:
+            self.history.seen(target, None, began)
+        except BlobStoreIOError as error:
+            self._failed(error)
+        else:
+            self.history.seen(target, bytes(room), began)
+            self.step("read")
+
+    async def change(self, name, changes, do, *, atomic=False, durable=False) -> None:
+        call = self.history.begin(name, changes, atomic=atomic)
+        try:
+            await do()
+        except StorePoisoned as error:
+            self.history.end(call, refused=True)
+            self._failed(error)
+        except BlobStoreIOError as error:
+            if error.applied is False:
+                self.history.end(call, refused=True)
+            self._failed(error)
+        else:
+            self.history.end(call, durable=durable)
+        self.step(f"{name} ended")
+
+    def _failed(self, error: BaseException) -> None:
+        if self.faults is None and self.disk.capacity is None:
+            raise error
+        self.errors.append(error)
+
+
+def lives(seed: int, count: int = 3, **options):
+    """Yield lives one after the other, each begun from what the one before may have left."""
+    rng = random.Random(seed)
+    knobs = {
+        "segment_bytes": rng.choice((3, 4, 4, 16)) * PAGE,
+        "records": rng.choice((None, None, 2, 3)),
+        "large_group": rng.choice((None, None, 2 * PAGE)),
+    }
+    with small_log(seed=seed, **knobs):
+        image = new_image(PAGE)
+        for _ in range(count):
+            life = Life(image, rng, **options)
+            yield life
+            image = life.disk.live if rng.random() < 0.3 else rng.choice(life.moments).image
+
+
+def torture(seed: int, *, count: int = 3, deep: int = 16, again: int = 24, **options) -> int:
+    """Run the lives of ``seed`` and judge every image; returns how many were judged.
+
+    Every ``deep``-th image is judged thoroughly; every ``again``-th loses power again while it is
+    recovered, twice.
+    """
+    judged = 0
+    number = at = 0
+    try:
+        for number, life in enumerate(lives(seed, count, **options)):
+            at = -1
+            life.run()
+            if life.last is not None:
+                assert recover(life.disk.live, None) == life.last, "a clean close lost or changed something"
+            for at, moment in enumerate(life.moments):
+                rng = random.Random(seed * 1000003 + at)
+                judged += judge(moment, rng, deep=at % deep == 0, again=at % again == 0)
+    except Exception as error:
+        raise AssertionError(f"{error!r}\nreplay: seed={seed} life={number} image={at} {options}") from error
+    return judged
+
+
+def judge(moment: Moment, rng: random.Random, *, deep=False, again=False) -> int:
+    """Judge one image; with ``again`` also what power cuts during its recovery leave, twice deep."""
+    if not again:
+        recover(moment.image, moment.known, deep=deep)
+        return 1
+    first: list[Image] = []
+    recover(moment.image, moment.known, rng=rng, steps=first)
+    judged = 1
+    for image in first:
+        second: list[Image] = []
+        recover(image, moment.known, rng=rng, steps=second)
+        judged += 1 + len(second)
+        for last in second:
+            recover(last, moment.known)
+    return judged
