@@ -9,6 +9,7 @@ task's cancel flag and delivers it at the next step; checked on CPython 3.10 to 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +27,35 @@ class Completion(asyncio.Future[T]):
         """Refuse: only the operation's own end resolves a completion."""
         return False
 
+    _resumes: list[Callable[[Completion[T]], object]] | None = None
+
+    def then(self, resume: Callable[[Completion[T]], object]) -> None:
+        """Call ``resume(self)`` at once when this resolves, not a loop iteration later.
+
+        For the store's own jobs: a commit is a chain of half a dozen awaits, and a trip through
+        the loop costs each of them 10 to 20 µs.  Only before the completion is resolved.
+        """
+        if self._resumes is None:
+            self._resumes = []
+        self._resumes.append(resume)
+
+    def set_result(self, result: T) -> None:
+        """Resolve with ``result``, and resume whoever asked with :meth:`then`."""
+        super().set_result(result)
+        if self._resumes:
+            self._resume_all()
+
+    def set_exception(self, error: type | BaseException, /) -> None:
+        """Resolve with ``error``, and resume whoever asked with :meth:`then`."""
+        super().set_exception(error)
+        if self._resumes:
+            self._resume_all()
+
+    def _resume_all(self) -> None:
+        resumes = self._resumes
+        while resumes:
+            resumes.pop(0)(self)
+
     def finish(self, result: T) -> None:
         """Resolve with ``result``; once resolved, further calls change nothing.
 
@@ -33,8 +63,12 @@ class Completion(asyncio.Future[T]):
         """
         if not self.done():
             self.set_result(result)
+        elif self._resumes:
+            self._resume_all()
 
     def fail(self, error: BaseException) -> None:
         """Resolve with ``error``; once resolved, further calls change nothing."""
         if not self.done():
             self.set_exception(error)
+        elif self._resumes:
+            self._resume_all()

@@ -55,7 +55,9 @@ class Mailbox:
                     count(self._counters, result)
                     completion.finish(result)
                 self.pending.discard(completion)
-                results.popleft()
+                # Resolving may resume a job that empties the box itself, as closing does.
+                if results and results[0][0] is completion:
+                    results.popleft()
         finally:
             if results:
                 self.loop.call_soon(self._deliver)

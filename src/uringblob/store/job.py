@@ -6,8 +6,9 @@ it is not in ``asyncio.all_tasks()``, and nothing cancels it, also not the end o
 begun, is wholly done or has failed.  Cancelling a *caller* means waiting for its job's end
 (:func:`join`).
 
-A job may await completions, other jobs and any other asyncio future; it uses only public
-asyncio: ``Future.__await__`` yields the future, ``add_done_callback`` resumes the job.
+A job may await completions and other jobs, which resume it at once, and any other asyncio
+future, which resumes it through the loop.  It uses only public asyncio: ``Future.__await__``
+yields the future, ``add_done_callback`` resumes the job.
 Checked on CPython 3.10 to 3.13, and with uvloop.
 """
 
@@ -49,7 +50,10 @@ class Job(Completion[T]):
             self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
             raise
         else:
-            awaited.add_done_callback(self._step)
+            if isinstance(awaited, Completion):
+                awaited.then(self._step)
+            else:
+                awaited.add_done_callback(self._step)
 
 
 async def join(job: asyncio.Future[T]) -> T:
