@@ -29,10 +29,12 @@ from uringblob.errors import (
     StorePoisoned,
     StoreReadOnly,
 )
+from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
+from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.units import BUF_ALIGN, PAGE_SIZE
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "PAGE_SIZE",
     "AlignedBlobBuf",
     "AsyncBlobStore",
+    "AsyncFileBlobStore",
     "AsyncMemoryBlobStore",
     "BlobCorrupt",
     "BlobGuid",
@@ -50,6 +53,7 @@ __all__ = [
     "BlobStoreError",
     "BlobStoreIOError",
     "EngineUnavailable",
+    "FileBlobStore",
     "MemoryBlobStore",
     "PageSizeMismatch",
     "StoreClosed",

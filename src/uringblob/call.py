@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -125,6 +126,8 @@ class Call(Generic[T]):
             struck = self.struck is not None
             self._error = None if struck else StoreClosed("the store was closed during this call")
         elif (error := task.exception()) is not None:
+            # Its traceback would keep the core's views of the caller's buffers alive.
+            traceback.clear_frames(error.__traceback__)
             self._error = error
         else:
             self._result = task.result()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Union
+from typing import Union
 
 from uringblob.buffers import AlignedBlobBuf
 from uringblob.defaults import Progress
@@ -19,11 +19,9 @@ from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.pilot import Pilot
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
+from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync_api import BlobStore
 from uringblob.views import BlobBuffer
-
-if TYPE_CHECKING:
-    from uringblob.store.async_store import AsyncFileBlobStore
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -96,8 +94,6 @@ class FileBlobStore(BlobStore):
         :raises OSError: whatever ``os.open`` raises.
         :raises ValueError: an option out of range.
         """
-        from uringblob.store.async_store import AsyncFileBlobStore
-
         path = os.fspath(path)
 
         async def opener() -> AsyncFileBlobStore:

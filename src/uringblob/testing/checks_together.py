@@ -57,9 +57,8 @@ async def all_at_once(s: Subject) -> None:
                 await s.store.write_blob(guid, s.frame(number))
                 model[guid] = number
             for name in guids:
-                expect(
-                    await s.read(name) == model.get(name), f"beside others, {name} is not what was written"
-                )
+                seen = await s.read(name)
+                expect(seen == model.get(name), f"beside others, write {model.get(name)} is read as {seen}")
                 expect(await s.store.has_blob(name) == (name in model), "has_blob does not agree")
             if kind == 2:
                 await s.store.flush()

@@ -1,0 +1,253 @@
+"""The trait's defaults: what five methods are worth."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+import uringblob
+from broken_stores import PAGE, Sound, SoundAsync
+from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
+from uringblob.inline import run_inline
+
+A = b"a" * PAGE
+B = b"b" * PAGE
+GUID = BlobGuid(bytes(range(16)))
+
+
+class Recording(Sound):
+    """Writes down the calls of the five; fails where it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.corrupt = set()
+        self.flush_error = None
+
+    def write_blob(self, guid, src):
+        self.calls.append("write")
+        super().write_blob(guid, src)
+
+    def delete_blob(self, guid):
+        self.calls.append("delete")
+        super().delete_blob(guid)
+
+    def read_blob(self, guid, dst):
+        self.calls.append("read")
+        if guid in self.corrupt:
+            raise BlobCorrupt("bad checksum", guid)
+        super().read_blob(guid, dst)
+
+    def flush(self):
+        self.calls.append("flush")
+        if self.flush_error:
+            raise self.flush_error
+
+
+@pytest.fixture
+def store():
+    return Recording()
+
+
+@pytest.mark.parametrize("base", [BlobStore, AsyncBlobStore])
+def test_five_methods_are_abstract(base):
+    assert base.__abstractmethods__ == {"read_blob", "write_blob", "delete_blob", "list_blobs", "flush"}
+
+
+def test_both_faces_have_the_same_names():
+    def names(base):
+        return {name for name in vars(base) if not name.startswith("_")} - {"close", "aclose"}
+
+    assert names(BlobStore) == names(AsyncBlobStore)
+
+
+def test_every_public_name_is_there():
+    assert len(uringblob.__all__) == 23
+    for name in uringblob.__all__:
+        value = getattr(uringblob, name)
+        assert name.isupper() or value.__name__ == name
+    assert uringblob.PAGE_SIZE == 524288
+    assert uringblob.BUF_ALIGN == 4096
+
+
+def test_on_windows_a_clear_import_error():
+    script = "import sys; sys.platform = 'win32'; import uringblob"
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "ImportError: uringblob needs a POSIX system" in child.stderr
+
+
+def test_commit_writes_then_deletes_then_flushes(store):
+    store.commit([(GUID, A)], [BlobGuid.random()])
+    assert store.calls == ["write", "delete", "flush"]
+    assert "not atomic" in BlobStore.commit.__doc__
+    assert "not atomic" in AsyncBlobStore.commit.__doc__
+
+
+def test_a_batch_writes_each_guid_once(store):
+    store.write_blobs([(GUID, A), (GUID.uuid, B)])
+    assert store.calls == ["write"]
+    assert store.frames[GUID] == B
+
+
+def test_data_sync_flushes(store):
+    store.write_blobs_with_data_sync([(GUID, A)])
+    assert store.calls == ["write", "flush"]
+
+
+def test_defaults_use_what_a_subclass_overrides():
+    class Batches(Recording):
+        def write_blobs(self, writes):
+            self.calls.append("batch")
+            super().write_blobs(writes)
+
+    store = Batches()
+    store.commit([(GUID, A)])
+    assert store.calls == ["batch", "write", "flush"]
+
+
+def test_has_blob_is_true_for_a_corrupt_one(store):
+    store.write_blob(GUID, A)
+    store.corrupt.add(GUID)
+    assert store.has_blob(GUID)
+    assert not store.has_blob(BlobGuid.random())
+
+
+def test_verify_names_the_bad_ones_and_goes_on(store):
+    guids = [BlobGuid.random() for _ in range(4)]
+    store.write_blobs((guid, A) for guid in guids)
+    store.corrupt = {guids[1], guids[3]}
+    heard = []
+    report = store.verify(progress=lambda done, total: heard.append((done, total)))
+    assert not report.ok
+    assert {guid for guid, error in report.bad} == store.corrupt
+    assert all(isinstance(error, BlobCorrupt) for _, error in report.bad)
+    assert (report.blobs_checked, report.bytes_checked) == (4, 2 * PAGE)
+    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert str(guids[1]) in str(report)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.bad = ()
+
+
+def test_verify_does_not_miss_what_is_deleted_meanwhile(store):
+    store.write_blob(GUID, A)
+    store.list_blobs = lambda: [GUID, BlobGuid.random()]
+    report = store.verify(None)
+    assert report.ok
+    assert report.blobs_checked == 1
+
+
+def test_read_blobs_gives_each_position_its_error(store):
+    store.write_blob(GUID, A)
+    bad = BlobGuid.random()
+    store.write_blob(bad, A)
+    store.corrupt.add(bad)
+    answers = store.read_blobs([(guid, bytearray(PAGE)) for guid in (GUID, bad, BlobGuid.random())])
+    assert [type(answer) for answer in answers] == [type(None), BlobCorrupt, BlobNotFound]
+
+
+def test_a_view_of_a_part_is_read_into(store):
+    store.write_blob(GUID, A)
+    part = bytearray(PAGE)
+    store.read_blob_range(GUID, 0, part)
+    assert part == A
+    with pytest.raises(TypeError):
+        store.read_blob_range(GUID, 0.5, part)
+
+
+def test_stats_by_default_know_the_frame_size(store):
+    assert store.stats() == StoreStats(page_size=PAGE)
+    assert store.needs_flush()
+
+
+class TestClosing:
+    def test_the_default_flushes_once(self, store):
+        with store as entered:
+            assert entered is store
+        store.close()
+        assert store.calls == ["flush"]
+        assert "closed" in repr(store)
+
+    def test_without_flush(self, store):
+        store.close(flush=False)
+        assert store.calls == []
+
+    def test_the_error_of_the_flush_is_raised_once(self, store):
+        store.flush_error = OSError(5, "EIO")
+        with pytest.raises(OSError, match="EIO"):
+            store.close()
+        store.close()
+        assert store.closed
+
+    def test_the_defaults_refuse_later_calls(self, store):
+        store.close()
+        for call in (
+            store.alloc_blob_buf_zeroed,
+            store.needs_flush,
+            store.verify,
+            store.commit,
+            store.__enter__,
+        ):
+            with pytest.raises(StoreClosed):
+                call()
+        assert store.stats().page_size == PAGE
+
+    async def test_cancelling_does_not_stop_the_asynchronous_default(self):
+        gate = asyncio.Event()
+
+        class Slow(SoundAsync):
+            async def flush(self):
+                await gate.wait()
+                self.flushed = True
+
+        store = Slow()
+        task = asyncio.ensure_future(store.aclose())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert store.flushed
+        assert store.closed
+
+    async def test_the_flush_error_wins_over_the_cancel(self):
+        class Fails(SoundAsync):
+            async def flush(self):
+                await asyncio.sleep(0)
+                raise OSError(5, "EIO")
+
+        store = Fails()
+        task = asyncio.ensure_future(store.aclose())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(OSError, match="EIO"):
+            await task
+        await store.aclose()
+
+
+class TestInline:
+    def test_a_coroutine_that_waits_is_refused(self):
+        async def waits():
+            await asyncio.sleep(0)
+
+        with pytest.raises(RuntimeError, match="event loop"):
+            run_inline(waits())
+
+    def test_errors_pass_through(self):
+        async def fails():
+            raise KeyError(1)
+
+        with pytest.raises(KeyError):
+            run_inline(fails())
+
+    def test_in_a_thread_in_which_a_loop_runs(self, store):
+        async def main():
+            store.commit([(GUID, A)])
+            return store.has_blob(GUID)
+
+        assert asyncio.run(main())
