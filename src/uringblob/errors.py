@@ -140,7 +140,9 @@ def _rebuild_io_error(errno: int, message: str, state: dict[str, object]) -> Blo
 
 def errno_name(errno: int) -> str:
     """Return ``'ENOSPC (No space left on device)'`` for ``28``."""
-    return f"{_errno.errorcode.get(errno, errno)} ({os.strerror(errno)})"
+    # On Linux ENOTSUP is the same number, and the one that Python names; manuals name the other.
+    name = "EOPNOTSUPP" if errno == _errno.EOPNOTSUPP else _errno.errorcode.get(errno, errno)
+    return f"{name} ({os.strerror(errno)})"
 
 
 def check_rc(rc: int, what: str, *, guid: bytes | None = None, applied: bool | None = False) -> int:

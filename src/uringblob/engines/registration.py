@@ -8,11 +8,15 @@ so it is searched for, by trying.
 
 from __future__ import annotations
 
+import errno
 import resource
 
-from uringblob.errors import errno_name
+from uringblob.engines.refusal import RingRefused
 from uringblob.ring import Ring
 from uringblob.slab import Slab
+
+#: What the kernel answers where the limit is what is in the way; any other errno is a prohibition.
+_LIMIT_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN})
 
 
 def register_frames(ring: Ring, slab: Slab) -> tuple[int, str]:
@@ -47,12 +51,19 @@ def _attempt(ring: Ring, slab: Slab, count: int) -> OSError | None:
 
 
 def _reason(count: int, slab: Slab, refusal: OSError) -> str:
+    refused = RingRefused("register buffers", refusal.errno or 0)
+    return (
+        f"{count} of {slab.count} frames of {slab.frame_size} bytes are registered: {refused}: "
+        f"{_limit() if refused.errno in _LIMIT_ERRNOS else refused.cure}"
+    )
+
+
+def _limit() -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     allowed = (
         "unlimited" if limit == resource.RLIM_INFINITY else f"{limit} bytes for all of a user's processes"
     )
     return (
-        f"{count} of {slab.count} frames of {slab.frame_size} bytes are registered: the kernel refused more "
-        f"with {errno_name(refusal.errno or 0)}; RLIMIT_MEMLOCK is {allowed}; to raise it: "
+        f"RLIMIT_MEMLOCK is {allowed}; to raise it: "
         "'ulimit -l unlimited', LimitMEMLOCK=infinity in a systemd unit, --ulimit memlock=-1 for a container"
     )
