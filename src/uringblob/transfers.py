@@ -118,6 +118,17 @@ async def sync(engine: Engine, what: str) -> None:
     _check_sync(await engine.sync(), what)
 
 
+async def grow(engine: Engine, size: int, what: str) -> None:
+    """Make the file ``size`` bytes long, with room for all of them where that can be had.
+
+    :raises BlobStoreIOError: the system refused; the file is as long as before.
+    """
+    idle = 0
+    while (rc := await engine.grow(size)) < 0:
+        idle += 1
+        await _pause_or_raise(rc, idle, what)
+
+
 def _check_sync(rc: int, what: str) -> None:
     if rc < 0:
         raise SyncFailed(-rc, f"{what}: {errno_name(-rc)}", applied=None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import random
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import compaction, core, creation, groups, inherit, log, recovery, space
 from uringblob.testing.history import History, Knowledge
-from uringblob.testing.sim_disk import SimDisk
+from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_image import Image
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
@@ -110,9 +111,9 @@ def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, step
         if known is not None:
             History.judge(known, found)
         if deep:
-            await _go_on(store, found)
+            after = await _go_on(store, found)
             again = await open_sim_store(disk, loop)
-            assert await read_all(again) == found, "what was there after recovery is not there after a close"
+            assert await read_all(again) == after, "what was there after recovery is not there after a close"
             report = await again.verify()
             assert report.ok, report
             store = again
@@ -124,7 +125,7 @@ def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, step
     return found
 
 
-async def _go_on(store, found) -> None:
+async def _go_on(store, found) -> dict[bytes, bytes]:
     report = await store.verify()
     assert report.ok, report
     news = {guid(1): frame(1 << 40), guid(200): frame(1 << 41)}
@@ -132,11 +133,11 @@ async def _go_on(store, found) -> None:
     assert await read_all(store) == {
         **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news}, **news
     }
-    found.clear()
     await store.write_blob(guid(201), frame(1 << 42))
     await store.flush()
-    found.update(await read_all(store))
+    after = await read_all(store)
     await store.aclose()
+    return after
 
 
 # --- a life ----------------------------------------------------------------------------------
@@ -186,8 +187,12 @@ class Life:
         store = self.store
         await self.flush()
         self.last = None
-        if not store._core.medium.poison_cause:
+        if store._core.medium.poison_cause:
+            assert store.needs_flush()
+        try:
             self.last = await read_all(store)
+        except BlobStoreIOError as error:
+            self._failed(error)
         try:
             await store.aclose(flush=self.rng.random() < 0.8)
         except BlobStoreError as error:
@@ -351,3 +356,82 @@ def judge(moment: Moment, rng: random.Random, *, deep=False, again=False) -> int
         for last in second:
             recover(last, moment.known)
     return judged
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+class Failing:
+    """The ``index``-th request fails, or every one from there on; ``struck`` says which did."""
+
+    def __init__(self, index: int, fault: Fault, *, forever: bool = False, kinds=("read", "write", "sync", "grow")):
+        self.index = index
+        self.fault = fault
+        self.forever = forever
+        self.kinds = kinds
+        self.struck: list[str] = []
+
+    def __call__(self, index: int, kind: str) -> Fault | None:
+        if kind in self.kinds and (index == self.index or (self.forever and index > self.index)):
+            self.struck.append(kind)
+            return self.fault
+        return None
+
+    def __repr__(self) -> str:
+        return f"Failing({self.index}, {self.fault}, forever={self.forever})"
+
+
+#: Name, fault.  A short count moves part of what was asked.
+FAULTS = {
+    **{name: Fault(getattr(errno, name)) for name in
+       ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EINTR", "ETIMEDOUT", "EAGAIN", "ECANCELED")},
+    "zero bytes": Fault(moved=lambda size: 0),
+    "short by 512": Fault(moved=lambda size: size - 512),
+    "short by 4096": Fault(moved=lambda size: size - 4096 if size > 4096 else size // 8 * 7),
+    "all but one": Fault(moved=lambda size: size - 1),
+    "one byte": Fault(moved=lambda size: 1),
+}
+
+
+def life_with_fault(seed: int, name: str, index: int, *, forever: bool, image=None, **options) -> Life | None:
+    """Live the life of ``seed`` with one fault, judge all it leaves; ``None`` if it has fewer requests."""
+    failing = Failing(index, FAULTS[name], forever=forever)
+    rng = random.Random(seed)
+    with small_log(seed=seed, segment_bytes=4 * PAGE):
+        life = Life(image or new_image(PAGE), rng, faults=failing, images_per_step=0, **options)
+        try:
+            life.run()
+            if not failing.struck:
+                return None
+            poisoned = life.store._core.medium.poison_cause is not None
+            _check_outcome(name, failing, life, poisoned=poisoned)
+            known = life.history.knowledge()
+            # The machine goes on: what the dead process wrote is there, lost pages are not.
+            life.disk.restart()
+            found = recover(life.disk.live, known, deep=True)
+            if life.last is not None and not poisoned and not life.errors:
+                assert found == life.last, "a life without an error ended with something else"
+        except Exception as error:
+            raise AssertionError(
+                f"{error!r}\nreplay: seed={seed} fault={name!r} index={index} forever={forever} {options}"
+            ) from error
+    return life
+
+
+NO_ROOM = ("ENOSPC", "EDQUOT", "EFBIG")
+
+
+def _check_outcome(name, failing, life, *, poisoned: bool) -> None:
+    """What API.md says of the store after these faults."""
+    kinds = set(failing.struck)
+    if "sync" in kinds and name in {n for n, f in FAULTS.items() if f.errno}:
+        assert poisoned, f"a failed fsync ({name}) and the store goes on"
+        return
+    if failing.forever:
+        return
+    if kinds == {"read"} or kinds == {"grow"}:
+        assert not poisoned, f"a failed {kinds} poisoned the store"
+    if name.startswith(("short", "all but", "one", "EINTR", "EAGAIN")):
+        assert not life.errors, f"{name} once is no error: {life.errors}"
+    if name in NO_ROOM and "superblock" not in str(life.store._core.medium.poison_cause):
+        assert not poisoned, f"{name} once poisoned the store: {life.errors}"

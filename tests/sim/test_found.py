@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sim.rig import frame, guid, read_all, small_log
+from sim.rig import frame, guid, life_with_fault, read_all, small_log
+from uringblob.store.format import pack_entry
+from uringblob.store.slots import SlotState
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
@@ -47,11 +49,8 @@ def test_a_commit_wins_over_an_older_pending_write_that_a_later_flush_brings(sim
     """
 
     async def scenario(store, _disk):
-        first = asyncio.ensure_future(store.commit([(C, OTHER)]))
-        await asyncio.sleep(0)
         await store.write_blob(A, OLD)
-        rest = [asyncio.ensure_future(store.commit([(A, NEW)])), asyncio.ensure_future(store.flush())]
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(store.commit([(C, OTHER)]), store.commit([(A, NEW)]), store.flush())
         assert (await read_all(store))[A] == NEW
 
     assert sim(scenario)[A] == NEW
@@ -71,3 +70,42 @@ def test_a_commit_of_a_deletion_that_is_pending_already_makes_it_durable(sim):
         await store.commit((), [B])
 
     assert sim(scenario) == {C: NEW}
+
+
+def test_a_deletion_while_an_older_frame_is_being_logged_is_not_forgotten(sim):
+    """seed 1392: A was written, flush took that frame, A was written again and deleted before it ended.
+
+    The deletion looked at the second frame only, which no group knew, and at the map, which did
+    not have A yet: nothing to make durable, so it left no trace.  Then the flush ended, and A was
+    back, with its first frame, for readers and on disk.
+    """
+
+    async def scenario(store, _disk):
+        await store.write_blob(A, OLD)
+        flushing = asyncio.ensure_future(store.flush())
+        await asyncio.sleep(0)
+        manifest = store._core.manifest
+        assert not store._core.queue.idle
+        # What the end of write_blob does, at once, so that the flush is still under way.
+        slot = manifest.slots.take_run(1, SlotState.WRITING).slot
+        manifest.publish(A, pack_entry(slot, 0), synced=True)
+        await store.delete_blob(A)
+        await flushing
+        assert not await store.has_blob(A)
+        await store.flush()
+
+    assert sim(scenario) == {}
+
+
+#: seed, fault, index of the request that fails, and what went wrong then.
+SWEPT = [
+    (0, "EIO", 3, "a log write failed with EIO, the error said applied=False, and after a reopen it was there"),
+    (0, "ENOSPC", 25, "no room for a segment's header poisoned the store: it is wiped, and the store goes on"),
+    (0, "EINTR", 0, "EINTR while the file grew was raised, where reads and writes try again"),
+    (0, "EAGAIN", 0, "the same for EAGAIN"),
+]
+
+
+@pytest.mark.parametrize(("seed", "fault", "index", "story"), SWEPT, ids=lambda value: str(value)[:20])
+def test_found_by_sweeping_faults(seed, fault, index, story):
+    assert life_with_fault(seed, fault, index, forever=False, calls=14) is not None, story

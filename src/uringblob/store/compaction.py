@@ -9,7 +9,8 @@
 4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
    free.
 
-Until step 3 everything can be given up without a trace.  From step 3 on a failure poisons.
+Until step 3 everything can be given up without a trace; a SWITCH for which there was no room is
+wiped.  From step 3 on any other failure poisons.
 """
 
 from __future__ import annotations
@@ -178,10 +179,10 @@ class Compaction:
         stretches = old.encode_group(BlockType.SWITCH, new.seq, [record])
         try:
             await old.write(stretches)
-            await self._medium.sync("compaction")
         except BlobStoreError as error:
-            self._medium.poison(error)
+            await old.settle_failed(error, stretches)
             raise
+        await self._medium.sync("compaction")
 
     def _give_back(self, segments: Iterable[Segment]) -> None:
         for segment in segments:

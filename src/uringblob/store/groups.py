@@ -21,7 +21,7 @@ import collections
 from collections.abc import Awaitable, Callable, Sequence
 
 from uringblob.completion import Completion
-from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
+from uringblob.errors import BlobStoreError
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.job import Job, settle
 from uringblob.store.log import Log, Stretch
@@ -242,7 +242,7 @@ class _Group:
         failed = await self._unlanded()
         log_errors = await settle([written])
         if log_errors:
-            await self._wipe_after(log_errors[0], stretches)
+            await self._log.settle_failed(log_errors[0], stretches)
             raise log_errors[0]
         if failed:
             await self._wipe(stretches)
@@ -273,14 +273,6 @@ class _Group:
                 if errors:
                     failed[member] = errors[0]
         return failed
-
-    async def _wipe_after(self, error: BaseException, stretches: list[Stretch]) -> None:
-        """A log write failed: only for lack of room is its outcome known once it is wiped."""
-        no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
-        if not no_room:
-            self._medium.poison(error)
-            return
-        await self._wipe(stretches)
 
     async def _wipe(self, stretches: list[Stretch]) -> None:
         try:

@@ -175,6 +175,20 @@ class Log:
             await self._medium.write(offset, bytes(len(data)), "wiping a failed group")
         await self._medium.sync("wiping a failed group")
 
+    async def settle_failed(self, error: BaseException, stretches: Sequence[Stretch]) -> None:
+        """Writing ``stretches`` failed: wiped, if there was no room for them, or the store is poisoned.
+
+        For any other reason than lack of room, what the medium holds there is unknown.
+        """
+        if not isinstance(error, BlobStoreIOError) or error.errno not in NO_SPACE_ERRNOS:
+            self._medium.poison(error)
+            return
+        try:
+            await self.wipe(stretches)
+        except BlobStoreError as failure:
+            self._medium.poison(failure)
+            raise
+
     def accept(self, seq: int, stretches: Sequence[Stretch]) -> None:
         """The group in ``stretches`` is durable: move on, and prepare more room when it runs low."""
         blocks = sum(len(data) for _, data in stretches) // BLOCK_SIZE
@@ -216,14 +230,13 @@ class Log:
                 self._give_back(new)
             raise
         await self._medium.ride()
+        link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
-            await self._medium.write(
-                self.offset_of(self.tail),
-                self.encode_header(len(self.segments), self.tail, new),
-                "linking a log segment",
-            )
+            await self.write(link, "linking a log segment")
         except BlobStoreError as error:
-            self._medium.poison(error)
+            await self.settle_failed(error, link)
+            if self._medium.poison_cause is None:
+                self._give_back(new)
             raise
         await self._medium.ride()
         self.segments.append(self.tail)

@@ -15,7 +15,7 @@ of it would stall every reader).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from uringblob.store.format import entry_slot
 from uringblob.store.slots import SlotState, SlotTable
@@ -57,6 +57,7 @@ class Manifest:
         self._base: dict[bytes, int] = {}
         self._delta: dict[bytes, int | None] | None = None
         self._pending: dict[bytes, Pending] = {}
+        self._in_flight: Container[bytes] = ()  # the guids of the group being written
         self._live = 0  # visible blobs
 
     def __repr__(self) -> str:
@@ -125,8 +126,10 @@ class Manifest:
             return
         self._live -= 1
         pending = self._pending.get(guid)
-        if pending is not None and not pending.grouped and self.find_durable(guid) is None:
+        in_flight = guid in self._in_flight
+        if pending is not None and not in_flight and self.find_durable(guid) is None:
             # Never logged, and no group in flight will: there is nothing left to make durable.
+            # (The group in flight may carry an older frame of this guid than the pending one.)
             del self._pending[guid]
             self._retire_unlogged(pending)
         else:
@@ -158,6 +161,7 @@ class Manifest:
 
     def begin_group(self, changes: dict[bytes, Change]) -> None:
         """A group with ``changes`` is being written."""
+        self._in_flight = changes
         for guid, change in changes.items():
             if change.pending is not None:
                 change.pending.grouped = True
@@ -166,6 +170,7 @@ class Manifest:
 
     def finish_group(self, changes: dict[bytes, Change], seq: int) -> None:
         """The group ``seq`` is durable: apply it all at once, and set its fences."""
+        self._in_flight = ()
         for guid, change in changes.items():
             before = self.find(guid)
             self._settle_pending(guid, change)
@@ -198,6 +203,7 @@ class Manifest:
 
     def abort_group(self, changes: dict[bytes, Change]) -> None:
         """The group was wiped: its pending changes need another one, if they still stand."""
+        self._in_flight = ()
         for guid, change in changes.items():
             pending = change.pending
             if pending is None:

@@ -20,7 +20,7 @@ from uringblob import transfers
 from uringblob.buffers import frame_of
 from uringblob.completion import Completion
 from uringblob.engines.base import Engine
-from uringblob.errors import BlobStoreError, StorePoisoned
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
 from uringblob.store.job import Job
 
@@ -42,7 +42,12 @@ class Medium:
     # --- trust ---------------------------------------------------------------------------
 
     def poison(self, cause: BaseException) -> None:
-        """Refuse every change from now on; only the first cause is kept."""
+        """Refuse every change from now on; only the first cause is kept.
+
+        Whoever gets ``cause`` raised must not take his change for refused: it may be there later.
+        """
+        if isinstance(cause, BlobStoreIOError):
+            cause.applied = None
         if self.poison_cause is None:
             self.poison_cause = cause
 

@@ -14,7 +14,8 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable
 
-from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError, check_rc
+from uringblob import transfers
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import BLOCK_SIZE, RECORDS_PER_BLOCK, Segment
 from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
@@ -73,13 +74,25 @@ class Space:
         confirmed = False
         while True:
             try:
-                return await self._try_take_frames(count)
+                return self._trusted(await self._try_take_frames(count))
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS or confirmed or not self._slots.waiting:
                     raise
             # Slots freed by the last group wait for the next one: on a full disk, write it now.
             await self._confirm()
             confirmed = True
+
+    def _trusted(self, runs: list[Segment]) -> list[Segment]:
+        """Hand out nothing any more once the store is poisoned.
+
+        A slot may have become free because a group failed; whether the medium holds that group,
+        and so names the slot, is what is unknown.
+        """
+        if self._medium.poison_cause is not None:
+            for run in runs:
+                self.give_back(run, SlotState.FREE)
+            self._medium.check_trusted()
+        return runs
 
     async def _try_take_frames(self, count: int) -> list[Segment]:
         slots = self._slots
@@ -158,6 +171,7 @@ class Space:
                     errno.ENOSPC,
                     f"{self._medium.path}: no room for another log segment; free some disk space",
                 )
+        self._medium.check_trusted()
         segment = self._reserve.pop()
         self._slots.move_run(segment, SlotState.LOG)
         return segment
@@ -178,9 +192,12 @@ class Space:
         steps = sorted({max(wanted, eighth), wanted, at_least} - {0}, reverse=True)
         for step in steps:
             limit = self._slots.limit + step
-            rc = await self._medium.engine.grow(limit * self._page_size)
-            if rc >= 0:
+            what = f"growing {self._medium.path} to {limit * self._page_size} bytes"
+            try:
+                await transfers.grow(self._medium.engine, limit * self._page_size, what)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS or step == steps[-1]:
+                    raise
+            else:
                 self._slots.extend(limit)
                 return
-            if -rc not in NO_SPACE_ERRNOS or step == steps[-1]:
-                check_rc(rc, f"growing {self._medium.path} to {limit * self._page_size} bytes")

@@ -175,9 +175,7 @@ def _judge_commit(call: Call, shown: Mapping[bytes, list[Call | None]]) -> None:
         if all(source is None or source.ended < call.began for source in shown[guid])
     ]
     if certain and older:
-        raise HistoryError(
-            f"half of {call} is there: {certain[0].hex()} shows it, {older[0].hex()} is older"
-        )
+        raise HistoryError(f"half of {call} is there: {certain[0].hex()} shows it, {older[0].hex()} is older")
 
 
 def _short(content: bytes | None) -> str:

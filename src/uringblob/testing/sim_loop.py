@@ -55,7 +55,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
         try:
-            task = self.create_task(coroutine)
+            task: asyncio.Task[T] = self.create_task(coroutine)
             while not task.done():
                 if not self._round() and not task.done():
                     raise SimStuck("everybody waits, and nothing is in flight")
