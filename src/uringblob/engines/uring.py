@@ -158,12 +158,12 @@ class UringEngine:
             done.finish(0)
             return done
 
-        def settle(allocation: asyncio.Future[int]) -> None:
+        def settle(allocation: Completion[int]) -> None:
             done.finish(_settle_growth(self._fd, old_size, size, allocation.result()))
 
         if self.ring.supports(Opcode.FALLOCATE):
             allocation = self.ring.fallocate(FILE, old_size, size - old_size, flags=_FIXED_FILE)
-            allocation.add_done_callback(settle)
+            allocation.then(settle)
         else:
             done.finish(_settle_growth(self._fd, old_size, size, -errno.EOPNOTSUPP))
         return done
@@ -205,22 +205,21 @@ def _join(
     """Resolve when both are done, in whatever order they come."""
     both: Completion[tuple[int, int]] = Completion(loop=loop)
 
-    def settle(_: asyncio.Future[int]) -> None:
+    def settle(_: Completion[int]) -> None:
         if write.result() == size and sync.result() == -errno.ECANCELED:
             with contextlib.suppress(RuntimeError):  # closing: nothing more can be sent
-                again = sync_again()
-                again.add_done_callback(lambda _: both.finish((size, again.result())))
+                sync_again().then(lambda again: both.finish((size, again.result())))
                 return
         both.finish((write.result(), sync.result()))
 
-    def settle_after_sync(_: asyncio.Future[int]) -> None:
+    def settle_after_sync(_: Completion[int]) -> None:
         # Exactly once, whichever came first: a second call would send a second sync.
         if sync.done():
             settle(sync)
         else:
-            sync.add_done_callback(settle)
+            sync.then(settle)
 
-    write.add_done_callback(settle_after_sync)
+    write.then(settle_after_sync)
     return both
 
 

@@ -55,9 +55,7 @@ class InFlight:
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
                 entry = table.get(user_data)
                 if entry is not None:
-                    completion = entry[0]
-                    if not completion.done():
-                        completion.set_result(result)
+                    entry[0].finish(result)
                     table.pop(user_data, None)
             core.settled = 1
             total += count
