@@ -2,7 +2,7 @@
 
 One interpreter of each minor version, found on PATH and, where there is a pyenv, among its
 versions.  Each gets an environment of its own with the wheel in it, never the source tree's
-package.  Two run at once: the suite waits for disks and children about half of its time.
+package.  Three run at once: the suite waits for disks and children most of its time.
 
 Usage: other_pythons.py DIST_DIRECTORY [PYTEST_ARGUMENT...]
 """
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 
 OLDEST = (3, 10)
-AT_ONCE = 2
+AT_ONCE = 3
 ASK = (
     "import sys, ensurepip, venv; v = sys.version_info; "
     "print(sys.implementation.name, v.major, v.minor, v.micro, v.releaselevel, sys.executable)"
