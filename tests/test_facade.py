@@ -177,13 +177,16 @@ class TestCalls:
         told = queue.SimpleQueue()
 
         def ask():
-            try:
-                store.list_blobs()
-            except RuntimeError as error:
-                told.put(error)
+            for call in (store.list_blobs, store.close):
+                try:
+                    call()
+                except RuntimeError as error:
+                    told.put(error)
 
         core.loop.call_soon_threadsafe(ask)
-        assert "own thread" in str(told.get(timeout=PATIENCE))
+        for _ in range(2):
+            assert "own thread" in str(told.get(timeout=PATIENCE))
+        assert not store.closed
 
     def test_made_by_open_only(self):
         with pytest.raises(TypeError, match=r"FileBlobStore\.open"):

@@ -83,16 +83,23 @@ class Pilot:
         return self._see_through(call)
 
     def close(self, *, flush: bool) -> None:
-        """Close the store and end the thread; a second call waits for the first's end, silently."""
+        """Close the store and end the thread; a second call waits for the first's end, silently.
+
+        :raises RuntimeError: in the store's own thread; the store stays open.
+        """
+        self._check_thread()
         try:
             if not (self.closed or self.inherited):  # a child's descriptors were closed when it began
                 self._end(flush=flush)
         finally:
             self.closed = True
 
-    def _see_through(self, call: Call[T]) -> T:
+    def _check_thread(self) -> None:
         if threading.get_ident() == self._loop.thread.ident:
             raise RuntimeError("the store's own thread cannot wait for the store")
+
+    def _see_through(self, call: Call[T]) -> T:
+        self._check_thread()
         if sys.is_finalizing():
             raise RuntimeError("the interpreter is exiting and the store's thread is gone")
         return call.see_through(self._loop.post)
@@ -103,8 +110,10 @@ class Pilot:
         if self._loop.thread.ident is None:
             self._loop.leave()  # not started, or only just: nothing was opened
             return
-        self._see_through(self._loop.leave_call(flush=flush))
-        self._loop.thread.join()
+        try:
+            self._see_through(self._loop.leave_call(flush=flush))
+        finally:
+            self._loop.thread.join()  # it has rung, and has nothing left to do
 
     def __del__(self) -> None:
         if not (self.closed or self.inherited or sys.is_finalizing()):
