@@ -64,8 +64,10 @@ class Core:
             page_size,
             records=lambda: manifest.durable_count() + manifest.pending_count,
             confirm=self.queue.join_confirm,
+            compact=self._compact_for_room,
         )
         self._compacting: Job[None] | None = None
+        self._refilling: Job[None] | None = None
         self._compaction_holds = 0
         self._compaction: Compaction | None = None
         self.closing = False
@@ -207,8 +209,32 @@ class Core:
     def _after_group(self) -> None:
         log = self.queue.log
         enough = max(self.compaction_blocks_min, 2 * blocks_for(self.manifest.durable_count()))
-        if log.group_blocks >= enough and not self._compaction_holds and not self.closing:
+        if self._compaction_holds or self.closing:
+            return
+        if log.group_blocks >= enough:
             self.start_compaction()
+        elif self.space.short and (self._refilling is None or self._refilling.done()):
+            self._refilling = Job(self._refill_or_compact(), self.medium.loop)
+            self._refilling.add_done_callback(lambda job: job.exception())
+
+    async def _refill_or_compact(self) -> None:
+        """The log took from its reserve: replace it, on a full disk by making the log shorter."""
+        await self.space.refill()
+        if self.space.short and not self._compaction_holds and not self.closing:
+            await self._compact_for_room()
+
+    async def _compact_for_room(self) -> bool:
+        """Compact if that frees at least one segment; tell whether it did."""
+        log = self.queue.log
+        blocks = blocks_for(self.manifest.durable_count()) + 1
+        fewest = -(-blocks // (log.blocks_of(log.tail) - 1))
+        if len(log.segments) <= fewest or self._compaction_holds:
+            return False
+        try:
+            await self.start_compaction()
+        except BlobStoreError:
+            return False  # it was logged; the caller has an error of its own to raise
+        return True
 
     def start_compaction(self) -> Job[None]:
         """Begin rewriting the log as a snapshot, unless that is under way already."""
@@ -251,7 +277,7 @@ class Core:
         error: BaseException | None = None
         try:
             if not self.file.read_only:
-                await self.wait_compaction(stop=True)
+                await self._wait_background()
                 if flush:
                     await self.flush()
                 await self._seal()
@@ -265,6 +291,11 @@ class Core:
                 self.file.close()
         if error is not None:
             raise error
+
+    async def _wait_background(self) -> None:
+        if self._refilling is not None:
+            await settle([self._refilling])
+        await self.wait_compaction(stop=True)
 
     async def _seal(self) -> None:
         if not self.queue.idle:

@@ -252,7 +252,7 @@ class Trace:
 
 def find_traces(raw: bytes, offset: int, log_id: int) -> list[Trace]:
     """Return the traces in ``raw``, a whole number of sectors read from ``offset``."""
-    if not any(raw):
+    if raw == BLANK_BLOCK:
         return []
     traces = []
     for at in range(0, len(raw), SECTOR_SIZE):

@@ -7,8 +7,8 @@ begun, is wholly done or has failed.  Cancelling a *caller* means waiting for it
 (:func:`join`).
 
 A job may await completions and other jobs, which resume it at once, and any other asyncio
-future, which resumes it through the loop.  It uses only public asyncio: ``Future.__await__``
-yields the future, ``add_done_callback`` resumes the job.
+future, which resumes it through the loop.  ``Future.__await__`` yields the future,
+``add_done_callback`` resumes the job.
 Checked on CPython 3.10 to 3.13, and with uvloop.
 """
 
@@ -50,6 +50,9 @@ class Job(Completion[T]):
             self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
             raise
         else:
+            # What a task does, too: it says that the future was taken note of, so that a second
+            # awaiter is not refused.  (The attribute is in asyncio's documentation of futures.)
+            awaited._asyncio_future_blocking = False
             if isinstance(awaited, Completion):
                 awaited.then(self._step)
             else:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from uringblob.errors import StoreCorrupt
 from uringblob.store.format import (
+    BLANK_BLOCK,
     BLOCK_SIZE,
     Block,
     BlockType,
@@ -204,7 +205,7 @@ class LogReader:
             await self._examine(self.segments[index], first_block, tail)
             index, first_block = index + 1, 1
         header = await self._raw(self.tail.slot * self._page_size)
-        if any(header):
+        if header != BLANK_BLOCK:
             tail.header_trace = True
             tail.dirty_blocks.append(self.tail.slot * self._page_size)
         known = len(tail.traces)

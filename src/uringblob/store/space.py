@@ -38,8 +38,9 @@ def records_per_segment(page_size: int) -> int:
 class Space:
     """Hands out slots and segments, growing the file when there are none.
 
-    ``records`` says how many records a snapshot would hold now; ``confirm`` writes an empty
-    group, after which slots freed by the last one may be reused.
+    ``records`` says how many records a snapshot would hold now.  Two remedies help a full disk:
+    ``confirm`` writes an empty group, after which slots freed by the last one may be reused;
+    ``compact`` makes the log as short as it can be, and returns false if it is that already.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Space:
         *,
         records: Callable[[], int],
         confirm: Callable[[], Awaitable[None]],
+        compact: Callable[[], Awaitable[bool]],
     ) -> None:
         self._medium = medium
         self._slots = slots
         self._page_size = page_size
         self._records = records
         self._confirm = confirm
+        self._compact = compact
         self._segment_slots = segment_slots(page_size)
         self._records_per_segment = records_per_segment(page_size)
         self._reserve: list[Segment] = []
@@ -71,16 +74,26 @@ class Space:
 
         :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was handed out.
         """
-        confirmed = False
+        remedies = iter((self._confirm_waiting, self._compact))
         while True:
             try:
                 return self._trusted(await self._try_take_frames(count))
             except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS or confirmed or not self._slots.waiting:
+                if error.errno not in NO_SPACE_ERRNOS:
                     raise
-            # Slots freed by the last group wait for the next one: on a full disk, write it now.
+                refusal = error
+            for remedy in remedies:
+                if await remedy():
+                    break
+            else:
+                raise refusal
+
+    async def _confirm_waiting(self) -> bool:
+        """Slots freed by the last group wait for the next one: write it now."""
+        waiting = self._slots.waiting > 0
+        if waiting:
             await self._confirm()
-            confirmed = True
+        return waiting
 
     def _trusted(self, runs: list[Segment]) -> list[Segment]:
         """Hand out nothing any more once the store is poisoned.
@@ -154,9 +167,9 @@ class Space:
                     raise
 
     @property
-    def reserve_count(self) -> int:
-        """Segments in reserve."""
-        return len(self._reserve)
+    def short(self) -> bool:
+        """The log took from the reserve, and nothing has replaced it yet."""
+        return not self._reserve_complete(0)
 
     async def take_segment(self) -> Segment:
         """Hand out one segment for the log; its slots are in state ``LOG``.

@@ -1,0 +1,114 @@
+"""The bytes of superblocks and log blocks, as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    RECORDS_PER_BLOCK,
+    SECTOR_SIZE,
+    BlockType,
+    Superblock,
+    blocks_for,
+    decode_block,
+    decode_superblock,
+    delete_record,
+    encode_block,
+    entry_checksum,
+    entry_slot,
+    find_traces,
+    first_slot,
+    pack_entry,
+    set_record,
+)
+
+STORE_ID = b"0123456789abcdef"
+SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, 2, 64, floor=5)
+
+
+def block(offset=8192, **changes):
+    fields = {"log_id": 99, "block_type": BlockType.GROUP, "seq": 12, "records": [set_record(b"g" * 16, 5)]}
+    return encode_block(STORE_ID, offset, **{**fields, **changes})
+
+
+@pytest.mark.parametrize("offset", [0, 4096])
+def test_a_superblock_survives_its_bytes(offset):
+    assert decode_superblock(SUPERBLOCK.encode(offset), offset) == SUPERBLOCK
+
+
+def test_a_superblock_is_good_only_in_its_own_place():
+    assert decode_superblock(SUPERBLOCK.encode(0), 4096) is None
+
+
+def test_every_flipped_bit_of_a_superblock_is_noticed():
+    good = SUPERBLOCK.encode(0)
+    for bit in range(BLOCK_SIZE * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        assert decode_superblock(bytes(bad), 0) is None, f"bit {bit}"
+
+
+def test_every_flipped_bit_of_a_log_block_is_noticed():
+    good = block()
+    for bit in range(BLOCK_SIZE * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        assert decode_block(STORE_ID, 8192, bytes(bad)) is None, f"bit {bit}"
+
+
+def test_a_block_is_good_only_in_its_store_and_place():
+    assert decode_block(STORE_ID, 8192, block()) is not None
+    assert decode_block(STORE_ID, 8192 + BLOCK_SIZE, block()) is None
+    assert decode_block(b"another store...", 8192, block()) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 118, RECORDS_PER_BLOCK])
+def test_records_survive_their_bytes(count):
+    guids = [index.to_bytes(16, "little") for index in range(count)]
+    records = [set_record(guid, pack_entry(index + 1, index * 3)) for index, guid in enumerate(guids)]
+    found = decode_block(STORE_ID, 8192, block(records=records))
+    assert list(found.entries()) == [(guid, i + 1, i * 3) for i, guid in enumerate(guids)]
+
+
+def test_a_deletion_is_slot_zero():
+    found = decode_block(STORE_ID, 8192, block(records=[delete_record(b"x" * 16)]))
+    assert list(found.entries()) == [(b"x" * 16, 0, 0)]
+
+
+def test_no_sector_of_a_block_is_blank_and_each_names_its_group():
+    for records in ([], [set_record(bytes(16), 0)]):
+        raw = block(records=records, seq=77)
+        for sector in range(0, BLOCK_SIZE, SECTOR_SIZE):
+            torn = bytearray(BLOCK_SIZE)
+            torn[sector : sector + SECTOR_SIZE] = raw[sector : sector + SECTOR_SIZE]
+            assert [trace.seq for trace in find_traces(bytes(torn), 8192, 99)] == [77]
+
+
+def test_a_trace_of_another_log_or_of_garbage_bears_no_number():
+    assert [t.seq for t in find_traces(block()[:SECTOR_SIZE], 0, log_id=98)] == [None]
+    assert [t.seq for t in find_traces(b"\x01" * SECTOR_SIZE, 0, log_id=99)] == [None]
+    assert find_traces(bytes(BLOCK_SIZE), 0, log_id=99) == []
+
+
+def test_entries_pack_slot_and_checksum():
+    for slot, checksum in [(1, 0), (1 << 40, (1 << 64) - 1), (3, 1)]:
+        entry = pack_entry(slot, checksum)
+        assert (entry_slot(entry), entry_checksum(entry)) == (slot, checksum)
+
+
+@pytest.mark.parametrize(("page_size", "slot"), [(4096, 2), (8192, 1), (524288, 1)])
+def test_the_first_slot_lies_behind_the_superblocks(page_size, slot):
+    assert first_slot(page_size) == slot
+
+
+@pytest.mark.parametrize(("records", "blocks"), [(0, 1), (1, 1), (119, 1), (120, 2), (238, 2), (239, 3)])
+def test_a_group_takes_as_many_blocks_as_its_records_need(records, blocks):
+    assert blocks_for(records) == blocks
+
+
+def test_revisions_and_floors_are_part_of_the_checksum():
+    other = dataclasses.replace(SUPERBLOCK, floor=6)
+    assert other.encode(0)[-8:] != SUPERBLOCK.encode(0)[-8:]

@@ -1,0 +1,186 @@
+"""Many committers, one flush: who shares a group, and who is told what when a part of it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from uringblob import BlobGuid, BlobStoreIOError, StorePoisoned
+from uringblob.store.async_store import AsyncFileBlobStore
+
+PAGE = 4096
+
+
+@pytest.fixture
+async def store(store_path, engine):
+    store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
+    yield store
+    try:
+        await store.aclose()
+    except StorePoisoned:
+        assert store.closed
+
+
+def fill(number):
+    return number.to_bytes(2, "little") * (PAGE // 2)
+
+
+async def read(store, guid):
+    frame = bytearray(PAGE)
+    await store.read_blob(guid, frame)
+    return frame
+
+
+class Faults:
+    """Makes chosen writes of the store's engine fail."""
+
+    def __init__(self, store, monkeypatch):
+        self.engine = store._core.medium.engine
+        self._write = self.engine.write
+        self.should_fail = lambda offset, frames: 0
+        monkeypatch.setattr(self.engine, "write", self.write)
+
+    def write(self, offset, frames):
+        rc = self.should_fail(offset, frames)
+        if rc:
+            from uringblob.completion import Completion
+
+            failed = Completion(loop=asyncio.get_running_loop())
+            asyncio.get_running_loop().call_soon(failed.finish, rc)
+            return failed
+        return self._write(offset, frames)
+
+
+async def test_committers_share_flushes(store):
+    guids = [BlobGuid.random() for _ in range(64)]
+    await store.commit([(guid, fill(0)) for guid in guids])
+    await store.commit(deletes=guids)
+    await store.commit([(guids[0], fill(0))])
+    before = store.stats()
+    await asyncio.gather(*(store.commit([(guid, fill(i))]) for i, guid in enumerate(guids)))
+    after = store.stats()
+    # The first one goes alone; while it is flushed, all others gather.
+    assert after.syncs - before.syncs == 2
+    assert after.log_groups - before.log_groups == 2
+    for i, guid in enumerate(guids):
+        assert await read(store, guid) == fill(i)
+
+
+async def test_overlapping_commits_of_one_guid_agree_with_the_log(store, store_path, engine):
+    guid = BlobGuid.random()
+    await asyncio.gather(*(store.commit([(guid, fill(i))]) for i in range(50)))
+    seen = await read(store, guid)
+    await store.aclose()
+    async with AsyncFileBlobStore.open(store_path, engine=engine) as again:
+        assert await read(again, guid) == seen
+        assert again.stats().blobs == 1
+
+
+async def test_only_the_member_at_fault_fails(store, monkeypatch):
+    faults = Faults(store, monkeypatch)
+    first, bad, good = (BlobGuid.random() for _ in range(3))
+    marked = fill(666)
+    faults.should_fail = lambda offset, frames: (
+        -errno.ENOSPC if frames[0].view[:2] == marked[:2] and frames[0].size == PAGE else 0
+    )
+    outcomes = await asyncio.gather(
+        store.commit([(first, fill(1))]),
+        store.commit([(bad, marked)]),
+        store.commit([(good, fill(3))]),
+        return_exceptions=True,
+    )
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], BlobStoreIOError)
+    assert outcomes[1].errno == errno.ENOSPC
+    assert outcomes[1].guid == bad
+    assert outcomes[2] is None
+    assert not await store.has_blob(bad)
+    assert await read(store, good) == fill(3)
+    faults.should_fail = lambda offset, frames: 0
+    await store.commit([(bad, marked)])
+    assert (await store.verify()).ok
+
+
+async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store, monkeypatch):
+    faults = Faults(store, monkeypatch)
+    log = store._core.queue.log
+    guid = BlobGuid.random()
+    place = log._next_places(1)[0][0]
+    faults.should_fail = lambda offset, frames: (
+        -errno.ENOSPC if offset == place and any(frames[0].view) else 0
+    )
+    with pytest.raises(BlobStoreIOError) as raised:
+        await store.commit([(guid, fill(1))])
+    assert raised.value.errno == errno.ENOSPC
+    assert not await store.has_blob(guid)
+    faults.should_fail = lambda offset, frames: 0
+    await store.commit([(guid, fill(2))])
+    assert await read(store, guid) == fill(2)
+
+
+async def test_any_other_failed_log_write_poisons(store, monkeypatch):
+    faults = Faults(store, monkeypatch)
+    kept, guid = BlobGuid.random(), BlobGuid.random()
+    await store.commit([(kept, fill(7))])
+    place = store._core.queue.log._next_places(1)[0][0]
+    faults.should_fail = lambda offset, frames: -errno.EIO if offset == place else 0
+    with pytest.raises(BlobStoreIOError):
+        await store.commit([(guid, fill(1))])
+    with pytest.raises(StorePoisoned) as poisoned:
+        await store.commit([(guid, fill(1))])
+    assert isinstance(poisoned.value.__cause__, BlobStoreIOError)
+    with pytest.raises(StorePoisoned):
+        await store.flush()
+    assert store.needs_flush()
+    assert await read(store, kept) == fill(7)
+
+
+async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypatch, store_path, engine):
+    from uringblob.completion import Completion
+
+    core = store._core
+
+    def failing_sync():
+        failed = Completion(loop=asyncio.get_running_loop())
+        asyncio.get_running_loop().call_soon(failed.finish, -errno.EIO)
+        return failed
+
+    monkeypatch.setattr(core.medium.engine, "sync", failing_sync)
+    outcomes = await asyncio.gather(
+        *(store.commit([(BlobGuid.random(), fill(i))]) for i in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(outcome, (BlobStoreIOError, StorePoisoned)) for outcome in outcomes)
+    monkeypatch.undo()
+    with pytest.raises(StorePoisoned):
+        await store.write_blob(BlobGuid.random(), fill(9))
+    with pytest.raises(StorePoisoned):
+        await store.aclose()
+    async with AsyncFileBlobStore.open(store_path, engine=engine) as again:
+        assert (await again.verify()).ok
+
+
+async def test_a_frame_that_cannot_be_written_leaves_no_trace(store, monkeypatch):
+    faults = Faults(store, monkeypatch)
+    guid = BlobGuid.random()
+    await store.commit([(guid, fill(1))])
+    faults.should_fail = lambda offset, frames: -errno.EIO
+    with pytest.raises(BlobStoreIOError) as raised:
+        await store.write_blob(guid, fill(2))
+    assert raised.value.guid == guid
+    assert raised.value.applied is False
+    faults.should_fail = lambda offset, frames: 0
+    assert await read(store, guid) == fill(1)
+    await store.write_blob(guid, fill(3))
+    assert await read(store, guid) == fill(3)
+
+
+async def test_a_large_commit_is_flushed_before_it_is_logged(store, monkeypatch):
+    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", 8 * PAGE)
+    before = store.stats().syncs
+    await store.commit([(BlobGuid.random(), fill(i)) for i in range(9)])
+    assert store.stats().syncs - before == 2
+    before = store.stats().syncs
+    await store.commit([(BlobGuid.random(), fill(i)) for i in range(8)])
+    assert store.stats().syncs - before == 1

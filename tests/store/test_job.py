@@ -1,0 +1,114 @@
+"""Jobs run to their end, whatever becomes of whoever asked for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from uringblob.completion import Completion
+from uringblob.store.job import Job, join, settle
+
+
+def new_completion():
+    return Completion(loop=asyncio.get_running_loop())
+
+
+async def test_a_job_begins_at_once_and_is_no_task():
+    steps = []
+
+    async def work():
+        steps.append("begun")
+
+    job = Job(work(), asyncio.get_running_loop())
+    assert steps == ["begun"]
+    assert job.done()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_job_resumes_in_the_moment_its_completion_resolves():
+    gate = new_completion()
+
+    async def work():
+        return await gate + 1
+
+    job = Job(work(), asyncio.get_running_loop())
+    gate.finish(41)
+    assert job.result() == 42
+
+
+async def test_two_jobs_and_a_task_may_await_the_same_completion():
+    """The second awaiter was once refused: "await wasn't used with future"."""
+    gate = new_completion()
+
+    async def work():
+        return await gate
+
+    loop = asyncio.get_running_loop()
+    jobs = [Job(work(), loop), Job(work(), loop)]
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    gate.finish(7)
+    assert [await job for job in jobs] == [7, 7]
+    assert await task == 7
+
+
+async def test_a_job_may_await_any_future():
+    future = asyncio.get_running_loop().create_future()
+
+    async def work():
+        return await future
+
+    job = Job(work(), asyncio.get_running_loop())
+    future.set_result("from the loop")
+    assert await job == "from the loop"
+
+
+async def test_a_cancelled_joiner_waits_for_the_job():
+    gate = new_completion()
+    ended = []
+
+    async def work():
+        await gate
+        ended.append(True)
+
+    job = Job(work(), asyncio.get_running_loop())
+    joiner = asyncio.create_task(join(job))
+    await asyncio.sleep(0)
+    joiner.cancel()
+    await asyncio.sleep(0)
+    assert not joiner.done()
+    gate.finish(None)
+    with pytest.raises(asyncio.CancelledError):
+        await joiner
+    assert ended == [True]
+
+
+async def test_settle_waits_for_all_and_collects_the_errors():
+    gate = new_completion()
+
+    async def fails():
+        raise ValueError("one")
+
+    async def waits():
+        await gate
+
+    loop = asyncio.get_running_loop()
+    settling = Job(settle([Job(fails(), loop), Job(waits(), loop)]), loop)
+    assert not settling.done()
+    gate.finish(None)
+    assert [str(error) for error in await settling] == ["one"]
+
+
+async def test_an_exception_of_a_signal_handler_ends_the_job_and_goes_on():
+    gate = new_completion()
+
+    async def struck():
+        await gate
+        raise KeyboardInterrupt
+
+    job = Job(struck(), asyncio.get_running_loop())
+    with pytest.raises(KeyboardInterrupt):
+        gate.finish(None)
+    with pytest.raises(RuntimeError, match="signal handler"):
+        await job

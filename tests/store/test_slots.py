@@ -1,0 +1,132 @@
+"""The slot life cycle: every pair of states, the fences, and who gets which run."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from uringblob.store.format import Segment
+from uringblob.store.slots import MOVES, SlotState, SlotTable
+
+S = SlotState
+#: How to bring a fresh slot into each state.
+PATHS = {
+    S.FREE: [],
+    S.WRITING: [S.WRITING],
+    S.PENDING: [S.WRITING, S.PENDING],
+    S.LIVE: [S.WRITING, S.LIVE],
+    S.RETIRED: [S.WRITING, S.LIVE, S.RETIRED],
+    S.RESERVE: [S.RESERVE],
+    S.LOG: [S.RESERVE, S.LOG],
+    S.BAD: [S.WRITING, S.BAD],
+}
+
+
+def table(slots=16):
+    return SlotTable(2, slots)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(S, S)))
+def test_every_move_is_in_the_table_or_refused(before, after):
+    slots = table()
+    for state in PATHS[before]:
+        slots.move(5, state)
+    if after in MOVES[before]:
+        slots.move(5, after)
+        assert slots.state(5) is after
+    else:
+        with pytest.raises(AssertionError, match="not in the table"):
+            slots.move(5, after)
+
+
+def test_counts_add_up_whatever_happens():
+    slots = table()
+    slots.take_run(3, S.WRITING)
+    slots.move(2, S.LIVE)
+    slots.retire(2, fence=9)
+    slots.extend(20)
+    assert sum(slots.count(state) for state in S) == 18
+    assert slots.count(S.RETIRED) == 1
+
+
+def test_runs_are_contiguous_and_lowest_first():
+    slots = table()
+    assert slots.take_run(4, S.WRITING) == Segment(2, 4)
+    assert slots.take_run(2, S.WRITING) == Segment(6, 2)
+    slots.move_run(Segment(3, 1), S.FREE)
+    assert slots.take_run(2, S.WRITING) == Segment(8, 2)
+    assert slots.take_run(1, S.WRITING) == Segment(3, 1)
+
+
+def test_without_a_run_there_are_pieces():
+    slots = table(10)
+    slots.take_run(8, S.WRITING)
+    for slot in (2, 3, 5, 7, 8):
+        slots.move(slot, S.FREE)
+    assert slots.take_run(3, S.WRITING) is None
+    pieces = slots.take_pieces(5, S.WRITING)
+    assert sorted(slot for run in pieces for slot in range(run.slot, run.slot + run.slots)) == [2, 3, 5, 7, 8]
+    assert slots.count(S.FREE) == 0
+
+
+def live(slots):
+    run = slots.take_run(1, S.WRITING)
+    slots.move(run.slot, S.LIVE)
+    return run.slot
+
+
+def test_a_superseded_slot_waits_until_its_group_is_not_the_last():
+    slots = table()
+    slot = live(slots)
+    slots.retire(slot, fence=5)
+    slots.confirm(4)
+    assert slots.state(slot) is S.RETIRED
+    assert slots.waiting == 1
+    slots.confirm(5)
+    assert slots.state(slot) is S.FREE
+    assert slots.waiting == 0
+
+
+def test_a_held_slot_waits_for_its_last_reader():
+    slots = table()
+    slot = live(slots)
+    slots.hold(slot)
+    slots.hold(slot)
+    slots.retire(slot, fence=0)
+    slots.unhold(slot)
+    assert slots.state(slot) is S.RETIRED
+    slots.unhold(slot)
+    assert slots.state(slot) is S.FREE
+
+
+def test_both_fences_must_pass_in_either_order():
+    slots = table()
+    slot = live(slots)
+    slots.hold(slot)
+    slots.retire(slot, fence=3)
+    slots.unhold(slot)
+    assert slots.state(slot) is S.RETIRED
+    slots.confirm(3)
+    assert slots.state(slot) is S.FREE
+
+
+def test_slots_past_the_end_are_known_and_never_handed_out():
+    slots = table(8)
+    assert slots.claim(11, S.LIVE)
+    assert not slots.claim(11, S.LIVE)
+    assert slots.beyond_end(11)
+    slots.extend(16)
+    taken = slots.take_pieces(slots.count(S.FREE), S.WRITING)
+    assert all(not run.slot <= 11 < run.slot + run.slots for run in taken)
+    slots.retire(11, fence=0)
+    assert slots.state(11) is S.FREE
+    assert not slots.beyond_end(11)
+
+
+def test_claims_refuse_the_superblocks_and_slots_that_are_taken():
+    slots = table()
+    assert not slots.claim(0, S.LIVE)
+    assert not slots.claim(1, S.LOG)
+    assert slots.claim(2, S.LIVE)
+    assert not slots.claim(2, S.LOG)
