@@ -95,7 +95,9 @@ class Pilot:
             self.closed = True
 
     def _check_thread(self) -> None:
-        if threading.get_ident() == self._loop.thread.ident:
+        thread = self._loop.thread
+        # A thread begun after the store's own has ended may have got its identifier.
+        if threading.get_ident() == thread.ident and thread.is_alive():
             raise RuntimeError("the store's own thread cannot wait for the store")
 
     def _see_through(self, call: Call[T]) -> T:

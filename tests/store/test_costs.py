@@ -5,6 +5,8 @@ The slots and log blocks these changes use have been written before, as the prom
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from uringblob import BlobGuid
@@ -122,6 +124,12 @@ async def test_several_runs_are_written_and_then_synced_once(store, monkeypatch)
     slots = store._core.manifest.slots
     find_run = slots.find_run
     monkeypatch.setattr(slots, "find_run", lambda count: None if count > 1 else find_run(count))
+
+    async def cannot_grow(size):
+        return -errno.ENOSPC
+
+    # Fragments are used where the file cannot grow.
+    monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
     cost = await costs_of(
         store, store.write_blobs_with_data_sync([(BlobGuid.random(), buf) for buf in leases(store, 3)])
     )

@@ -174,7 +174,20 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._active += 1
         job = Job(coroutine, self._loop)
         job.add_done_callback(self._one_less)
-        return await join(job)
+        try:
+            return await join(job)
+        except BaseException as error:
+            raise _bare(error)  # noqa: B904 - it is the same error
+
+    async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a read in the caller's task: all it leaves behind is a hold on a slot."""
+        self._active += 1
+        try:
+            await coroutine
+        except BaseException as error:
+            raise _bare(error)  # noqa: B904 - it is the same error
+        finally:
+            self._one_less(None)
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
@@ -188,12 +201,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._check_loop()
         key = guid_bytes(guid)
         core = self._core
-        frame = frame_of(dst, self._page_size, writable=True, pool=core.medium.engine.pool)
-        self._active += 1
-        try:
-            await core.read(key, frame)
-        finally:
-            self._one_less(None)
+        pool = core.medium.engine.pool
+        await self._read(core.read(key, frame_of(dst, self._page_size, writable=True, pool=pool)))
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
@@ -202,12 +211,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
         core = self._core
         size = size_of(dst)
         check_range(offset, size, self._page_size)
-        frame = frame_of(dst, size, writable=True, pool=core.medium.engine.pool)
-        self._active += 1
-        try:
-            await core.read_range(key, offset, frame)
-        finally:
-            self._one_less(None)
+        pool = core.medium.engine.pool
+        await self._read(core.read_range(key, offset, frame_of(dst, size, writable=True, pool=pool)))
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
@@ -228,7 +233,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
                 await job
                 outcomes.append(None)
             except BlobStoreError as error:
-                outcomes.append(error)
+                outcomes.append(error.with_traceback(None))
             except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
                 unexpected = error
         if unexpected is not None:
@@ -375,6 +380,17 @@ class AsyncFileBlobStore(AsyncBlobStore):
         if os.getpid() == self._pid:
             warnings.warn(f"unclosed store {core.file.path!r}", ResourceWarning, source=self, stacklevel=2)
         core.abandon()
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Return ``error`` without its way through the core, which keeps the caller's buffers alive.
+
+    Not ``traceback.clear_frames``: the committer's frame may be on that way, suspended in its next
+    group by now, and before CPython 3.13 clearing a suspended frame ends its coroutine.
+    """
+    if isinstance(error, (BlobStoreError, asyncio.CancelledError)):
+        return error.with_traceback(None)
+    return error  # a fault of ours: the way matters more
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

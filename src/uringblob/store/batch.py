@@ -115,12 +115,11 @@ class Batch:
             return False
         piece = self.pieces[0]
         offset = piece.run.slot * self._page_size
+        where = self._where(piece)
+        writing = transfers.write_whole_then_sync(self._medium.engine, offset, piece.frames, where)
         try:
-            return await transfers.write_whole_then_sync(
-                self._medium.engine, offset, piece.frames, self._where(piece)
-            )
-        except SyncFailed as error:
-            self._medium.poison(error)
+            return await self._medium.believe(writing, where)
+        except SyncFailed:
             raise
         except BlobStoreIOError as error:
             raise self._blame(piece, error) from None

@@ -7,14 +7,17 @@ later sync, begun for a commit, has covered it, so that it costs no device flush
 
 **Poison.**  The first failure that leaves the medium's contents unknown is kept; every later
 change raises ``StorePoisoned`` with it as the cause.  A failed fsync is never tried again: ext4
-and xfs report the lost pages once and then answer 0.
+and xfs report the lost pages once and then answer 0.  Nor does any other fsync count that is under
+way at that time: the one report may have gone to its neighbour.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import mmap
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import frame_of
@@ -23,6 +26,9 @@ from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
 from uringblob.store.job import Job
+from uringblob.transfers import SyncFailed
+
+T = TypeVar("T")
 
 _SCRATCH_KEPT = 8
 
@@ -37,6 +43,7 @@ class Medium:
         self.poison_cause: BaseException | None = None
         self._riders: list[Completion[None]] = []
         self._pressing = 0
+        self._syncing: set[Completion[None]] = set()
         self._scratch: dict[int, list[Frame]] = {}
 
     # --- trust ---------------------------------------------------------------------------
@@ -74,7 +81,12 @@ class Medium:
             self._keep_scratch(scratch)
 
     async def write(self, offset: int, data: bytes, what: str) -> None:
-        """Write ``data``, whose length is a multiple of 4096, wholly; nothing is synced."""
+        """Write ``data``, whose length is a multiple of 4096, wholly; nothing is synced.
+
+        A poisoned store changes no block any more: what was prepared for it may have been lost.
+        """
+        if self.poison_cause is not None:
+            raise self._unbelievable(self.where(what, offset))
         scratch = self._take_scratch(len(data))
         try:
             scratch.view[:] = data
@@ -103,16 +115,50 @@ class Medium:
     async def sync(self, what: str) -> None:
         """fdatasync; a failure poisons the store and is raised."""
         riders, self._riders = self._riders, []
+        what = f"{what}: fdatasync of {self.path}"
         try:
-            await transfers.sync(self.engine, f"{what}: fdatasync of {self.path}")
+            await self.believe(transfers.sync(self.engine, what), what)
         except BlobStoreError as error:
-            self.poison(error)
             for rider in riders:
                 rider.fail(error)
                 rider.exception()
             raise
         for rider in riders:
             rider.finish(None)
+
+    async def believe(self, syncing: Coroutine[Any, Any, T], what: str) -> T:
+        """Run ``syncing``, which ends with an fdatasync; raise if its success proves nothing.
+
+        The system reports a lost write to one fsync only.  If two are under way and the error goes
+        to one, the other's 0 is a lie; so a sync is believed when all that overlapped it are done.
+        """
+        if self.poison_cause is not None:
+            syncing.close()
+            raise self._unbelievable(what)
+        ended: Completion[None] = Completion(loop=self.loop)
+        self._syncing.add(ended)
+        try:
+            result = await syncing
+        except SyncFailed as error:
+            self.poison(error)
+            raise
+        finally:
+            self._syncing.discard(ended)
+            ended.finish(None)
+        for other in list(self._syncing):
+            if not other.done():
+                await other
+        if self.poison_cause is not None:
+            raise self._unbelievable(what)
+        return result
+
+    def _unbelievable(self, what: str) -> SyncFailed:
+        number = getattr(self.poison_cause, "errno", None) or errno.EIO
+        error = SyncFailed(
+            number, f"{what}: an earlier I/O failed, so no flush proves anything", applied=None
+        )
+        error.__cause__ = self.poison_cause
+        return error
 
     def ride(self) -> Completion[None]:
         """Return a completion that resolves when a sync that begins from now on has returned."""

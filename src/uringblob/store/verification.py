@@ -43,7 +43,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
                 checked += 1
                 good_bytes += core.page_size * await job
             except BlobStoreError as error:
-                bad.append((BlobGuid(guid), error))
+                bad.append((BlobGuid(guid), error.with_traceback(None)))
             if progress is not None:
                 progress(checked, len(guids))
     finally:
