@@ -15,7 +15,8 @@ import pytest
 from uringblob import _native
 from uringblob.ring import Opcode, SetupFlags, SqeFlags
 
-NATIVE = Path(_native.__file__).parent
+#: The sources, also where the package that is tested is installed elsewhere.
+NATIVE = Path(__file__).resolve().parents[2] / "src" / "uringblob" / "_native"
 HEADER = Path("/usr/include/liburing/io_uring.h")
 
 
