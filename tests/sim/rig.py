@@ -18,7 +18,7 @@ from unittest import mock
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import compaction, core, creation, groups, inherit, log, recovery, space
+from uringblob.store import compaction, core, creation, groups, inherit, log, log_reader, recovery, space
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_image import Image
@@ -53,6 +53,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
     ids = random.Random(seed)
     patches = [
         mock.patch.object(space, "SEGMENT_BYTES_MIN", segment_bytes),
+        mock.patch.object(log_reader, "_READ_AHEAD_BYTES", 4 * PAGE),
         mock.patch.object(compaction, "new_log_id", lambda: ids.getrandbits(64) | 1),
         mock.patch.object(creation, "new_log_id", lambda: ids.getrandbits(64) | 1),
         mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),
@@ -361,18 +362,28 @@ def judge(moment: Moment, rng: random.Random, *, deep=False, again=False) -> int
 # --- faults ----------------------------------------------------------------------------------
 
 
-class Failing:
-    """The ``index``-th request fails, or every one from there on; ``struck`` says which did."""
+KINDS = ("read", "write", "sync", "grow")
 
-    def __init__(self, index: int, fault: Fault, *, forever: bool = False, kinds=("read", "write", "sync", "grow")):
+
+class Failing:
+    """The ``index``-th request of these kinds fails, or every one from there on.
+
+    ``struck`` lists the kinds of those that did.
+    """
+
+    def __init__(self, index: int, fault: Fault, *, forever: bool = False, kinds=KINDS):
         self.index = index
         self.fault = fault
         self.forever = forever
         self.kinds = kinds
+        self._seen = -1
         self.struck: list[str] = []
 
     def __call__(self, index: int, kind: str) -> Fault | None:
-        if kind in self.kinds and (index == self.index or (self.forever and index > self.index)):
+        if kind not in self.kinds:
+            return None
+        self._seen += 1
+        if self._seen == self.index or (self.forever and self._seen > self.index):
             self.struck.append(kind)
             return self.fault
         return None
@@ -393,9 +404,9 @@ FAULTS = {
 }
 
 
-def life_with_fault(seed: int, name: str, index: int, *, forever: bool, image=None, **options) -> Life | None:
+def life_with_fault(seed: int, name: str, index: int, *, forever: bool, image=None, kinds=KINDS, **options) -> Life | None:
     """Live the life of ``seed`` with one fault, judge all it leaves; ``None`` if it has fewer requests."""
-    failing = Failing(index, FAULTS[name], forever=forever)
+    failing = Failing(index, FAULTS[name], forever=forever, kinds=kinds)
     rng = random.Random(seed)
     with small_log(seed=seed, segment_bytes=4 * PAGE):
         life = Life(image or new_image(PAGE), rng, faults=failing, images_per_step=0, **options)

@@ -109,3 +109,19 @@ SWEPT = [
 @pytest.mark.parametrize(("seed", "fault", "index", "story"), SWEPT, ids=lambda value: str(value)[:20])
 def test_found_by_sweeping_faults(seed, fault, index, story):
     assert life_with_fault(seed, fault, index, forever=False, calls=14) is not None, story
+
+
+@pytest.mark.parametrize("seed", range(3, 20))
+def test_an_fsync_that_succeeds_beside_a_failing_one_is_not_believed(seed):
+    """A commit was acknowledged although an fsync had failed, and was gone after a reopen.
+
+    The system tells one fsync of lost pages, and only one.  The fsync of a data_sync batch, or of
+    a log segment's preparation, got the error; a commit's own fsync, under way at the same time or
+    begun just afterwards, answered 0, and the commit was acknowledged.
+    """
+    index = 0
+    while life_with_fault(
+        seed, "EIO", index, forever=False, kinds=("sync",), calls=20, tasks=4, compactions=0.1
+    ):
+        index += 1
+    assert index > 3

@@ -155,19 +155,26 @@ class SimDisk:
         self.unflushed.append(Write(self._writes, 0, None, size=size, done=True))
         self._writes += 1
 
-    def begin_sync(self) -> list[Write]:
-        """A flush begins: return what it covers."""
-        return [write for write in self.unflushed if write.done]
+    def begin_sync(self, *, failing: bool) -> list[Write]:
+        """A flush begins: return what it covers.
 
-    def finish_sync(self, covered: list[Write], *, failed: bool) -> None:
-        """A flush ends; if it ``failed``, the seed decides what of it landed, and the rest is lost."""
+        If it is ``failing``, the seed decides now what of that lands; the rest is lost, and a flush
+        that begins later, or even ends earlier, will not say so.
+        """
+        covered = [write for write in self.unflushed if write.done]
+        if failing:
+            for write in covered:
+                _land(self.durable, write, self.rng)
+            self.unflushed = [write for write in self.unflushed if not write.done]
+            return []
+        return covered
+
+    def finish_sync(self, covered: list[Write]) -> None:
+        """A flush ends: what it covers is durable."""
         flushed = set(covered)
         for write in self.unflushed:
             if write in flushed:
-                if failed:
-                    _land(self.durable, write, self.rng)
-                else:
-                    self._make_durable(write)
+                self._make_durable(write)
         self.unflushed = [write for write in self.unflushed if write not in flushed]
         self.on_step("sync")
 

@@ -155,10 +155,10 @@ class SimEngine:
         self._counters.syncs += 1
         fault = self.disk.next_fault("sync")
         number = 0 if fault is None else fault.errno
-        covered = self.disk.begin_sync()
+        covered = self.disk.begin_sync(failing=bool(number))
 
         def finish() -> None:
-            self.disk.finish_sync(covered, failed=bool(number))
+            self.disk.finish_sync(covered)
             then(-number)
 
         self._waiting.append(finish)
