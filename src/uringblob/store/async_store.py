@@ -22,7 +22,7 @@ from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.core import Core
-from uringblob.store.job import Job, join
+from uringblob.store.job import Job, bare, join
 from uringblob.store.opening import Options, engine_default, open_core
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
@@ -176,16 +176,16 @@ class AsyncFileBlobStore(AsyncBlobStore):
         job.add_done_callback(self._one_less)
         try:
             return await join(job)
-        except BaseException as error:
-            raise _bare(error)  # noqa: B904 - it is the same error
+        except (BlobStoreError, asyncio.CancelledError) as error:
+            raise bare(error)  # noqa: B904 - it is the same error
 
     async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a read in the caller's task: all it leaves behind is a hold on a slot."""
         self._active += 1
         try:
             await coroutine
-        except BaseException as error:
-            raise _bare(error)  # noqa: B904 - it is the same error
+        except (BlobStoreError, asyncio.CancelledError) as error:
+            raise bare(error)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -380,17 +380,6 @@ class AsyncFileBlobStore(AsyncBlobStore):
         if os.getpid() == self._pid:
             warnings.warn(f"unclosed store {core.file.path!r}", ResourceWarning, source=self, stacklevel=2)
         core.abandon()
-
-
-def _bare(error: BaseException) -> BaseException:
-    """Return ``error`` without its way through the core, which keeps the caller's buffers alive.
-
-    Not ``traceback.clear_frames``: the committer's frame may be on that way, suspended in its next
-    group by now, and before CPython 3.13 clearing a suspended frame ends its coroutine.
-    """
-    if isinstance(error, (BlobStoreError, asyncio.CancelledError)):
-        return error.with_traceback(None)
-    return error  # a fault of ours: the way matters more
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

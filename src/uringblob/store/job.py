@@ -19,8 +19,10 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from uringblob.completion import Completion
+from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 
 class Job(Completion[T]):
@@ -35,20 +37,31 @@ class Job(Completion[T]):
         self._step(None)
 
     def _step(self, _resolved: asyncio.Future[Any] | None) -> None:
+        # Resolving resumes whoever waits, at once.  Not inside an except clause: what they raised
+        # would have this error as its context, with all the buffers that its traceback holds.
+        awaited: asyncio.Future[Any] | None = None
+        result: Any = None
+        failure: Exception | None = None
         try:
             awaited = self._coroutine.send(None)
         except StopIteration as stop:
-            self.finish(stop.value)
+            result = stop.value
         except asyncio.CancelledError as error:
             # A Future may not hold CancelledError as its exception; nothing in the core raises it.
-            self.fail(RuntimeError(f"a store job was cancelled: {error!r}"))
+            failure = RuntimeError(f"a store job was cancelled: {error!r}")
         except Exception as error:  # noqa: BLE001 - it is the job's outcome
-            self.fail(error)
+            failure = error
         except BaseException as error:
             # A signal handler raised inside the core.  The job's caller sees it as its end, and
             # the loop sees it too, as it would from any callback.
             self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
             raise
+        if failure is not None:
+            # Before it is stored: up to CPython 3.11 the task that it wakes keeps the traceback.
+            self.fail(bare(failure))
+            del failure  # it knows this frame, and must not be kept by it
+        elif awaited is None:
+            self.finish(result)
         else:
             # What a task does, too: it says that the future was taken note of, so that a second
             # awaiter is not refused.  (The attribute is in asyncio's documentation of futures.)
@@ -57,6 +70,18 @@ class Job(Completion[T]):
                 awaited.then(self._step)
             else:
                 awaited.add_done_callback(self._step)
+
+
+def bare(error: E) -> E:
+    """Return ``error`` without its way through the core, which keeps the caller's buffers alive.
+
+    An error that is a fault of ours keeps it.  Not ``traceback.clear_frames``: the committer's frame may
+    be on that way, suspended in its next group by now, and before CPython 3.13 clearing a
+    suspended frame ends its coroutine.
+    """
+    if isinstance(error, (BlobStoreError, asyncio.CancelledError)):
+        error.__traceback__ = None
+    return error
 
 
 async def join(job: asyncio.Future[T]) -> T:
