@@ -67,6 +67,11 @@ class BufferPool:
         return self._registered
 
     @property
+    def huge(self) -> bool:
+        """Whether the slab lies on huge pages."""
+        return self.slab is not None and self.slab.huge
+
+    @property
     def leased(self) -> int:
         """Frames of the slab that are in use now: as buffers, views of them, or in flight."""
         return len(self._owners)

@@ -36,7 +36,7 @@ async def make(path, engine, compactions, *, clean=True):
     store = await AsyncFileBlobStore.open(path, engine=engine, page_size=BLOCK, buffers=4)
     await fill(store, range(30))
     for version in range(1, compactions + 1):
-        await store._core.start_compaction()
+        await store._core.upkeep.start_compaction()
         await fill(store, range(30), version)
     shutil.copyfile(path, f"{path}.unclean")
     assert store.stats().compactions == compactions

@@ -41,6 +41,7 @@ class RingDriver:
         "_core",
         "_drained",
         "_ffi",
+        "_flush_due",
         "_future_loop",
         "_in_flight",
         "_lib",
@@ -48,7 +49,6 @@ class RingDriver:
         "_new_completion",
         "_pid",
         "_queue",
-        "_tick_handle",
     )
 
     def __init__(
@@ -65,7 +65,8 @@ class RingDriver:
         self._new_completion: Callable[[], Completion[int]] = functools.partial(
             Completion, loop=self._future_loop
         )
-        self._tick_handle: asyncio.Handle | None = None
+        #: Somebody will flush before the loop sleeps: a tick, or the doorbell that is being answered.
+        self._flush_due = False
         self._drained: Completion[None] | None = None
         self._closing = False
         if loop is not None:
@@ -91,8 +92,9 @@ class RingDriver:
             entries[user_data] = (self._new_completion(), op.keep)
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        if self._tick_handle is None and self._loop is not None:
-            self._tick_handle = self._loop.call_soon(self._tick)
+        if not self._flush_due and self._loop is not None:
+            self._flush_due = True
+            self._loop.call_soon(self._tick)
         return [completion for completion, _ in entries.values()]
 
     def chain(self, *ops: Op) -> list[Completion[int]]:
@@ -128,8 +130,9 @@ class RingDriver:
         # The memory is held before the operation exists.
         in_flight.table[user_data] = (completion, keep)
         self._queue.waiting.append(packed)
-        if self._tick_handle is None and self._loop is not None:
-            self._tick_handle = self._loop.call_soon(self._tick)
+        if not self._flush_due and self._loop is not None:
+            self._flush_due = True
+            self._loop.call_soon(self._tick)
         return completion
 
     def flush(self) -> None:
@@ -148,14 +151,15 @@ class RingDriver:
             self._flush_later()
 
     def _tick(self) -> None:
-        self._tick_handle = None
+        self._flush_due = False
         self.flush()
 
     def _flush_later(self) -> None:
         """Some must wait: for a completion, whose doorbell comes back here, or else for a while."""
         nothing_in_kernel = self._core.accepted == self._core.reaped
-        if nothing_in_kernel and self._loop is not None and self._tick_handle is None:
-            self._tick_handle = self._loop.call_later(_RETRY_DELAY, self._tick)
+        if nothing_in_kernel and self._loop is not None and not self._flush_due:
+            self._flush_due = True
+            self._loop.call_later(_RETRY_DELAY, self._tick)
 
     # -- out ------------------------------------------------------------------------------
 
@@ -171,10 +175,16 @@ class RingDriver:
         return reaped
 
     def _on_doorbell(self) -> None:
+        """Reap; what the resumed ask for goes out at once, without another trip through the loop."""
         self._check_process()
-        self._reap()
-        if len(self._queue) and self._tick_handle is None:
-            self.flush()
+        tick_comes = self._flush_due
+        self._flush_due = True
+        try:
+            self._reap()
+        finally:
+            self._flush_due = tick_comes
+            if not tick_comes and len(self._queue):
+                self.flush()
 
     def wait(self, completion: Completion[T]) -> T:
         """Block until ``completion``, one of this ring's, is done; return its result.

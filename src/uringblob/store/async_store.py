@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
@@ -23,48 +22,13 @@ from uringblob.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.core import Core
 from uringblob.store.job import Job, bare, join
-from uringblob.store.opening import Options, engine_default, open_core
+from uringblob.store.opener import Opening
+from uringblob.store.opening import Options, engine_default
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
 from uringblob.views import BlobBuffer, check_range, checked_commit, checked_writes, size_of
 
 T = TypeVar("T")
-
-
-class Opening:
-    """What ``AsyncFileBlobStore.open`` returns: await it, or enter it with ``async with``."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._store: AsyncFileBlobStore | None = None
-
-    def __await__(self) -> Generator[Any, None, AsyncFileBlobStore]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> AsyncFileBlobStore:
-        self._store = await self._open()
-        return self._store
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._store is not None:
-            await self._store.aclose()
-
-    async def _open(self) -> AsyncFileBlobStore:
-        loop = asyncio.get_running_loop()
-        opening = Job(open_core(self._options), loop)
-        try:
-            core = await join(opening)
-        except asyncio.CancelledError:
-            # Nobody will get the store that was opened meanwhile.
-            if opening.exception() is None:
-                await join(Job(opening.result().close(flush=False), loop))
-            raise
-        return AsyncFileBlobStore(core, loop)
 
 
 class AsyncFileBlobStore(AsyncBlobStore):
@@ -101,7 +65,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         lock_timeout: float = 5.0,
         verify: bool = True,
         mode: int = 0o600,
-    ) -> Opening:
+    ) -> Opening[AsyncFileBlobStore]:
         """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
 
         :param page_size: the frame size in bytes for a new store (default 524288), a power of two
@@ -124,6 +88,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         :raises OSError: what ``os.open`` raises is raised as it is.
         """
         return Opening(
+            cls,
             Options.checked(
                 path,
                 page_size=page_size,
@@ -136,7 +101,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
                 lock_timeout=lock_timeout,
                 verify=verify,
                 mode=mode,
-            )
+            ),
         )
 
     # --- who may call --------------------------------------------------------------------
@@ -356,7 +321,6 @@ class AsyncFileBlobStore(AsyncBlobStore):
                 await join(_ended(self._closing))
             return
         self._check_loop()
-        self._core.closing = True
         self._closing = Job(self._close(flush), self._loop)
         await join(self._closing)
 

@@ -11,16 +11,14 @@ when the record that replaces it is durable, is not the last one, and its reader
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 from uringblob import transfers
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError, StoreReadOnly
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
-from uringblob.store.compaction import Compaction
-from uringblob.store.format import CHECKSUM_BITS, blocks_for, entry_checksum, frame_checksum
+from uringblob.store.format import CHECKSUM_BITS, entry_checksum, frame_checksum
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
 from uringblob.store.manifest import Manifest
@@ -28,12 +26,8 @@ from uringblob.store.medium import Medium
 from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
+from uringblob.store.upkeep import Upkeep
 from uringblob.views import BlobBuffer
-
-logger = logging.getLogger("uringblob")
-
-#: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
-COMPACTION_BLOCKS_MIN = 1024
 
 
 class Core:
@@ -56,7 +50,6 @@ class Core:
         self.superblocks = superblocks
         self.notes: list[str] = []
         self._verify = verify
-        self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
         self.queue = GroupQueue(medium, manifest, page_size, after_group=self._after_group)
         self.space = Space(
             medium,
@@ -66,13 +59,15 @@ class Core:
             confirm=self.queue.join_confirm,
             compact=self._compact_for_room,
         )
-        self._compacting: Job[None] | None = None
-        self._refilling: Job[None] | None = None
-        self._compaction_holds = 0
-        self._compaction: Compaction | None = None
-        self.closing = False
+        self.upkeep = Upkeep(medium, manifest, self.space, self.queue, superblocks)
         self.last_sizes = (0, 0)
-        self.commits = self.compactions = self.batches_linked = self.batches_scattered = self.bounces = 0
+        self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
+
+    def _after_group(self) -> None:
+        self.upkeep.after_group()
+
+    async def _compact_for_room(self) -> bool:
+        return await self.upkeep.compact_for_room()
 
     # --- reading -------------------------------------------------------------------------
 
@@ -204,72 +199,6 @@ class Core:
             return False
         return self.manifest.has_pending or self.medium.poison_cause is not None
 
-    # --- compaction ----------------------------------------------------------------------
-
-    def _after_group(self) -> None:
-        log = self.queue.log
-        enough = max(self.compaction_blocks_min, 2 * blocks_for(self.manifest.durable_count()))
-        if self._compaction_holds or self.closing:
-            return
-        if log.group_blocks >= enough:
-            self.start_compaction()
-        elif self.space.short and (self._refilling is None or self._refilling.done()):
-            self._refilling = Job(self._refill_or_compact(), self.medium.loop)
-            self._refilling.add_done_callback(lambda job: job.exception())
-
-    async def _refill_or_compact(self) -> None:
-        """The log took from its reserve: replace it, on a full disk by making the log shorter."""
-        await self.space.refill()
-        if self.space.short and not self._compaction_holds and not self.closing:
-            await self._compact_for_room()
-
-    async def _compact_for_room(self) -> bool:
-        """Compact if that frees at least one segment; tell whether it did."""
-        log = self.queue.log
-        blocks = blocks_for(self.manifest.durable_count()) + 1
-        fewest = -(-blocks // (log.blocks_of(log.tail) - 1))
-        if len(log.segments) <= fewest or self._compaction_holds:
-            return False
-        try:
-            await self.start_compaction()
-        except BlobStoreError:
-            return False  # it was logged; the caller has an error of its own to raise
-        return True
-
-    def start_compaction(self) -> Job[None]:
-        """Begin rewriting the log as a snapshot, unless that is under way already."""
-        if self._compacting is None or self._compacting.done():
-            self._compacting = Job(self._compact(), self.medium.loop)
-            self._compacting.add_done_callback(lambda job: job.exception())
-        return self._compacting
-
-    async def _compact(self) -> None:
-        self._compaction = Compaction(self.medium, self.manifest, self.space, self.queue, self.superblocks)
-        try:
-            await self._compaction.run()
-        except BlobStoreError as error:
-            # Nobody asked for it, so nobody gets the error: the old log goes on.
-            logger.warning("%s: compaction of the log was given up: %s", self.file.path, error)
-            # Not with every group from now on.
-            self.queue.log.group_blocks = 0
-            raise
-        self.compactions += 1
-
-    def hold_compaction(self) -> None:
-        """Keep the log where it is, for whoever reads it."""
-        self._compaction_holds += 1
-
-    def unhold_compaction(self) -> None:
-        """One reader of the log is done."""
-        self._compaction_holds -= 1
-
-    async def wait_compaction(self, *, stop: bool) -> None:
-        """Wait for a compaction under way; with ``stop`` it gives up at its next step."""
-        if self._compacting is not None and not self._compacting.done():
-            if stop and self._compaction is not None:
-                self._compaction.stop()
-            await settle([self._compacting])
-
     # --- the end -------------------------------------------------------------------------
 
     async def close(self, *, flush: bool) -> None:
@@ -277,7 +206,7 @@ class Core:
         error: BaseException | None = None
         try:
             if not self.file.read_only:
-                await self._wait_background()
+                await self.upkeep.end()
                 if flush:
                     await self.flush()
                 await self._seal()
@@ -291,11 +220,6 @@ class Core:
                 self.file.close()
         if error is not None:
             raise error
-
-    async def _wait_background(self) -> None:
-        if self._refilling is not None:
-            await settle([self._refilling])
-        await self.wait_compaction(stop=True)
 
     async def _seal(self) -> None:
         if not self.queue.idle:

@@ -74,9 +74,9 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
 
 
 async def _check_metadata(core: Core) -> list[BlobStoreError]:
-    core.hold_compaction()
+    core.upkeep.hold()
     try:
-        await core.wait_compaction(stop=False)
+        await core.upkeep.wait()
         errors: list[BlobStoreError] = []
         for offset in SUPERBLOCK_OFFSETS:
             block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
@@ -88,7 +88,7 @@ async def _check_metadata(core: Core) -> list[BlobStoreError]:
             errors.append(error)
         return errors
     finally:
-        core.unhold_compaction()
+        core.upkeep.unhold()
 
 
 async def _check_log(core: Core) -> None:

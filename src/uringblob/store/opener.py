@@ -1,0 +1,58 @@
+"""What ``AsyncFileBlobStore.open`` returns: await it, or enter it with ``async with``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from uringblob.async_api import AsyncBlobStore
+from uringblob.store.core import Core
+from uringblob.store.job import Job, join
+from uringblob.store.opening import Options, open_core
+
+Store = TypeVar("Store", bound=AsyncBlobStore)
+
+
+class Opening(Generic[Store]):
+    """A store that is about to be opened; nothing has been touched yet.
+
+    Cancelling it while it opens leaves the store closed and unlocked.
+    """
+
+    def __init__(self, make: Callable[[Core, asyncio.AbstractEventLoop], Store], options: Options) -> None:
+        self._make = make
+        self._options = options
+        self._store: Store | None = None
+
+    def __repr__(self) -> str:
+        return f"<Opening of {self._options.path!r}: await it, or use it with 'async with'>"
+
+    def __await__(self) -> Generator[Any, None, Store]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Store:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._store is not None:
+            await self._store.aclose()
+
+    async def _open(self) -> Store:
+        loop = asyncio.get_running_loop()
+        opening = Job(open_core(self._options), loop)
+        try:
+            core = await join(opening)
+        except asyncio.CancelledError:
+            # Nobody will get the store that was opened meanwhile.
+            if opening.exception() is None:
+                await join(Job(opening.result().close(flush=False), loop))
+            raise
+        return self._make(core, loop)
