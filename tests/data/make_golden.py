@@ -1,0 +1,84 @@
+"""Makes the golden store of this release; run once per released format, by hand::
+
+    python tests/data/make_golden.py 0.1
+
+``golden-0.1.blobs.xz`` is a store file, ``golden-0.1.json`` what it must hold.  Its contents do
+not depend on chance, but its ids do: a second run makes another file with the same contents.
+So a golden file is never made again; a later release adds its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import lzma
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+PAGE_SIZE = 4096
+
+
+def frame(number: int, version: int) -> bytes:
+    """Return a frame that compresses well and is like no other."""
+    head = f"blob {number}, version {version}. ".encode()
+    return head + bytes([number % 251, version]) * ((PAGE_SIZE - len(head)) // 2) + b"." * (len(head) % 2)
+
+
+def guid(number: int) -> bytes:
+    """Return a guid as random as a user's; number 0 is the all-zero guid."""
+    return hashlib.sha256(b"golden %d" % number).digest()[:16] if number else bytes(16)
+
+
+async def write_history(path: Path) -> tuple[dict[str, str], Path]:
+    """Write a store at ``path``; return what it holds, and a copy as a crash would leave it."""
+    from uringblob import AsyncFileBlobStore
+
+    holds: dict[int, int] = {}
+
+    async def commit(numbers: range, version: int, deletes: range = range(0)) -> None:
+        writes = [(guid(n), frame(n, version)) for n in numbers]
+        await store.commit(writes, deletes=[guid(n) for n in deletes])
+        holds.update(dict.fromkeys(numbers, version))
+        for number in deletes:
+            holds.pop(number, None)
+
+    async with AsyncFileBlobStore.open(path, page_size=PAGE_SIZE, engine="pread") as store:
+        await commit(range(150), 1)  # a group of two blocks
+        for number in range(20):
+            await commit(range(number, number + 3), 2, deletes=range(100 + number, 101 + number))
+        await store._core.upkeep.start_compaction()
+        for number in range(100):  # more than a segment of groups, so that the chain has grown
+            await commit(range(number, number + 2), 3)
+        await store.write_blobs([(guid(n), frame(n, 4)) for n in range(140, 160)])
+        await store.delete_blob(guid(0))
+        await store.flush()
+        holds.update(dict.fromkeys(range(140, 160), 4))
+        del holds[0]
+        await commit(range(0), 5, deletes=range(90, 95))
+        killed = path.with_suffix(".killed")
+        shutil.copyfile(path, killed)
+    sums = {guid(n).hex(): hashlib.sha256(frame(n, v)).hexdigest() for n, v in sorted(holds.items())}
+    return sums, killed
+
+
+def main(release: str) -> None:
+    """Write the golden files of ``release``."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "store"
+        sums, killed = asyncio.run(write_history(path))
+        for source, name in [(path, f"golden-{release}"), (killed, f"golden-{release}-killed")]:
+            target = HERE / f"{name}.blobs.xz"
+            if target.exists():
+                sys.exit(f"{target} is golden: a release's file is made once")
+            target.write_bytes(lzma.compress(source.read_bytes(), preset=9))
+    listing = {"page_size": PAGE_SIZE, "sha256": sums}
+    (HERE / f"golden-{release}.json").write_text(json.dumps(listing, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
