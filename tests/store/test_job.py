@@ -100,15 +100,17 @@ async def test_settle_waits_for_all_and_collects_the_errors():
     assert [str(error) for error in await settling] == ["one"]
 
 
-async def test_an_exception_of_a_signal_handler_ends_the_job_and_goes_on():
+async def test_an_exception_of_a_signal_handler_ends_the_job_is_told_and_goes_on():
     gate = new_completion()
 
     async def struck():
         await gate
         raise KeyboardInterrupt
 
-    job = Job(struck(), asyncio.get_running_loop())
+    told = []
+    job = Job(struck(), asyncio.get_running_loop(), told.append)
     with pytest.raises(KeyboardInterrupt):
         gate.finish(None)
     with pytest.raises(RuntimeError, match="signal handler"):
         await job
+    assert [type(error) for error in told] == [KeyboardInterrupt]

@@ -137,7 +137,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a change as a job: once begun it ends, whatever becomes of the caller."""
         self._active += 1
-        job = Job(coroutine, self._loop)
+        job = self._core.medium.start(coroutine)
         job.add_done_callback(self._one_less)
         try:
             return await join(job)
@@ -190,7 +190,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         return await self._change(self._read_all(frames))
 
     async def _read_all(self, frames: Sequence[tuple[bytes, Any]]) -> list[BlobStoreError | None]:
-        jobs = [Job(self._core.read(key, frame), self._loop) for key, frame in frames]
+        jobs = [self._core.medium.start(self._core.read(key, frame)) for key, frame in frames]
         outcomes: list[BlobStoreError | None] = []
         unexpected: Exception | None = None
         for job in jobs:
@@ -321,7 +321,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
                 await join(_ended(self._closing))
             return
         self._check_loop()
-        self._closing = Job(self._close(flush), self._loop)
+        self._closing = self._core.medium.start(self._close(flush))
         await join(self._closing)
 
     async def _close(self, flush: bool) -> None:

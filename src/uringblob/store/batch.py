@@ -19,7 +19,7 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.format import Segment, frame_checksum, pack_entry
-from uringblob.store.job import Job, settle
+from uringblob.store.job import settle
 from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
@@ -96,7 +96,7 @@ class Batch:
         """Write every frame wholly; returns or raises when no request is in flight any more."""
         jobs = []
         for piece in self.pieces:
-            jobs.append(Job(self._land_piece(piece), self._medium.loop))
+            jobs.append(self._medium.start(self._land_piece(piece)))
             if self._bounces(piece):
                 await settle(jobs)
         errors = await settle(jobs)

@@ -20,7 +20,7 @@ from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum, frame_checksum
 from uringblob.store.groups import GroupQueue
-from uringblob.store.job import Job, settle
+from uringblob.store.job import settle
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
 from uringblob.store.space import Space
@@ -167,7 +167,7 @@ class Core:
             self.commits += 1
             return
         batch = await self._prepare(writes)
-        landed = Job(batch.land(), self.medium.loop)
+        landed = self.medium.start(batch.land())
         try:
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except BaseException:

@@ -118,7 +118,7 @@ class GroupQueue:
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
         if self.idle:
-            self._running = Job(self._run(), self._medium.loop)
+            self._running = self._medium.start(self._run())
         return member.done
 
     # --- the committer -------------------------------------------------------------------
@@ -133,8 +133,16 @@ class GroupQueue:
                 else:
                     await self._write_group(members)
             except Exception as error:  # noqa: BLE001 - every member gets it; nobody is left waiting
-                for member in members:
-                    member.done.fail(error)
+                self._fail(members, error)
+            except BaseException as error:
+                # A signal handler raised in here, and this job ends: so does everybody's wait.
+                self._fail([*members, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))
+                self._waiting.clear()
+                raise
+
+    def _fail(self, members: list[Member], error: Exception) -> None:
+        for member in members:
+            member.done.fail(error)
 
     def _take_members(self) -> list[Member]:
         members = [self._waiting.popleft()]
@@ -238,7 +246,7 @@ class _Group:
         ]
         flags = FLAG_FRAMES_SYNCED if synced else 0
         stretches = self._log.encode_group(BlockType.GROUP, self.seq, records, flags)
-        written = Job(self._log.write(stretches), self._medium.loop)
+        written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
         log_errors = await settle([written])
         if log_errors:

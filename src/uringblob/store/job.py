@@ -15,7 +15,7 @@ Checked on CPython 3.10 to 3.13, and with uvloop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from uringblob.completion import Completion
@@ -28,11 +28,18 @@ E = TypeVar("E", bound=BaseException)
 class Job(Completion[T]):
     """Drives ``coroutine``; resolves with its result or its exception.
 
+    ``struck`` is told of an exception that no core raises: a signal handler's.
     Belongs to ``loop``'s thread.  An exception that is never looked at is logged by asyncio.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        struck: Callable[[BaseException], None] | None = None,
+    ) -> None:
         super().__init__(loop=loop)
+        self._struck = struck
         self._coroutine = coroutine
         self._step(None)
 
@@ -52,8 +59,11 @@ class Job(Completion[T]):
         except Exception as error:  # noqa: BLE001 - it is the job's outcome
             failure = error
         except BaseException as error:
-            # A signal handler raised inside the core.  The job's caller sees it as its end, and
-            # the loop sees it too, as it would from any callback.
+            # A signal handler raised inside the core, which only happens on a loop in the main
+            # thread.  What this coroutine was about to do is lost, so the store may not go on as if
+            # nothing had happened; the loop sees the exception, as it would from any callback.
+            if self._struck is not None:
+                self._struck(error)
             self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
             raise
         if failure is not None:

@@ -207,7 +207,7 @@ class Log:
 
     def _start_extending(self) -> Job[None]:
         if self._extending is None or self._extending.done():
-            self._extending = Job(self._extend(), self._medium.loop)
+            self._extending = self._medium.start(self._extend())
             # Whoever needs the room sees the error; in the background it only means "not yet".
             self._extending.add_done_callback(lambda job: job.exception())
         return self._extending

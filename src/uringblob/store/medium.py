@@ -46,6 +46,15 @@ class Medium:
         self._syncing: set[Completion[None]] = set()
         self._scratch: dict[int, list[Frame]] = {}
 
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
+        """Run ``coroutine`` as a job of this store; one that a signal handler strikes poisons it."""
+        return Job(coroutine, self.loop, self._struck)
+
+    def _struck(self, error: BaseException) -> None:
+        self.poison(
+            BlobStoreError(f"{self.path}: a signal handler raised {error!r} in the middle of a change")
+        )
+
     # --- trust ---------------------------------------------------------------------------
 
     def poison(self, cause: BaseException) -> None:
@@ -180,4 +189,4 @@ class Medium:
 
     def _sync_for_riders(self) -> None:
         # The riders get the error as well, so this job's own copy has been looked at.
-        Job(self.sync("sync"), self.loop).add_done_callback(lambda job: job.exception())
+        self.start(self.sync("sync")).add_done_callback(lambda job: job.exception())

@@ -55,7 +55,7 @@ class Upkeep:
         if self._queue.log.group_blocks >= enough:
             self.start_compaction()
         elif self._space.short and (self._refilling is None or self._refilling.done()):
-            self._refilling = Job(self._refill_or_compact(), self._medium.loop)
+            self._refilling = self._medium.start(self._refill_or_compact())
             self._refilling.add_done_callback(lambda job: job.exception())
 
     # --- compaction ----------------------------------------------------------------------
@@ -63,7 +63,7 @@ class Upkeep:
     def start_compaction(self) -> Job[None]:
         """Begin rewriting the log as a snapshot, unless that is under way already."""
         if self._compacting is None or self._compacting.done():
-            self._compacting = Job(self._compact(), self._medium.loop)
+            self._compacting = self._medium.start(self._compact())
             self._compacting.add_done_callback(lambda job: job.exception())
         return self._compacting
 

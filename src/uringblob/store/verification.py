@@ -37,7 +37,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
         while waiting or under_way:
             while waiting and len(under_way) < _FRAMES_AT_ONCE:
                 guid = waiting.popleft()
-                under_way.append((guid, Job(_check_frame(core, guid), core.medium.loop)))
+                under_way.append((guid, core.medium.start(_check_frame(core, guid))))
             guid, job = under_way.popleft()
             try:
                 checked += 1
