@@ -57,6 +57,11 @@ class Child:
         self._process.kill()
         self._process.wait()
 
+    def rest(self):
+        """What a killed child had still said."""
+        lines = self._process.stdout.read().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
     def result(self):
         out, _ = self._process.communicate(timeout=CHILD_SECONDS_MAX)
         if self._process.returncode:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from uringblob.async_api import AsyncBlobStore
 from uringblob.store.core import Core
 from uringblob.store.job import Job, join
-from uringblob.store.opening import Options, open_core
+from uringblob.store.opening import Options, find_file, open_core
 
 Store = TypeVar("Store", bound=AsyncBlobStore)
 
@@ -47,7 +47,9 @@ class Opening(Generic[Store]):
 
     async def _open(self) -> Store:
         loop = asyncio.get_running_loop()
-        opening = Job(open_core(self._options), loop)
+        # Whoever waits for another opener may give up; from the lock on it runs to its end.
+        file = await find_file(self._options)
+        opening = Job(open_core(self._options, file), loop)
         try:
             core = await join(opening)
         except asyncio.CancelledError:

@@ -77,19 +77,23 @@ def engine_default(engine: str) -> str:
     return os.environ.get("URINGBLOB_ENGINE") or engine if engine == "auto" else engine
 
 
-async def open_core(options: Options) -> Core:
-    """Open the store; whatever goes wrong, the file is closed and unlocked again."""
-    loop = asyncio.get_running_loop()
+async def find_file(options: Options) -> StoreFile:
+    """Find or make the file, and lock it; may be cancelled, and then holds nothing."""
 
     def create() -> None:
         create_store(options.path, options.page_size or PAGE_SIZE, options.mode)
 
-    file = await open_locked(
+    return await open_locked(
         options.path,
         read_only=options.read_only,
         lock_timeout=options.lock_timeout,
         create=create if options.create and not options.read_only else None,
     )
+
+
+async def open_core(options: Options, file: StoreFile) -> Core:
+    """Open the store in ``file``; whatever goes wrong, the file is closed and unlocked."""
+    loop = asyncio.get_running_loop()
     try:
         superblocks = await loop.run_in_executor(None, read_superblocks, file)
         current, _ = newest(superblocks, file.path)
