@@ -13,6 +13,9 @@ What was learned (Linux 6.18, ext4, 512 KiB frames, O_DIRECT) and what follows f
   failed *and* by short writes, and the fsync ends with ``-ECANCELED``, without having begun.
 * The fsync may be cancelled although its write was whole: the kernel, short of memory, may take
   only the first half of a chain.  It never began, so it is sent again, by itself.
+* **Submitting only at the tick's end makes a convoy.**  All 32 readers are resumed in one tick,
+  and the device idles while each checks its frame and asks for the next: 1.3 GB/s, where fio has
+  1.8.  So while the kernel has little to do, every fourth transfer is submitted at once: 1.65.
 * Buffered I/O and ``O_DIRECT`` on ext4, xfs and btrfs submit without blocking; FUSE may block.
 """
 
@@ -36,6 +39,11 @@ from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
 
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
+
+#: So many transfers are not kept waiting for the tick's end ...
+_QUEUED_MAX: Final = 4
+#: ... while the kernel has fewer than this many to work on.
+_IN_KERNEL_ENOUGH: Final = 16
 
 
 class UringEngine:
@@ -108,7 +116,9 @@ class UringEngine:
             frame = frames[0]
             counters.bytes_read += frame.size
             if frame.buf_index >= 0:
-                return self.ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE)
+                done = self.ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE)
+                self._feed_idle_device()
+                return done
         else:
             counters.bytes_read += sum(frame.size for frame in frames)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
@@ -121,10 +131,16 @@ class UringEngine:
             frame = frames[0]
             counters.bytes_written += frame.size
             if frame.buf_index >= 0:
-                return self.ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE)
+                done = self.ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE)
+                self._feed_idle_device()
+                return done
         else:
             counters.bytes_written += sum(frame.size for frame in frames)
         return self.ring.submit([self._writes.op(offset, frames)])[0]
+
+    def _feed_idle_device(self) -> None:
+        if self.ring.queued >= _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH:
+            self.ring.push()
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """One gathered write linked to one fdatasync that begins only after it, in one submission.

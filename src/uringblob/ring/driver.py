@@ -135,6 +135,26 @@ class RingDriver:
             self._loop.call_soon(self._tick)
         return completion
 
+    @property
+    def queued(self) -> int:
+        """Operations asked for that the kernel has not been given yet."""
+        return len(self._queue)
+
+    @property
+    def in_kernel(self) -> int:
+        """Operations that the kernel was given and whose completion was not reaped yet."""
+        return self._core.accepted - self._core.reaped
+
+    def push(self) -> None:
+        """Submit now what was asked for, instead of at the tick's end; reaps nothing.
+
+        For whoever knows that the device idles meanwhile.
+
+        :raises RuntimeError: in a forked child.
+        """
+        self._check_process()
+        self._queue.flush()
+
     def flush(self) -> None:
         """Submit now what was asked for, and reap what has completed; waits for nothing.
 
