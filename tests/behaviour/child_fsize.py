@@ -17,7 +17,8 @@ def fill_up_to_the_limit(path, engine, page_size):
 
 async def _fill(path, engine, page_size):
     async with AsyncFileBlobStore.open(path, engine=engine, page_size=page_size, buffers=4) as store:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MIB + 1000, resource.RLIM_INFINITY))
+        limit = store.stats().file_bytes + max(MIB, 4 * page_size) + 1000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         committed = 0
         try:
             while True:

@@ -15,9 +15,7 @@ BLOCK = 4096
 #: Ways to destroy one superblock.
 RUINS = {
     "zeroed": lambda block: bytes(BLOCK),
-    "other bytes": lambda block: os.urandom(BLOCK),
     "torn": lambda block: block[:512] + bytes(BLOCK - 512),
-    "one bit": lambda block: block[:40] + bytes([block[40] ^ 1]) + block[41:],
     "unreadable version": lambda block: block[:8] + b"\xff" + block[9:],
 }
 
