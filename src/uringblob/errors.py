@@ -145,7 +145,7 @@ def errno_name(errno: int) -> str:
     return f"{name} ({os.strerror(errno)})"
 
 
-def check_rc(rc: int, what: str, *, guid: bytes | None = None, applied: bool | None = False) -> int:
+def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool | None = False) -> int:
     """Return ``rc`` if it is not negative, else raise it as a :class:`BlobStoreIOError`.
 
     This is the only place where a negative number becomes an exception.

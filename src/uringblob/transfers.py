@@ -44,12 +44,13 @@ class SyncFailed(BlobStoreIOError):
     """An fsync failed, whatever its errno: what the medium holds is unknown from now on."""
 
 
-async def read_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> int:
+async def read_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> int:
     """Fill ``frames``, in order, from ``offset`` on; return how many bytes were read.
 
     That is less than the frames hold only where the file ends.
 
-    :param what: says in an error's message what was read, from which file and offset.
+    :param what: says, as a string, in an error's message what was read, from which file and
+        offset; only then is it made one.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
     if len(frames) == 1 and (size := frames[0].size) <= GATHER_BYTES_MAX:
@@ -68,7 +69,7 @@ async def read_whole(engine: Engine, offset: int, frames: Sequence[Frame], what:
     return done
 
 
-async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> None:
+async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> None:
     """Write all of ``frames``, in order, from ``offset`` on.
 
     More than one gather goes out one after the other.
@@ -82,7 +83,7 @@ async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what
         offset += size
 
 
-async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Frame], what: str) -> bool:
+async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> bool:
     """Write all of ``frames`` and make them durable.
 
     Returns true if one submission did both: one gathered write linked to one fdatasync.
@@ -110,7 +111,7 @@ async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Fr
     return False
 
 
-async def sync(engine: Engine, what: str) -> None:
+async def sync(engine: Engine, what: object) -> None:
     """Make every write whose completion was resolved before this call durable.
 
     :raises SyncFailed: the fsync failed, with whatever errno.  It is never tried again.
@@ -118,7 +119,7 @@ async def sync(engine: Engine, what: str) -> None:
     _check_sync(await engine.sync(), what)
 
 
-async def grow(engine: Engine, size: int, what: str) -> None:
+async def grow(engine: Engine, size: int, what: object) -> None:
     """Make the file ``size`` bytes long, with room for all of them where that can be had.
 
     :raises BlobStoreIOError: the system refused; the file is as long as before.
@@ -129,13 +130,13 @@ async def grow(engine: Engine, size: int, what: str) -> None:
         await _pause_or_raise(rc, idle, what)
 
 
-def _check_sync(rc: int, what: str) -> None:
+def _check_sync(rc: int, what: object) -> None:
     if rc < 0:
         raise SyncFailed(-rc, f"{what}: {errno_name(-rc)}", applied=None)
 
 
 async def _finish_read(
-    engine: Engine, offset: int, frames: Sequence[Frame], size: int, got: int, what: str
+    engine: Engine, offset: int, frames: Sequence[Frame], size: int, got: int, what: object
 ) -> int:
     """Bring a read whose first answer was ``got`` to its end, or to the end of the file."""
     start = done = idle = 0
@@ -155,7 +156,7 @@ async def _finish_read(
 
 
 async def _finish_write(
-    engine: Engine, offset: int, frames: Sequence[Frame], size: int, put: int, what: str
+    engine: Engine, offset: int, frames: Sequence[Frame], size: int, put: int, what: object
 ) -> None:
     """Bring a write whose first answer was ``put`` to its end."""
     start = done = idle = 0
@@ -173,7 +174,7 @@ async def _finish_write(
         put = await engine.write(offset + start, _without(frames, start))
 
 
-async def _pause_or_raise(rc: int, idle: int, what: str) -> None:
+async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     """After the ``idle``-th answer in a row without progress: return to try again, or raise."""
     if idle >= RETRIES_MAX:
         check_rc(rc if rc < 0 else -errno.EIO, f"{what}: no progress in {idle} attempts")

@@ -7,7 +7,7 @@ make the checks that the trait asks for, before any I/O.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
 from uringblob.buffers import AlignedBlobBuf, frame_of
@@ -75,11 +75,19 @@ def checked_commit(
     :raises ValueError: also for a guid that is both written and deleted.
     """
     latest = checked_writes(writes, page_size)
+    return latest, checked_deletes(deletes, latest)
+
+
+def checked_deletes(deletes: Iterable[GuidLike], written: Container[bytes]) -> list[bytes]:
+    """Check a commit's deletes against what it writes; return each guid once.
+
+    :raises ValueError: a guid is both written and deleted.
+    """
     doomed = list(dict.fromkeys(guid_bytes(guid) for guid in deletes))
     for guid in doomed:
-        if guid in latest:
+        if guid in written:
             raise ValueError(f"commit() both writes and deletes blob {guid.hex()}: drop one of the two")
-    return latest, doomed
+    return doomed
 
 
 def check_range(offset: int, size: int, page_size: int) -> None:

@@ -16,6 +16,7 @@ from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, StoreClosed
+from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
@@ -26,7 +27,7 @@ from uringblob.store.opener import Opening
 from uringblob.store.opening import Options, engine_default
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
-from uringblob.views import BlobBuffer, check_range, checked_commit, checked_writes, size_of
+from uringblob.views import BlobBuffer, check_range, checked_deletes, size_of
 
 T = TypeVar("T")
 
@@ -227,6 +228,11 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     # --- changing ------------------------------------------------------------------------
 
+    def _frames(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> dict[bytes, Frame]:
+        """Check every guid and length; the last write of a repeated guid wins."""
+        size, pool = self._page_size, self._core.medium.engine.pool
+        return {guid_bytes(guid): frame_of(src, size, writable=False, pool=pool) for guid, src in writes}
+
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.write_blob`."""
         await self.write_blobs([(guid, src)])
@@ -234,8 +240,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`AsyncBlobStore.write_blobs`; it becomes visible all at once."""
         self._check_loop()
-        latest = checked_writes(writes, self._page_size)
-        await self._change(self._core.write(latest, data_sync=False))
+        await self._change(self._core.write(self._frames(writes), data_sync=False))
 
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
@@ -245,8 +250,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         (``stats().batches_scattered``).
         """
         self._check_loop()
-        latest = checked_writes(writes, self._page_size)
-        await self._change(self._core.write(latest, data_sync=True))
+        await self._change(self._core.write(self._frames(writes), data_sync=True))
 
     async def delete_blob(self, guid: GuidLike) -> None:
         """See :meth:`AsyncBlobStore.delete_blob`."""
@@ -268,8 +272,15 @@ class AsyncFileBlobStore(AsyncBlobStore):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_loop()
-        latest, doomed = checked_commit(writes, deletes, self._page_size)
-        await self._change(self._core.commit(latest, doomed))
+        await self._change(self._begin_commit(writes, deletes))
+
+    def _begin_commit(
+        self, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike]
+    ) -> Coroutine[Any, Any, None]:
+        # Not in commit itself: its frame stays in the traceback of a cancelled call, and would
+        # keep the buffers with it.
+        frames = self._frames(writes)
+        return self._core.commit(frames, checked_deletes(deletes, frames))
 
     async def flush(self) -> None:
         """See :meth:`AsyncBlobStore.flush`; makes no system call if nothing is pending."""

@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from uringblob import transfers
-from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.buffers import AlignedBlobBuf
 from uringblob.completion import Completion
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.format import Segment, frame_checksum, pack_entry
 from uringblob.store.job import settle
-from uringblob.store.medium import Medium
+from uringblob.store.medium import Medium, Where
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
 from uringblob.transfers import SyncFailed
-from uringblob.views import BlobBuffer
 
 BOUNCE_FRAMES = 64
 
@@ -59,17 +58,12 @@ class Batch:
         """Bytes of all frames."""
         return len(self.entries) * self._page_size
 
-    async def prepare(self, writes: Mapping[bytes, BlobBuffer]) -> None:
+    async def prepare(self, writes: Mapping[bytes, Frame]) -> None:
         """Take slots for ``writes`` and checksum the frames; nothing is written yet.
 
         :raises BlobStoreIOError: there is no room; no slot was taken.
         """
-        engine = self._medium.engine
-        frames = [
-            (guid, frame_of(src, self._page_size, writable=False, pool=engine.pool))
-            for guid, src in writes.items()
-        ]
-        frames.sort(key=lambda item: item[1].address)
+        frames = sorted(writes.items(), key=lambda item: item[1].address)
         checksums = []
         for index, (_, frame) in enumerate(frames):
             if index and index % _CHECKSUMS_AT_ONCE == 0:
@@ -94,6 +88,9 @@ class Batch:
 
     async def land(self) -> None:
         """Write every frame wholly; returns or raises when no request is in flight any more."""
+        if len(self.pieces) == 1:
+            await self._land_piece(self.pieces[0])
+            return
         jobs = []
         for piece in self.pieces:
             jobs.append(self._medium.start(self._land_piece(piece)))
@@ -152,11 +149,9 @@ class Batch:
     def _bounces(self, piece: Piece) -> bool:
         return self._align > 1 and any(frame.address % self._align for frame in piece.frames)
 
-    def _where(self, piece: Piece) -> str:
-        what = f"writing blob {BlobGuid(piece.guids[0])}"
-        if len(piece.guids) > 1:
-            what += f" and {len(piece.guids) - 1} more"
-        return self._medium.where(what, piece.run.slot * self._page_size)
+    def _where(self, piece: Piece) -> Where:
+        offset = piece.run.slot * self._page_size
+        return Where("writing blob", self._medium.path, offset, piece.guids[0], len(piece.guids) - 1)
 
     def _blame(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
         piece.error = error

@@ -22,12 +22,11 @@ from uringblob.store.format import CHECKSUM_BITS, entry_checksum, frame_checksum
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import settle
 from uringblob.store.manifest import Manifest
-from uringblob.store.medium import Medium
+from uringblob.store.medium import Medium, Where
 from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
-from uringblob.views import BlobBuffer
 
 
 class Core:
@@ -104,7 +103,8 @@ class Core:
         at = slot * self.page_size + offset
         slots.hold(slot)
         try:
-            got = await transfers.read_whole(engine, at, [target], self.medium.where("reading a blob", at))
+            where = Where("reading blob", self.file.path, at, guid)
+            got = await transfers.read_whole(engine, at, [target], where)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(guid)
             raise
@@ -134,7 +134,7 @@ class Core:
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
         self.medium.check_trusted()
 
-    async def write(self, writes: Mapping[bytes, BlobBuffer], *, data_sync: bool) -> None:
+    async def write(self, writes: Mapping[bytes, Frame], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
         if not writes:
             return
@@ -158,7 +158,7 @@ class Core:
         self.check_writable()
         self.manifest.publish_deletion(guid)
 
-    async def commit(self, writes: Mapping[bytes, BlobBuffer], deletes: Sequence[bytes]) -> None:
+    async def commit(self, writes: Mapping[bytes, Frame], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""
         if not writes:
             self.check_writable()
@@ -178,7 +178,7 @@ class Core:
         self.bounces += batch.bounces
         self.commits += 1
 
-    async def _prepare(self, writes: Mapping[bytes, BlobBuffer]) -> Batch:
+    async def _prepare(self, writes: Mapping[bytes, Frame]) -> Batch:
         self.check_writable()
         batch = Batch(self.medium, self.space, self.page_size)
         await batch.prepare(writes)

@@ -17,7 +17,7 @@ import asyncio
 import errno
 import mmap
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import frame_of
@@ -25,12 +25,29 @@ from uringblob.completion import Completion
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
+from uringblob.guid import BlobGuid
 from uringblob.store.job import Job
 from uringblob.transfers import SyncFailed
 
 T = TypeVar("T")
 
 _SCRATCH_KEPT = 8
+
+
+class Where(NamedTuple):
+    """The head of an error message; becomes text only when there is an error."""
+
+    what: str
+    path: str
+    offset: int
+    guid: bytes | None = None  #: of the first frame
+    more: int = 0  #: frames behind the first one
+
+    def __str__(self) -> str:
+        frames = "" if self.guid is None else f" {BlobGuid(self.guid)}"
+        if self.more:
+            frames += f" and {self.more} more"
+        return f"{self.what}{frames}: {self.path} at offset {self.offset}"
 
 
 class Medium:
@@ -103,9 +120,9 @@ class Medium:
         finally:
             self._keep_scratch(scratch)
 
-    def where(self, what: str, offset: int) -> str:
+    def where(self, what: str, offset: int) -> Where:
         """Say which operation, on which file, at which offset: the head of an error message."""
-        return f"{what} of {self.path} at offset {offset}"
+        return Where(what, self.path, offset)
 
     def _take_scratch(self, size: int) -> Frame:
         kept = self._scratch.get(size)
@@ -135,7 +152,7 @@ class Medium:
         for rider in riders:
             rider.finish(None)
 
-    async def believe(self, syncing: Coroutine[Any, Any, T], what: str) -> T:
+    async def believe(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
         """Run ``syncing``, which ends with an fdatasync; raise if its success proves nothing.
 
         The system reports a lost write to one fsync only.  If two are under way and the error goes
@@ -161,7 +178,7 @@ class Medium:
             raise self._unbelievable(what)
         return result
 
-    def _unbelievable(self, what: str) -> SyncFailed:
+    def _unbelievable(self, what: object) -> SyncFailed:
         number = getattr(self.poison_cause, "errno", None) or errno.EIO
         error = SyncFailed(
             number, f"{what}: an earlier I/O failed, so no flush proves anything", applied=None
