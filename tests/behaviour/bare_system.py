@@ -9,7 +9,7 @@ import sys
 #: Not on macOS, or not everywhere else that is POSIX.
 OS_NAMES = """
     fdatasync preadv pwritev preadv2 pwritev2 O_DIRECT O_TMPFILE posix_fallocate posix_fadvise
-    POSIX_FADV_DONTNEED sched_getaffinity
+    POSIX_FADV_DONTNEED
 """.split()
 MMAP_NAMES = ["MADV_HUGEPAGE", "MADV_NOHUGEPAGE", "MADV_DONTNEED"]
 

@@ -28,7 +28,8 @@ class Child:
 
     def __init__(self, function, *arguments):
         command = [sys.executable, "-W", "error", "-m", "behaviour.children", function, json.dumps(arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        paths = [str(TESTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         environment.pop("URINGBLOB_ENGINE", None)
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
