@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uringblob.pool import BufferPool
 
 _ffi: Any = cffi.FFI()
+_ADDRESS = _ffi.typeof("uintptr_t")  # parsed now: at its first use it would be parsed under a lock
 
 
 class AlignedBlobBuf:
@@ -208,7 +209,7 @@ def _on_heap(size: int, pool: BufferPool | None) -> AlignedBlobBuf:
 
 
 def _address_of(exporter: object) -> int:
-    return int(_ffi.cast("uintptr_t", _ffi.from_buffer(exporter)))
+    return int(_ffi.cast(_ADDRESS, _ffi.from_buffer(exporter)))
 
 
 def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) -> Frame:
@@ -236,7 +237,7 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
     if len(memory) != size:
         raise _wrong_length(len(memory), size)
     view = memoryview(_ffi.buffer(memory))
-    address = int(_ffi.cast("uintptr_t", memory))
+    address = int(_ffi.cast(_ADDRESS, memory))
     return Frame(view if writable else view.toreadonly(), address, size)
 
 

@@ -26,6 +26,10 @@ from uringblob.frames import Frame
 HUGE_PAGE_SIZE = 2 * 1024 * 1024
 
 _ffi = cffi.FFI()
+# Parsed now: cffi parses a type at its first use, under a lock, and a signal handler that interrupts
+# that and comes here itself would wait for ever.
+_ADDRESS = _ffi.typeof("uintptr_t")
+_BYTES = _ffi.typeof("unsigned char[]")
 
 
 class Slab:
@@ -49,7 +53,7 @@ class Slab:
         whole = -(-self.size // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
         # One huge page more than needed, so that an aligned stretch lies in it wherever it lands.
         memory = mmap.mmap(-1, whole + HUGE_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        start = int(_ffi.cast("uintptr_t", _ffi.from_buffer(memory)))
+        start = int(_ffi.cast(_ADDRESS, _ffi.from_buffer(memory)))
         skip = -start % HUGE_PAGE_SIZE
         self.address = start + skip
         self.huge = _advise_huge(memory, skip, whole)
@@ -67,7 +71,7 @@ class Slab:
 
         :raises IndexError: there is no such frame.
         """
-        frame = _ffi.from_buffer("unsigned char[]", self._view(index))
+        frame = _ffi.from_buffer(_BYTES, self._view(index))
         return _ffi.buffer(_ffi.gc(frame, functools.partial(on_free, index)), self.frame_size)
 
     def frame(self, index: int, buf_index: int = -1) -> Frame:

@@ -18,6 +18,9 @@ import cffi
 from uringblob.frames import Frame
 
 _ffi = cffi.FFI()
+# Parsed now: at their first use they would be parsed under a lock.
+_ADDRESS = _ffi.typeof("uintptr_t")
+_NUMBERS = _ffi.typeof("size_t[]")
 
 
 class Opcode(enum.IntEnum):
@@ -198,8 +201,8 @@ def _vector(
             f"{GATHER_PIECES_MAX} pieces and at most {REQUEST_SIZE_MAX} bytes"
         )
     # An array of struct iovec: address and size, one machine word each.
-    vector = _ffi.new("size_t[]", [number for frame in frames for number in (frame.address, frame.size)])
-    address = int(_ffi.cast("uintptr_t", vector))
+    vector = _ffi.new(_NUMBERS, [number for frame in frames for number in (frame.address, frame.size)])
+    address = int(_ffi.cast(_ADDRESS, vector))
     return Op(opcode, flags, file, offset, address, len(frames), 0, buf_index, (vector, tuple(frames)))
 
 
