@@ -16,9 +16,12 @@ import random
 from typing import NamedTuple
 from unittest import mock
 
+import uringblob.store.format
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import compaction, core, creation, groups, inherit, log, log_reader, recovery, space
+from uringblob.store import compaction, creation, groups, inherit, log_reader, recovery, space
+from uringblob.store.format import HEADER_SIZE
+from uringblob.store.store_file import judge_superblocks
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_image import Image
@@ -26,6 +29,8 @@ from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
 
 PAGE = 4096
+
+_FAILED: list[object] = []
 
 
 def guid(number: int) -> bytes:
@@ -51,20 +56,26 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
     Log and store ids come from ``seed``, so that a replay is exact.
     """
     ids = random.Random(seed)
+
+    def next_id() -> int:
+        return ids.getrandbits(64) | 1
+
     patches = [
         mock.patch.object(space, "SEGMENT_BYTES_MIN", segment_bytes),
         mock.patch.object(log_reader, "_READ_AHEAD_BYTES", 4 * PAGE),
-        mock.patch.object(compaction, "new_log_id", lambda: ids.getrandbits(64) | 1),
-        mock.patch.object(creation, "new_log_id", lambda: ids.getrandbits(64) | 1),
+        mock.patch.object(compaction, "new_log_id", next_id),
+        mock.patch.object(creation, "new_log_id", next_id),
         mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),
         # Thousands of dropped groups are nothing to report here.
         mock.patch.object(recovery.logger, "disabled", new=True),
     ]
     if records is not None:
-        for module in (log, compaction, space):
-            patches.append(mock.patch.object(module, "RECORDS_PER_BLOCK", records))
-        for module in (log, groups, compaction, core):
-            patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
+        for module in vars(uringblob.store).values():
+            # Not in the format itself: blocks stay as long as they are, only emptier.
+            if module is not uringblob.store.format and hasattr(module, "RECORDS_PER_BLOCK"):
+                patches.append(mock.patch.object(module, "RECORDS_PER_BLOCK", records))
+            if module is not uringblob.store.format and hasattr(module, "blocks_for"):
+                patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
     if large_group is not None:
         patches.append(mock.patch.object(groups, "LARGE_GROUP_BYTES", large_group))
     with contextlib.ExitStack() as stack:
@@ -75,6 +86,8 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
 
 def forget(store) -> None:
     """The process dies: nothing is closed, nobody complains."""
+    if store is None or store.closed:
+        return
     closed = Completion(loop=store._loop)
     closed.finish(None)
     store._closing = closed
@@ -94,11 +107,14 @@ async def read_all(store) -> dict[bytes, bytes]:
 # --- judging one image -----------------------------------------------------------------------
 
 
-def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, steps=None) -> dict[bytes, bytes]:
+def recover(
+    image: Image, known: Knowledge | None, *, rng=None, deep=False, steps=None, torn=None
+) -> dict[bytes, bytes]:
     """Open the store in ``image``, read everything, judge it.
 
     ``deep``: also verify it, go on with it, close it and open it once more.
     ``steps``: a list that gets the crash images of this recovery.
+    ``torn``: a list that gets the image if a group was left out.
     """
     loop = SimLoop()
     disk = SimDisk(image=image.copy())
@@ -107,21 +123,27 @@ def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, step
 
     async def run():
         store = await open_sim_store(disk, loop, rng=rng)
+        stores.append(store)
         disk.on_step = lambda _why: None
+        if torn is not None and store.stats().notes:
+            torn.append(image)
         found = await read_all(store)
         if known is not None:
             History.judge(known, found)
         if deep:
             after = await _go_on(store, found)
-            again = await open_sim_store(disk, loop)
+            stores.append(again := await open_sim_store(disk, loop))
             assert await read_all(again) == after, "what was there after recovery is not there after a close"
             report = await again.verify()
             assert report.ok, report
-            store = again
-        forget(store)
         return found
 
-    found = loop.run(run())
+    stores = []
+    try:
+        found = loop.run(run())
+    finally:
+        for store in stores:
+            forget(store)
     assert not loop.complaints, loop.complaints
     return found
 
@@ -132,7 +154,8 @@ async def _go_on(store, found) -> dict[bytes, bytes]:
     news = {guid(1): frame(1 << 40), guid(200): frame(1 << 41)}
     await store.commit(list(news.items()), [g for g in list(found)[:1] if g not in news])
     assert await read_all(store) == {
-        **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news}, **news
+        **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news},
+        **news,
     }
     await store.write_blob(guid(201), frame(1 << 42))
     await store.flush()
@@ -147,8 +170,21 @@ async def _go_on(store, found) -> dict[bytes, bytes]:
 class Life:
     """One opening of the store in ``image``, with a random workload."""
 
-    def __init__(self, image: Image, rng: random.Random, *, guids=5, calls=12, tasks=3, faults=None,
-                 images_per_step=1, capacity=None, sparse=False, compactions=0.04):
+    def __init__(
+        self,
+        image: Image,
+        rng: random.Random,
+        *,
+        guids=5,
+        calls=12,
+        tasks=3,
+        faults=None,
+        images_per_step=1,
+        capacity=None,
+        sparse=False,
+        compactions=0.04,
+        reads=12,
+    ):
         self.rng = rng
         self.loop = SimLoop()
         self.disk = SimDisk(rng.getrandbits(32), image=image.copy(), capacity=capacity, sparse=sparse)
@@ -158,9 +194,12 @@ class Life:
         self.calls = calls
         self.tasks = tasks
         self.compactions = compactions
+        self.reads = reads
         self.images_per_step = images_per_step
         self.moments: list[Moment] = []
+        self.torn: list[Image] = []
         self.errors: list[BaseException] = []
+        self.store = None
         self._stamps = itertools.count(rng.getrandbits(40) << 16)
         self._left = calls
 
@@ -171,13 +210,19 @@ class Life:
                 self.moments.append(Moment(self.disk.crash(self.rng), known, why))
 
     def run(self) -> None:
-        self.loop.run(self._run())
+        try:
+            self.loop.run(self._run())
+        except BaseException:
+            forget(self.store)
+            # Its unfinished jobs would complain when they are collected.
+            _FAILED.append(self)
+            raise
         assert not self.loop.complaints, self.loop.complaints
 
     async def _run(self) -> None:
         self.store = store = await open_sim_store(self.disk, self.loop, rng=self.rng)
         self.history.recovered(await read_all(store))
-        store._core.compaction_blocks_min = self.rng.choice((3, 6, 1000))
+        store._core.upkeep.compaction_blocks_min = self.rng.choice((3, 6, 1000))
         self.disk.on_step = self.step
         self.disk.faults = self.faults
         self.disk.requests = 0
@@ -218,7 +263,7 @@ class Life:
         rng = self.rng
         kind = rng.choices(
             ("put", "batch", "synced", "commit", "delete", "doom", "flush", "compact", "read"),
-            (20, 8, 8, 25, 12, 5, 14, 100 * self.compactions, 12),
+            (20, 8, 8, 25, 12, 5, 14, 100 * self.compactions, self.reads),
         )[0]
         await getattr(self, kind)()
 
@@ -265,7 +310,7 @@ class Life:
         self.step("flushed")
 
     async def compact(self) -> None:
-        job = self.store._core.start_compaction()
+        job = self.store._core.upkeep.start_compaction()
         if self.rng.random() < 0.5:
             with contextlib.suppress(BlobStoreError):
                 await job
@@ -317,35 +362,52 @@ def lives(seed: int, count: int = 3, **options):
         for _ in range(count):
             life = Life(image, rng, **options)
             yield life
-            image = life.disk.live if rng.random() < 0.3 else rng.choice(life.moments).image
+            # A life's past matters most where recovery had something to leave out.
+            if life.torn and rng.random() < 0.6:
+                image = rng.choice(life.torn)
+            else:
+                image = life.disk.live if rng.random() < 0.3 else rng.choice(life.moments).image
 
 
-def torture(seed: int, *, count: int = 3, deep: int = 16, again: int = 24, **options) -> int:
+def rotten(image: Image, rng: random.Random) -> Image | None:
+    """Return ``image`` with one bit of one superblock flipped, if both were good."""
+    header = image.read(0, HEADER_SIZE)
+    if any(superblock is None for superblock in judge_superblocks(header, "simulated")):
+        return None
+    flipped = image.copy()
+    flipped.flip(rng.randrange(HEADER_SIZE * 8))
+    return flipped
+
+
+def torture(seed: int, *, count: int = 3, deep: int = 16, again: int = 24, rot: int = 7, **options) -> int:
     """Run the lives of ``seed`` and judge every image; returns how many were judged.
 
     Every ``deep``-th image is judged thoroughly; every ``again``-th loses power again while it is
-    recovered, twice.
+    recovered, twice; in every ``rot``-th one superblock is damaged as well.
     """
     judged = 0
     number = at = 0
     try:
-        for number, life in enumerate(lives(seed, count, **options)):
+        for number, life in enumerate(lives(seed, count, **options)):  # noqa: B007 - the replay line needs it
             at = -1
             life.run()
             if life.last is not None:
                 assert recover(life.disk.live, None) == life.last, "a clean close lost or changed something"
             for at, moment in enumerate(life.moments):
                 rng = random.Random(seed * 1000003 + at)
-                judged += judge(moment, rng, deep=at % deep == 0, again=at % again == 0)
+                if at % rot == 0 and (flipped := rotten(moment.image, rng)) is not None:
+                    recover(flipped, moment.known)
+                    judged += 1
+                judged += judge(moment, rng, deep=at % deep == 0, again=at % again == 0, torn=life.torn)
     except Exception as error:
         raise AssertionError(f"{error!r}\nreplay: seed={seed} life={number} image={at} {options}") from error
     return judged
 
 
-def judge(moment: Moment, rng: random.Random, *, deep=False, again=False) -> int:
+def judge(moment: Moment, rng: random.Random, *, deep=False, again=False, torn=None) -> int:
     """Judge one image; with ``again`` also what power cuts during its recovery leave, twice deep."""
     if not again:
-        recover(moment.image, moment.known, deep=deep)
+        recover(moment.image, moment.known, deep=deep, torn=torn)
         return 1
     first: list[Image] = []
     recover(moment.image, moment.known, rng=rng, steps=first)
@@ -394,8 +456,10 @@ class Failing:
 
 #: Name, fault.  A short count moves part of what was asked.
 FAULTS = {
-    **{name: Fault(getattr(errno, name)) for name in
-       ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EINTR", "ETIMEDOUT", "EAGAIN", "ECANCELED")},
+    **{
+        name: Fault(getattr(errno, name))
+        for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EINTR", "ETIMEDOUT", "EAGAIN", "ECANCELED")
+    },
     "zero bytes": Fault(moved=lambda size: 0),
     "short by 512": Fault(moved=lambda size: size - 512),
     "short by 4096": Fault(moved=lambda size: size - 4096 if size > 4096 else size // 8 * 7),
@@ -404,7 +468,9 @@ FAULTS = {
 }
 
 
-def life_with_fault(seed: int, name: str, index: int, *, forever: bool, image=None, kinds=KINDS, **options) -> Life | None:
+def life_with_fault(
+    seed: int, name: str, index: int, *, forever: bool, image=None, kinds=KINDS, **options
+) -> Life | None:
     """Live the life of ``seed`` with one fault, judge all it leaves; ``None`` if it has fewer requests."""
     failing = Failing(index, FAULTS[name], forever=forever, kinds=kinds)
     rng = random.Random(seed)
@@ -440,9 +506,42 @@ def _check_outcome(name, failing, life, *, poisoned: bool) -> None:
         return
     if failing.forever:
         return
-    if kinds == {"read"} or kinds == {"grow"}:
+    if kinds in ({"read"}, {"grow"}):
         assert not poisoned, f"a failed {kinds} poisoned the store"
     if name.startswith(("short", "all but", "one", "EINTR", "EAGAIN")):
         assert not life.errors, f"{name} once is no error: {life.errors}"
     if name in NO_ROOM and "superblock" not in str(life.store._core.medium.poison_cause):
         assert not poisoned, f"{name} once poisoned the store: {life.errors}"
+
+
+def open_with_fault(moment: Moment, name: str, index: int, *, forever: bool) -> bool:
+    """Open the store while one request fails; then open it undisturbed, and judge it.
+
+    Returns false if opening takes fewer requests.
+    """
+    failing = Failing(index, FAULTS[name], forever=forever)
+    loop = SimLoop()
+    disk = SimDisk(index, image=moment.image.copy(), faults=failing)
+
+    async def run() -> None:
+        try:
+            store = await open_sim_store(disk, loop)
+        except BlobStoreIOError:
+            return
+        stores.append(store)
+        History.judge(moment.known, await read_all(store))
+        with contextlib.suppress(BlobStoreError):
+            await store.aclose()
+
+    stores = []
+    try:
+        with contextlib.suppress(BlobStoreIOError):
+            loop.run(run())
+        for store in stores:
+            forget(store)
+        disk.restart()
+        recover(disk.live, moment.known)
+        recover(disk.crash(random.Random(index)), moment.known)
+    except Exception as error:
+        raise AssertionError(f"{error!r}\nreplay: fault={name!r} index={index} forever={forever}") from error
+    return bool(failing.struck)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sim.rig import frame, guid, life_with_fault, read_all, small_log
+
+from sim.rig import PAGE, frame, guid, life_with_fault, lives, read_all, small_log
 from uringblob.store.format import pack_entry
 from uringblob.store.slots import SlotState
 from uringblob.testing.sim_disk import SimDisk
@@ -99,8 +100,18 @@ def test_a_deletion_while_an_older_frame_is_being_logged_is_not_forgotten(sim):
 
 #: seed, fault, index of the request that fails, and what went wrong then.
 SWEPT = [
-    (0, "EIO", 3, "a log write failed with EIO, the error said applied=False, and after a reopen it was there"),
-    (0, "ENOSPC", 25, "no room for a segment's header poisoned the store: it is wiped, and the store goes on"),
+    (
+        0,
+        "EIO",
+        3,
+        "a log write failed with EIO, the error said applied=False, and after a reopen it was there",
+    ),
+    (
+        0,
+        "ENOSPC",
+        25,
+        "no room for a segment's header poisoned the store: it is wiped, and the store goes on",
+    ),
     (0, "EINTR", 0, "EINTR while the file grew was raised, where reads and writes try again"),
     (0, "EAGAIN", 0, "the same for EAGAIN"),
 ]
@@ -125,3 +136,13 @@ def test_an_fsync_that_succeeds_beside_a_failing_one_is_not_believed(seed):
     ):
         index += 1
     assert index > 3
+
+
+@pytest.mark.parametrize("seed", [15, 30])
+def test_slots_that_grew_may_be_gone_when_the_growth_returns(seed):
+    """On a nearly full disk two writers waited for the file to grow; the first took the second's slots.
+
+    The second had counted free slots before it waited, and died of an AssertionError in take_pieces.
+    """
+    for life in lives(seed, 2, capacity=31 * PAGE + 12 * PAGE * (seed == 30), guids=20, calls=16):
+        life.run()

@@ -11,7 +11,6 @@ when a slot is handed out, before anything is written.
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable
 
 from uringblob import transfers
@@ -118,15 +117,18 @@ class Space:
             run = slots.take_run(count, SlotState.WRITING)
             if run is not None:
                 return [run]
-            free = slots.count(SlotState.FREE)
-            if free < count or free * 4 < slots.limit:
+            # While the file grows, others take slots: look again after every step.
+            while (free := slots.count(SlotState.FREE)) < count or free * 4 < slots.limit:
                 try:
                     await self._grow(count, at_least=max(0, count - free))
                 except BlobStoreIOError:
                     if slots.count(SlotState.FREE) < count:
                         raise
-            run = slots.take_run(count, SlotState.WRITING)
-            return [run] if run is not None else slots.take_pieces(count, SlotState.WRITING)
+                    break
+                run = slots.take_run(count, SlotState.WRITING)
+                if run is not None:
+                    return [run]
+            return slots.take_pieces(count, SlotState.WRITING)
 
     def give_back(self, run: Segment, state: SlotState) -> None:
         """Frames that no record names: their slots are ``FREE`` again, or ``BAD``."""
@@ -176,14 +178,9 @@ class Space:
 
         :raises BlobStoreIOError: the reserve is used up and the disk is full.
         """
-        if not self._reserve and not self._reserve_from_free():
+        while not self._reserve and not self._reserve_from_free():
             async with self._growing:
                 await self._grow(self._segment_slots, at_least=self._segment_slots)
-            if not self._reserve_from_free():
-                raise BlobStoreIOError(
-                    errno.ENOSPC,
-                    f"{self._medium.path}: no room for another log segment; free some disk space",
-                )
         self._medium.check_trusted()
         segment = self._reserve.pop()
         self._slots.move_run(segment, SlotState.LOG)

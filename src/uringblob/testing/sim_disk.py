@@ -87,7 +87,7 @@ class SimDisk:
         self.on_step: Callable[[str], None] = lambda _why: None
         self.requests = 0
         self._writes = 0
-        self._allocated = set(self.durable.blocks)
+        self._allocated = set(range(self.durable.size // BLOCK))
 
     def __repr__(self) -> str:
         return f"<SimDisk seed={self.seed} {self.live.size} bytes, {len(self.unflushed)} un-flushed writes>"
