@@ -111,7 +111,8 @@ class CompletionLoop:
         elif call.sturdy:
             if call not in self._leaving:
                 self._leaving.append(call)
-            if self._leaving[0] is call:
+            # A struck caller posts again, also between the core's end and the bell at the thread's own.
+            if self._leaving[0] is call and not self._core_closed:
                 call.begin(self._loop).add_done_callback(self._closed)
         elif call.struck is not None:
             call.refuse(None)

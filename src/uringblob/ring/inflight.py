@@ -59,6 +59,8 @@ class InFlight:
                     table.pop(user_data, None)
             core.settled = 1
             total += count
+        # Whoever was resumed may have raised, and a kept traceback keeps this frame, as a caller's.
+        entry = None
         return total
 
     def never_free(self) -> None:

@@ -117,11 +117,14 @@ class AsyncFileBlobStore(AsyncBlobStore):
         """Whether ``aclose`` was called."""
         return self._closing is not None
 
-    def _check_usable(self) -> None:
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError(
                 f"the store {self._core.file.path} was opened before fork(): open it again in the child"
             )
+
+    def _check_usable(self) -> None:
+        self._check_process()
         if self._closing is not None:
             raise StoreClosed(f"the store {self._core.file.path} is closed: open it again")
 
@@ -306,6 +309,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     def stats(self) -> StoreStats:
         """See :meth:`AsyncBlobStore.stats`; any thread may ask, also after closing."""
+        self._check_process()
         return collect_stats(self._core)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import operator
 import os
 from typing import Any
 
@@ -61,6 +62,9 @@ class Options:
         made = cls(path=os.path.realpath(os.fsdecode(path)), **options)
         if made.page_size is not None:
             check_page_size(made.page_size)
+        for whole in (made.buffers, made.queue_depth, made.mode):
+            if whole is not None:
+                operator.index(whole)  # a fraction is refused here, and not half-way
         if made.buffers is not None and made.buffers < 0:
             raise ValueError(f"buffers must be 0 or more, not {made.buffers}")
         if not 1 <= made.queue_depth <= 4096:
