@@ -41,6 +41,22 @@ def frame(stamp: int) -> bytes:
     return (stamp + 1).to_bytes(8, "little") * (PAGE // 8)
 
 
+_ARENA = memoryview(bytearray(256 * PAGE))
+_lent = itertools.count()
+
+
+def lend(content: bytes) -> memoryview:
+    """Return ``content`` in memory whose place does not depend on chance: batches are laid out by address."""
+    place = next(_lent) % 256 * PAGE
+    room = _ARENA[place : place + PAGE]
+    room[:] = content
+    return room
+
+
+def lent(changes: dict[bytes, bytes]) -> list[tuple[bytes, memoryview]]:
+    return [(name, lend(content)) for name, content in changes.items()]
+
+
 class Moment(NamedTuple):
     """What a power cut would leave, and what was known then."""
 
@@ -78,6 +94,8 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
                 patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
     if large_group is not None:
         patches.append(mock.patch.object(groups, "LARGE_GROUP_BYTES", large_group))
+    global _lent
+    _lent = itertools.count()
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
@@ -152,7 +170,7 @@ async def _go_on(store, found) -> dict[bytes, bytes]:
     report = await store.verify()
     assert report.ok, report
     news = {guid(1): frame(1 << 40), guid(200): frame(1 << 41)}
-    await store.commit(list(news.items()), [g for g in list(found)[:1] if g not in news])
+    await store.commit(lent(news), [g for g in list(found)[:1] if g not in news])
     assert await read_all(store) == {
         **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news},
         **news,
@@ -269,24 +287,22 @@ class Life:
 
     async def put(self) -> None:
         target, content = self.rng.choice(self.guids), self._content()
-        await self.change("put", {target: content}, lambda: self.store.write_blob(target, content))
+        await self.change("put", {target: content}, lambda: self.store.write_blob(target, lend(content)))
 
     async def batch(self) -> None:
         changes = {g: self._content() for g in self._pick(4)}
-        await self.change("batch", changes, lambda: self.store.write_blobs(list(changes.items())))
+        await self.change("batch", changes, lambda: self.store.write_blobs(lent(changes)))
 
     async def synced(self) -> None:
         changes = {g: self._content() for g in self._pick(4)}
-        await self.change(
-            "synced", changes, lambda: self.store.write_blobs_with_data_sync(list(changes.items()))
-        )
+        await self.change("synced", changes, lambda: self.store.write_blobs_with_data_sync(lent(changes)))
 
     async def commit(self) -> None:
         changes = {g: self._content() if self.rng.random() < 0.75 else None for g in self._pick(4)}
-        writes = [(g, c) for g, c in changes.items() if c is not None]
+        writes = {g: c for g, c in changes.items() if c is not None}
         deletes = [g for g, c in changes.items() if c is None]
         await self.change(
-            "commit", changes, lambda: self.store.commit(writes, deletes), atomic=True, durable=True
+            "commit", changes, lambda: self.store.commit(lent(writes), deletes), atomic=True, durable=True
         )
 
     async def delete(self) -> None:

@@ -12,19 +12,42 @@ Every check names the sentence of the contract that it asks about.  With pytest,
     @pytest.mark.parametrize("check", CHECKS, ids=str)
     def test_my_store(check):
         check_blob_store(MyStore, checks=[check])
+
+A store's behaviour when power fails is asked of a simulated disk, deterministic under one seed::
+
+    disk, loop = SimDisk(seed, image=new_image()), SimLoop()
+    store = loop.run(open_sim_store(disk, loop, rng=disk.rng))
+    ...
+    image = disk.crash(disk.rng)  # what a power cut may leave now; disk.all_crashes() yields every one
 """
 
 from __future__ import annotations
 
 from uringblob.testing.catalogue import CHECKS
 from uringblob.testing.check import Check, ConformanceError
+from uringblob.testing.history import History, HistoryError
 from uringblob.testing.runner import ConformanceReport, check_async_blob_store, check_blob_store
+from uringblob.testing.sim_disk import Fault, SimDisk
+from uringblob.testing.sim_engine import SimEngine
+from uringblob.testing.sim_image import Image
+from uringblob.testing.sim_loop import SimLoop, SimStuck
+from uringblob.testing.sim_store import new_image, open_sim_store
 
 __all__ = [
     "CHECKS",
     "Check",
     "ConformanceError",
     "ConformanceReport",
+    "Fault",
+    "History",
+    "HistoryError",
+    "Image",
+    "SimDisk",
+    "SimEngine",
+    "SimLoop",
+    "SimStuck",
     "check_async_blob_store",
     "check_blob_store",
+    "new_image",
+    "open_sim_store",
 ]
