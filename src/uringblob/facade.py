@@ -212,8 +212,12 @@ class FileBlobStore(BlobStore):
     def __del__(self) -> None:
         pilot = self._pilot
         if pilot is not None and not pilot.closed and not pilot.inherited:
-            text = f"{self!r} was never closed, and is not flushed"
-            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            try:
+                text = f"{self!r} was never closed, and is not flushed"
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            finally:
+                # Not left to the pilot's own end: whoever records the warning keeps both alive.
+                pilot.__del__()
 
     @property
     def _wheel(self) -> Pilot:

@@ -187,11 +187,15 @@ class AsyncFileBlobStore(AsyncBlobStore):
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
         pool = self._core.medium.engine.pool
-        frames = [
-            (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool))
-            for guid, dst in reads
-        ]
-        return await self._change(self._read_all(frames))
+        # No name for the frames here: the error of a cancelled call knows this function's locals.
+        return await self._change(
+            self._read_all(
+                [
+                    (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool))
+                    for guid, dst in reads
+                ]
+            )
+        )
 
     async def _read_all(self, frames: Sequence[tuple[bytes, Any]]) -> list[BlobStoreError | None]:
         jobs = [self._core.medium.start(self._core.read(key, frame)) for key, frame in frames]
@@ -356,9 +360,12 @@ class AsyncFileBlobStore(AsyncBlobStore):
         core = getattr(self, "_core", None)
         if core is None or self._closing is not None:
             return
-        if os.getpid() == self._pid:
-            warnings.warn(f"unclosed store {core.file.path!r}", ResourceWarning, source=self, stacklevel=2)
-        core.abandon()
+        try:
+            if os.getpid() == self._pid:
+                text = f"unclosed store {core.file.path!r}"
+                warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        finally:
+            core.abandon()  # also where warnings are errors
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -137,6 +137,7 @@ class Core:
     async def write(self, writes: Mapping[bytes, Frame], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
         if not writes:
+            self.check_writable()
             return
         batch = await self._prepare(writes)
         try:

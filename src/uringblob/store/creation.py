@@ -39,8 +39,9 @@ def create_store(path: str, page_size: int, mode: int) -> None:
     :raises BlobStoreIOError: the file system has no room, or an I/O failed; nothing is left behind.
     :raises OSError: the directory is missing, read-only or forbidden.
     """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.new")
+    directory = os.path.dirname(path)
+    # Short, so that a name as long as the file system takes has room for it.
+    temporary = os.path.join(directory, f".{secrets.token_hex(8)}.uringblob.new")
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
