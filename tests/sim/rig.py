@@ -58,11 +58,12 @@ def lent(changes: dict[bytes, bytes]) -> list[tuple[bytes, memoryview]]:
 
 
 class Moment(NamedTuple):
-    """What a power cut would leave, and what was known then."""
+    """What a power cut would leave, and what was known then; ``grown``: this life has logged a group."""
 
     image: Image
     known: Knowledge
     why: str
+    grown: bool = False
 
 
 @contextlib.contextmanager
@@ -225,7 +226,8 @@ class Life:
         if self.images_per_step:
             known = self.history.knowledge()
             for _ in range(self.images_per_step):
-                self.moments.append(Moment(self.disk.crash(self.rng), known, why))
+                grown = self.store._core.queue.log.seq > self._first_seq
+                self.moments.append(Moment(self.disk.crash(self.rng), known, why, grown))
 
     def run(self) -> None:
         try:
@@ -239,6 +241,7 @@ class Life:
 
     async def _run(self) -> None:
         self.store = store = await open_sim_store(self.disk, self.loop, rng=self.rng)
+        self._first_seq = store._core.queue.log.seq
         self.history.recovered(await read_all(store))
         store._core.upkeep.compaction_blocks_min = self.rng.choice((3, 6, 1000))
         self.disk.on_step = self.step
@@ -385,6 +388,38 @@ def lives(seed: int, count: int = 3, **options):
                 image = life.disk.live if rng.random() < 0.3 else rng.choice(life.moments).image
 
 
+def look(image: Image, known: Knowledge) -> None:
+    """Open the store in ``image`` read-only: no byte changes, and nothing is shown half.
+
+    It may leave out the last group, which it may not confirm, and then says so; nothing else.
+    """
+    found, notes = read_only_view(image)
+    if notes:
+        known = Knowledge(tuple((call, ended, False, refused) for call, ended, _, refused in known.calls))
+    History.judge(known, found)
+
+
+def read_only_view(image: Image) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
+    """Return what a read-only opener of ``image`` sees, and what it says was left out."""
+    loop = SimLoop()
+    disk = SimDisk(image=image.copy(), faults=_no_change)
+
+    async def run():
+        store = await open_sim_store(disk, loop, read_only=True)
+        try:
+            return await read_all(store), store.stats().notes
+        finally:
+            await store.aclose()
+
+    found, notes = loop.run(run())
+    assert disk.live == image, "a read-only opener changed the file"
+    return found, notes
+
+
+def _no_change(_index: int, kind: str) -> None:
+    assert kind == "read", f"a read-only opener asked for a {kind}"
+
+
 def rotten(image: Image, rng: random.Random) -> Image | None:
     """Return ``image`` with one bit of one superblock flipped, if both were good."""
     header = image.read(0, HEADER_SIZE)
@@ -395,11 +430,14 @@ def rotten(image: Image, rng: random.Random) -> Image | None:
     return flipped
 
 
-def torture(seed: int, *, count: int = 3, deep: int = 16, again: int = 24, rot: int = 7, **options) -> int:
+def torture(
+    seed: int, *, count: int = 3, deep: int = 16, again: int = 24, rot: int = 7, looks: int = 9, **options
+) -> int:
     """Run the lives of ``seed`` and judge every image; returns how many were judged.
 
     Every ``deep``-th image is judged thoroughly; every ``again``-th loses power again while it is
-    recovered, twice; in every ``rot``-th one superblock is damaged as well.
+    recovered, twice; in every ``rot``-th one superblock is damaged as well;
+    every ``looks``-th is also opened read-only.
     """
     judged = 0
     number = at = 0
@@ -411,6 +449,10 @@ def torture(seed: int, *, count: int = 3, deep: int = 16, again: int = 24, rot: 
                 assert recover(life.disk.live, None) == life.last, "a clean close lost or changed something"
             for at, moment in enumerate(life.moments):
                 rng = random.Random(seed * 1000003 + at)
+                # A read-only opener may leave out the last group: it must be one of this life.
+                if at % looks == 0 and moment.grown:
+                    look(moment.image, moment.known)
+                    judged += 1
                 if at % rot == 0 and (flipped := rotten(moment.image, rng)) is not None:
                     recover(flipped, moment.known)
                     judged += 1
