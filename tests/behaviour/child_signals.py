@@ -281,7 +281,7 @@ def used_by_a_handler(path, engine, face):
         if face == "sync":
             with FileBlobStore.open(path, engine=engine, page_size=PAGE) as store:
                 signal.setitimer(signal.ITIMER_REAL, INTERVAL)
-                for turn in range(300):
+                for turn in range(150):
                     work(store, turn)
                 busy = True
                 assert store.verify().ok
@@ -292,7 +292,7 @@ def used_by_a_handler(path, engine, face):
                 async with AsyncFileBlobStore.open(path, engine=engine, page_size=PAGE) as store:
                     signal.setitimer(signal.ITIMER_REAL, INTERVAL)
                     frame = blank(PAGE)
-                    for turn in range(300):
+                    for turn in range(150):
                         await store.commit([(mine, stamped(mine, turn, PAGE))])
                         await store.read_blob(mine, frame)
                         assert sequence_of(mine, frame) == turn

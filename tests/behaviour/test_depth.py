@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 
 import pytest
 
@@ -55,7 +56,7 @@ def contents(buffer):
     return buffer if isinstance(buffer, (bytearray, memoryview)) else buffer.view
 
 
-KINDS = ["pool", "unaligned", "plain"]
+KINDS = ["pool", "unaligned"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,19 +112,19 @@ def test_batches_of_every_size(store_path, engine, method, kind):
             assert sequence_of(name, seen) == sequence
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [2, 300, 1100])
-def test_the_same_guid_again_in_a_batch(store_path, engine, method, kind, count):
-    """The last one wins, also when all of a large batch is one guid."""
+@pytest.mark.parametrize("count", [2, 1100])
+def test_the_same_guid_again_in_a_batch(store_path, engine, method, count):
+    """The last one wins, in whatever memory it lies."""
     with FileBlobStore.open(store_path, engine=engine, page_size=4096, buffers=POOL) as store:
         batch = []
         for turn in range(count):
             name = guid(turn % (count // 2) if turn % 3 else 7)
             batch.append((name, stamped(name, turn + 1, 4096)))
         last = dict(batch)
-        getattr(store, method)([(name, make(store, kind, frame)) for name, frame in batch])
+        kinds = itertools.cycle(["pool", "unaligned", "plain"])
+        getattr(store, method)([(name, make(store, next(kinds), frame)) for name, frame in batch])
         assert set(store.list_blobs()) == set(last)
-        into = [(name, room(store, kind)) for name in last]
+        into = [(name, room(store, next(kinds))) for name in last]
         assert store.read_blobs(into) == [None] * len(last)
         assert [bytes(contents(buffer)) for _, buffer in into] == list(last.values())
 

@@ -57,7 +57,7 @@ def contents(path, engine):
 
 @pytest.mark.parametrize("how", WAYS)
 def test_the_interpreter_ends(store_path, engine, how):
-    for _ in range(3 if "daemons" in how else 1):  # daemons are somewhere else each time
+    for _ in range(2 if "daemons" in how else 1):  # daemons are somewhere else each time
         out = end(how, store_path, engine)
         assert "ready" in out or how == "sync_daemons_and_exception"
         there = contents(store_path, engine)

@@ -33,11 +33,12 @@ PATIENCE = 60
 @pytest.fixture
 def zygote():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "behaviour.child_kill", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
     zygote = child_kill.Zygote(process, ours)
     yield zygote

@@ -16,11 +16,11 @@ def test_five_thousand_reads_and_five_hundred_commits(store_path, engine, face):
 
 
 def test_a_handler_that_raises_ends_only_the_call_it_struck(store_path, engine, replay):
-    assert children.run("behaviour.child_signals:struck", store_path, engine, replay, 500)
+    assert children.run("behaviour.child_signals:struck", store_path, engine, replay, 350)
 
 
 def test_opening_and_closing_struck(store_path, engine, replay):
-    assert children.run("behaviour.child_signals:opened_and_closed", store_path, engine, replay, 40)
+    assert children.run("behaviour.child_signals:opened_and_closed", store_path, engine, replay, 25)
 
 
 def test_a_handler_that_uses_the_synchronous_store(store_path, engine):
