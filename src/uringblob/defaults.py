@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from uringblob.buffers import AlignedBlobBuf
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
@@ -78,16 +77,30 @@ async def write_blobs_with_data_sync(
     await store.flush()
 
 
+class Scratch(bytearray):
+    """A frame to read into and forget.
+
+    Before Python 3.12 an ``AlignedBlobBuf`` has no buffer protocol, so a store that only knows
+    ``memoryview(dst)`` could not fill one; this has both ways in.
+    """
+
+    __slots__ = ()
+
+    @property
+    def view(self) -> memoryview:
+        """The whole frame, as ``AlignedBlobBuf.view`` is."""
+        return memoryview(self)
+
+
 async def has_blob(store: AsyncBlobStore, guid: GuidLike) -> bool:
     """Read the blob: one frame's transfer, where ``list_blobs`` may be millions of names."""
     key = guid_bytes(guid)
-    with AlignedBlobBuf.uninit(store.page_size) as scratch:
-        try:
-            await store.read_blob(key, scratch)
-        except BlobNotFound:
-            return False
-        except BlobCorrupt:
-            return True
+    try:
+        await store.read_blob(key, Scratch(store.page_size))
+    except BlobNotFound:
+        return False
+    except BlobCorrupt:
+        return True
     return True
 
 
@@ -118,10 +131,10 @@ async def read_blob_range(store: AsyncBlobStore, guid: GuidLike, offset: int, ds
     size = size_of(dst)
     check_range(offset, size, store.page_size)
     check_writable(dst, size)
-    with AlignedBlobBuf.uninit(store.page_size) as scratch:
-        await store.read_blob(key, scratch)
-        with writable_view(dst, size) as target, scratch.view[offset : offset + size] as part:
-            target[:] = part
+    scratch = Scratch(store.page_size)
+    await store.read_blob(key, scratch)
+    with writable_view(dst, size) as target, scratch.view[offset : offset + size] as part:
+        target[:] = part
 
 
 async def commit(
@@ -143,14 +156,14 @@ async def verify(store: AsyncBlobStore, progress: Progress | None) -> VerifyRepo
     guids = await store.list_blobs()
     bad: list[tuple[BlobGuid, BlobStoreError]] = []
     checked = 0
-    with AlignedBlobBuf.uninit(store.page_size) as scratch:
-        for done, guid in enumerate(guids, start=1):
-            error = await _read_one(store, guid, scratch)
-            if not isinstance(error, BlobNotFound):
-                checked += 1
-                if error is not None:
-                    bad.append((BlobGuid(guid), error))
-            if progress is not None:
-                progress(done, len(guids))
+    scratch = Scratch(store.page_size)
+    for done, guid in enumerate(guids, start=1):
+        error = await _read_one(store, guid, scratch)
+        if not isinstance(error, BlobNotFound):
+            checked += 1
+            if error is not None:
+                bad.append((BlobGuid(guid), error))
+        if progress is not None:
+            progress(done, len(guids))
     good_bytes = (checked - len(bad)) * store.page_size
     return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)

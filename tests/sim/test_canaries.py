@@ -67,9 +67,9 @@ def fsync_before_the_frames_have_landed():
 def tail_not_wiped():
     real = recovery.make_writable
 
-    async def lazy(medium_, found, superblock):
+    async def lazy(medium_, found, *superblocks):
         found.tail.dirty_blocks.clear()
-        await real(medium_, found, superblock)
+        await real(medium_, found, *superblocks)
 
     from uringblob.store import opening
 

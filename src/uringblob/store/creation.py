@@ -109,7 +109,11 @@ def _rename_without_replacing(temporary: str, path: str) -> None:
 
 
 def _sync_directory(directory: str) -> None:
-    fd = os.open(directory or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(directory or ".", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        os.sync()  # a directory that we may write to and not read: flush everything instead
+        return
     try:
         os.fsync(fd)
     except OSError as error:

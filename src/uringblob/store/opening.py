@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import operator
 import os
 from typing import Any
@@ -18,11 +19,11 @@ from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.store.core import Core
 from uringblob.store.creation import create_store
-from uringblob.store.format import Segment, Superblock, first_slot
+from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
 from uringblob.store.log import Log
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
-from uringblob.store.recovery import Recovered, heal_superblocks, make_writable, recover
+from uringblob.store.recovery import Recovered, make_writable, recover
 from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.store_file import (
     StoreFile,
@@ -33,6 +34,12 @@ from uringblob.store.store_file import (
 )
 from uringblob.store.superblocks import Superblocks
 from uringblob.units import PAGE_SIZE, check_page_size
+
+#: Frames in a pool: more are a mistake in units.
+BUFFERS_MAX = 1 << 20
+
+#: Free slots behind the last one in use that an opener takes note of; ``grow`` finds the others.
+_SPARE_SLOTS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +65,20 @@ class Options:
         :raises ValueError: a value out of range.
         :raises TypeError: an unknown option or a wrong type.
         """
+        name = os.fsdecode(path)
+        if name.endswith(os.sep):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         # A symbolic link is followed once, here: creation must not replace the link itself.
-        made = cls(path=os.path.realpath(os.fsdecode(path)), **options)
+        made = cls(path=os.path.realpath(name), **options)
         if made.page_size is not None:
             check_page_size(made.page_size)
         for whole in (made.buffers, made.queue_depth, made.mode):
             if whole is not None:
                 operator.index(whole)  # a fraction is refused here, and not half-way
-        if made.buffers is not None and made.buffers < 0:
-            raise ValueError(f"buffers must be 0 or more, not {made.buffers}")
+        if made.buffers is not None and not 0 <= made.buffers <= BUFFERS_MAX:
+            raise ValueError(f"buffers must be from 0 to {BUFFERS_MAX}, not {made.buffers}")
+        if not 0 <= made.mode <= 0o7777:
+            raise ValueError(f"mode must be permission bits from 0 to 0o7777, not {made.mode:#o}")
         if not 1 <= made.queue_depth <= 4096:
             raise ValueError(f"queue_depth must be from 1 to 4096, not {made.queue_depth}")
         if not made.lock_timeout >= 0:
@@ -145,8 +157,9 @@ async def start_core(
     found = await recover(medium, current, read_only=file.read_only)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
-        await make_writable(medium, found, current)
-        await heal_superblocks(core.superblocks, found, superblocks)
+        await make_writable(medium, found, core.superblocks, superblocks)
+        # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
+        core.manifest.slots.confirm(found.seq)
         await core.space.refill()
     return core
 
@@ -161,9 +174,9 @@ def _build(
     verify: bool,
 ) -> Core:
     page_size = superblock.page_size
-    limit = medium.engine.file_size() // page_size
-    slots = SlotTable(first_slot(page_size), limit)
-    _claim_log(slots, [*found.reader.segments, found.reader.tail])
+    segments = [*found.reader.segments, found.reader.tail]
+    slots = SlotTable(first_slot(page_size), _slots_known(medium, found, segments, page_size))
+    _claim_log(slots, segments)
     manifest = Manifest(slots)
     slots.confirm(max(found.floor, found.seq - 1))
     clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
@@ -188,6 +201,15 @@ def _build(
     )
     core.queue.log.group_blocks = found.group_blocks
     return core
+
+
+def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page_size: int) -> int:
+    """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
+    in_file = medium.engine.file_size() // page_size
+    used = max(segment.slot + segment.slots for segment in segments)
+    entries = (entry_slot(entry) for entry in found.entries.values())
+    used = max(used, max((slot + 1 for slot in entries if slot < in_file), default=0))
+    return min(in_file, used + _SPARE_SLOTS)
 
 
 def _claim_log(slots: SlotTable, segments: list[Segment]) -> None:

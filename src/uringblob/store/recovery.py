@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
@@ -227,21 +227,38 @@ def _drop_last_group(found: Recovered, why: str) -> None:
 # --- a writable open ---------------------------------------------------------------------
 
 
-async def make_writable(medium: Medium, found: Recovered, superblock: Superblock) -> None:
-    """Do what must be durable before the first slot is handed out: confirm, and wipe the tail.
+async def make_writable(
+    medium: Medium, found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]
+) -> None:
+    """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
 
-    Where I/O is buffered the cache may show what the disk does not hold, so a group that was in
-    doubt is written again before it is believed.
+    1. Where I/O is buffered the cache may show what the disk does not hold, so a group that was in
+       doubt is written again before it is believed.
+    2. Both superblocks name the log in use, and the last group as the floor: whatever follows it
+       proves that it is durable, and the next step takes that proof away.
+    3. The tail is wiped.
     """
-    wrote = False
     if found.in_doubt and found.dropped is None and not medium.engine.direct_io:
-        await _write_again(medium, found, superblock.page_size)
-        wrote = True
+        await _write_again(medium, found, superblocks.current.page_size)
+        await medium.sync("recovery")
+    await _raise_floor(found, superblocks, both)
     for offset in found.tail.dirty_blocks:
         await medium.write(offset, BLANK_BLOCK, "wiping the log's tail")
-        wrote = True
-    if wrote:
+    if found.tail.dirty_blocks:
         await medium.sync("recovery")
+
+
+async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
+    head = found.reader.segments[0]
+    log_id = found.reader.log_id
+    same_log = all(superblock is not None and superblock.log_id == log_id for superblock in both)
+    if same_log and superblocks.current.floor >= found.seq:
+        return
+    await superblocks.write_both(
+        dataclasses.replace(
+            superblocks.current, log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq
+        )
+    )
 
 
 async def _write_again(medium: Medium, found: Recovered, page_size: int) -> None:
@@ -252,20 +269,3 @@ async def _write_again(medium: Medium, found: Recovered, page_size: int) -> None
     for offset, _ in found.last_group:
         block = await medium.read(offset, BLOCK_SIZE, "confirming the last group")
         await medium.write(offset, block, "confirming the last group")
-
-
-async def heal_superblocks(
-    superblocks: Superblocks, found: Recovered, others: Iterable[Superblock | None]
-) -> None:
-    """Make both superblocks name the log in use, before any slot of an older log is handed out."""
-    head = found.reader.segments[0]
-    current = dataclasses.replace(
-        superblocks.current,
-        log_id=found.reader.log_id,
-        head_slot=head.slot,
-        head_slots=head.slots,
-        floor=found.floor,
-    )
-    same = all(other is not None and other.log_id == current.log_id for other in others)
-    if not same:
-        await superblocks.write_both(current)

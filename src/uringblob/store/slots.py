@@ -66,7 +66,8 @@ class SlotTable:
 
     def __init__(self, first: int, limit: int) -> None:
         self.first = first
-        self._states = bytearray([_S.BAD]) * min(first, limit) + bytearray(max(0, limit - first))
+        self._states = bytearray(limit)
+        self._states[:first] = bytes([_S.BAD]) * min(first, limit)
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         self._beyond: dict[int, SlotState] = {}
