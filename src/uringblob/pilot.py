@@ -91,8 +91,14 @@ class Pilot:
         try:
             if not (self.closed or self.inherited):  # a child's descriptors were closed when it began
                 self._end(flush=flush)
-        finally:
+        except BaseException:
+            # A handler may have raised before the end was asked for.  Asking twice is harmless, and
+            # whoever is struck here still counts as open, so that its finalizer asks once more.
+            if not self.inherited:
+                self._loop.leave()
             self.closed = True
+            raise
+        self.closed = True
 
     def _check_thread(self) -> None:
         thread = self._loop.thread

@@ -19,6 +19,8 @@ from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
 
+pytestmark = pytest.mark.one_interpreter
+
 #: Bits between two that are tried: coprime to the sizes of sectors, cells and fields.
 STEP = 1 if EVERY_BIT else 613
 

@@ -21,6 +21,8 @@ from uringblob.store import core, groups, log, manifest, medium, recovery, slots
 from uringblob.store.compaction import Compaction
 from uringblob.store.format import BlockType
 
+pytestmark = pytest.mark.one_interpreter
+
 #: Seeds to go through before a bug counts as not found.
 PATIENCE = 150
 

@@ -10,6 +10,8 @@ from sim.exhaustive import exhaust
 from sim.rig import torture
 from sim.settings import CHUNK, LENGTH, SEEDS
 
+pytestmark = pytest.mark.one_interpreter
+
 
 def options_of(seed: int) -> dict:
     rng = random.Random(seed)

@@ -10,6 +10,8 @@ from sim.rig import FAULTS, PAGE, Moment, life_with_fault, lives, open_with_faul
 from sim.settings import FAULT_SEEDS
 from uringblob.errors import StorePoisoned
 
+pytestmark = pytest.mark.one_interpreter
+
 EVERY = pytest.mark.parametrize(
     ("name", "forever"),
     list(itertools.product(FAULTS, (False, True))),

@@ -13,6 +13,8 @@ from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
 
+pytestmark = pytest.mark.one_interpreter
+
 #: Blocks beyond the empty store at which there is room for a first blob, and a few before that.
 FIRST = 40
 LEVELS = 64
