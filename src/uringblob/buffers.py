@@ -236,9 +236,24 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
         raise ValueError(f"{kind} memory is needed, and this cannot be had of the buffer: {error}") from error
     if len(memory) != size:
         raise _wrong_length(len(memory), size)
-    view = memoryview(_ffi.buffer(memory))
+    view = _flat_view(obj, memory)
     address = int(_ffi.cast(_ADDRESS, memory))
     return Frame(view if writable else view.toreadonly(), address, size)
+
+
+def _flat_view(obj: Any, memory: Any) -> memoryview:
+    """Return a view of format ``B`` that keeps ``obj`` alive; ``memory`` is cffi's hold on it.
+
+    A memoryview is not left to that hold: where a garbage cycle has both, CPython clears the view
+    before cffi lets go of it, and that crashes the interpreter (CPython 3.11.7, cffi 2.1.1).
+    """
+    if isinstance(obj, memoryview):
+        try:
+            return obj.cast("B") if obj.nbytes else obj[:]
+        except TypeError:
+            # A format that memoryview cannot cast: NumPy has such.  The hold is all there is.
+            return memoryview(_ffi.buffer(memory))
+    return memoryview(_ffi.buffer(memory))
 
 
 def _wrong_length(have: int, want: int) -> ValueError:

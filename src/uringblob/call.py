@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -126,9 +125,9 @@ class Call(Generic[T]):
             struck = self.struck is not None
             self._error = None if struck else StoreClosed("the store was closed during this call")
         elif (error := task.exception()) is not None:
-            # Its traceback would keep the core's views of the caller's buffers alive.
-            traceback.clear_frames(error.__traceback__)
-            self._error = error
+            # Its traceback would keep the core's views of the caller's buffers alive.  It is dropped,
+            # not cleared: the committer's frame may be on it, and clearing a suspended one ends it.
+            self._error = error.with_traceback(None)
         else:
             self._result = task.result()
 

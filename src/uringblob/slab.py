@@ -29,7 +29,7 @@ _ffi = cffi.FFI()
 # Parsed now: cffi parses a type at its first use, under a lock, and a signal handler that interrupts
 # that and comes here itself would wait for ever.
 _ADDRESS = _ffi.typeof("uintptr_t")
-_BYTES = _ffi.typeof("unsigned char[]")
+_POINTER = _ffi.typeof("unsigned char *")
 
 
 class Slab:
@@ -71,8 +71,15 @@ class Slab:
 
         :raises IndexError: there is no such frame.
         """
-        frame = _ffi.from_buffer(_BYTES, self._view(index))
-        return _ffi.buffer(_ffi.gc(frame, functools.partial(on_free, index)), self.frame_size)
+        if not 0 <= index < self.count:
+            raise IndexError(f"frame {index} of a slab of {self.count}")
+        ended = functools.partial(on_free, index)
+        # The mapping lives as long as what is called at the exporter's end.  Not from_buffer() of a
+        # memoryview: where a garbage cycle holds one, CPython clears the view before cffi lets go of
+        # it, and that crashes the interpreter (CPython 3.11.7, cffi 2.1.1).
+        ended.mapping = self._map  # type: ignore[attr-defined]
+        frame = _ffi.cast(_POINTER, self.address + index * self.frame_size)
+        return _ffi.buffer(_ffi.gc(frame, ended), self.frame_size)
 
     def frame(self, index: int, buf_index: int = -1) -> Frame:
         """Return frame ``index`` for direct use; nobody keeps account of who uses it.

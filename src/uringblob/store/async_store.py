@@ -141,8 +141,13 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a change as a job: once begun it ends, whatever becomes of the caller."""
         self._active += 1
-        job = self._core.medium.start(coroutine)
-        job.add_done_callback(self._one_less)
+        try:
+            job = self._core.medium.start(coroutine)
+            job.add_done_callback(self._one_less)
+        except BaseException:
+            # A signal handler struck the job's first step: nobody else will count it out.
+            self._one_less(None)
+            raise
         try:
             return await join(job)
         except (BlobStoreError, asyncio.CancelledError) as error:

@@ -73,8 +73,9 @@ class Manifest:
 
     def find_durable(self, guid: bytes) -> int | None:
         """Return the packed entry that survives a crash now, or ``None``."""
-        if self._delta is not None:
-            found = self._delta.get(guid, -1)
+        delta = self._delta  # once: another thread may be asking
+        if delta is not None:
+            found = delta.get(guid, -1)
             if found != -1:
                 return found
         return self._base.get(guid)
@@ -173,8 +174,9 @@ class Manifest:
         self._in_flight = ()
         for guid, change in changes.items():
             before = self.find(guid)
-            self._settle_pending(guid, change)
+            # Durable first: a thread that asks in between must find the blob in one of the layers.
             self._store_durable(guid, change.entry, seq)
+            self._settle_pending(guid, change)
             self._live += (self.find(guid) is not None) - (before is not None)
         self.slots.confirm(seq - 1)
 

@@ -144,13 +144,18 @@ class Medium:
         what = f"{what}: fdatasync of {self.path}"
         try:
             await self.believe(transfers.sync(self.engine, what), what)
-        except BlobStoreError as error:
-            for rider in riders:
-                rider.fail(error)
+        except GeneratorExit:
+            raise  # this job was dropped, and everybody with it: nobody is resumed
+        except BaseException as error:
+            # Also what no engine raises: whoever rides must hear of the end, or a close waits for ever.
+            failure = error if isinstance(error, Exception) else RuntimeError(f"struck by {error!r}")
+            while riders:
+                rider = riders.pop()
+                rider.fail(failure)
                 rider.exception()
             raise
-        for rider in riders:
-            rider.finish(None)
+        while riders:
+            riders.pop(0).finish(None)
 
     async def believe(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
         """Run ``syncing``, which ends with an fdatasync; raise if its success proves nothing.
@@ -165,12 +170,16 @@ class Medium:
         self._syncing.add(ended)
         try:
             result = await syncing
-        except SyncFailed as error:
-            self.poison(error)
-            raise
-        finally:
+        except GeneratorExit:
+            raise  # the same
+        except BaseException as error:
+            if isinstance(error, SyncFailed):
+                self.poison(error)
             self._syncing.discard(ended)
             ended.finish(None)
+            raise
+        self._syncing.discard(ended)
+        ended.finish(None)
         for other in list(self._syncing):
             if not other.done():
                 await other

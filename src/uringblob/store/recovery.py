@@ -251,8 +251,7 @@ async def make_writable(
 async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
     head = found.reader.segments[0]
     log_id = found.reader.log_id
-    same_log = all(superblock is not None and superblock.log_id == log_id for superblock in both)
-    if same_log and superblocks.current.floor >= found.seq:
+    if all(s is not None and s.log_id == log_id and s.floor >= found.seq for s in both):
         return
     await superblocks.write_both(
         dataclasses.replace(

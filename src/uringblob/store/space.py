@@ -89,10 +89,15 @@ class Space:
 
     async def _confirm_waiting(self) -> bool:
         """Slots freed by the last group wait for the next one: write it now."""
-        waiting = self._slots.waiting > 0
-        if waiting:
+        if not self._slots.waiting:
+            return False
+        try:
             await self._confirm()
-        return waiting
+        except BlobStoreIOError as error:
+            if error.errno not in NO_SPACE_ERRNOS:
+                raise
+            return False  # there is no room even for that: the next remedy
+        return True
 
     def _trusted(self, runs: list[Segment]) -> list[Segment]:
         """Hand out nothing any more once the store is poisoned.
@@ -180,7 +185,9 @@ class Space:
         """
         while not self._reserve and not self._reserve_from_free():
             async with self._growing:
-                await self._grow(self._segment_slots, at_least=self._segment_slots)
+                # Whoever held the lock may have filled the reserve with the last room there was.
+                if not self._reserve and not self._reserve_from_free():
+                    await self._grow(self._segment_slots, at_least=self._segment_slots)
         self._medium.check_trusted()
         segment = self._reserve.pop()
         self._slots.move_run(segment, SlotState.LOG)

@@ -87,7 +87,7 @@ class Upkeep:
         log = self._queue.log
         blocks = blocks_for(self._manifest.durable_count()) + 1
         fewest = -(-blocks // (log.blocks_of(log.tail) - 1))
-        if len(log.segments) <= fewest or self._holds:
+        if len(log.segments) <= fewest or self._holds or self._ended:
             return False
         try:
             await self.start_compaction()
