@@ -63,7 +63,11 @@ class CompletionLoop:
         """
         try:
             self.thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
+            if error.__context__ is not None:
+                # A signal handler raised while threading waited for the thread, and upset its lock:
+                # the thread runs, and what the handler raised is what the caller shall see.
+                raise error.__context__ from None
             self._loop.close()
             raise
 
