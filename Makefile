@@ -6,12 +6,15 @@
 #   make lint types c-warnings wheel-check          what .ci/run checks besides
 #   make clean       remove everything made here
 #
+#   WORKERS=0               one test after the other, in one process
 #   PYTHON=python3.12       another interpreter (make clean first)
 #   URINGBLOB_EXT=optional  go on without the extension: the pread engine works everywhere
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# One worker more than there are processors: tests of crashes and kills mostly wait.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 DEMO_ARGS ?=
 
 # Where there can be an io_uring, its extension must build; elsewhere it is left out.
@@ -36,7 +39,7 @@ demo: $(VENV)/.installed
 	$(PY) examples/archive.py $(DEMO_ARGS)
 
 test: $(VENV)/.installed
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 setup: $(VENV)/.installed
 
