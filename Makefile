@@ -4,6 +4,7 @@
 #   make demo        archive this Python's standard library into a store, restore it, compare
 #   make test        the test suite                 make test PYTEST_ARGS='-k ring -x'
 #   make lint types c-warnings wheel-check          what .ci/run checks besides
+#   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
 #   make clean       remove everything made here
 #
 #   WORKERS=0               one test after the other, in one process
@@ -16,6 +17,10 @@ PYTEST_ARGS ?=
 # One worker more than there are processors: tests of crashes and kills mostly wait.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 DEMO_ARGS ?=
+SECONDS ?= 1200
+SEED ?= 1
+ROWS ?=
+TORTURE_ARGS ?=
 
 # Where there can be an io_uring, its extension must build; elsewhere it is left out.
 ifeq ($(shell uname -s),Linux)
@@ -32,7 +37,7 @@ C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
 LINTED := src tests examples tools $(wildcard build_ffi.py setup.py)
 
-.PHONY: demo test lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: demo test torture lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -40,6 +45,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# tests/torture/__init__.py says how a row comes in.
+torture: $(VENV)/.installed
+	PYTHONPATH=tests $(PY) -m torture --seconds $(SECONDS) --seed $(SEED) --rows '$(ROWS)' $(TORTURE_ARGS)
 
 setup: $(VENV)/.installed
 
