@@ -4,13 +4,18 @@ Any slot will do for any guid, so a batch is laid out in the order of its buffer
 frames leased one after the other become one contiguous stretch of memory and of file, which the
 kernel takes as a single fixed-buffer write.
 
+A frame's checksum is made while the frame is being written: the caller does not touch it before
+the call returns, and only the log record needs it.  (Before, the device idled meanwhile: 20 to
+30 µs a frame of 512 KiB, a third of the time that writing it takes.)
+
 Memory that the engine cannot move (not 4096-aligned where I/O is direct) is copied through
 bounce frames, at most :data:`BOUNCE_FRAMES` at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import AlignedBlobBuf
@@ -27,8 +32,13 @@ from uringblob.transfers import SyncFailed
 
 BOUNCE_FRAMES = 64
 
-#: Frames checksummed before other tasks get a turn: about half a millisecond.
-_CHECKSUMS_AT_ONCE = 16
+#: Bytes checksummed before other tasks get a turn: about a tenth of a millisecond.
+CHECKSUM_BYTES_AT_ONCE = 2 * 1024 * 1024
+
+#: A batch below this is checksummed before it is written: waiting for a tick would cost more.
+OVERLAP_BYTES_MIN = 64 * 1024
+
+T = TypeVar("T")
 
 
 class Piece:
@@ -56,28 +66,50 @@ class Batch:
     @property
     def size_bytes(self) -> int:
         """Bytes of all frames."""
-        return len(self.entries) * self._page_size
+        return sum(piece.run.slots for piece in self.pieces) * self._page_size
 
-    async def prepare(self, writes: Mapping[bytes, Frame]) -> None:
-        """Take slots for ``writes`` and checksum the frames; nothing is written yet.
+    async def take_slots(self, writes: Mapping[bytes, Frame]) -> None:
+        """Take slots for ``writes``; nothing is written yet.
 
         :raises BlobStoreIOError: there is no room; no slot was taken.
         """
         frames = sorted(writes.items(), key=lambda item: item[1].address)
-        checksums = []
-        for index, (_, frame) in enumerate(frames):
-            if index and index % _CHECKSUMS_AT_ONCE == 0:
-                await self._next_tick()
-            checksums.append(frame_checksum(frame.view))
         done = 0
         for run in await self._space.take_frames(len(frames)):
             part = frames[done : done + run.slots]
             self.pieces.append(Piece(run, [guid for guid, _ in part], [frame for _, frame in part]))
-            for slot, (guid, _), checksum in zip(
-                range(run.slot, run.slot + run.slots), part, checksums[done:], strict=False
-            ):
-                self.entries.append((guid, pack_entry(slot, checksum)))
             done += run.slots
+
+    async def checksum(self) -> None:
+        """Checksum the frames and fill ``entries``; now and then other tasks get a turn."""
+        since = 0
+        for piece in self.pieces:
+            for slot, (guid, frame) in enumerate(zip(piece.guids, piece.frames, strict=True), piece.run.slot):
+                if since >= CHECKSUM_BYTES_AT_ONCE:
+                    await self._next_tick()
+                    since = 0
+                since += frame.size
+                self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+
+    async def checksum_while(self, landing: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run ``landing()``, which writes the frames, and checksum them meanwhile.
+
+        Returns or raises when both have ended.
+        """
+        if self.size_bytes < OVERLAP_BYTES_MIN:
+            await self.checksum()
+            return await landing()
+        job = self._medium.start(landing())
+        try:
+            await self.checksum_later()
+        finally:
+            await settle([job])
+        return job.result()
+
+    async def checksum_later(self) -> None:
+        """Checksum when the requests are submitted, which is at this tick's end."""
+        await self._next_tick()
+        await self.checksum()
 
     async def _next_tick(self) -> None:
         tick: Completion[None] = Completion(loop=self._medium.loop)

@@ -20,13 +20,16 @@ from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum, frame_checksum
 from uringblob.store.groups import GroupQueue
-from uringblob.store.job import settle
+from uringblob.store.job import Job, settle
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
 from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
+
+#: A commit below this is checksummed first, so that its frames and its log block share a submission.
+COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
 
 class Core:
@@ -142,11 +145,11 @@ class Core:
         batch = await self._prepare(writes)
         try:
             if data_sync:
-                linked = await batch.land_synced()
+                linked = await batch.checksum_while(batch.land_synced)
                 self.batches_linked += linked
                 self.batches_scattered += not linked
             else:
-                await batch.land()
+                await batch.checksum_while(batch.land)
         except BaseException:
             batch.give_back()
             raise
@@ -168,12 +171,19 @@ class Core:
             self.commits += 1
             return
         batch = await self._prepare(writes)
-        landed = self.medium.start(batch.land())
+        landed: Job[None] | None = None
         try:
+            if batch.size_bytes < COMMIT_OVERLAP_BYTES_MIN:
+                await batch.checksum()
+                landed = self.medium.start(batch.land())
+            else:
+                landed = self.medium.start(batch.land())
+                await batch.checksum_later()
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except BaseException:
             # Whatever failed, the kernel may still be reading the caller's frames.
-            await settle([landed])
+            if landed is not None:
+                await settle([landed])
             batch.give_back()
             raise
         self.bounces += batch.bounces
@@ -182,7 +192,7 @@ class Core:
     async def _prepare(self, writes: Mapping[bytes, Frame]) -> Batch:
         self.check_writable()
         batch = Batch(self.medium, self.space, self.page_size)
-        await batch.prepare(writes)
+        await batch.take_slots(writes)
         return batch
 
     async def flush(self) -> None:
