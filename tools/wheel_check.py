@@ -43,6 +43,8 @@ def the_wheel(dist: pathlib.Path) -> pathlib.Path:
     (wheel,) = dist.glob("*.whl")
     if "-cp310-abi3-" not in wheel.name:
         sys.exit(f"wheel-check: {wheel.name} is not tagged cp310-abi3")
+    if sys.platform == "linux" and "manylinux_" not in wheel.name:
+        sys.exit(f"wheel-check: {wheel.name} has no manylinux tag")
     names = zipfile.ZipFile(wheel).namelist()
     extensions = [name for name in names if name.endswith(".so")]
     if not any(".abi3." in name for name in extensions):

@@ -1,0 +1,79 @@
+"""A program as a user writes it, of every public name; `make types` checks it with `mypy --strict`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from uringblob import (
+    PAGE_SIZE,
+    AlignedBlobBuf,
+    AsyncBlobStore,
+    AsyncFileBlobStore,
+    AsyncMemoryBlobStore,
+    BlobCorrupt,
+    BlobGuid,
+    BlobNotFound,
+    BlobStore,
+    BlobStoreError,
+    BlobStoreIOError,
+    FileBlobStore,
+    MemoryBlobStore,
+)
+
+
+def tell(done: int, total: int) -> None:
+    """Show how far a verification came."""
+    print(f"{done} of {total}")
+
+
+def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[BlobGuid]:
+    """Commit frames in whatever store this is, and read one back."""
+    store.commit(frames, [BlobGuid.random()])
+    guids: list[BlobGuid] = store.list_blobs()
+    room = bytearray(store.page_size)
+    outcomes: list[BlobStoreError | None] = store.read_blobs([(guid, room) for guid in guids])
+    bad: list[BlobGuid] = [
+        guid for guid, error in zip(guids, outcomes, strict=True) if isinstance(error, BlobCorrupt)
+    ]
+    report = store.verify(tell)
+    names: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
+    return bad if report.ok else [guid for guid, _ in names]
+
+
+async def serve(store: AsyncBlobStore) -> int:
+    """Use a store of either kind from a coroutine."""
+    guid = BlobGuid(uuid.uuid4())
+    with store.alloc_blob_buf_zeroed() as buf:
+        view: memoryview = buf.view
+        view[0] = 1
+        await store.write_blobs_with_data_sync([(guid, buf)])
+        if store.needs_flush():
+            await store.flush()
+        try:
+            await store.read_blob_range(guid, 0, memoryview(bytearray(4096)))
+        except BlobNotFound as error:
+            print(error.guid)
+        except BlobStoreIOError as error:
+            number: int | None = error.errno
+            print(number)
+    return store.stats().blobs
+
+
+async def main(path: Path) -> None:
+    """Open every kind of store."""
+    async with AsyncFileBlobStore.open(path, page_size=PAGE_SIZE, engine="auto", direct=None) as store:
+        print(await serve(store), store.stats().engine_reason)
+    opened: AsyncFileBlobStore = await AsyncFileBlobStore.open(path, read_only=True)
+    await opened.aclose(flush=False)
+    print(await serve(AsyncMemoryBlobStore(page_size=4096)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path("typed.blobs")))
+    with FileBlobStore.open("typed.blobs") as file_store, MemoryBlobStore() as memory_store:
+        for each in (file_store, memory_store):
+            print(keep(each, [(uuid.uuid4(), bytes(PAGE_SIZE))]))
+    print(len(AlignedBlobBuf.zeroed()))
