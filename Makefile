@@ -62,7 +62,7 @@ $(VENV)/.created: tools/system_packages.sh
 
 $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
 	@echo "setting up $(VENV) (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test]'
+	$(PIP) install --quiet --editable '.[test,bench,bench-peers]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -63,6 +63,8 @@ ROOMS = {
         ("ground", "frames", "engine protocol", "traits", "pure core", "core"),
     ),
     "testing": Room(("testing.",), ("ground", "frames", "traits", "engine protocol", "simulation")),
+    # Measures the store from outside; nothing of the library knows it.
+    "bench": Room(("bench.",), ("ground", "frames", "ring", "traits", "core", "facade", "pure core")),
 }
 
 #: Arrows against the table, one by one, with the reason.
@@ -78,6 +80,10 @@ CFFI_USERS = {
 }
 #: Beside the standard library; everything else would be a new run-time dependency.
 RUN_TIME_DEPENDENCIES = {"cffi", "xxhash"}
+#: What a room may use besides: the extra that bears its name.
+EXTRAS = {
+    "bench": {"aiofiles", "caio", "lmdb", "matplotlib", "obstore", "rich", "rocksdict", "uvloop"},
+}
 #: The core asks for an engine and opens files; it knows no engine by name.
 ENGINE_DOORS = {"engines.base", "engines.request", "engines.select", "engines.direct", "engines.refusal"}
 
@@ -235,7 +241,8 @@ def test_the_core_knows_no_engine_by_name():
 def test_nothing_else_is_needed_at_run_time():
     allowed = set(sys.stdlib_module_names) | RUN_TIME_DEPENDENCIES | {"uringblob"}
     for name in modules():
-        strange = {full.split(".")[0] for full in imports_of(name)} - allowed - typing_imports_of(name)
+        extra = EXTRAS.get(room_of(name), set()) if name else set()
+        strange = {full.split(".")[0] for full in imports_of(name)} - allowed - extra - typing_imports_of(name)
         assert not strange, f"{name} imports {strange}"
 
 

@@ -1,0 +1,15 @@
+"""The measures by number, and in the order in which a full run takes them."""
+
+from uringblob.bench.measures import commit, reads, sync_face, writes
+from uringblob.bench.measures.base import Measure
+
+#: By number.
+MEASURES: dict[int, Measure] = {
+    measure.number: measure
+    for measure in sorted(
+        [*reads.MEASURES, *writes.MEASURES, *commit.MEASURES, *sync_face.MEASURES],
+        key=lambda measure: measure.number,
+    )
+}
+
+__all__ = ["MEASURES", "Measure"]

@@ -1,0 +1,83 @@
+"""Random reads against fio: frames a second (1), CPU per frame (9), small frames on one core (10)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from uringblob.bench.alternate import Entry
+from uringblob.bench.bench import Bench, cpu_per_frame, detail, frames_per_s, ratio
+from uringblob.bench.finding import Finding, at_least, at_most
+from uringblob.bench.load import Load, Params, Verb
+from uringblob.bench.measures.base import Measure
+from uringblob.bench.subjects.fio import Fio
+from uringblob.bench.subjects.store import AsyncStore
+
+SMALL = 4096
+
+
+def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
+    """Return the store and fio under the same load."""
+    return [Entry(AsyncStore(params, bench.place), (load,)), Entry(Fio(params, bench.place), (load,))]
+
+
+def random_reads(bench: Bench) -> list[Finding]:
+    """Measure 1."""
+    found = []
+    for depth in (8, 32):
+        case = bench.case(
+            f"random reads, depth {depth}", beside_fio(bench, bench.params, Load(Verb.READ, depth))
+        )
+        found.append(
+            at_least(
+                f"random reads at depth {depth}, against fio",
+                ratio(case, "store", "fio", frames_per_s),
+                0.97,
+                detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
+            )
+        )
+    return found
+
+
+def cpu_of_reads(bench: Bench) -> list[Finding]:
+    """Measure 9."""
+    params = dataclasses.replace(bench.params, verify=False)
+    case = bench.case(
+        "CPU of reads, depth 32, unverified", beside_fio(bench, params, Load(Verb.READ, 32)), params
+    )
+    return [
+        at_most(
+            "CPU per read at depth 32, verify=False, against fio",
+            ratio(case, "store", "fio", cpu_per_frame),
+            1.5,
+            detail="µs per frame: " + detail(case, "store", "fio", cpu_per_frame, 1e6),
+        )
+    ]
+
+
+def small_frames(bench: Bench) -> list[Finding]:
+    """Measure 10."""
+    file_bytes = min(bench.params.file_bytes, 64 << 20)
+    params = dataclasses.replace(
+        bench.params, page_size=SMALL, file_bytes=file_bytes, verify=False, one_core=True
+    )
+    case = bench.case(
+        "4 KiB reads, depth 32, one core", beside_fio(bench, params, Load(Verb.READ, 32)), params
+    )
+    return [
+        at_least(
+            "4 KiB reads a second at depth 32 on one core, verify=False, against fio",
+            ratio(case, "store", "fio", frames_per_s),
+            0.75,
+            detail="frames/s: "
+            + detail(case, "store", "fio", frames_per_s)
+            + "; CPU µs per frame: "
+            + detail(case, "store", "fio", cpu_per_frame, 1e6),
+        )
+    ]
+
+
+MEASURES = [
+    Measure(1, "random-reads", "random reads, async, depth 8 and 32", random_reads, turns=4),
+    Measure(9, "read-cpu", "CPU per 512 KiB read at depth 32, verify=False", cpu_of_reads),
+    Measure(10, "small-frames", "the same with 4 KiB frames, one core", small_frames),
+]

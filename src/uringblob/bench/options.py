@@ -1,0 +1,79 @@
+"""The command line's words."""
+
+from __future__ import annotations
+
+import argparse
+
+from uringblob.bench.load import MIB
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 60.0
+
+
+def size(text: str) -> int:
+    """Read ``512k``, ``1GiB`` or a plain number of bytes.
+
+    >>> size("512k"), size("1GiB")
+    (524288, 1073741824)
+    """
+    lowered = text.lower().removesuffix("ib").removesuffix("b")
+    unit = lowered[-1:] if lowered[-1:].isalpha() else ""
+    try:
+        return int(float(lowered.removesuffix(unit)) * _UNITS[unit])
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB") from None
+
+
+def numbers(text: str) -> list[int]:
+    """Read ``4`` or ``1,3,9-11``."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write 4 or 1,3,9-11") from None
+    return found
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option."""
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        default=".",
+        help="where the files under test lie (default: here); emptied afterwards",
+    )
+    what = parser.add_argument_group("what is run (default: all measures and all sweeps)")
+    what.add_argument(
+        "--measure",
+        "--measures",
+        dest="measures",
+        type=numbers,
+        metavar="N[,N-N]",
+        help="only these measures",
+    )
+    what.add_argument("--list", action="store_true", help="list measures, and go")
+    pace = parser.add_argument_group("how long")
+    pace.add_argument(
+        "--quick", action="store_true", help=f"about a minute: budget {QUICK_BUDGET_S:.0f}, small files"
+    )
+    pace.add_argument(
+        "--budget", type=float, metavar="S", help=f"seconds for everything (default {FULL_BUDGET_S:.0f})"
+    )
+    pace.add_argument("--rounds", type=int, help="turns of each party (default 5, quick 3)")
+    pace.add_argument("--seconds", type=float, help="length of a turn (default: from the budget)")
+    setting = parser.add_argument_group("setting")
+    setting.add_argument("--page-size", type=size, default=size("512k"), help="frame size (default 512k)")
+    setting.add_argument(
+        "--file-size", type=size, help=f"size of every file (default {1024 * MIB}, quick {128 * MIB})"
+    )
+    setting.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop")
+    setting.add_argument(
+        "--no-register", action="store_true", help="plain buffers instead of registered ones"
+    )
+    setting.add_argument("--no-huge", action="store_true", help="4 KiB pages instead of huge pages")
+    setting.add_argument("--no-verify", action="store_true", help="do not check checksums on reading")
+    out = parser.add_argument_group("what it leaves")
+    out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
+    out.add_argument("--json", metavar="FILE", help="write the JSON file there")

@@ -1,0 +1,1 @@
+"""What a run leaves: JSON, a table for the terminal, plots, Markdown."""

@@ -1,0 +1,1 @@
+"""Everything that is measured: the store, the bare ring, fio, and peers."""

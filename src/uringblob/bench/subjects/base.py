@@ -1,0 +1,122 @@
+"""What a subject is: something that serves loads for a while, and says how it was set up."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from typing import Any, TypeVar
+
+from uringblob.bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
+from uringblob.bench.load import Load, Params
+from uringblob.bench.place import Place
+from uringblob.bench.sample import Sample
+
+T = TypeVar("T")
+
+
+class CannotRun(Exception):
+    """This subject cannot do it here: not installed, not allowed, or no such operation."""
+
+
+class Subject(abc.ABC):
+    """Takes turns.  Between turns nothing of it is open, so parties do not disturb each other."""
+
+    name: str
+    #: Whether reads may come from the page cache: it is emptied before each turn, and every frame read once.
+    cached = False
+    #: What stands for durability, where the subject would not sync by itself.
+    durability = ""
+
+    def __init__(self, params: Params, place: Place) -> None:
+        self.params = params
+        self.place = place
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what it was run with."""
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Make its files, once; not timed."""
+
+    @abc.abstractmethod
+    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
+        """Serve ``loads`` for ``seconds``."""
+
+
+class TaskSubject(Subject):
+    """Served by tasks of an event loop."""
+
+    @abc.abstractmethod
+    def session(
+        self, loads: Sequence[Load]
+    ) -> contextlib.AbstractAsyncContextManager[Callable[[Load, int], TaskCall]]:
+        """Open for one turn; yields what makes a worker's call."""
+
+    def extra(self) -> dict[str, Any]:
+        """Return counters of the turn that ended."""
+        return {}
+
+    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
+        """See :meth:`Subject.turn`."""
+
+        async def work() -> Driven:
+            async with self.session(loads) as call_for:
+                return await drive_tasks(call_for, loads, seconds, warm_up=not self.cached)
+
+        with one_core(self.params.one_core):
+            driven = run_on(self.params.loop, work())
+        return driven.samples(self.params.page_size, **self.extra())
+
+
+class ThreadSubject(Subject):
+    """Served by threads that block."""
+
+    @abc.abstractmethod
+    def session(
+        self, loads: Sequence[Load]
+    ) -> contextlib.AbstractContextManager[Callable[[Load, int], ThreadCall]]:
+        """Open for one turn; yields what makes a worker's call."""
+
+    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
+        """See :meth:`Subject.turn`."""
+        with one_core(self.params.one_core), self.session(loads) as call_for:
+            driven = drive_threads(call_for, loads, seconds, warm_up=not self.cached)
+        return driven.samples(self.params.page_size)
+
+
+def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` on a new loop of the kind asked for: ``asyncio`` or ``uvloop``."""
+    loop: asyncio.AbstractEventLoop
+    if loop_kind == "uvloop":
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@contextlib.contextmanager
+def one_core(wanted: bool) -> Generator[None, None, None]:
+    """Keep this process's threads on one CPU, the last of those it may use."""
+    if not wanted or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+SessionOf = AsyncGenerator[Callable[[Load, int], TaskCall], None]
