@@ -35,9 +35,9 @@ PIP := $(PY) -m pip --disable-pip-version-check
 NATIVE := src/uringblob/_native
 C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
-LINTED := src tests examples tools $(wildcard build_ffi.py setup.py)
+LINTED := src tests examples tools docs $(wildcard build_ffi.py setup.py)
 
-.PHONY: demo test torture lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: demo docs test torture lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -94,6 +94,15 @@ wheel: $(VENV)/.dev
 
 wheel-check: wheel
 	$(PY) tools/wheel_check.py dist
+
+# Warnings are errors: a link that leads nowhere, a docstring that does not parse.
+docs: $(VENV)/.docs
+	$(PY) -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "build/docs/index.html"
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) install --quiet --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

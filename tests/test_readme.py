@@ -1,4 +1,4 @@
-"""What the README shows works when pasted."""
+"""What the README and the documentation show works when pasted."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
-PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
 FIRST_SCREEN_LINES = 45
 
 
-@pytest.mark.parametrize("number", range(len(PYTHON_BLOCKS)))
-def test_each_block_runs_by_itself(number, disk_dir, request):
-    block = PYTHON_BLOCKS[number]
+def python_blocks(document):
+    return re.findall(r"^```python\n(.*?)^```$", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+PYTHON_BLOCKS = python_blocks(ROOT / "README.md")
+EVERY_BLOCK = [
+    pytest.param(block, id=f"{document.relative_to(ROOT)}:{number}")
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for number, block in enumerate(python_blocks(document))
+]
+
+
+@pytest.mark.parametrize("block", EVERY_BLOCK)
+def test_each_block_runs_by_itself(block, disk_dir, request):
     if "uringblob.ring" in block:
         request.getfixturevalue("needs_uring")
     command = [sys.executable, "-W", "error", "-c", block]
