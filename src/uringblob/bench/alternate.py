@@ -63,6 +63,9 @@ class Case:
     #: Names in the order in which turns were taken.
     order: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
+    #: The sweep that it is a point of, and where: a number, or the name of a setting.
+    sweep: str = ""
+    at: float | str = ""
 
     def has(self, *names: str) -> bool:
         """Whether all of them took at least one turn."""

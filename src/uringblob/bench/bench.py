@@ -18,6 +18,9 @@ class Pace:
 
     rounds: int
     seconds: float
+    #: The same for each point of a sweep.
+    sweep_rounds: int = 3
+    sweep_seconds: float = 0.3
     #: Of ``time.monotonic()``: what has not begun by then is left out, and said so.
     deadline: float = float("inf")
     #: The largest number of blobs of the measures of scale.
@@ -40,8 +43,22 @@ class Bench:
         self.told = told
         self.cases: dict[str, Case] = {}
 
+    def point(
+        self, sweep: str, at: float | str, entries: Sequence[Entry], params: Params | None = None
+    ) -> Case:
+        """Run one point of a sweep."""
+        pace = self.pace
+        case = self.case(f"{sweep}: {at}", entries, params, pace.sweep_rounds, pace.sweep_seconds)
+        case.sweep, case.at = sweep, at
+        return case
+
     def case(
-        self, name: str, entries: Sequence[Entry], params: Params | None = None, rounds: int = 0
+        self,
+        name: str,
+        entries: Sequence[Entry],
+        params: Params | None = None,
+        rounds: int = 0,
+        seconds: float = 0,
     ) -> Case:
         """Run a comparison, or return it if it was run before.
 
@@ -55,7 +72,7 @@ class Bench:
                 params or self.params,
                 entries,
                 rounds=rounds or self.pace.rounds,
-                seconds=self.pace.seconds,
+                seconds=seconds or self.pace.seconds,
                 told=self.told,
                 deadline=self.pace.deadline,
             )

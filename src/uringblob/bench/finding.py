@@ -11,6 +11,8 @@ class Bound(enum.Enum):
 
     AT_LEAST = "at least"
     AT_MOST = "at most"
+    #: There is no target: the value is stated.
+    NONE = "stated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Finding:
     @property
     def reached(self) -> bool:
         """Whether the value was had and is on the good side."""
-        if self.measured is None:
+        if self.measured is None or self.bound is Bound.NONE:
             return False
         if self.bound is Bound.AT_LEAST:
             return self.measured >= self.target
@@ -38,6 +40,8 @@ class Finding:
         """In a word or two."""
         if self.measured is None:
             return "not measured"
+        if self.bound is Bound.NONE:
+            return "stated"
         return "reached" if self.reached else "not reached"
 
 
@@ -49,3 +53,8 @@ def at_least(what: str, measured: float | None, target: float, unit: str = "x", 
 def at_most(what: str, measured: float | None, target: float, unit: str = "x", detail: str = "") -> Finding:
     """Return a finding that is good below its target."""
     return Finding(what, measured, Bound.AT_MOST, target, unit, detail)
+
+
+def stated(what: str, measured: float | None, unit: str = "x", detail: str = "") -> Finding:
+    """Return a finding without a target."""
+    return Finding(what, measured, Bound.NONE, 0.0, unit, detail)

@@ -53,7 +53,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N[,N-N]",
         help="only these measures",
     )
-    what.add_argument("--list", action="store_true", help="list measures, and go")
+    what.add_argument(
+        "--sweep", action="append", dest="sweeps", metavar="NAME", help="only this sweep (may be repeated)"
+    )
+    what.add_argument("--no-sweeps", action="store_true", help="measures only")
+    what.add_argument("--list", action="store_true", help="list measures and sweeps, and go")
     pace = parser.add_argument_group("how long")
     pace.add_argument(
         "--quick", action="store_true", help=f"about a minute: budget {QUICK_BUDGET_S:.0f}, small files"
@@ -76,4 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     setting.add_argument("--no-verify", action="store_true", help="do not check checksums on reading")
     out = parser.add_argument_group("what it leaves")
     out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
+    out.add_argument(
+        "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
+    )
     out.add_argument("--json", metavar="FILE", help="write the JSON file there")

@@ -1,4 +1,7 @@
-"""A run from its first line to its last: each measure in turn; one that fails is said so, the rest goes on."""
+"""A run from its first line to its last: each measure and sweep in turn.
+
+One that fails is said so, and the rest goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,86 +11,56 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Union
 
-from uringblob.bench.bench import Bench, OutOfTime, Pace
+from uringblob.bench.bench import Bench, OutOfTime
 from uringblob.bench.environment import environment
 from uringblob.bench.finding import Finding
 from uringblob.bench.hugepages import reserved
-from uringblob.bench.load import MIB, Params
+from uringblob.bench.load import MIB
 from uringblob.bench.measures import MEASURES, Measure
-from uringblob.bench.options import FULL_BUDGET_S, QUICK_BUDGET_S
+from uringblob.bench.pace import pace_of, params_of
 from uringblob.bench.place import Place
+from uringblob.bench.report.data import Results
 from uringblob.bench.report.journal import Journal, Outcome
+from uringblob.bench.report.markdown import render
 from uringblob.bench.report.terminal import Terminal
+from uringblob.bench.sweeps import SWEEPS, Sweep
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
-#: Seconds that a turn takes besides its own length: opening, closing, a process for fio.
-_TURN_OVERHEAD_S = 0.45
-_TURN_SHORTEST_S, _TURN_LONGEST_S = 0.1, 1.5
+Step = Union[Measure, Sweep]
 
 
-def params_of(args: argparse.Namespace) -> Params:
-    """Return the setting asked for."""
-    default_size = 128 * MIB if args.quick else 1024 * MIB
-    return Params(
-        page_size=args.page_size,
-        file_bytes=args.file_size or default_size,
-        registered=not args.no_register,
-        huge=not args.no_huge,
-        verify=not args.no_verify,
-        loop=args.loop,
-    )
+def chosen(args: argparse.Namespace) -> list[Step]:
+    """Return what is to be run, in order: measures first, they matter most.
 
-
-def pace_of(args: argparse.Namespace, steps: Sequence[Measure]) -> Pace:
-    """Share the budget among the turns."""
-    budget = args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S)
-    rounds = args.rounds or (3 if args.quick else 5)
-    turns = sum(step.turns for step in steps) * rounds
-    share = (budget - sum(step.fixed_s for step in steps)) / max(turns, 1) - _TURN_OVERHEAD_S
-    seconds = args.seconds or min(max(share, _TURN_SHORTEST_S), _TURN_LONGEST_S)
-    return Pace(
-        rounds=rounds,
-        seconds=seconds,
-        deadline=time.monotonic() + budget,
-        blobs_max=20_000 if args.quick else 2_000_000,
-    )
-
-
-def chosen(args: argparse.Namespace) -> list[Measure]:
-    """Return what is to be run, in order.
-
-    :raises ValueError: there is no such measure.
+    :raises ValueError: there is no such measure or sweep.
     """
-    wanted = args.measures or list(MEASURES)
-    strange = [number for number in wanted if number not in MEASURES]
+    all_of_it = args.measures is None and not args.sweeps
+    numbers = list(MEASURES) if all_of_it else args.measures or []
+    names = list(SWEEPS) if all_of_it and not args.no_sweeps else args.sweeps or []
+    strange = [str(n) for n in numbers if n not in MEASURES] + [name for name in names if name not in SWEEPS]
     if strange:
-        raise ValueError(f"no measure {strange}: there are {list(MEASURES)}")
-    return [MEASURES[number] for number in wanted]
+        raise ValueError(
+            f"no {', '.join(strange)}: there are measures {list(MEASURES)}, sweeps {list(SWEEPS)}"
+        )
+    return [*(MEASURES[number] for number in numbers), *(SWEEPS[name] for name in names)]
 
 
 def run_all(args: argparse.Namespace) -> bool:
     """Run what ``args`` ask for; true if all of it ran."""
     terminal = Terminal()
     if args.list:
-        for measure in MEASURES.values():
-            terminal.console.print(f"{measure.number:3} {measure.name:20} {measure.title}", highlight=False)
+        list_steps(terminal)
+        return True
+    if args.render:
+        publish(args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
         return True
     steps = chosen(args)
-    params, pace = params_of(args), pace_of(args, steps)
-    with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
-        journal = Journal(
-            environment(place.directory, hugepages), {**vars(args), "turn_seconds": pace.seconds}
-        )
-        with terminal.progress(len(steps)) as (told, next_step):
-            bench = Bench(place, params, pace, told)
-            for step in steps:
-                next_step(step.title)
-                outcome = run_step(step.name, step.title, functools.partial(step.run, bench), step.number)
-                journal.outcomes.append(outcome)
-                terminal.outcome(outcome)
-        journal.cases = bench.cases
+    for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
+        os.makedirs(directory, exist_ok=True)
+    journal = take_steps(args, steps, terminal)
     for case in journal.cases.values():
         terminal.case(case)
     terminal.table(journal.outcomes)
@@ -95,14 +68,35 @@ def run_all(args: argparse.Namespace) -> bool:
     return journal.whole
 
 
-def run_step(
-    name: str, title: str, work: Callable[[], Sequence[Finding]], number: int | None = None
-) -> Outcome:
-    """Run one measure; an exception becomes part of its outcome."""
-    outcome = Outcome(name, title, number)
+def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:
+    """Take each step, whatever became of the one before."""
+    params, pace = params_of(args), pace_of(args, steps)
+    with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
+        asked = {
+            key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
+        }
+        settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
+        journal = Journal(environment(place.directory, hugepages), settings)
+        with terminal.progress(len(steps)) as (told, next_step):
+            bench = Bench(place, params, pace, told)
+            for step in steps:
+                next_step(step.title)
+                outcome = take_step(step, bench)
+                journal.outcomes.append(outcome)
+                terminal.outcome(outcome)
+        journal.environment["load_average_after"] = os.getloadavg()
+        journal.cases = bench.cases
+    return journal
+
+
+def take_step(step: Step, bench: Bench) -> Outcome:
+    """Run one measure or sweep; an exception becomes part of its outcome."""
+    number = step.number if isinstance(step, Measure) else None
+    outcome = Outcome(step.name, step.title, number)
+    work: Callable[[], Sequence[Finding] | None] = functools.partial(step.run, bench)
     started = time.monotonic()
     try:
-        outcome.findings = list(work())
+        outcome.findings = list(work() or ())
     except OutOfTime as error:
         outcome.failure = str(error)
     except Exception as error:  # noqa: BLE001 - a peer may raise anything; the other measures go on
@@ -113,8 +107,31 @@ def run_step(
     return outcome
 
 
+def list_steps(terminal: Terminal) -> None:
+    """Print what there is."""
+    for measure in MEASURES.values():
+        terminal.console.print(f"measure {measure.number:2}  {measure.title}", highlight=False)
+    for sweep in SWEEPS.values():
+        terminal.console.print(f"sweep {sweep.name:15} {sweep.title}", highlight=False)
+
+
 def leave(args: argparse.Namespace, journal: Journal, terminal: Terminal) -> None:
     """Write the files that were asked for."""
     if args.json:
         journal.write(args.json)
         terminal.console.print(f"results in {args.json}", highlight=False)
+    if args.output:
+        path = os.path.join(args.output, "results.json")
+        journal.write(path)
+        publish(args.output, Results.read(path), terminal)
+
+
+def publish(directory: str, results: Results, terminal: Terminal) -> None:
+    """Draw the plots and write the README into ``directory``."""
+    from uringblob.bench.report.plots import draw
+
+    os.makedirs(directory, exist_ok=True)
+    plots = draw(results, directory)
+    with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
+        file.write(render(results, plots))
+    terminal.console.print(f"README.md and {len(plots)} plots in {directory}", highlight=False)

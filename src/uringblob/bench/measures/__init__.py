@@ -1,13 +1,22 @@
 """The measures by number, and in the order in which a full run takes them."""
 
-from uringblob.bench.measures import commit, reads, sync_face, writes
+from uringblob.bench.measures import commit, mixed, reads, rivals, scale, stall, sync_face, writes
 from uringblob.bench.measures.base import Measure
 
 #: By number.
 MEASURES: dict[int, Measure] = {
     measure.number: measure
     for measure in sorted(
-        [*reads.MEASURES, *writes.MEASURES, *commit.MEASURES, *sync_face.MEASURES],
+        [
+            *reads.MEASURES,
+            *writes.MEASURES,
+            *commit.MEASURES,
+            *sync_face.MEASURES,
+            *mixed.MEASURES,
+            *stall.MEASURES,
+            *rivals.MEASURES,
+            *scale.MEASURES,
+        ],
         key=lambda measure: measure.number,
     )
 }

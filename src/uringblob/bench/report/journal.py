@@ -85,6 +85,8 @@ def _case(case: Case) -> dict[str, Any]:
         "turn_seconds": case.seconds,
         "order": case.order,
         "note": case.note,
+        "sweep": case.sweep,
+        "at": case.at,
         "failures": case.failures,
         "settings": case.settings,
         "parties": {name: _party(case, name, turns) for name, turns in case.samples.items()},

@@ -10,10 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from uringblob.bench.alternate import Case
-from uringblob.bench.finding import Finding
+from uringblob.bench.finding import Bound, Finding
 from uringblob.bench.report.journal import Outcome
 
-_COLOURS = {"reached": "green", "not reached": "yellow", "not measured": "red"}
+_COLOURS = {"stated": "cyan", "reached": "green", "not reached": "yellow", "not measured": "red"}
+
+
+#: Columns where there is no terminal to ask.
+_WIDTH = 130
 
 
 class Terminal:
@@ -21,6 +25,8 @@ class Terminal:
 
     def __init__(self) -> None:
         self.console = Console()
+        if not self.console.is_terminal:
+            self.console = Console(width=_WIDTH)
 
     @contextlib.contextmanager
     def progress(
@@ -90,11 +96,9 @@ class Terminal:
 
 def _row(case: Case, name: str, load: int) -> list[str]:
     figures = case.spreads(name, load)
-    shown = (
-        name
-        if len(case.samples[name][0]) == 1
-        else f"{name}, {case.samples[name][0][load].extra.get('load', load)}"
-    )
+    turn = case.samples[name][0]
+    extra = turn[load].extra
+    shown = name if len(turn) == 1 else f"{name}, {extra.get('load') or extra.get('job', load)}"
     return [
         shown,
         f"{figures['frames_per_s'].median:,.0f}",
@@ -112,6 +116,8 @@ def value_text(finding: Finding) -> str:
 
 def target_text(finding: Finding) -> str:
     """Return the target in words."""
+    if finding.bound is Bound.NONE:
+        return "none"
     return f"{finding.bound.value} {_number(finding.target, finding.unit)}"
 
 

@@ -25,14 +25,19 @@ class Subject(abc.ABC):
     """Takes turns.  Between turns nothing of it is open, so parties do not disturb each other."""
 
     name: str
-    #: Whether reads may come from the page cache: it is emptied before each turn, and every frame read once.
-    cached = False
     #: What stands for durability, where the subject would not sync by itself.
     durability = ""
 
     def __init__(self, params: Params, place: Place) -> None:
         self.params = params
         self.place = place
+
+    def cold(self, loads: Sequence[Load]) -> bool:  # noqa: ARG002 - most have no page cache
+        """Whether reads would come from the page cache.
+
+        Then it is emptied before the turn, there is no warm-up, and every frame is read once at most.
+        """
+        return False
 
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class TaskSubject(Subject):
 
         async def work() -> Driven:
             async with self.session(loads) as call_for:
-                return await drive_tasks(call_for, loads, seconds, warm_up=not self.cached)
+                return await drive_tasks(call_for, loads, seconds, warm_up=not self.cold(loads))
 
         with one_core(self.params.one_core):
             driven = run_on(self.params.loop, work())
@@ -84,7 +89,7 @@ class ThreadSubject(Subject):
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
         """See :meth:`Subject.turn`."""
         with one_core(self.params.one_core), self.session(loads) as call_for:
-            driven = drive_threads(call_for, loads, seconds, warm_up=not self.cached)
+            driven = drive_threads(call_for, loads, seconds, warm_up=not self.cold(loads))
         return driven.samples(self.params.page_size)
 
 

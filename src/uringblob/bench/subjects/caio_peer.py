@@ -1,7 +1,8 @@
 """caio on io_uring, with and without a kernel thread that polls (SQPOLL).
 
 ``max_requests`` covers what is in flight; without SQPOLL ``deferred=True`` submits once per loop
-iteration, as its documentation advises for many requests at once.  A read makes a new ``bytes``.
+iteration, as its documentation advises for many requests at once.  It knows only ``bytes``, whose memory is not
+aligned: with O_DIRECT the kernel answers EINVAL, so both ways lead through the page cache.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class _Context(Transfer):
     def read(self, offset: int, view: memoryview) -> Awaitable[object]:
         return self._context.read(len(view), self._fd, offset)  # type: ignore[no-any-return]
 
-    def write(self, offset: int, view: memoryview) -> Awaitable[object]:
-        return self._context.write(view, self._fd, offset)  # type: ignore[no-any-return]
+    def write(self, offset: int, source: Any) -> Awaitable[object]:
+        return self._context.write(source, self._fd, offset)  # type: ignore[no-any-return]
 
     def sync(self) -> Awaitable[object]:
         return self._context.fdsync(self._fd)  # type: ignore[no-any-return]
@@ -33,6 +34,8 @@ class _Context(Transfer):
 
 class Caio(PlainFile):
     """See the module."""
+
+    buffered = True
 
     def __init__(self, params: Params, place: Place, *, sqpoll: bool) -> None:
         super().__init__(params, place)
@@ -51,6 +54,10 @@ class Caio(PlainFile):
             raise CannotRun(f"caio with io_uring is not here: {error}") from None
         if self._sqpoll and not linux_uring.SQPOLL_ALLOWED:
             raise CannotRun("SQPOLL is not allowed here")
+
+    def source(self, view: memoryview) -> Any:
+        """See :meth:`PlainFile.source`."""
+        return bytes(view)
 
     @contextlib.asynccontextmanager
     async def opened(self, descriptor: int, in_flight: int) -> AsyncGenerator[Transfer, None]:

@@ -43,13 +43,16 @@ class Database(abc.ABC):
 class KeyValue(ThreadSubject):
     """A peer with keys and values."""
 
-    cached = True
     #: Threads that may write at once; more would only queue for its lock.
     writers = 1
 
     def __init__(self, params: Params, place: Place) -> None:
         super().__init__(params, place)
         self.path = place.path(f"{self.name}-{params.page_size}")
+
+    def cold(self, loads: Sequence[Load]) -> bool:
+        """See :meth:`Subject.cold`."""
+        return any(load.verb is Verb.READ for load in loads)
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -83,8 +86,7 @@ class KeyValue(ThreadSubject):
         ]
         durable = any(load.verb in {Verb.BATCH, Verb.COMMIT} for load in fewer)
         with one_core(self.params.one_core), self._session(durable) as call_for:
-            warm_up = all(load.verb is not Verb.READ for load in fewer)
-            driven = drive_threads(call_for, fewer, seconds, warm_up=warm_up)
+            driven = drive_threads(call_for, fewer, seconds, warm_up=not self.cold(fewer))
         return driven.samples(self.params.page_size)
 
     @contextlib.contextmanager

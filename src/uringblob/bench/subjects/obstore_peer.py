@@ -25,13 +25,16 @@ class ObStore(TaskSubject):
     """See the module."""
 
     name = "obstore"
-    cached = True
     durability = "the harness runs fsync on every file, then on the directory"
 
     def __init__(self, params: Params, place: Place) -> None:
         super().__init__(params, place)
         self.directory = place.path(f"obstore-{params.page_size}")
         self._store: Any = None
+
+    def cold(self, loads: Sequence[Load]) -> bool:
+        """See :meth:`Subject.cold`."""
+        return any(load.verb is Verb.READ for load in loads)
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Subject.settings`."""

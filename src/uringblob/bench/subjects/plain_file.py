@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 from uringblob.bench.drive import TaskCall
-from uringblob.bench.load import Load, Params, Verb
+from uringblob.bench.load import Load, Verb
 from uringblob.bench.picker import Picker
-from uringblob.bench.place import Place, aligned_frames, direct_flag
+from uringblob.bench.place import aligned_frames, direct_flag
 from uringblob.bench.subjects.base import TaskSubject
 
 
@@ -28,18 +28,18 @@ class Transfer(abc.ABC):
         """Read ``len(view)`` bytes, into ``view`` where the peer can."""
 
     @abc.abstractmethod
-    def write(self, offset: int, view: memoryview) -> Awaitable[object]:
-        """Write ``view``."""
+    def write(self, offset: int, source: Any) -> Awaitable[object]:
+        """Write ``source``."""
 
     @abc.abstractmethod
     def sync(self) -> Awaitable[object]:
         """fdatasync."""
 
-    def commit_one(self, offset: int, view: memoryview) -> Awaitable[object]:
-        """Write ``view`` and sync; a peer that can do it in one call does."""
+    def commit_one(self, offset: int, source: Any) -> Awaitable[object]:
+        """Write ``source`` and sync; a peer that can do it in one call does."""
 
         async def both() -> None:
-            await self.write(offset, view)
+            await self.write(offset, source)
             await self.sync()
 
         return both()
@@ -49,12 +49,12 @@ class PlainFile(TaskSubject):
     """A peer whose only means is positional I/O on a file."""
 
     durability = "the harness awaits fdatasync after the writes"
-    #: Set where the peer cannot use O_DIRECT.
+    #: Set where the peer cannot use aligned memory, and so not O_DIRECT.
     buffered = False
 
-    def __init__(self, params: Params, place: Place) -> None:
-        super().__init__(params, place)
-        self.cached = self.buffered
+    def cold(self, loads: Sequence[Load]) -> bool:
+        """See :meth:`Subject.cold`."""
+        return self.buffered and any(load.verb is Verb.READ for load in loads)
 
     def path(self) -> str:
         """Return the raw file."""
@@ -71,7 +71,16 @@ class PlainFile(TaskSubject):
     def settings(self) -> dict[str, Any]:
         """See :meth:`Subject.settings`."""
         direct = not self.buffered and bool(direct_flag(self.path()))
-        return {"direct_io": direct, "durability": self.durability, "loop": self.params.loop}
+        return {
+            "direct_io": direct,
+            "reads": "from the device" if direct else "through the page cache, emptied before each turn",
+            "durability": self.durability,
+            "loop": self.params.loop,
+        }
+
+    def source(self, view: memoryview) -> Any:
+        """Return what is written, in the form that the peer takes; made once, not timed."""
+        return view
 
     @abc.abstractmethod
     def opened(self, descriptor: int, in_flight: int) -> contextlib.AbstractAsyncContextManager[Transfer]:
@@ -81,13 +90,13 @@ class PlainFile(TaskSubject):
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
         """See :meth:`TaskSubject.session`."""
         path = self.path()
-        flags = os.O_RDWR | (0 if self.buffered else direct_flag(path))
-        descriptor = os.open(path, flags)
+        cold = self.cold(loads)
+        descriptor = os.open(path, os.O_RDWR | (0 if self.buffered else direct_flag(path)))
         try:
-            if self.buffered:
+            if cold:
                 drop_cache(descriptor)
             in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
-            once = Picker(self.params.frames, once=True) if self.buffered else None
+            once = Picker(self.params.frames, once=True) if cold else None
             async with self.opened(descriptor, in_flight) as transfer:
                 yield lambda load, number: self._call(transfer, load, number, once)
         finally:
@@ -99,13 +108,16 @@ class PlainFile(TaskSubject):
         if load.verb is Verb.READ:
             picker = once or Picker(self.params.frames, seed=number)
             return lambda: transfer.read(picker.one() * size, views[0])
+        sources = [self.source(view) for view in views]
         picker = Picker(self.params.frames, seed=number)
         if load.verb is not Verb.WRITE and load.frames == 1:
-            return lambda: transfer.commit_one(picker.one() * size, views[0])
+            return lambda: transfer.commit_one(picker.one() * size, sources[0])
 
         async def change() -> None:
             at = picker.some(load.frames)
-            await asyncio.gather(*(transfer.write(n * size, view) for n, view in zip(at, views, strict=True)))
+            await asyncio.gather(
+                *(transfer.write(n * size, source) for n, source in zip(at, sources, strict=True))
+            )
             if load.verb is not Verb.WRITE:
                 await transfer.sync()
 

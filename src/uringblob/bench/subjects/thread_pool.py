@@ -27,17 +27,17 @@ class _Pool(Transfer):
     def read(self, offset: int, view: memoryview) -> Awaitable[object]:
         return self._loop.run_in_executor(self._executor, os.preadv, self._fd, [view], offset)
 
-    def write(self, offset: int, view: memoryview) -> Awaitable[object]:
-        return self._loop.run_in_executor(self._executor, os.pwrite, self._fd, view, offset)
+    def write(self, offset: int, source: Any) -> Awaitable[object]:
+        return self._loop.run_in_executor(self._executor, os.pwrite, self._fd, source, offset)
 
     def sync(self) -> Awaitable[object]:
         return self._loop.run_in_executor(self._executor, os.fdatasync, self._fd)
 
-    def commit_one(self, offset: int, view: memoryview) -> Awaitable[object]:
-        return self._loop.run_in_executor(self._executor, self._both, offset, view)
+    def commit_one(self, offset: int, source: Any) -> Awaitable[object]:
+        return self._loop.run_in_executor(self._executor, self._both, offset, source)
 
-    def _both(self, offset: int, view: memoryview) -> None:
-        os.pwrite(self._fd, view, offset)
+    def _both(self, offset: int, source: Any) -> None:
+        os.pwrite(self._fd, source, offset)
         os.fdatasync(self._fd)
 
 

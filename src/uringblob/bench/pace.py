@@ -1,0 +1,54 @@
+"""How the budget becomes rounds and seconds, and the command line a setting."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from uringblob.bench.bench import Pace
+from uringblob.bench.load import MIB, Params
+from uringblob.bench.measures import Measure
+from uringblob.bench.options import FULL_BUDGET_S, QUICK_BUDGET_S
+from uringblob.bench.sweeps import Sweep
+
+#: Seconds that a turn takes besides its own length: opening, closing, a process for fio.
+_OVERHEAD_S = 0.35
+_SHORTEST_S, _LONGEST_S = 0.05, 1.5
+#: A turn of a sweep is so much shorter: there are many, and no target hangs on one.
+_SWEEP_SHARE = 0.4
+FULL_BLOBS, QUICK_BLOBS = 2_000_000, 20_000
+
+
+def params_of(args: argparse.Namespace) -> Params:
+    """Return the setting asked for."""
+    default_size = 128 * MIB if args.quick else 1024 * MIB
+    return Params(
+        page_size=args.page_size,
+        file_bytes=args.file_size or default_size,
+        registered=not args.no_register,
+        huge=not args.no_huge,
+        verify=not args.no_verify,
+        loop=args.loop,
+    )
+
+
+def pace_of(args: argparse.Namespace, steps: Sequence[Measure | Sweep]) -> Pace:
+    """Share the budget among the turns."""
+    budget = args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S)
+    rounds = args.rounds or (2 if args.quick else 5)
+    sweep_rounds = 1 if args.quick else min(rounds, 3)
+    measured = sum(step.turns for step in steps if isinstance(step, Measure)) * rounds
+    swept = sum(step.turns for step in steps if isinstance(step, Sweep)) * sweep_rounds
+    fixed = 0.0 if args.quick else sum(step.fixed_s for step in steps if isinstance(step, Measure))
+    spare = budget - fixed - (measured + swept) * _OVERHEAD_S
+    share = spare / max(measured + swept * _SWEEP_SHARE, 1)
+    seconds = args.seconds or min(max(share, _SHORTEST_S), _LONGEST_S)
+    return Pace(
+        rounds=rounds,
+        seconds=seconds,
+        sweep_rounds=sweep_rounds,
+        sweep_seconds=max(seconds * _SWEEP_SHARE, _SHORTEST_S),
+        deadline=time.monotonic() + budget,
+        blobs_max=QUICK_BLOBS if args.quick else FULL_BLOBS,
+    )

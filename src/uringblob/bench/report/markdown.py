@@ -1,0 +1,101 @@
+"""The README of a results directory: one table, one plot, then everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from uringblob.bench.report.data import Results, median
+
+_MARKS = {"reached": "yes", "not reached": "**no**", "not measured": "not measured", "stated": "-"}
+#: The first of these that was drawn stands at the top.
+BEST_PLOTS = ("peers.png", "depth-reads.png", "latency.png")
+
+
+def render(results: Results, plots: Sequence[str]) -> str:
+    """Return the page."""
+    lines = ["# Results of `uringblob bench`", "", _where(results), "", *measures(results), ""]
+    best = next((plot for plot in BEST_PLOTS if plot in plots), None)
+    if best is not None:
+        lines += [f"![{best.removesuffix('.png')}]({best})", ""]
+    lines += ["## The values behind it", "", *details(results), "", "## Peers", "", *peers(results), ""]
+    lines += ["## Other plots", ""]
+    lines += [f"![{plot.removesuffix('.png')}]({plot})\n" for plot in plots if plot != best]
+    lines += ["## Where it ran", "", *environment(results), ""]
+    return "\n".join(lines)
+
+
+def _where(results: Results) -> str:
+    here = results.environment
+    rounds = max((case["rounds"] for case in results.cases.values()), default=0)
+    return (
+        f"Linux {here['system']['kernel']}, {here['file_system'].get('type', '?')} on `{here['device']['name']}`, "
+        f"{here['cpu']['usable']} CPUs ({here['cpu']['model']}), Python {here['versions']['python']}, "
+        f"uringblob {here['versions']['uringblob']}, {here['versions']['fio']}.\n"
+        f"Medians of up to {rounds} turns; the parties of each comparison alternate.\n"
+        "Made with `make bench`; `results.json` has every turn."
+    )
+
+
+def measures(results: Results) -> list[str]:
+    """Return the table of all measures."""
+    rows = ["| # | measure | measured | target | reached |", "| --- | --- | --- | --- | --- |"]
+    for outcome in results.outcomes:
+        if outcome["number"] is None:
+            continue
+        if outcome["failure"]:
+            rows.append(f"| {outcome['number']} | {outcome['title']} | failed: {outcome['failure']} | | |")
+        for found in outcome["findings"]:
+            target = (
+                ""
+                if found["bound"] == "stated"
+                else f"{found['bound']} {number(found['target'], found['unit'])}"
+            )
+            rows.append(
+                f"| {outcome['number']} | {found['what']} | {number(found['measured'], found['unit'])} "
+                f"| {target} | {_MARKS[found['verdict']]} |"
+            )
+    return rows
+
+
+def number(value: float | None, unit: str) -> str:
+    """Return a value with its unit, to three digits or so."""
+    if value is None:
+        return "-"
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} {unit}".strip()
+
+
+def details(results: Results) -> list[str]:
+    """Return each finding's sentence."""
+    rows = []
+    for outcome in results.outcomes:
+        rows += [f"- {found['what']}: {found['detail']}." for found in outcome["findings"] if found["detail"]]
+    return rows
+
+
+def peers(results: Results) -> list[str]:
+    """Return the table of the store beside its peers: MB/s, and CPU per frame."""
+    works = {name: case for name, case in results.cases.items() if name.startswith("peers: ")}
+    titles = [name.removeprefix("peers: ") for name in works]
+    rows = ["| MB/s | " + " | ".join(titles) + " | durability |", "| --- |" + " --- |" * (len(titles) + 1)]
+    names = dict.fromkeys(name for case in works.values() for name in (*case["parties"], *case["failures"]))
+    for name in names:
+        cells = [_speed(case, name) for case in works.values()]
+        said = next((case["settings"].get(name) for case in works.values() if name in case["settings"]), None)
+        rows.append(f"| {name} | " + " | ".join(cells) + f" | {(said or {}).get('durability', 'its own')} |")
+    failures = {f"- {name}: {why}." for case in works.values() for name, why in case["failures"].items()}
+    return [*rows, "", *sorted(failures)]
+
+
+def _speed(case: dict[str, Any], name: str) -> str:
+    return f"{median(case, name, 'bytes_per_s') / 1e6:,.0f}" if name in case["parties"] else "-"
+
+
+def environment(results: Results) -> list[str]:
+    """Return the environment as a table."""
+    rows = ["| what | |", "| --- | --- |"]
+    for room, facts in results.environment.items():
+        for name, value in facts.items() if isinstance(facts, dict) else [("", facts)]:
+            rows.append(f"| {room} {name} | {value} |".replace("  ", " "))
+    return rows

@@ -1,0 +1,1 @@
+"""Stores of many blobs: how one is made without writing a terabyte, and what is measured in one."""

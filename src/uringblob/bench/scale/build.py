@@ -1,0 +1,48 @@
+"""A store of millions of blobs on a sparse file: the map is real, the frames are holes.
+
+A hole reads as zeros, and the checksum in the map is that of a frame of zeros, so every blob can
+be read and verified.  The store writes its own map: the entries are loaded as recovery would, and
+a compaction makes the snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+from uringblob import AsyncFileBlobStore
+from uringblob.store.format import frame_checksum, pack_entry
+
+#: Blobs after which the loop gets a turn.
+_CHUNK = 100_000
+
+
+def guid_of(number: int) -> bytes:
+    """Return the name of blob ``number``: spread like random ones, the same in every run."""
+    return random.Random(number).randbytes(16)  # noqa: S311 - repeats itself
+
+
+async def build(path: str, blobs: int, page_size: int) -> None:
+    """Make the store at ``path``, unless it is there; nothing is left of one half made."""
+    if os.path.exists(path):
+        return
+    temporary = f"{path}.half"
+    if os.path.exists(temporary):
+        os.unlink(temporary)
+    async with AsyncFileBlobStore.open(temporary, page_size=page_size) as store:
+        core = store._core
+        first = core.manifest.slots.limit
+        os.truncate(temporary, (first + blobs) * page_size)
+        core.manifest.slots.extend(first + blobs)
+        checksum = frame_checksum(memoryview(bytes(page_size)))
+        entries: dict[bytes, int] = {}
+        for number in range(blobs):
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)
+            entries[guid_of(number)] = pack_entry(first + number, checksum)
+        clash = core.manifest.load(entries, [], core.queue.log.seq)
+        if clash is not None:
+            raise RuntimeError(f"the slot of {clash.hex()} was taken")
+        await core.upkeep.start_compaction()
+    os.rename(temporary, path)
