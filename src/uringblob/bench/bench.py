@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from uringblob.bench.alternate import Case, Entry, alternate
 from uringblob.bench.load import Params
 from uringblob.bench.place import Place
 from uringblob.bench.sample import Sample
+
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Pace:
     #: The same for each point of a sweep.
     sweep_rounds: int = 3
     sweep_seconds: float = 0.3
+    #: Sweeps take only the ends and the middle of their range.
+    thin: bool = False
     #: Of ``time.monotonic()``: what has not begun by then is left out, and said so.
     deadline: float = float("inf")
     #: The largest number of blobs of the measures of scale.
@@ -42,6 +48,12 @@ class Bench:
         self.pace = pace
         self.told = told
         self.cases: dict[str, Case] = {}
+
+    def points(self, values: Sequence[T]) -> Sequence[T]:
+        """Return the values of a sweep that are taken."""
+        if self.pace.thin and len(values) > 3:
+            return [values[0], values[len(values) // 2], values[-1]]
+        return values
 
     def point(
         self, sweep: str, at: float | str, entries: Sequence[Entry], params: Params | None = None

@@ -7,7 +7,8 @@ import argparse
 from uringblob.bench.load import MIB
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 60.0
+FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 75.0
+FULL_FILE_BYTES, QUICK_FILE_BYTES = 1024 * MIB, 64 * MIB
 
 
 def size(text: str) -> int:
@@ -65,12 +66,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     pace.add_argument(
         "--budget", type=float, metavar="S", help=f"seconds for everything (default {FULL_BUDGET_S:.0f})"
     )
-    pace.add_argument("--rounds", type=int, help="turns of each party (default 5, quick 3)")
+    pace.add_argument("--rounds", type=int, help="turns of each party (default 5, quick 1)")
     pace.add_argument("--seconds", type=float, help="length of a turn (default: from the budget)")
     setting = parser.add_argument_group("setting")
     setting.add_argument("--page-size", type=size, default=size("512k"), help="frame size (default 512k)")
     setting.add_argument(
-        "--file-size", type=size, help=f"size of every file (default {1024 * MIB}, quick {128 * MIB})"
+        "--file-size",
+        type=size,
+        help=f"size of every file (default {FULL_FILE_BYTES}, quick {QUICK_FILE_BYTES})",
     )
     setting.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop")
     setting.add_argument(

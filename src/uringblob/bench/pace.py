@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from uringblob.bench.bench import Pace
-from uringblob.bench.load import MIB, Params
+from uringblob.bench.load import Params
 from uringblob.bench.measures import Measure
-from uringblob.bench.options import FULL_BUDGET_S, QUICK_BUDGET_S
+from uringblob.bench.options import FULL_BUDGET_S, FULL_FILE_BYTES, QUICK_BUDGET_S, QUICK_FILE_BYTES
 from uringblob.bench.sweeps import Sweep
 
 #: Seconds that a turn takes besides its own length: opening, closing, a process for fio.
@@ -22,7 +22,7 @@ FULL_BLOBS, QUICK_BLOBS = 2_000_000, 20_000
 
 def params_of(args: argparse.Namespace) -> Params:
     """Return the setting asked for."""
-    default_size = 128 * MIB if args.quick else 1024 * MIB
+    default_size = QUICK_FILE_BYTES if args.quick else FULL_FILE_BYTES
     return Params(
         page_size=args.page_size,
         file_bytes=args.file_size or default_size,
@@ -36,7 +36,7 @@ def params_of(args: argparse.Namespace) -> Params:
 def pace_of(args: argparse.Namespace, steps: Sequence[Measure | Sweep]) -> Pace:
     """Share the budget among the turns."""
     budget = args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S)
-    rounds = args.rounds or (2 if args.quick else 5)
+    rounds = args.rounds or (1 if args.quick else 5)
     sweep_rounds = 1 if args.quick else min(rounds, 3)
     measured = sum(step.turns for step in steps if isinstance(step, Measure)) * rounds
     swept = sum(step.turns for step in steps if isinstance(step, Sweep)) * sweep_rounds
@@ -49,6 +49,7 @@ def pace_of(args: argparse.Namespace, steps: Sequence[Measure | Sweep]) -> Pace:
         seconds=seconds,
         sweep_rounds=sweep_rounds,
         sweep_seconds=max(seconds * _SWEEP_SHARE, _SHORTEST_S),
+        thin=args.quick,
         deadline=time.monotonic() + budget,
         blobs_max=QUICK_BLOBS if args.quick else FULL_BLOBS,
     )

@@ -25,6 +25,7 @@ from uringblob.bench.report.data import Results
 from uringblob.bench.report.journal import Journal, Outcome
 from uringblob.bench.report.markdown import render
 from uringblob.bench.report.terminal import Terminal
+from uringblob.bench.sweeps import QUICK as QUICK_SWEEPS
 from uringblob.bench.sweeps import SWEEPS, Sweep
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
@@ -39,7 +40,8 @@ def chosen(args: argparse.Namespace) -> list[Step]:
     """
     all_of_it = args.measures is None and not args.sweeps
     numbers = list(MEASURES) if all_of_it else args.measures or []
-    names = list(SWEEPS) if all_of_it and not args.no_sweeps else args.sweeps or []
+    default = list(QUICK_SWEEPS if args.quick else SWEEPS)
+    names = default if all_of_it and not args.no_sweeps else args.sweeps or []
     strange = [str(n) for n in numbers if n not in MEASURES] + [name for name in names if name not in SWEEPS]
     if strange:
         raise ValueError(

@@ -6,4 +6,7 @@ from uringblob.bench.sweeps.base import Sweep
 #: By name.
 SWEEPS: dict[str, Sweep] = {sweep.name: sweep for sweep in [*depth.SWEEPS, *settings.SWEEPS, *batches.SWEEPS]}
 
-__all__ = ["SWEEPS", "Sweep"]
+#: What a quick run takes of them.
+QUICK = ("depth-reads", "batches")
+
+__all__ = ["QUICK", "SWEEPS", "Sweep"]

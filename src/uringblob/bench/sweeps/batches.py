@@ -29,7 +29,7 @@ def _parties(bench: Bench) -> list[tuple[str, Subject]]:
 
 def alone(bench: Bench) -> None:
     """Durable batches of several sizes, one at a time."""
-    for batch in BATCHES:
+    for batch in bench.points(BATCHES):
         load = Load(Verb.BATCH, 1, batch)
         bench.point(ALONE, batch, [Entry(party, (load,), name) for name, party in _parties(bench)])
 

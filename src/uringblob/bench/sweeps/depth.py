@@ -28,7 +28,7 @@ def _parties(bench: Bench, params: Params) -> list[Subject]:
 
 def by_depth(bench: Bench, sweep: str, verb: Verb) -> None:
     """Serve one frame per call, ``depth`` calls at once."""
-    for depth in DEPTHS:
+    for depth in bench.points(DEPTHS):
         load = Load(verb, depth)
         bench.point(sweep, depth, [Entry(party, (load,)) for party in _parties(bench, bench.params)])
 
@@ -46,7 +46,7 @@ def writes(bench: Bench) -> None:
 def page_sizes(bench: Bench) -> None:
     """Random reads at depth 32 of frames from 4 KiB to 1 MiB."""
     load = Load(Verb.READ, 32)
-    for page_size in PAGE_SIZES:
+    for page_size in bench.points(PAGE_SIZES):
         file_bytes = min(bench.params.file_bytes, _FRAMES_MAX * page_size)
         params = dataclasses.replace(bench.params, page_size=page_size, file_bytes=file_bytes)
         bench.point(PAGES, page_size, [Entry(party, (load,)) for party in _parties(bench, params)], params)
