@@ -39,10 +39,11 @@ class AlignedBlobBuf:
     to that call.  After :meth:`release` every use raises ``ValueError``.
     """
 
-    __slots__ = ("__weakref__", "_address", "_exporter", "_leased", "_pool", "_size", "_view")
+    __slots__ = ("__weakref__", "_address", "_exporter", "_fixed", "_leased", "_pool", "_size", "_view")
 
     _address: int
     _exporter: Any
+    _fixed: Frame | None  #: what _frame() returned while the pool was registered
     _leased: bool
     _pool: BufferPool | None
     _size: int
@@ -122,7 +123,7 @@ class AlignedBlobBuf:
         if exporter is None:
             return
         last_sight = weakref.ref(exporter)
-        self._exporter = self._view = None
+        self._exporter = self._view = self._fixed = None
         del exporter
         if view is not None:
             with contextlib.suppress(BufferError):  # an array of it lives: found out just below
@@ -175,11 +176,16 @@ class AlignedBlobBuf:
     def _frame(self, pool: BufferPool | None) -> Frame:
         """Return the whole buffer for an engine that leases from ``pool``.
 
-        The frame has a view of its own, so the memory outlives a release.
+        The frame has a view of its own, so the memory outlives a release.  A registered frame is
+        made once for all requests: making it costs as much as queueing one.
         """
-        fixed = pool is not None and self._leased and self._pool is pool and pool.registered
-        index = pool.buf_index if pool is not None and fixed else -1
-        return Frame(memoryview(self._check_held()), self._address, self._size, index)
+        if pool is None or not self._leased or self._pool is not pool or not pool._registered:
+            return Frame(memoryview(self._check_held()), self._address, self._size)
+        frame = self._fixed
+        if frame is None:
+            frame = Frame(memoryview(self._check_held()), self._address, self._size, pool.buf_index)
+            self._fixed = frame
+        return frame
 
 
 def buffer_over(
@@ -190,7 +196,7 @@ def buffer_over(
     ``pool`` is where copies come from, ``leased`` whether the memory does too.
     """
     buf = AlignedBlobBuf.__new__(AlignedBlobBuf)
-    buf._view = None
+    buf._view = buf._fixed = None
     buf._pool = pool
     buf._leased = leased
     buf._address = address
@@ -225,7 +231,7 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
         or a buffer or view that was released.
     """
     if isinstance(obj, AlignedBlobBuf):
-        if len(obj) != size:  # before a view is made, which the error's traceback would keep alive
+        if obj._size != size:  # before a view is made, which the error's traceback would keep alive
             raise _wrong_length(len(obj), size)
         return obj._frame(pool)
     try:

@@ -44,17 +44,21 @@ class SyncFailed(BlobStoreIOError):
     """An fsync failed, whatever its errno: what the medium holds is unknown from now on."""
 
 
-async def read_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> int:
+async def read_whole(
+    engine: Engine, offset: int, frames: Sequence[Frame], what: object, answer: int | None = None
+) -> int:
     """Fill ``frames``, in order, from ``offset`` on; return how many bytes were read.
 
     That is less than the frames hold only where the file ends.
 
     :param what: says, as a string, in an error's message what was read, from which file and
         offset; only then is it made one.
+    :param answer: what the engine said to the first request, if the caller has made it: for a
+        single frame only.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
     if len(frames) == 1 and (size := frames[0].size) <= GATHER_BYTES_MAX:
-        got = await engine.read(offset, frames)
+        got = await engine.read(offset, frames) if answer is None else answer
         if got == size:
             return got
         return await _finish_read(engine, offset, frames, size, got, what)

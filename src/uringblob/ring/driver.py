@@ -116,8 +116,12 @@ class RingDriver:
         op_flags: int,
         buf_index: int,
         keep: object,
+        now: bool = False,
     ) -> Completion[int]:
-        """Ask for one operation; the hot path, so everything is in one function."""
+        """Ask for one operation; the hot path, so everything is in one function.
+
+        ``now`` submits it, and what was asked for before it, instead of leaving that to the tick.
+        """
         if self._closing:
             self._check_open()
         in_flight = self._in_flight
@@ -129,31 +133,22 @@ class RingDriver:
         completion = self._new_completion()
         # The memory is held before the operation exists.
         in_flight.table[user_data] = (completion, keep)
-        self._queue.waiting.append(packed)
+        queue = self._queue
+        queue.waiting.append(packed)
+        if now:
+            self._check_process()
+            queue.flush()
+            if queue.empty:
+                return completion
         if not self._flush_due and self._loop is not None:
             self._flush_due = True
             self._loop.call_soon(self._tick)
         return completion
 
     @property
-    def queued(self) -> int:
-        """Operations asked for that the kernel has not been given yet."""
-        return len(self._queue)
-
-    @property
     def in_kernel(self) -> int:
         """Operations that the kernel was given and whose completion was not reaped yet."""
         return self._core.accepted - self._core.reaped
-
-    def push(self) -> None:
-        """Submit now what was asked for, instead of at the tick's end; reaps nothing.
-
-        For whoever knows that the device idles meanwhile.
-
-        :raises RuntimeError: in a forked child.
-        """
-        self._check_process()
-        self._queue.flush()
 
     def flush(self) -> None:
         """Submit now what was asked for, and reap what has completed; waits for nothing.

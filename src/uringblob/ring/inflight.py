@@ -17,7 +17,7 @@ import struct
 from typing import Any, Final
 
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion
+from uringblob.completion import Completion, set_bare_result
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
@@ -48,19 +48,23 @@ class InFlight:
 
     def reap(self) -> int:
         """Settle every completion there is; return how many."""
-        core, table, lib = self._core, self.table, self.lib
+        core, table, lib, set_result = self._core, self.table, self.lib, set_bare_result
         total = 0
         while (count := lib.ub_reap(core)) > 0:
-            # settle(), written out: this is the hottest loop of the library.
+            # settle() and finish(), written out: this is the hottest loop of the library.
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
                 entry = table.get(user_data)
                 if entry is not None:
-                    entry[0].finish(result)
+                    completion = entry[0]
+                    if not completion.done():
+                        set_result(completion, result)
+                    if completion._resumes:
+                        completion._resume_all()
                     table.pop(user_data, None)
             core.settled = 1
             total += count
         # Whoever was resumed may have raised, and a kept traceback keeps this frame, as a caller's.
-        entry = None
+        entry = completion = None
         return total
 
     def never_free(self) -> None:

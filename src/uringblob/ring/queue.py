@@ -65,6 +65,11 @@ class SubmissionQueue:
         left = len(staged.ops) - (self._core.passed - staged.begins_at)
         return left if staged.ops is waiting else left + len(waiting)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left to hand over."""
+        return not self.waiting and not len(self)
+
     def flush(self) -> None:
         """Hand over what the kernel takes now; the rest stays, until it has room or asks less of it."""
         core = self._core

@@ -126,15 +126,22 @@ class Ring(RingLife):
         """Write a piece of any memory; yields bytes written.  Linux 5.6."""
         return self._send(_ops.write(file, offset, frame, flags=flags))
 
-    def read_fixed(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
-        """Fill a frame (or part) of the registered slab; yields bytes read, 0 at the file's end."""
-        view, address, size, buf_index = frame
-        return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view)
+    def read_fixed(
+        self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False
+    ) -> Completion[int]:
+        """Fill a frame (or part) of the registered slab; yields bytes read, 0 at the file's end.
 
-    def write_fixed(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
-        """Write a frame (or part) of the registered slab; yields bytes written."""
+        ``now`` submits at once, with what was asked for before, and not at the tick's end.
+        """
         view, address, size, buf_index = frame
-        return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view)
+        return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
+
+    def write_fixed(
+        self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False
+    ) -> Completion[int]:
+        """Write a frame (or part) of the registered slab; yields bytes written.  ``now`` as above."""
+        view, address, size, buf_index = frame
+        return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
 
     def readv(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Completion[int]:
         """Fill pieces of any memory, in order; yields bytes read, 0 at the end of the file."""

@@ -129,7 +129,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
             raise StoreClosed(f"the store {self._core.file.path} is closed: open it again")
 
     def _check_loop(self) -> None:
-        self._check_usable()
+        if os.getpid() != self._pid or self._closing is not None:
+            self._check_usable()
         if _running_loop() is not self._loop:
             raise RuntimeError(
                 f"the store {self._core.file.path} belongs to another event loop: use it on the loop "
@@ -173,10 +174,21 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob`."""
         self._check_loop()
-        key = guid_bytes(guid)
         core = self._core
-        pool = core.medium.engine.pool
-        await self._read(core.read(key, frame_of(dst, self._page_size, writable=True, pool=pool)))
+        self._active += 1
+        try:
+            # No name for the frame here: the error of a cancelled call knows this function's locals.
+            await core.read(
+                guid_bytes(guid),
+                frame_of(dst, self._page_size, writable=True, pool=core.medium.engine.pool),
+            )
+        except (BlobStoreError, asyncio.CancelledError) as error:
+            raise bare(error)  # noqa: B904 - it is the same error
+        finally:
+            if self._idle is None:
+                self._active -= 1
+            else:
+                self._one_less(None)
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""

@@ -69,7 +69,10 @@ class Manifest:
     def find(self, guid: bytes) -> int | None:
         """Return the packed entry that a read beginning now sees, or ``None``."""
         pending = self._pending.get(guid)
-        return self.find_durable(guid) if pending is None else pending.entry
+        if pending is not None:
+            return pending.entry
+        # find_durable(), written out for the common case: every read begins here.
+        return self._base.get(guid) if self._delta is None else self.find_durable(guid)
 
     def find_durable(self, guid: bytes) -> int | None:
         """Return the packed entry that survives a crash now, or ``None``."""
