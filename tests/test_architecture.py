@@ -34,7 +34,9 @@ class Room(NamedTuple):
 
 #: The arrows.  A room may always import from itself; lower rooms never see higher ones.
 ROOMS = {
-    "ground": Room(("units", "guid", "errors", "completion", "frames", "stats", "report"), ()),
+    "ground": Room(
+        ("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"), ()
+    ),
     "frames": Room(("slab", "buffers", "pool"), ("ground",)),
     "native": Room(("_native.",), ()),
     "ring": Room(("ring.",), ("ground", "frames", "native")),
@@ -42,8 +44,10 @@ ROOMS = {
     "engines": Room(("engines.",), ("ground", "frames", "engine protocol", "ring", "native")),
     "transfers": Room(("transfers",), ("ground", "frames", "engine protocol")),
     "traits": Room(
-        ("api", "async_api", "sync_api", "async_view", "defaults", "inline", "views"), ("ground", "frames")
+        ("api", "async_api", "sync_api", "async_view", "defaults", "inline", "observing", "views"),
+        ("ground", "frames"),
     ),
+    "metrics": Room(("metrics",), ("ground",)),
     "memory stores": Room(("memory",), ("ground", "traits")),
     "pure core": Room(("store.format", "store.manifest", "store.slots"), ("ground",)),
     "core": Room(
@@ -83,6 +87,7 @@ RUN_TIME_DEPENDENCIES = {"cffi", "xxhash"}
 #: What a room may use besides: the extra that bears its name.
 EXTRAS = {
     "bench": {"aiofiles", "caio", "lmdb", "matplotlib", "obstore", "rich", "rocksdict", "uvloop"},
+    "metrics": {"prometheus_client"},
 }
 #: The core asks for an engine and opens files; it knows no engine by name.
 ENGINE_DOORS = {"engines.base", "engines.request", "engines.select", "engines.direct", "engines.refusal"}

@@ -32,6 +32,7 @@ from uringblob.errors import (
 from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
+from uringblob.observing import StoreObserver, observe
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
@@ -59,8 +60,10 @@ __all__ = [
     "StoreClosed",
     "StoreCorrupt",
     "StoreLocked",
+    "StoreObserver",
     "StorePoisoned",
     "StoreReadOnly",
     "StoreStats",
     "VerifyReport",
+    "observe",
 ]

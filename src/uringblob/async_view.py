@@ -103,6 +103,10 @@ class AsyncView(AsyncBlobStore):
         """See the store."""
         return await self._do(self._store.has_blob, guid)
 
+    async def checksum(self, guid: GuidLike) -> int:
+        """See the store."""
+        return await self._do(self._store.checksum, guid)
+
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """See the store."""
         return await self._do(self._store.verify, progress)

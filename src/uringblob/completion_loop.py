@@ -15,7 +15,6 @@ nobody holds is collected, and asks this thread to leave.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import selectors
 import signal
@@ -27,11 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from uringblob.call import Call
 from uringblob.errors import StoreClosed
+from uringblob.logs import logger
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore
-
-logger = logging.getLogger("uringblob")
 
 #: Signals that a thread raises itself by a fault: blocked, they would kill without a traceback.
 FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
@@ -135,7 +133,10 @@ class CompletionLoop:
         self._core_closed = True
         self._leaving[0].settle(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("closing a store failed: %s", error)
+            path = "a store" if self.core is None else self.core._core.file.path
+            logger.warning(
+                "closing %s failed: %s", path, error, extra={"event": "close_failed", "path": path}
+            )
         self._loop.stop()
 
     def _run(self) -> None:

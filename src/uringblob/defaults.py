@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
@@ -102,6 +103,13 @@ async def has_blob(store: AsyncBlobStore, guid: GuidLike) -> bool:
     except BlobCorrupt:
         return True
     return True
+
+
+async def checksum(store: AsyncBlobStore, guid: GuidLike) -> int:
+    """Read the blob and hash it, as a file store did when it was written."""
+    scratch = Scratch(store.page_size)
+    await store.read_blob(guid, scratch)
+    return frame_checksum(scratch)
 
 
 async def read_blobs(

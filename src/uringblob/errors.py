@@ -111,6 +111,7 @@ class BlobStoreIOError(BlobStoreError, OSError):
     """The system refused an I/O.
 
     ``errno`` says why, ``guid`` names the blob where one is at fault.
+    ``offset`` is where in the file, in bytes, where one request is at fault.
     ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
     outcome is unknown until the store is opened again.
     """
@@ -121,14 +122,16 @@ class BlobStoreIOError(BlobStoreError, OSError):
         message: str,
         *,
         guid: bytes | None = None,
+        offset: int | None = None,
         applied: bool | None = False,
     ) -> None:
         super().__init__(errno, message)
         self.guid = None if guid is None else BlobGuid(guid)
+        self.offset = offset
         self.applied = applied
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {"guid": self.guid, "applied": self.applied}
+        state = {"guid": self.guid, "offset": self.offset, "applied": self.applied}
         return (_rebuild_io_error, (self.errno, self.strerror, state))
 
 
@@ -149,8 +152,9 @@ def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool 
     """Return ``rc`` if it is not negative, else raise it as a :class:`BlobStoreIOError`.
 
     This is the only place where a negative number becomes an exception.
-    ``what`` says which operation, on which file and offset.
+    ``what`` says which operation, on which file and offset; the error gets its ``offset``, if any.
     """
     if rc >= 0:
         return rc
-    raise BlobStoreIOError(-rc, f"{what}: {errno_name(-rc)}", guid=guid, applied=applied)
+    offset = getattr(what, "offset", None)
+    raise BlobStoreIOError(-rc, f"{what}: {errno_name(-rc)}", guid=guid, offset=offset, applied=applied)

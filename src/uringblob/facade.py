@@ -16,6 +16,7 @@ from uringblob.buffers import AlignedBlobBuf
 from uringblob.defaults import Progress
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.observing import StoreObserver, observe
 from uringblob.pilot import Pilot
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
@@ -67,6 +68,7 @@ class FileBlobStore(BlobStore):
         lock_timeout: float = 5.0,
         verify: bool = True,
         mode: int = 0o600,
+        observer: StoreObserver | None = None,
     ) -> FileBlobStore:
         """Open the store file at ``path``, or make it.
 
@@ -84,6 +86,8 @@ class FileBlobStore(BlobStore):
         :param lock_timeout: seconds to wait for another opener.
         :param verify: check each frame's checksum when it is read.
         :param mode: permission bits of a newly created store file.
+        :param observer: is told of every call, in the caller's thread; see
+            :class:`uringblob.StoreObserver`.
 
         :raises FileNotFoundError: no store and ``create`` is false, or no such directory.
         :raises StoreLocked: another opener held the store all the time.
@@ -111,7 +115,8 @@ class FileBlobStore(BlobStore):
                 mode=mode,
             )
 
-        return cls(Pilot(opener, f"uringblob {os.path.basename(os.fsdecode(path))}"))
+        store = cls(Pilot(opener, f"uringblob {os.path.basename(os.fsdecode(path))}"))
+        return store if observer is None else observe(store, observer)
 
     # -- answered in the calling thread -------------------------------------------------------
 
@@ -140,6 +145,10 @@ class FileBlobStore(BlobStore):
     def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`BlobStore.has_blob`; without I/O, and without waiting."""
         return self._checked._has(guid_bytes(guid))
+
+    def checksum(self, guid: GuidLike) -> int:
+        """See :meth:`BlobStore.checksum`; without I/O, and without waiting."""
+        return self._checked._checksum(guid_bytes(guid))
 
     def stats(self) -> StoreStats:
         """See :meth:`BlobStore.stats`."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from uringblob.async_api import AsyncBlobStore
 from uringblob.errors import BlobNotFound, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.observing import StoreObserver, observe
 from uringblob.stats import StoreStats
 from uringblob.sync_api import BlobStore
 from uringblob.units import PAGE_SIZE, check_page_size
@@ -169,10 +170,13 @@ class AsyncMemoryBlobStore(AsyncBlobStore):
     """An :class:`AsyncBlobStore` in memory; its calls never wait.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param observer: is told of every call; see :class:`uringblob.StoreObserver`.
     """
 
-    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+    def __init__(self, page_size: int = PAGE_SIZE, *, observer: StoreObserver | None = None) -> None:
         self._frames = Frames(page_size)
+        if observer is not None:
+            observe(self, observer)
 
     @property
     def page_size(self) -> int:
@@ -245,10 +249,13 @@ class MemoryBlobStore(BlobStore):
     """A :class:`BlobStore` in memory.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param observer: is told of every call; see :class:`uringblob.StoreObserver`.
     """
 
-    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+    def __init__(self, page_size: int = PAGE_SIZE, *, observer: StoreObserver | None = None) -> None:
         self._frames = Frames(page_size)
+        if observer is not None:
+            observe(self, observer)
 
     @property
     def page_size(self) -> int:

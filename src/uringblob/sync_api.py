@@ -167,6 +167,17 @@ class BlobStore(abc.ABC):
         defaults.check_open(self)
         return run_inline(defaults.has_blob(AsyncView(self), guid))
 
+    def checksum(self, guid: GuidLike) -> int:
+        """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
+
+        It is the visible frame's, and changes only when the frame does.  File stores keep it and
+        answer without I/O, whatever the medium holds meanwhile; this default reads the frame.
+
+        :raises BlobNotFound: there is no such blob.
+        """
+        defaults.check_open(self)
+        return run_inline(defaults.checksum(AsyncView(self), guid))
+
     def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
 

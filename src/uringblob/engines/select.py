@@ -18,12 +18,11 @@ from uringblob.engines.pread import PreadEngine
 from uringblob.engines.refusal import RingRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.errors import EngineUnavailable
+from uringblob.logs import logger
 from uringblob.pool import BufferPool
 from uringblob.slab import Slab
 
 __all__ = ["EngineRequest", "open_engine"]
-
-_log = logging.getLogger("uringblob")
 
 ENGINES = ("auto", "io_uring", "pread")
 
@@ -59,7 +58,19 @@ def open_engine(request: EngineRequest) -> Engine:
 def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingRefused) -> Engine:
     # Where io_uring does not exist at all, its absence is no news.
     level = logging.WARNING if sys.platform.startswith("linux") else logging.INFO
-    _log.log(level, "%s: using the pread engine, because %s", request.path, refusal.advice)
+    logger.log(
+        level,
+        "%s: using the pread engine, because %s",
+        request.path,
+        refusal.advice,
+        extra={
+            "event": "engine_fallback",
+            "path": request.path,
+            "engine": "pread",
+            "stage": refusal.stage,
+            "errno": refusal.errno,
+        },
+    )
     return _open_pread(request, direct, str(refusal))
 
 

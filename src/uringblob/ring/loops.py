@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from typing import Any, cast
+
+from uringblob.logs import logger
 
 
 class _NoLoop:
@@ -18,8 +19,10 @@ class _NoLoop:
         """Run a completion's callback at once, in whoever reaps; it must not disturb the reaping."""
         try:
             context.run(callback, *args)
-        except Exception:
-            logging.getLogger("uringblob").exception("the callback %r of a completion failed", callback)
+        except Exception:  # noqa: BLE001 - it is logged, and must not disturb the reaping
+            logger.exception(
+                "the callback %r of a completion failed", callback, extra={"event": "callback_failed"}
+            )
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Ignore: a completion yields a number and never an exception."""

@@ -7,6 +7,7 @@ half-way, reads run in the caller's task.  What they do is in :mod:`uringblob.st
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -14,15 +15,15 @@ from typing import Any, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
-from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.observing import StoreObserver, observe
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.core import Core
-from uringblob.store.job import Job, bare, join
+from uringblob.store.job import Job, bare, end_of, join
 from uringblob.store.opener import Opening
 from uringblob.store.opening import Options, engine_default
 from uringblob.store.store_stats import collect_stats
@@ -40,7 +41,9 @@ class AsyncFileBlobStore(AsyncBlobStore):
     ``page_size`` may be called from any thread.
     """
 
-    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
+    ) -> None:
         """Use :meth:`open`."""
         self._core = core
         self._loop = loop
@@ -50,6 +53,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._idle: asyncio.Future[None] | None = None
         self._closing: Job[None] | None = None
         inherit.remember(self)
+        if observer is not None:
+            observe(self, observer)
 
     @classmethod
     def open(
@@ -66,6 +71,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         lock_timeout: float = 5.0,
         verify: bool = True,
         mode: int = 0o600,
+        observer: StoreObserver | None = None,
     ) -> Opening[AsyncFileBlobStore]:
         """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
 
@@ -84,12 +90,13 @@ class AsyncFileBlobStore(AsyncBlobStore):
         :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
         :param verify: check a frame's checksum whenever it is read.
         :param mode: permission bits of a newly made file, less the process's umask.
+        :param observer: is told of every call; see :class:`uringblob.StoreObserver`.
         :raises StoreCorrupt: the file is not a store, or damaged; it is left as it is.
         :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
         :raises OSError: what ``os.open`` raises is raised as it is.
         """
         return Opening(
-            cls,
+            cls if observer is None else functools.partial(cls, observer=observer),
             Options.checked(
                 path,
                 page_size=page_size,
@@ -240,6 +247,16 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._check_usable()
         return self._core.manifest.find(guid) is not None
 
+    async def checksum(self, guid: GuidLike) -> int:
+        """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
+        self._check_loop()
+        return self._checksum(guid_bytes(guid))
+
+    def _checksum(self, guid: bytes) -> int:
+        """Answer from memory, in any thread."""
+        self._check_usable()
+        return self._core.checksum(guid)
+
     async def list_blobs(self) -> list[BlobGuid]:
         """See :meth:`AsyncBlobStore.list_blobs`; does no I/O."""
         self._check_loop()
@@ -354,7 +371,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         if self._closing is not None:
             if not self._closing.done() and _running_loop() is self._loop:
                 # Somebody else is closing it: when this returns it is closed, and the error is theirs.
-                await join(_ended(self._closing))
+                await join(end_of(self._closing))
             return
         self._check_loop()
         self._closing = self._core.medium.start(self._close(flush))
@@ -390,10 +407,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _ended(job: asyncio.Future[None]) -> Completion[None]:
-    """Return a completion that resolves when ``job`` has ended, well or badly."""
-    ended: Completion[None] = Completion(loop=job.get_loop())
-    job.add_done_callback(lambda _: ended.finish(None))
-    return ended

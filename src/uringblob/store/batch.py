@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import AlignedBlobBuf
+from uringblob.checksums import frame_checksum
 from uringblob.completion import Completion
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
-from uringblob.store.format import Segment, frame_checksum, pack_entry
+from uringblob.store.format import Segment, pack_entry
 from uringblob.store.job import settle
 from uringblob.store.medium import Medium, Where
 from uringblob.store.slots import SlotState

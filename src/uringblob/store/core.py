@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from uringblob import transfers
+from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
-from uringblob.store.format import CHECKSUM_BITS, entry_checksum, frame_checksum
+from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
 from uringblob.store.manifest import Manifest
@@ -96,6 +97,13 @@ class Core:
                 slots.unhold(slot)
         if self._verify and frame_checksum(dst.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
+
+    def checksum(self, guid: bytes) -> int:
+        """Return the checksum of the frame that is visible now; in any thread."""
+        entry = self.manifest.find(guid)
+        if entry is None:
+            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+        return entry_checksum(entry)
 
     async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""

@@ -59,11 +59,6 @@ class BlockType(enum.IntEnum):
 FLAG_FRAMES_SYNCED = 1
 
 
-def frame_checksum(frame: memoryview | bytes) -> int:
-    """Return the XXH3-64 of a frame's bytes."""
-    return xxhash.xxh3_64_intdigest(frame)
-
-
 def pack_entry(slot: int, checksum: int) -> int:
     """Return the map's value for a blob: slot and frame checksum in one int."""
     return slot << CHECKSUM_BITS | checksum

@@ -118,3 +118,10 @@ async def settle(jobs: Iterable[asyncio.Future[Any]]) -> list[BaseException]:
         except Exception as error:  # noqa: BLE001 - returned, for the caller to raise
             errors.append(error)
     return errors
+
+
+def end_of(job: asyncio.Future[Any]) -> Completion[None]:
+    """Return a completion that resolves when ``job`` has ended, well or badly."""
+    ended: Completion[None] = Completion(loop=job.get_loop())
+    job.add_done_callback(lambda _: ended.finish(None))
+    return ended

@@ -26,6 +26,7 @@ from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 from uringblob.store.job import Job
 from uringblob.transfers import SyncFailed
 
@@ -83,6 +84,22 @@ class Medium:
             cause.applied = None
         if self.poison_cause is None:
             self.poison_cause = cause
+            self._log_poison(cause)
+
+    def _log_poison(self, cause: BaseException) -> None:
+        guid = getattr(cause, "guid", None)
+        logger.error(
+            "%s: changes are refused from now on, because %s; close the store and open it again",
+            self.path,
+            cause,
+            extra={
+                "event": "poisoned",
+                "path": self.path,
+                "errno": getattr(cause, "errno", None) or 0,
+                "guid": None if guid is None else str(guid),
+                "offset": getattr(cause, "offset", None),
+            },
+        )
 
     def check_trusted(self) -> None:
         """Raise ``StorePoisoned`` if the medium's contents are unknown."""

@@ -17,6 +17,7 @@ from uringblob.engines.base import Engine
 from uringblob.engines.select import EngineRequest, open_engine
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 from uringblob.store.core import Core
 from uringblob.store.creation import create_store
 from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
@@ -186,7 +187,8 @@ def _build(
             "Restore the store from a copy"
         )
     core = Core(file, medium, manifest, page_size=page_size, verify=verify, superblocks=superblocks)
-    core.notes += _notes(found, slots)
+    core.notes += _notes(found, slots, file.path)
+    _log_opened(core)
     core.queue.log = Log(
         medium,
         store_id=superblock.store_id,
@@ -201,6 +203,18 @@ def _build(
     )
     core.queue.log.group_blocks = found.group_blocks
     return core
+
+
+def _log_opened(core: Core) -> None:
+    engine, path = core.medium.engine, core.file.path
+    logger.info(
+        "%s: opened with %d blobs through %s (%s)",
+        path,
+        len(core.manifest),
+        engine.name,
+        engine.reason,
+        extra={"event": "opened", "path": path, "engine": engine.name, "blobs": len(core.manifest)},
+    )
 
 
 def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page_size: int) -> int:
@@ -219,11 +233,17 @@ def _claim_log(slots: SlotTable, segments: list[Segment]) -> None:
             slots.claim(slot, SlotState.LOG)
 
 
-def _notes(found: Recovered, slots: SlotTable) -> list[str]:
+def _notes(found: Recovered, slots: SlotTable, path: str) -> list[str]:
     notes = []
     if found.dropped is not None:
         notes.append(f"group {found.dropped[0]}, the last one, is left out: {found.dropped[1]}")
     lost = sum(1 for _ in slots.live_beyond())
     if lost:
         notes.append(f"the file is too short for its map: {lost} blobs are lost")
+        logger.error(
+            "%s: the file is too short for its map: %d blobs are lost; restore them from a copy",
+            path,
+            lost,
+            extra={"event": "blobs_lost", "path": path, "blobs": lost},
+        )
     return notes

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import logging
 from collections.abc import Iterable, Sequence
 
+from uringblob.checksums import frame_checksum
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 from uringblob.store.format import (
     BLANK_BLOCK,
     BLOCK_SIZE,
@@ -27,14 +28,11 @@ from uringblob.store.format import (
     Segment,
     Superblock,
     entry_slot,
-    frame_checksum,
     pack_entry,
 )
 from uringblob.store.log_reader import LogReader, Place, Tail
 from uringblob.store.medium import Medium
 from uringblob.store.superblocks import Superblocks
-
-logger = logging.getLogger("uringblob")
 
 Entries = dict[bytes, int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).
@@ -124,7 +122,7 @@ async def recover(medium: Medium, superblock: Superblock, *, read_only: bool) ->
             "%s: group %d, the last one, is left out: %s",
             medium.path,
             *found.dropped,
-            extra={"path": medium.path, "dropped_seq": found.dropped[0]},
+            extra={"event": "group_dropped", "path": medium.path, "seq": found.dropped[0]},
         )
     return found
 

@@ -6,9 +6,8 @@ found no room asks for it (:meth:`Upkeep.compact_for_room`) before it gives up.
 
 from __future__ import annotations
 
-import logging
-
 from uringblob.errors import BlobStoreError
+from uringblob.logs import logger
 from uringblob.store.compaction import Compaction
 from uringblob.store.format import blocks_for
 from uringblob.store.groups import GroupQueue
@@ -17,8 +16,6 @@ from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
 from uringblob.store.space import Space
 from uringblob.store.superblocks import Superblocks
-
-logger = logging.getLogger("uringblob")
 
 #: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
 COMPACTION_BLOCKS_MIN = 1024
@@ -74,7 +71,16 @@ class Upkeep:
         try:
             await self._compaction.run()
         except BlobStoreError as error:
-            logger.warning("%s: compaction of the log was given up: %s", self._medium.path, error)
+            logger.warning(
+                "%s: compaction of the log was given up: %s",
+                self._medium.path,
+                error,
+                extra={
+                    "event": "compaction_failed",
+                    "path": self._medium.path,
+                    "errno": getattr(error, "errno", None) or 0,
+                },
+            )
             # Not with every group from now on.
             self._queue.log.group_blocks = 0
             raise

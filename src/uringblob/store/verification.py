@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 
+from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError, StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.report import VerifyReport
@@ -16,7 +17,6 @@ from uringblob.store.format import (
     Segment,
     decode_superblock,
     entry_checksum,
-    frame_checksum,
 )
 from uringblob.store.job import Job, settle
 from uringblob.store.log_reader import LogReader

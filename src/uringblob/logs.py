@@ -1,0 +1,42 @@
+"""The library's one logger, ``"uringblob"``, and the fields that its records carry.
+
+A record's text is for people; its attributes are for machines: every record has ``event`` (one of
+``EVENTS``) and, where they are known, the other ``FIELDS``.  A formatter that prints
+``record.__dict__`` as JSON needs no parsing.
+
+An error that is raised to a caller is not logged as well: the log has what nobody gets raised
+(a fallback, a dropped group, an upkeep that failed) and the one moment that changes what every
+later call does (``poisoned``).
+"""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("uringblob")
+
+#: What a record can report, with its level.
+EVENTS = {
+    "opened": "INFO: a store was opened; ``engine`` and why",
+    "engine_fallback": "WARNING: io_uring was refused at ``stage`` with ``errno``; pread does the work",
+    "group_dropped": "WARNING: after an unclean end the last, unconfirmed group ``seq`` is left out",
+    "blobs_lost": "ERROR: the file is shorter than its map; these blobs are ``BlobCorrupt`` now",
+    "compaction_failed": "WARNING: the log was not shortened; the store goes on with the long one",
+    "poisoned": "ERROR: an I/O failed and what the medium holds is unknown; changes are refused",
+    "close_failed": "WARNING: the last flush or the seal failed; the error is raised by ``close``, too",
+    "callback_failed": "ERROR: a callback of yours on a completion raised",
+    "observer_failed": "ERROR: an observer of yours raised; the call it heard of is not affected",
+}
+
+#: The attributes that records carry beside ``event``.
+FIELDS = {
+    "path": "the store file",
+    "engine": "``io_uring`` or ``pread``: the engine in use",
+    "stage": "which step of starting io_uring was refused",
+    "errno": "the system's answer; 0 where there was none",
+    "guid": "the blob at fault, as text",
+    "offset": "where in the file, in bytes",
+    "seq": "the sequence number of a group",
+    "blobs": "a count of blobs",
+    "operation": "the method an observer was told of",
+}
