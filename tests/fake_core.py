@@ -16,6 +16,8 @@ PAGE = 4096
 class FakeCore(AsyncMemoryBlobStore):
     """A memory store behind gates: an operation named in ``held`` waits for ``let_go()``."""
 
+    path = "fake.blobs"
+
     def __init__(self, page_size: int = PAGE) -> None:
         super().__init__(page_size)
         self.loop = asyncio.get_running_loop()

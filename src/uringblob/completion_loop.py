@@ -133,7 +133,7 @@ class CompletionLoop:
         self._core_closed = True
         self._leaving[0].settle(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            path = "a store" if self.core is None else self.core._core.file.path
+            path = "a store" if self.core is None else self.core.path
             logger.warning(
                 "closing %s failed: %s", path, error, extra={"event": "close_failed", "path": path}
             )

@@ -126,6 +126,11 @@ class FileBlobStore(BlobStore):
         return self._core.page_size
 
     @property
+    def path(self) -> str:
+        """The store file, symbolic links resolved."""
+        return self._core.path
+
+    @property
     def closed(self) -> bool:
         """Whether ``close`` was called and has ended."""
         return self._wheel.closed
@@ -148,7 +153,7 @@ class FileBlobStore(BlobStore):
 
     def checksum(self, guid: GuidLike) -> int:
         """See :meth:`BlobStore.checksum`; without I/O, and without waiting."""
-        return self._checked._checksum(guid_bytes(guid))
+        return self._checked._core.checksum(guid_bytes(guid))
 
     def stats(self) -> StoreStats:
         """See :meth:`BlobStore.stats`."""

@@ -18,7 +18,7 @@ import functools
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, Union, cast
 
@@ -65,7 +65,7 @@ def observe(store: Store, observer: StoreObserver) -> Store:
         raise TypeError(f"an observer has a method observe(), {observer!r} has none")
     observers = getattr(store, "_observers", ())
     if not observers:
-        store.__class__ = _measured_class(cast("type[Any]", type(store)))
+        store.__class__ = _measured_class(cast("Hashable", type(store)))
     store._observers = (*observers, observer)  # type: ignore[union-attr] # the measured class's own
     return store
 

@@ -120,6 +120,11 @@ class AsyncFileBlobStore(AsyncBlobStore):
         return self._page_size
 
     @property
+    def path(self) -> str:
+        """The store file, symbolic links resolved."""
+        return self._core.file.path
+
+    @property
     def closed(self) -> bool:
         """Whether ``aclose`` was called."""
         return self._closing is not None
@@ -250,12 +255,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def checksum(self, guid: GuidLike) -> int:
         """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
         self._check_loop()
-        return self._checksum(guid_bytes(guid))
-
-    def _checksum(self, guid: bytes) -> int:
-        """Answer from memory, in any thread."""
-        self._check_usable()
-        return self._core.checksum(guid)
+        return self._core.checksum(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
         """See :meth:`AsyncBlobStore.list_blobs`; does no I/O."""
