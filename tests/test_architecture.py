@@ -247,7 +247,9 @@ def test_nothing_else_is_needed_at_run_time():
     allowed = set(sys.stdlib_module_names) | RUN_TIME_DEPENDENCIES | {"uringblob"}
     for name in modules():
         extra = EXTRAS.get(room_of(name), set()) if name else set()
-        strange = {full.split(".")[0] for full in imports_of(name)} - allowed - extra - typing_imports_of(name)
+        strange = (
+            {full.split(".")[0] for full in imports_of(name)} - allowed - extra - typing_imports_of(name)
+        )
         assert not strange, f"{name} imports {strange}"
 
 

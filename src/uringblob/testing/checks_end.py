@@ -165,7 +165,9 @@ async def close_flushes(s: Subject) -> None:
     await s.reopen(flush=True)
     expect(await s.read(one) == 1, "a write is gone after close and reopen")
     expect(await s.read(two) is None, "a delete is undone after close and reopen")
-    expect(not s.store.needs_flush(), "a store just opened needs a flush")
+    # The inherited needs_flush cannot know, and is always true (examples/custom_store.py found this).
+    asked = s.has("own_needs_flush")
+    expect(not (asked and s.store.needs_flush()), "a store just opened needs a flush")
 
 
 @check(

@@ -1,0 +1,63 @@
+"""Backpressure: a request is begun or refused, and never put into a queue.
+
+Two bounds.  So many requests may be under way at once, from their first byte to the last of
+their answer: each holds a frame, so this bounds the memory.  And one change of a name at a time:
+who comes second is told so, instead of waiting with a frame in hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+RETRY_AFTER_S = 1
+
+
+class Admission:
+    """ASGI middleware: at most ``requests_max`` requests for frames are under way."""
+
+    def __init__(self, app: ASGIApp, requests_max: int) -> None:
+        self.in_flight = 0
+        self.refused = 0
+        self._app = app
+        self._requests_max = requests_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 503."""
+        # Health and metrics are asked for most urgently when nothing else gets through.
+        if scope["type"] != "http" or not scope["path"].startswith("/frames"):
+            await self._app(scope, receive, send)
+            return
+        if self.in_flight >= self._requests_max:
+            self.refused += 1
+            text = f"{self.in_flight} requests are under way: try again in {RETRY_AFTER_S} s\n"
+            refusal = PlainTextResponse(text, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
+            await refusal(scope, receive, send)
+            return
+        self.in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.in_flight -= 1
+
+
+class Changes:
+    """The names that are being changed now."""
+
+    def __init__(self) -> None:
+        self._names: set[bytes] = set()
+
+    @contextlib.contextmanager
+    def claim(self, name: bytes) -> Iterator[None]:
+        """Have ``name`` to yourself, or raise 409."""
+        if name in self._names:
+            raise HTTPException(409, "another change of this frame is under way: try again")
+        self._names.add(name)
+        try:
+            yield
+        finally:
+            self._names.discard(name)
