@@ -87,8 +87,8 @@ class Case:
 def turn_order(count: int, rounds: int) -> list[list[int]]:
     """Return the order of each round: rotated, and every other round backwards.
 
-    >>> turn_order(2, 3)
-    [[0, 1], [1, 0], [0, 1]]
+    >>> turn_order(2, 4)
+    [[0, 1], [1, 0], [1, 0], [0, 1]]
     """
     orders = []
     for number in range(rounds):

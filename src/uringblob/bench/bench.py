@@ -12,7 +12,6 @@ from uringblob.bench.load import Params
 from uringblob.bench.place import Place
 from uringblob.bench.sample import Sample
 
-
 T = TypeVar("T")
 
 

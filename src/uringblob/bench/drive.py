@@ -82,6 +82,8 @@ class Driven:
         seconds = [second for worker in workers for second in worker.seconds]
         last = max(worker.last for worker in workers)
         user, system = self.meter.cpu()
+        if not seconds:
+            return _of_overrun(load, workers, page_size, extra)
         return Sample(
             frames=len(seconds) * load.frames,
             seconds=(last if last > self.meter.begin else self.meter.end) - self.meter.begin,
@@ -91,6 +93,14 @@ class Driven:
             cpu_system_s=system,
             extra={"load": str(load), **extra},
         )
+
+
+def _of_overrun(load: Load, workers: list[Worker], page_size: int, extra: dict[str, Any]) -> Sample:
+    """Nothing ended within the turn: take the calls that were under way at its end, one of each worker."""
+    overruns = [worker.overrun for worker in workers]
+    frames = len(overruns) * load.frames
+    extra = {"load": str(load), "overran": True, **extra}
+    return Sample(frames, max(overruns), page_size, Latency.of(overruns), extra=extra)
 
 
 async def drive_tasks(

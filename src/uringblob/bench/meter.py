@@ -51,7 +51,7 @@ class Meter:
 class Worker:
     """The latencies of one worker's calls; :meth:`passed` when a call ended beyond ``bound``."""
 
-    __slots__ = ("_meter", "bound", "done", "last", "seconds")
+    __slots__ = ("_meter", "bound", "done", "last", "overrun", "seconds")
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -59,6 +59,8 @@ class Worker:
         self.seconds: list[float] = []
         self.done = False
         self.last = meter.begin
+        #: How long the call took that was under way when counting ended.
+        self.overrun = 0.0
 
     def passed(self, moment: float) -> None:
         """Forget the warm-up, or stop."""
@@ -67,7 +69,7 @@ class Worker:
             del self.seconds[:-1]
             self.bound = self._meter.begun()
         if moment >= self._meter.end:
-            self.seconds.pop()
+            self.overrun = self.seconds.pop()
             self._meter.ended()
             self.done = True
 

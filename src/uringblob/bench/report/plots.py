@@ -36,10 +36,11 @@ def style(name: str) -> dict[str, Any]:
     return {"label": name, "marker": "o", "markersize": 4, "color": COLOURS.get(name)}
 
 
-def _new(columns: int, title: str) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(1, columns, figsize=(6 * columns, 4.2), layout="constrained", squeeze=False)
+def _new(columns: int, title: str, rows: int = 1) -> tuple[Any, Any]:
+    size = (6 * columns, 4.2 if rows == 1 else 3.2 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     figure.suptitle(title)
-    return figure, axes[0]
+    return figure, axes.flat
 
 
 def _lines(
@@ -132,6 +133,8 @@ def latency(results: Results) -> Any:
         axis.set_xticks([100 / (100 - mark) for mark in marks], [f"{mark:g} %" for mark in marks])
         axis.minorticks_off()
         axis.set(title=title, xlabel="of all calls", ylabel="took no longer than, ms", yscale="log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
         axis.legend()
     return figure
@@ -209,8 +212,10 @@ def peers(results: Results) -> Any:
     }
     if not works:
         return None
-    figure, axes = _new(len(works), "The store beside its peers")
-    for axis, (work, case) in zip(axes, works.items(), strict=True):
+    figure, axes = _new(2, "The store beside its peers", rows=-(-len(works) // 2))
+    for axis in list(axes)[len(works) :]:
+        axis.remove()
+    for axis, (work, case) in zip(axes, works.items(), strict=False):
         names = sorted(case["parties"], key=lambda name: median(case, name, "bytes_per_s"))
         values = [median(case, name, "bytes_per_s") / _MB for name in names]
         colours = [COLOURS["store"] if name.startswith("store") else "#bbbbbb" for name in names]

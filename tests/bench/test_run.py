@@ -1,0 +1,185 @@
+"""A whole run, tiny: every measure and every sweep, what it leaves, and its exit code.
+
+fio has a process per turn; here it is replaced by a canned answer, and tested by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from uringblob.bench import main
+from uringblob.bench.fio_sync import SyncEvidence
+from uringblob.bench.measures import MEASURES, scale, writes
+from uringblob.bench.report.data import Results
+from uringblob.bench.sample import Latency, Sample
+from uringblob.bench.subjects import thread_pool
+from uringblob.bench.subjects.fio import Fio
+from uringblob.bench.sweeps import SWEEPS
+
+pytestmark = [
+    pytest.mark.one_interpreter,
+    pytest.mark.leaks(reason="obstore's runtime and libuv's pipe live as long as the process"),
+]
+TINY = ["--rounds", "1", "--seconds", "0.01", "--file-size", "256k", "--page-size", "4k", "--quick"]
+
+
+@pytest.fixture
+def no_fio(monkeypatch):
+    """Fio answers without a process."""
+
+    def turn(self, loads, seconds):
+        return [Sample(100, 1.0, self.params.page_size, Latency.of([0.01]), 0.1, 0.1) for _ in loads]
+
+    monkeypatch.setattr(Fio, "prepare", lambda _self: None)
+    monkeypatch.setattr(Fio, "turn", turn)
+    monkeypatch.setattr(writes, "fio_sync_evidence", lambda *_: SyncEvidence(True, "canned", 1, 9, 1))
+    monkeypatch.setattr(scale, "SIZES", (200, 1000))
+    monkeypatch.setattr(scale, "FEWEST", 200)
+
+
+def read(path):
+    return json.loads(Path(path).read_text("utf-8"))
+
+
+def test_there_are_fifteen_measures():
+    assert list(MEASURES) == list(range(1, 16))
+
+
+def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
+    kept = str(tmp_path / "results")
+    sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
+    code = main([str(disk_dir), "--measures", "1-15", *sweeps, *TINY, "--budget", "120", "--output", kept])
+    shown = capfd.readouterr()
+    assert code == 0, shown.out + shown.err
+    data = read(os.path.join(kept, "results.json"))
+    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 16)}
+    for outcome in data["outcomes"]:
+        assert outcome["failure"] == ""
+        assert outcome["number"] is None or outcome["findings"], outcome["name"]
+        for finding in outcome["findings"]:
+            assert finding["measured"] is not None, finding
+            assert finding["verdict"] in {"reached", "not reached", "stated"}
+    assert os.listdir(disk_dir) == [], "the files under test are gone"
+    assert "measures" in shown.out
+    check_cases(data["cases"])
+    check_environment(data["environment"])
+    check_page_and_plots(kept)
+
+
+def check_cases(cases):
+    for name, case in cases.items():
+        assert case["parties"], name
+        assert {"params", "rounds", "turn_seconds", "order", "settings", "failures"} <= set(case)
+        for party, loads in case["parties"].items():
+            assert party in case["settings"]
+            for load in loads:
+                assert len(load["turns"]) == case["order"].count(party)
+                assert set(load["summary"]["frames_per_s"]) == {"median", "low", "high", "count"}
+                for turn in load["turns"]:
+                    assert {"frames", "seconds", "latency", "cpu_user_s", "cpu_system_s"} <= set(turn)
+
+
+def check_environment(environment):
+    assert environment["system"]["kernel"]
+    assert environment["file_system"]["type"]
+    assert "mount_options" in environment["file_system"]
+    assert "fua" in environment["device"] or "none" in environment["device"]["name"]
+    assert environment["memory"]["memlock_bytes"]
+    assert environment["cpu"]["governor"]
+    assert environment["versions"]["uringblob"] != "not installed"
+
+
+def check_page_and_plots(kept):
+    """Made again from the JSON alone: real PNGs, and a page with one table and one plot at its top."""
+    for name in os.listdir(kept):
+        if name.endswith(".png"):
+            os.unlink(os.path.join(kept, name))
+    assert main(["--render", os.path.join(kept, "results.json")]) == 0
+    drawn = sorted(name for name in os.listdir(kept) if name.endswith(".png"))
+    assert drawn == sorted(
+        f"{name}.png"
+        for name in ("peers", "depth-reads", "depth-writes", "frame-size", "latency", "cpu", "buffers", "batches",
+                     "scale")
+    )  # fmt: skip
+    for name in drawn:
+        with open(os.path.join(kept, name), "rb") as file:
+            content = file.read()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert len(content) > 10_000, f"{name} is empty"
+    page = (Path(kept) / "README.md").read_text("utf-8")
+    for number in MEASURES:
+        assert f"| {number} | " in page
+    assert page.index("![peers](peers.png)") < page.index("## The values behind it")
+    for name in drawn:
+        assert page.count(f"({name})") == 1
+
+
+def test_results_of_another_schema_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="schema 99"):
+        Results({"schema": 99})
+    path = tmp_path / "old.json"
+    path.write_text('{"schema": 99}')
+    assert main(["--render", str(path)]) == 2
+
+
+def test_a_measure_that_fails_is_said_and_the_rest_goes_on(disk_dir, no_fio, needs_uring, monkeypatch, capfd):
+    def broken(_bench):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(MEASURES, 2, MEASURES[2].__class__(2, "broken", "broken", broken))
+    assert main([str(disk_dir), "--measures", "2,6", *TINY]) == 1
+    shown = capfd.readouterr().out
+    assert "no such luck" in shown
+    assert "sync read_blob, one thread, against os.preadv" in shown
+    assert os.listdir(disk_dir) == []
+
+
+def test_a_peer_that_fails_leaves_the_others_their_turns(
+    disk_dir, no_fio, needs_uring, monkeypatch, tmp_path
+):
+    def broken(*_):
+        raise OSError(5, "the pool is broken")
+
+    monkeypatch.setattr(thread_pool.ThreadPool, "session", broken)
+    path = str(tmp_path / "made" / "results.json")
+    assert main([str(disk_dir), "--measures", "12", *TINY, "--json", path]) == 0
+    case = read(path)["cases"]["peers: durable batches"]
+    assert "the pool is broken" in case["failures"]["thread pool"]
+    assert "store" in case["parties"]
+    assert "aiofiles" in case["parties"]
+
+
+def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):
+    monkeypatch.setattr("uringblob.bench.subjects.fio.fio_version", lambda: "")
+    main([str(disk_dir), "--measures", "2", *TINY])
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "not measured" in shown
+    assert "fio is not installed" in shown
+
+
+def test_a_used_up_budget_is_no_success(disk_dir, no_fio, needs_uring, capfd):
+    assert main([str(disk_dir), "--measures", "1", *TINY, "--budget", "0.000001"]) == 1
+    assert "budget was used up" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["--measure", "99"], ["--sweep", "nothing"]])
+def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
+    assert main([str(disk_dir), *argv]) == 2
+    assert "there are measures" in capfd.readouterr().err
+
+
+def test_everything_is_listed(capfd):
+    assert main(["--list"]) == 0
+    shown = capfd.readouterr().out
+    assert all(measure.title in shown for measure in MEASURES.values())
+    assert all(name in shown for name in SWEEPS)
+
+
+def test_without_the_extra_it_says_what_is_missing(monkeypatch, capfd):
+    monkeypatch.setattr("uringblob.bench.command.util.find_spec", lambda _name: None)
+    assert main(["--list"]) == 2
+    assert "pip install 'uringblob[bench]'" in capfd.readouterr().err
