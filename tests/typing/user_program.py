@@ -21,12 +21,26 @@ from uringblob import (
     BlobStoreIOError,
     FileBlobStore,
     MemoryBlobStore,
+    StoreObserver,
+    observe,
 )
 
 
 def tell(done: int, total: int) -> None:
     """Show how far a verification came."""
     print(f"{done} of {total}")
+
+
+class Slow:
+    """Notes what took long; a `StoreObserver` without saying so."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, float]] = []
+
+    def observe(self, operation: str, size_bytes: int, duration_s: float, outcome: str) -> None:
+        """Take note of one call."""
+        if duration_s > 1 and outcome == "ok" and size_bytes:
+            self.calls.append((operation, duration_s))
 
 
 def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[BlobGuid]:
@@ -50,6 +64,8 @@ async def serve(store: AsyncBlobStore) -> int:
         view: memoryview = buf.view
         view[0] = 1
         await store.write_blobs_with_data_sync([(guid, buf)])
+        checksum: int = await store.checksum(guid)
+        print(checksum)
         if store.needs_flush():
             await store.flush()
         try:
@@ -68,7 +84,9 @@ async def main(path: Path) -> None:
         print(await serve(store), store.stats().engine_reason)
     opened: AsyncFileBlobStore = await AsyncFileBlobStore.open(path, read_only=True)
     await opened.aclose(flush=False)
-    print(await serve(AsyncMemoryBlobStore(page_size=4096)))
+    slow: StoreObserver = Slow()
+    observed: AsyncMemoryBlobStore = observe(AsyncMemoryBlobStore(page_size=4096), slow)
+    print(await serve(observed))
 
 
 if __name__ == "__main__":

@@ -218,29 +218,13 @@ class AsyncFileBlobStore(AsyncBlobStore):
         pool = self._core.medium.engine.pool
         # No name for the frames here: the error of a cancelled call knows this function's locals.
         return await self._change(
-            self._read_all(
+            self._core.read_all(
                 [
                     (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool))
                     for guid, dst in reads
                 ]
             )
         )
-
-    async def _read_all(self, frames: Sequence[tuple[bytes, Any]]) -> list[BlobStoreError | None]:
-        jobs = [self._core.medium.start(self._core.read(key, frame)) for key, frame in frames]
-        outcomes: list[BlobStoreError | None] = []
-        unexpected: Exception | None = None
-        for job in jobs:
-            try:
-                await job
-                outcomes.append(None)
-            except BlobStoreError as error:
-                outcomes.append(error.with_traceback(None))
-            except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
-                unexpected = error
-        if unexpected is not None:
-            raise unexpected
-        return outcomes
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from uringblob import transfers
 from uringblob.checksums import frame_checksum
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
@@ -97,6 +97,23 @@ class Core:
                 slots.unhold(slot)
         if self._verify and frame_checksum(dst.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
+
+    async def read_all(self, frames: Sequence[tuple[bytes, Frame]]) -> list[BlobStoreError | None]:
+        """Fill all of ``frames``, the reads going out together; return each position's error."""
+        jobs = [self.medium.start(self.read(key, frame)) for key, frame in frames]
+        outcomes: list[BlobStoreError | None] = []
+        unexpected: Exception | None = None
+        for job in jobs:
+            try:
+                await job
+                outcomes.append(None)
+            except BlobStoreError as error:
+                outcomes.append(error.with_traceback(None))
+            except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
+                unexpected = error
+        if unexpected is not None:
+            raise unexpected
+        return outcomes
 
     def checksum(self, guid: bytes) -> int:
         """Return the checksum of the frame that is visible now; in any thread."""

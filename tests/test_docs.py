@@ -1,0 +1,68 @@
+"""The documentation keeps up with the code: errors, messages, events, public names, links to pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import uringblob
+from uringblob import errors, logs
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+TROUBLE = (DOCS / "troubleshooting.md").read_text("utf-8")
+SOURCE = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+ERRORS = [name for name, value in vars(errors).items() if isinstance(value, type)]
+
+
+@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"BlobStoreError", "BlobGuid", "BlobNotFound"}))
+def test_every_error_has_its_place_in_troubleshooting(name):
+    assert name in TROUBLE
+
+
+def test_every_message_that_troubleshooting_quotes_is_one_that_the_code_has():
+    # Adjacent literals and f-string holes: compare the words that stay.
+    code = re.sub(r'"\s*\n?\s*f?"', "", SOURCE)
+    code = re.sub(r"\{[^{}]*\}", "...", code)
+    quoted = re.findall(r'^\| "([^"]+)"', TROUBLE, re.MULTILINE)
+    quoted += [
+        heading.partition(": ")[2]
+        for heading in re.findall(r"^## (.*)$", TROUBLE, re.MULTILINE)
+        if ": " in heading
+    ]
+    quoted += re.findall(r"^## ([a-z].*)$", TROUBLE, re.MULTILINE)
+    assert len(quoted) > 8
+    for message in quoted:
+        for piece in message.split("..."):
+            words = piece.strip(" ()")
+            assert words in code, f"troubleshooting.md quotes {words!r}, which no message says"
+
+
+def test_the_tables_of_log_records_are_those_of_the_code():
+    page = (DOCS / "reference" / "observing.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    assert rows == {name: text.replace("``", "`") for name, text in {**logs.EVENTS, **logs.FIELDS}.items()}
+
+
+@pytest.mark.parametrize("name", sorted(set(uringblob.__all__) - set(ERRORS) - {"PAGE_SIZE", "BUF_ALIGN"}))
+def test_every_public_name_is_in_the_reference(name):
+    pages = "".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
+    assert re.search(rf"uringblob\.{name}$", pages, re.MULTILINE)
+
+
+def test_every_picture_is_a_file_that_the_repositorys_markdown_shows():
+    shown = {
+        (page.parent / picture).resolve()
+        for page in [ROOT / "README.md", *DOCS.rglob("*.md")]
+        for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8"))
+    }
+    assert shown >= set((DOCS / "pictures").iterdir())
+    assert all(picture.exists() for picture in shown)
+
+
+def test_pictures_ask_nothing_of_the_network():
+    for picture in DOCS.rglob("*.svg"):
+        text = picture.read_text("utf-8").replace("http://www.w3.org/", "")
+        assert "http" not in text, picture
