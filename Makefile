@@ -4,6 +4,7 @@
 #   make demo        archive this Python's standard library into a store, restore it, compare
 #   make test        the test suite                 make test PYTEST_ARGS='-k ring -x'
 #   make lint types c-warnings wheel-check          what .ci/run checks besides
+#   make bench       every measure and sweep: results, plots and a page in benchmarks/   BENCH_DIR=/mnt/disk
 #   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
 #   make clean       remove everything made here
 #
@@ -17,6 +18,9 @@ PYTEST_ARGS ?=
 # One worker more than there are processors: tests of crashes and kills mostly wait.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 DEMO_ARGS ?=
+# A real disk where /tmp is not; the results go to benchmarks/.
+BENCH_DIR ?= /var/tmp
+BENCH_ARGS ?=
 SECONDS ?= 1200
 SEED ?= 1
 ROWS ?=
@@ -37,13 +41,16 @@ C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
 LINTED := src tests examples tools docs $(wildcard build_ffi.py setup.py)
 
-.PHONY: demo docs test torture lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: bench demo docs test torture lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(PY) examples/archive.py $(DEMO_ARGS)
 
-test: $(VENV)/.installed
+bench: $(VENV)/.bench
+	$(PY) -m uringblob.bench $(BENCH_DIR) --output benchmarks $(BENCH_ARGS)
+
+test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 # tests/torture/__init__.py says how a row comes in.
@@ -62,7 +69,12 @@ $(VENV)/.created: tools/system_packages.sh
 
 $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
 	@echo "setting up $(VENV) (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test,bench,bench-peers]'
+	$(PIP) install --quiet --editable '.[test,bench]'
+	@touch $@
+
+# The benchmark's peers, each of which may be missing: its tests then skip, and its results say so.
+$(VENV)/.bench: $(VENV)/.installed tools/bench_packages.sh
+	./tools/bench_packages.sh $(PY)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

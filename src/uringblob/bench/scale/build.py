@@ -12,7 +12,8 @@ import os
 import random
 
 from uringblob import AsyncFileBlobStore
-from uringblob.store.format import frame_checksum, pack_entry
+from uringblob.checksums import frame_checksum
+from uringblob.store.format import pack_entry
 
 #: Blobs after which the loop gets a turn.
 _CHUNK = 100_000
