@@ -93,6 +93,9 @@ def pytest_report_header(config):
 
 def pytest_sessionstart(session):
     """A build that promised the extension and lacks it fails as a whole, not test by test."""
+    from monitor import install
+
+    install.install()
     if os.environ.get("URINGBLOB_EXT") == "require":
         from uringblob import _native
 
@@ -166,6 +169,22 @@ def pytest_runtest_teardown(item, nextitem):
 def _new_things(baseline) -> bool:
     threads, files = baseline
     return bool(set(threading.enumerate()) - threads) or bool(_open_files().items() - files.items())
+
+
+# ---- the order monitor ------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def order_monitor(request):
+    """Every store of every test is watched: see ``tests/monitor/order.py``."""
+    from monitor import install
+
+    unobserved = request.node.get_closest_marker("unobserved")
+    with install.switched_off() if unobserved else contextlib.nullcontext():
+        yield
+    wrong = install.take()
+    if wrong:
+        pytest.fail("\n".join(wrong), pytrace=False)
 
 
 # ---- fixtures ---------------------------------------------------------------------------------

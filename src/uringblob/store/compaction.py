@@ -19,7 +19,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
-from uringblob.errors import BlobStoreError
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     RECORDS_PER_BLOCK,
     BlockType,
@@ -63,6 +63,7 @@ class Compaction:
         self._segments: list[Segment] = []
         self._new: Log | None = None
         self._stopped = False
+        self._failed = False
 
     def stop(self) -> None:
         """Give up before the next step that can be given up."""
@@ -78,14 +79,18 @@ class Compaction:
             new = await self._write_snapshot(old, frozen, records, base_seq)
             await self._medium.sync("compaction")
             await self._queue.join_turn(lambda: self._switch(old, new))
+        except BlobStoreIOError as error:
+            # A write that failed for another reason than room may still land, whenever it likes.
+            self._failed = error.errno not in NO_SPACE_ERRNOS
+            raise
         finally:
             self._manifest.thaw()
-            if self._queue.log is old and self._medium.poison_cause is None:
+            if self._queue.log is old and self._medium.poison_cause is None and not self._failed:
                 await self._give_up()
         await self._space.refill()
 
     async def _give_up(self) -> None:
-        """The old log stays: nothing names the new one's segments."""
+        """The old log stays: nothing names the new one's segments, so others may have them."""
         if self._new is None:
             self._give_back(self._segments)
         else:

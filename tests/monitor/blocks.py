@@ -1,0 +1,93 @@
+"""The bytes of a store file, read a second time: from docs/format.md alone.
+
+Whatever the store's own ``format.py`` gets wrong, this parser does not get wrong with it.  Nothing
+here is imported from the store, and nothing of it is imported by the store.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import xxhash
+
+BLOCK = 4096
+SECTOR = 512
+BLANK = bytes(BLOCK)
+MARK = b"ublk"
+
+SEGMENT, SNAPSHOT, CARRY, GROUP, SWITCH = 1, 2, 3, 4, 5
+KINDS = {SEGMENT: "header", SNAPSHOT: "snapshot", CARRY: "carry", GROUP: "group", SWITCH: "switch"}
+FRAMES_WERE_FLUSHED = 1
+
+_SUPERBLOCK = struct.Struct("<8sII16s7Q")
+_SECTOR_HEAD = struct.Struct("<4sBBBxQQ")
+_BLOCK_HEAD = struct.Struct("<QIII")
+_RECORD = struct.Struct("<16sQQ")
+_FOUR = struct.Struct("<4Q")
+_NUMBER = struct.Struct("<Q")
+_RECORDS_IN_FIRST_SECTOR = 14
+_RECORDS_MAX = 119
+
+
+class Super(NamedTuple):
+    """A good superblock."""
+
+    page_size: int
+    store_id: bytes
+    revision: int
+    log_id: int
+    head: tuple[int, int]
+    floor: int
+
+
+class LogBlock(NamedTuple):
+    """A good log block; ``records`` are (guid, slot, checksum), in a header or switch four numbers."""
+
+    kind: int
+    flags: int
+    seq: int
+    log_id: int
+    index: int
+    count: int
+    records: list
+
+
+def parse_superblock(raw: bytes, offset: int) -> Super | None:
+    if len(raw) != BLOCK or xxhash.xxh3_64_intdigest(raw[:4088]) != _NUMBER.unpack_from(raw, 4088)[0]:
+        return None
+    magic, version, page, store_id, revision, own, log_id, slot, slots, floor, _ = _SUPERBLOCK.unpack_from(
+        raw
+    )
+    if magic != b"uringblb" or version != 1 or own != offset:
+        return None
+    return Super(page, store_id, revision, log_id, (slot, slots), floor)
+
+
+def parse_block(store_id: bytes, offset: int, raw: bytes) -> LogBlock | None:
+    """Return the log block that ``raw``, 4096 bytes at ``offset``, is; ``None`` if it is none."""
+    mark, kind, _, flags, seq, log_id = _SECTOR_HEAD.unpack_from(raw)
+    if mark != MARK or kind not in KINDS:
+        return None
+    checksum, index, count, records = _BLOCK_HEAD.unpack_from(raw, 32)
+    bound = b"".join((store_id, _NUMBER.pack(offset), raw[:32], bytes(8), raw[40:]))
+    if checksum != xxhash.xxh3_64_intdigest(bound) or records > _RECORDS_MAX or index >= count:
+        return None
+    if kind in (SEGMENT, SWITCH):
+        return LogBlock(kind, flags, seq, log_id, index, count, [_FOUR.unpack_from(raw, 64)])
+    if records <= _RECORDS_IN_FIRST_SECTOR:
+        cells = raw[64 : 64 + 32 * records]
+    else:
+        cells = b"".join([raw[at + 32 : at + SECTOR] for at in range(0, BLOCK, SECTOR)])[
+            32 : 32 + 32 * records
+        ]
+    return LogBlock(kind, flags, seq, log_id, index, count, list(_RECORD.iter_unpack(cells)))
+
+
+def unmarked_sector(raw: bytes) -> int:
+    """Return the index of a sector whose head does not say what the block's first one says, or -1."""
+    for index in range(8):
+        head = raw[index * SECTOR : index * SECTOR + 32]
+        if head[:5] + head[6:] != raw[:5] + raw[6:32] or head[5] != index:
+            return index
+    return -1

@@ -1,0 +1,70 @@
+"""An engine of which somebody hears every request, its bytes and its end."""
+
+from __future__ import annotations
+
+import errno
+
+#: What an observer hears where a request ended without an answer of the system's.
+_LOST = -errno.EIO
+
+
+class ObservedEngine:
+    """Any engine, seen by ``observer``; the store cannot tell it from the engine itself.
+
+    The observer hears of a request before the engine does, and of its end before the store does:
+    a completion's first resumption is the observer's.
+    """
+
+    def __init__(self, engine, observer) -> None:
+        self.engine = engine
+        self.observer = observer
+        self.name = engine.name
+        self.reason = engine.reason
+        self.direct_io = engine.direct_io
+        self.memory_align = engine.memory_align
+        self.pool = engine.pool
+
+    def __repr__(self) -> str:
+        return f"<ObservedEngine {self.engine!r}>"
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def read(self, offset, frames):
+        observer = self.observer
+        token = observer.read_begins(offset, frames)
+        return _ask(self.engine.read, (offset, frames), observer.read_ends, token)
+
+    def write(self, offset, frames):
+        observer = self.observer
+        token = observer.write_begins(offset, frames)
+        return _ask(self.engine.write, (offset, frames), observer.write_ends, token)
+
+    def write_then_sync(self, offset, frames):
+        observer = self.observer
+        token = observer.write_begins(offset, frames), observer.sync_begins()
+        return _ask(self.engine.write_then_sync, (offset, frames), observer.both_end, token)
+
+    def sync(self):
+        observer = self.observer
+        return _ask(self.engine.sync, (), observer.sync_ends, observer.sync_begins())
+
+
+def _ask(request, arguments, hear, token):
+    try:
+        done = request(*arguments)
+    except BaseException:
+        hear(token, _LOST)
+        raise
+    if done.done():
+        hear(token, _answer(done))
+    else:
+        done.then(lambda ended: hear(token, _answer(ended)))
+    return done
+
+
+def _answer(done):
+    try:
+        return done.result()
+    except Exception:
+        return _LOST

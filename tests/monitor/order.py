@@ -1,0 +1,681 @@
+"""The order monitor: it sees what a store asks of its engine, and knows in which order that must be.
+
+It asks the store nothing.  From the bytes that pass it learns which slots the durable map names,
+where the log stands and what is on its way; from the answers, what is durable.  What it finds is a
+line in ``report``; the rules it names are those of docs/format.md.
+
+It cannot see which frame a slot that no record names holds, so a *pending* frame overwritten in
+place is not its to find; nor that a group should have been dropped.  The crash rig finds those.
+"""
+
+from __future__ import annotations
+
+import collections
+
+from monitor.blocks import (
+    BLOCK,
+    CARRY,
+    FRAMES_WERE_FLUSHED,
+    GROUP,
+    MARK,
+    SEGMENT,
+    SNAPSHOT,
+    SWITCH,
+    parse_block,
+    parse_superblock,
+    unmarked_sector,
+)
+from monitor.flushes import Clock, Unit
+from monitor.opening import Chain, Reader, Unreadable
+
+HEADER = 2 * BLOCK
+_ZERO8 = bytes(8)
+_ECANCELED = -125
+
+
+class Group:
+    """A group, or a switch, whose blocks are being written."""
+
+    def __init__(self, seq: int, count: int, at: int) -> None:
+        self.seq = seq
+        self.count = count
+        self.at = at
+        self.blocks: dict[int, Unit] = {}
+        self.indexes: set[int] = set()
+        self.records: list[tuple[bytes, int, int]] = []
+        self.link: tuple[int, int, int, int] | None = None
+        self.wipes: dict[int, Unit] = {}
+
+    @property
+    def whole(self) -> bool:
+        return len(self.indexes) == self.count
+
+
+class NewLog:
+    """A log that nothing names yet: compaction writes it."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.units: dict[int, Unit] = {}
+        self.entries: dict[bytes, int] = {}
+        self.carry_seq = 0
+        self.last = 0
+        self.spoiled = False
+
+
+class OrderMonitor:
+    """One store's monitor, from the moment its engine is handed over; see the module's first lines.
+
+    ``peek(offset, size)`` reads the medium at that moment; ``report`` takes a line for each violation.
+    Belongs to the thread of the store's loop, but for :attr:`last_record` and :attr:`seq`.
+    """
+
+    def __init__(self, peek, report, *, name: str = "store") -> None:
+        self.name = name
+        self._report = report
+        self.violations = 0
+        self.clock = Clock()
+        header = peek(0, HEADER).ljust(HEADER, b"\0")
+        self.supers = {
+            at: [parse_superblock(header[at : at + BLOCK], at), Unit(at, at + BLOCK)] for at in (0, BLOCK)
+        }
+        for _, unit in self.supers.values():
+            unit.ended = 0.5  # before anything
+        good = [known for known, _ in self.supers.values() if known is not None]
+        self._super = max(good, key=lambda known: known.revision) if good else None
+        self.page_size = self._super.page_size if self._super else BLOCK
+        #: Reads of the opening; ``None`` once they have been looked at.
+        self._chunks: list[tuple[int, bytes]] | None = []
+        self._recording = True
+        self._claims: list[tuple[int, int]] = []
+        #: Why it cannot judge this store, or "".
+        self.blind = "" if good else "no good superblock"
+        self.seq = 0
+        self.last_record: dict[bytes, int] = {}
+        self.entries: dict[bytes, int] = {}
+        self.units: dict[int, Unit] = {}
+        self._owned: dict[int, bytes] = {}
+        self._fenced: dict[int, int] = {}
+        self._chain_of: dict[int, Chain] = {}
+        self._chain: Chain | None = None
+        self._older: Chain | None = None
+        self._group: Group | None = None
+        self._new: NewLog | None = None
+        self._reading: dict[int, int] = {}
+        self._found = None
+        self._dirty: set[int] = set()
+        self._cleaned: dict[int, Unit] = {}
+        self._began = False
+        self._course: collections.deque[tuple] = collections.deque(maxlen=40)
+
+    def __repr__(self) -> str:
+        return f"<OrderMonitor of {self.name} group={self.seq} violations={self.violations}>"
+
+    def _wrong(self, rule: int, what: str) -> None:
+        self.violations += 1
+        if self.violations <= 3:
+            self._report(
+                f"{self.name}: order: rule {rule}: {what} (event {self.clock.now}, group {self.seq})"
+            )
+        if self.violations == 1:
+            self._report("  what went before: " + "; ".join(self._last_events()))
+
+    def _last_events(self):
+        for word, *numbers in self._course:
+            yield f"{word} {' '.join(map(str, numbers))}"
+
+    def _check_whole(self, what: str) -> None:
+        """A poisoned store changes nothing that counts; a frame on its way harms nobody."""
+        if self.clock.broken:
+            self._wrong(10, f"{what} is written after a flush failed")
+
+    def opened(self) -> None:
+        """The store is open: later reads are not the opening's."""
+        self._recording = False
+
+    # --- reads ---------------------------------------------------------------------------
+
+    def read_begins(self, offset: int, frames):
+        if len(frames) > 1 or frames[0].size > self.page_size:
+            return frames, offset, -1
+        slot = offset // self.page_size
+        if slot in self._chain_of:
+            return frames, offset, -1
+        unit = self.units.get(slot)
+        if unit is not None and unit.busy and not self._recording:
+            self._wrong(8, f"slot {slot} is read while it is being written")
+        self._reading[slot] = self._reading.get(slot, 0) + 1
+        return frames, offset, slot
+
+    def read_ends(self, token, rc: int) -> None:
+        frames, offset, slot = token
+        if slot >= 0:
+            left = self._reading[slot] - 1
+            if left:
+                self._reading[slot] = left
+            else:
+                del self._reading[slot]
+        if self._recording and self._chunks is not None and rc > 0:
+            data = bytes(frames[0].view) if len(frames) == 1 else b"".join([f.view for f in frames])
+            self._chunks.append((offset, data[:rc]))
+
+    # --- writes --------------------------------------------------------------------------
+
+    def write_begins(self, offset: int, frames):
+        self.clock.tick()
+        size = frames[0].size if len(frames) == 1 else sum([frame.size for frame in frames])
+        self._course.append(("write", offset, size))
+        if self.blind:
+            units = []
+        elif offset < HEADER:
+            units = self._superblock_begins(offset, bytes(frames[0].view))
+        else:
+            if self._chunks is not None:
+                self._settle()
+            head = bytes(frames[0].view[:8])
+            if head[:4] == MARK:
+                units = self._marked(offset, bytes(frames[0].view)) or self._slots(offset, frames)
+            elif head == _ZERO8 and offset // self.page_size in self._chain_of:
+                units = self._wiped(offset, size)
+            else:
+                units = self._slots(offset, frames, first_blank=head == _ZERO8)
+        for unit in units:
+            unit.busy += 1
+        return offset, size, units
+
+    def write_ends(self, token, rc: int) -> None:
+        offset, size, units = token
+        self._course.append(("written", offset, rc))
+        self.clock.write_ends(offset, size, units, rc)
+
+    def both_end(self, token, answer) -> None:
+        (offset, size, units), began = token
+        put, synced = answer if isinstance(answer, tuple) else (answer, _ECANCELED)
+        self._course.append(("written", offset, put))
+        self.clock.write_ends(offset, size, units, put)
+        if synced == _ECANCELED:
+            self.clock.sync_never_began(began)
+            return
+        if put == size and synced == 0:
+            for unit in units:
+                # This flush began after its own write, however early it was asked for.
+                unit.ended = unit.ended and min(unit.ended, began - 0.5)
+        self.sync_ends(began, synced)
+
+    def sync_begins(self) -> int:
+        if self.clock.broken:
+            self._wrong(12, "a flush is asked for after one that failed")
+        began = self.clock.sync_begins()
+        self._course.append(("flush", began))
+        return began
+
+    def sync_ends(self, began: int, rc: int) -> None:
+        self._course.append(("flushed", began, rc))
+        if self.clock.sync_ends(began, rc) and not self.blind:
+            if self._group is not None:
+                self._try_group(self._group)
+            if self._older is not None:
+                self._release_older()
+
+    # --- superblocks ---------------------------------------------------------------------
+
+    def _superblock_begins(self, offset: int, raw: bytes) -> list[Unit]:
+        new = parse_superblock(raw, offset)
+        if new is None:
+            self._wrong(9, f"what is written at {offset} is no superblock")
+            return []
+        old, unit = self.supers[offset]
+        if old == new and not unit.ended:
+            return [unit]  # a short write is finished
+        self._check_whole(f"superblock {offset}")
+        other, other_unit = self.supers[BLOCK - offset]
+        if other is not None and not self.clock.is_durable(other_unit):
+            self._wrong(9, f"superblock {offset} is written before the other one is flushed")
+        if other is not None and old is not None and old.revision > other.revision:
+            self._wrong(9, f"superblock {offset} is the newer one, and is written first")
+        if new.revision <= max(known.revision for known in (old, other) if known is not None):
+            self._wrong(9, f"superblock {offset} has an old revision")
+        self._claims.append((new.floor, new.log_id))
+        if self._chunks is None:
+            self._check_claims()
+        unit = Unit(offset, offset + BLOCK)
+        self.supers[offset] = [new, unit]
+        return [unit]
+
+    def _check_claims(self) -> None:
+        """What superblocks claim must be durable before they are written."""
+        claims, self._claims = self._claims, []
+        for floor, log_id in claims:
+            if floor > self.seq:
+                self._wrong(10, f"a superblock seals group {floor}, and only {self.seq} is durable")
+            if log_id != self._chain.log_id:
+                self._wrong(9, f"a superblock names log {log_id:016x}, not {self._chain.log_id:016x}")
+
+    def _floor(self) -> int:
+        """Up to which group nothing can be dropped, also if one superblock is lost."""
+        floors = [
+            known.floor for known, unit in self.supers.values() if known and self.clock.is_durable(unit)
+        ]
+        return min(floors) if len(floors) == 2 else 0
+
+    # --- the opening ---------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """The store is about to change something: see what its opening found."""
+        chunks, self._chunks = self._chunks, None
+        first = self._super
+        try:
+            found = Reader(first.store_id, first.page_size, chunks).play(first.log_id, first.head)
+        except Unreadable as what:
+            self.blind = f"the opening's reads do not show {what}"
+            return
+        self._found = found
+        self._chain, self._older = found.chain, found.older
+        for chain in (found.older, found.chain):
+            if chain is not None:
+                self._chain_of.update(dict.fromkeys(chain.slots, chain))
+        self.entries = found.entries
+        self._owned = {slot: guid for guid, slot in found.entries.items()}
+        self.seq = found.seq
+        self._fenced = {slot: found.seq for slot in found.undo.values() if slot and slot not in self._owned}
+        self._dirty = found.dirty
+        self._check_claims()
+        if self._older is not None:
+            self._release_older()
+
+    def _drop_last(self) -> None:
+        """Recovery decided that the last group never happened, and wipes it."""
+        found, self._found = self._found, None
+        for guid, slot in found.undo.items():
+            now = self.entries.pop(guid, 0)
+            self._owned.pop(now, None)
+            if slot:
+                self.entries[guid] = slot
+                self._owned[slot] = guid
+        self._fenced = {}
+        self._dirty.update(found.last_blocks)
+        self._chain.sealed.difference_update(found.last_blocks)
+        self._chain.position = found.before_last
+        self.seq -= 1
+
+    def _begins(self) -> None:
+        """The first change of a store that is open: is the tail wiped?"""
+        self._began = True
+        self._found = None
+        left = {offset for offset in self._dirty if not self._is_cleaned(offset)}
+        if left:
+            self._wrong(4, f"the log's tail is not wiped and flushed at {sorted(left)[:3]}")
+
+    def _is_cleaned(self, offset: int) -> bool:
+        unit = self._cleaned.get(offset)
+        return unit is not None and self.clock.is_durable(unit)
+
+    def _release_older(self) -> None:
+        named = [
+            known is not None and known.log_id == self._chain.log_id and self.clock.is_durable(unit)
+            for known, unit in self.supers.values()
+        ]
+        if all(named):
+            for slot in self._older.slots:
+                if self._chain_of.get(slot) is self._older:
+                    del self._chain_of[slot]
+            self._older = None
+
+    # --- zeroes over the log ---------------------------------------------------------------
+
+    def _wiped(self, offset: int, size: int) -> list[Unit]:
+        return [self._wiped_block(at) for at in range(offset, offset + size, BLOCK)]
+
+    def _wiped_block(self, at: int) -> Unit:
+        chain = self._chain_of.get(at // self.page_size)
+        if chain is None:
+            self._wrong(4, f"zeroes from the log into slot {at // self.page_size}")
+            return Unit(at, at + BLOCK)
+        known = self._cleaned.get(at)
+        if known is not None and not known.ended:
+            return known
+        unit = Unit(at, at + BLOCK, blank=True)
+        found = self._found
+        if (
+            found is not None
+            and at in found.last_blocks
+            and found.seq > max(found.base_seq, self._opened_floor)
+        ):
+            self._drop_last()
+        group = self._group
+        if group is not None and at in group.blocks:
+            group.wipes[at] = unit
+        elif at in chain.sealed:
+            self._wrong(4, f"an acknowledged block of the log, at {at}, is wiped")
+        elif not self._began and self._floor() < self.seq:
+            self._wrong(4, f"the tail is wiped at {at} before group {self.seq} is sealed")
+        if at in chain.headers:
+            self._unlink(chain, at)
+        self._cleaned[at] = unit
+        return unit
+
+    @property
+    def _opened_floor(self) -> int:
+        return self._super.floor if self._super.log_id == self._chain.log_id else 0
+
+    # --- frames, and room for the log --------------------------------------------------------
+
+    def _slots(self, offset: int, frames, *, first_blank: bool = False) -> list[Unit]:
+        page = self.page_size
+        units = []
+        at = offset
+        for frame in frames:
+            end = at + frame.size
+            blank = first_blank and not any(frame.view[:8]) and not frame.view.tobytes().strip(b"\0")
+            while at < end:
+                slot = at // page
+                units.append(self._slot_begins(slot, at, end, blank=blank))
+                at = min(end, (slot + 1) * page)
+        return units
+
+    def _slot_begins(self, slot: int, at: int, end: int, *, blank: bool) -> Unit:
+        page = self.page_size
+        unit = self.units.get(slot)
+        if unit is not None and not unit.ended and not unit.failed and not unit.busy and at <= unit.reached:
+            started = unit.reached > unit.start or at > unit.start
+            if started or self._is_named(slot):
+                # The rest of a short write, or one that was interrupted.
+                unit.blank = blank and (unit.blank or at == unit.start)
+                self._check_no_reader(slot)
+                return unit
+        if not (self._confirming(slot) or self._check_free(slot, blank=blank)):
+            return Unit(slot * page, slot * page + page)
+        new = self.units[slot] = Unit(slot * page, slot * page + page, blank=blank)
+        if unit is not None:
+            if unit.busy:
+                self._wrong(8, f"slot {slot} is written while it is being written")
+            if unit.failed:
+                self._wrong(8, f"slot {slot} is used again after a write into it failed")
+        return new
+
+    def _is_named(self, slot: int) -> bool:
+        group = self._group
+        return group is not None and any(slot == named for _, named, _ in group.records)
+
+    def _confirming(self, slot: int) -> bool:
+        """Where I/O is buffered, an opener writes the group in doubt again (rule 12)."""
+        found = self._found
+        return (
+            not self._began
+            and found is not None
+            and slot in self._owned
+            and found.undo.keys() >= {self._owned[slot]}
+        )
+
+    def _check_free(self, slot: int, *, blank: bool) -> bool:
+        """A write into ``slot`` begins: nothing may need what is there."""
+        if not self._began:
+            self._begins()
+        before = self.violations
+        guid = self._owned.get(slot)
+        if guid is not None:
+            self._wrong(8, f"slot {slot} is written, and blob {guid.hex()} lives there")
+        if slot in self._chain_of:
+            self._wrong(
+                8, f"slot {slot} is written, and the log {self._chain_of[slot].log_id:016x} lies there"
+            )
+        fence = self._fenced.get(slot)
+        if fence is not None:
+            if fence < self.seq or fence <= self._floor():
+                del self._fenced[slot]
+            else:
+                self._wrong(
+                    8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
+                )
+        self._check_no_reader(slot)
+        group = self._group
+        if group is not None and self._is_named(slot):
+            unit = self.units.get(slot)
+            if unit is not None and (unit.ended or unit.failed) and not self._is_wiped(group):
+                self._wrong(
+                    5,
+                    f"slot {slot}, named by group {group.seq}, is used again before that is wiped"
+                    f" (written {unit.ended}, failed {unit.failed}, wipes {len(group.wipes)})",
+                )
+        if self._new is not None and not blank and slot in self._new.chain.slots:
+            self._new.spoiled = True
+        return self.violations == before
+
+    def _check_no_reader(self, slot: int) -> None:
+        if slot in self._reading:
+            self._wrong(8, f"slot {slot} is written while it is being read")
+
+    def _is_wiped(self, group: Group) -> bool:
+        return all(at in group.wipes and self.clock.is_durable(group.wipes[at]) for at in group.blocks)
+
+    # --- log blocks ------------------------------------------------------------------------
+
+    def _marked(self, offset: int, data: bytes) -> list[Unit]:
+        """The blocks of ``data`` are written; none if it is a frame that only looks like one."""
+        store_id = self._super.store_id
+        units = []
+        for at in range(0, len(data), BLOCK):
+            raw = data[at : at + BLOCK]
+            block = parse_block(store_id, offset + at, raw)
+            if block is None:
+                if not units and offset // self.page_size not in self._chain_of:
+                    return []
+                self._wrong(6, f"what is written into the log at {offset + at} is no block of it")
+                return units
+            if (sector := unmarked_sector(raw)) >= 0:
+                self._wrong(3, f"sector {sector} of the block at {offset + at} does not name its group")
+            units.append(self._block_begins(offset + at, block))
+        return units
+
+    def _block_begins(self, at: int, block) -> Unit:
+        if not self._began and not (self._found and at in self._found.last_blocks):
+            self._begins()
+        if block.log_id != self._chain.log_id:
+            if self._older is not None and block.log_id == self._older.log_id:
+                self._wrong(9, f"a block is written into the old log, at {at}")
+            return self._new_log(at, block)
+        chain = self._chain_of.get(at // self.page_size)
+        if chain is not self._chain:
+            self._wrong(7, f"a block of the log is written outside its chain, at {at}")
+        if block.kind == SEGMENT:
+            return self._link(at, block)
+        if at in self._chain.sealed:
+            if not self._began:
+                return Unit(at, at + BLOCK)  # confirmed by an opener, where I/O is buffered
+            self._wrong(4, f"an acknowledged block of the log is written again, at {at}")
+        return self._group_block(at, block)
+
+    def _link(self, at: int, block) -> Unit:
+        chain = self._chain
+        old = chain.headers.get(at)
+        if old is not None and not old.ended:
+            return old
+        self._check_whole("a segment's header")
+        if at in chain.headers:
+            self._wrong(7, f"a segment's header is written again, at {at}")
+        index, slots, next_slot, next_slots = block.records[0]
+        if at != chain.start(-1) or index != len(chain.segments) - 1 or slots != chain.segments[-1][1]:
+            self._wrong(7, f"a header that does not fit its place in the chain, at {at}")
+        for slot in range(next_slot, next_slot + next_slots):
+            self._check_zeroed(slot)
+            self._chain_of[slot] = chain
+        unit = chain.headers[at] = Unit(at, at + BLOCK)
+        chain.segments.append((next_slot, next_slots))
+        return unit
+
+    def _unlink(self, chain: Chain, at: int) -> None:
+        """Linking the last segment failed, and its header is wiped."""
+        header = chain.headers.pop(at)
+        if header is None or header.ended or at != chain.start(-2):
+            self._wrong(7, f"a segment's header, at {at}, is wiped")
+            return
+        first, count = chain.segments.pop()
+        for slot in range(first, first + count):
+            self._chain_of.pop(slot, None)
+
+    def _check_zeroed(self, slot: int) -> None:
+        unit = self.units.pop(slot, None)
+        if unit is None or not unit.blank or not self.clock.is_durable(unit):
+            self._wrong(6, f"slot {slot} is linked into the log before it is zeroed and flushed")
+
+    def _group_block(self, at: int, block) -> Unit:
+        group = self._group
+        if group is not None and block.seq == group.seq and at in group.blocks and not group.wipes:
+            unit = group.blocks[at]
+            if unit.ended:
+                self._wrong(5, f"a block of group {group.seq} is written twice, at {at}")
+            return unit
+        if group is None or block.seq != group.seq or group.wipes:
+            group = self._group_begins(at, block)
+        header_at = self._chain.has_header(at)
+        if not header_at or not self._header_is_durable(at):
+            self._wrong(7, f"group {block.seq} is written before its segment's header is durable")
+        unit = group.blocks[at] = Unit(at, at + BLOCK)
+        group.indexes.add(block.index)
+        if block.kind == SWITCH:
+            group.link = block.records[0]
+            self._switch_begins(group)
+        elif block.kind == GROUP:
+            group.records += block.records
+            self._check_records(block)
+        else:
+            self._wrong(9, f"a {block.kind} block among the groups of the log, at {at}")
+        return unit
+
+    def _group_begins(self, at: int, block) -> Group:
+        self._check_whole(f"group {block.seq}")
+        old = self._group
+        if old is not None:
+            self._try_group(old)
+            if self._group is not None and not (old.wipes and self._is_wiped(old)):
+                self._wrong(2, f"group {block.seq} is written before group {old.seq} is durable, or wiped")
+        if block.seq != self.seq + 1:
+            self._wrong(2, f"group {block.seq} is written, and {self.seq} is the last durable one")
+        if at != self._chain.position:
+            self._wrong(
+                4, f"group {block.seq} is written at {at}, and the log ends at {self._chain.position}"
+            )
+        self._group = group = Group(block.seq, block.count, at)
+        return group
+
+    def _header_is_durable(self, at: int) -> bool:
+        chain = self._chain
+        for index in range(len(chain.segments) - 1, -1, -1):
+            if chain.start(index) <= at < chain.stop(index):
+                unit = chain.headers.get(chain.start(index))
+                return unit is None or self.clock.is_durable(unit)
+        return False
+
+    def _check_records(self, block) -> None:
+        for guid, slot, _ in block.records:
+            if not slot:
+                continue
+            owner = self._owned.get(slot)
+            if owner is not None:
+                self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of blob {owner.hex()}")
+            if slot in self._chain_of:
+                self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of the log")
+            if block.flags & FRAMES_WERE_FLUSHED and not self._slot_is_durable(slot):
+                self._wrong(15, f"group {block.seq} says its frames were flushed; slot {slot} was not")
+
+    def _slot_is_durable(self, slot: int) -> bool:
+        unit = self.units.get(slot)
+        return unit is not None and self.clock.is_durable(unit)
+
+    def _try_group(self, group: Group) -> None:
+        """More was flushed: is the group durable now?"""
+        if not group.whole or group.wipes or not all(map(self.clock.is_durable, group.blocks.values())):
+            return
+        if not all(self._slot_is_durable(slot) for _, slot, _ in group.records if slot):
+            return
+        self._group = None
+        self.seq = group.seq
+        chain = self._chain
+        chain.sealed.update(group.blocks)
+        chain.position = chain.after(max(group.blocks, key=lambda at: _place(chain, at)))
+        if group.link is not None:
+            self._switched()
+            return
+        for guid, slot, _ in group.records:
+            old = self.entries.pop(guid, 0)
+            if old:
+                del self._owned[old]
+                self._fenced[old] = group.seq
+            if slot:
+                self.entries[guid] = slot
+                self._owned[slot] = guid
+            self.last_record[guid] = group.seq
+
+    # --- compaction ------------------------------------------------------------------------
+
+    def _new_log(self, at: int, block) -> Unit:
+        new = self._new
+        if new is None or new.chain.log_id != block.log_id:
+            if block.kind != SEGMENT:
+                self._wrong(9, f"a new log begins without a header, at {at}")
+            head = at // self.page_size, block.records[0][1] if block.kind == SEGMENT else 1
+            new = self._new = NewLog(Chain(block.log_id, self.page_size, head))
+        slot = at // self.page_size
+        if slot in self._owned or slot in self._chain_of:
+            self._wrong(9, f"a new log is written over something that lives in slot {slot}")
+        known = new.units.get(at)
+        if known is not None and not known.ended:
+            return known
+        unit = new.units[at] = Unit(at, at + BLOCK)
+        if block.kind == SEGMENT:
+            new.chain.headers[at] = unit
+            new.chain.segments.append(tuple(block.records[0][2:]))
+        elif block.kind in (SNAPSHOT, CARRY):
+            for guid, named, _ in block.records:
+                if named:
+                    new.entries[guid] = named
+                else:
+                    new.entries.pop(guid, None)
+            new.carry_seq = block.seq if block.kind == CARRY else 0
+            new.last = at
+        else:
+            self._wrong(9, f"a block of kind {block.kind} in a log that nothing names, at {at}")
+        return unit
+
+    def _switch_begins(self, group: Group) -> None:
+        """The record that ends the old log is written: the new log must be whole, durable and right."""
+        new = self._new
+        log_id, slot, slots, _ = group.link
+        if new is None or new.chain.log_id != log_id or new.chain.segments[0] != (slot, slots):
+            self._wrong(9, f"the log switches to {log_id:016x}, which was never written")
+            return
+        if new.spoiled:
+            self._wrong(9, "a segment of the new log was given to others")
+        # The header that links one more segment may still be on its way: nothing stands behind it.
+        spare = {start for start in new.chain.headers if new.chain.after(start) not in new.units}
+        if not all(self.clock.is_durable(unit) for at, unit in new.units.items() if at not in spare):
+            self._wrong(9, "the log switches before the new one is flushed")
+        for taken in new.chain.slots:
+            unit = self.units.get(taken)
+            if unit is None or not unit.blank or not self.clock.is_durable(unit):
+                self._wrong(6, f"slot {taken} of the new log was not zeroed and flushed")
+                break
+        if new.carry_seq != group.seq:
+            self._wrong(9, f"the new log begins with group {new.carry_seq}, and the switch is {group.seq}")
+        if new.entries != self.entries:
+            self._wrong(9, "the new log does not hold the durable map")
+
+    def _switched(self) -> None:
+        new, self._new = self._new, None
+        if new is None:
+            return
+        chain = new.chain
+        chain.sealed.update(at for at in new.units if at not in chain.headers)
+        chain.position = chain.after(new.last)
+        self._older, self._chain = self._chain, chain
+        for slot in chain.slots:
+            self.units.pop(slot, None)
+            self._chain_of[slot] = chain
+        self._release_older()
+
+
+def _place(chain: Chain, at: int) -> tuple[int, int]:
+    for index in range(len(chain.segments) - 1, -1, -1):
+        if chain.start(index) <= at < chain.stop(index):
+            return index, at
+    return -1, at
