@@ -10,7 +10,7 @@ On a loop they are awaited, and many tasks share one submission::
 
     async def main(path):
         fd = os.open(path, os.O_RDWR | os.O_DIRECT)
-        slab = Slab(512 * 1024, 32)                      # 32 frames in huge pages
+        slab = Slab(512 * 1024, 8)                       # 8 frames in huge pages
         ring = Ring(64, loop=asyncio.get_running_loop())
         ring.register_files([fd])                        # file 0, with SqeFlags.FIXED_FILE
         index = ring.register_slab(slab)

@@ -50,6 +50,7 @@ class InFlight:
         """Settle every completion there is; return how many."""
         core, table, lib, set_result = self._core, self.table, self.lib, set_bare_result
         total = 0
+        completion: Completion[int] | None = None
         while (count := lib.ub_reap(core)) > 0:
             # settle() and finish(), written out: this is the hottest loop of the library.
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
