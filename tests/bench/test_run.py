@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from uringblob.bench import main
+from uringblob.bench.adhoc import WORKLOADS
 from uringblob.bench.fio_sync import SyncEvidence
 from uringblob.bench.measures import MEASURES, scale, writes
 from uringblob.bench.report.data import Results
@@ -166,10 +167,26 @@ def test_a_used_up_budget_is_no_success(disk_dir, no_fio, needs_uring, capfd):
     assert "budget was used up" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_comparison_of_ones_own(workload, disk_dir, tmp_path, needs_uring):
+    path = str(tmp_path / "own.json")
+    words = ["--workload", workload, "--party", "store,pool", "--depth", "4", "--batch", "2"]
+    assert main([str(disk_dir), *words, *TINY, "--json", path]) == 0
+    (case,) = read(path)["cases"].values()
+    assert list(case["parties"]) == ["store", "thread pool"]
+    assert len(case["parties"]["store"]) == len(WORKLOADS[workload](4, 2))
+
+
 @pytest.mark.parametrize("argv", [["--measure", "99"], ["--sweep", "nothing"]])
 def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
     assert main([str(disk_dir), *argv]) == 2
     assert "there are measures" in capfd.readouterr().err
+
+
+def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
+    with pytest.raises(SystemExit):
+        main(["--workload", "read", "--party", "store,nobody"])
+    assert "no party nobody: there are store" in capfd.readouterr().err
 
 
 def test_everything_is_listed(capfd):

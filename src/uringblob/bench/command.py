@@ -11,7 +11,7 @@ from importlib import util
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")
-EXIT_FAILED, EXIT_UNUSABLE = 1, 2
+EXIT_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
         return 0 if run_all(args) else EXIT_FAILED
     except (OSError, ValueError) as error:
         return _unusable(str(error))
+    except KeyboardInterrupt:
+        print("uringblob bench: interrupted; its files are gone", file=sys.stderr)  # noqa: T201 - a command speaks
+        return EXIT_INTERRUPTED
 
 
 def _unusable(why: str) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from uringblob.bench.adhoc import DEFAULT_PARTIES, WORKLOADS, party_names
 from uringblob.bench.load import MIB
+from uringblob.bench.subjects.everyone import SUBJECTS
+from uringblob.bench.subjects.ring_sync import STRATEGIES
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 75.0
@@ -59,6 +62,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--no-sweeps", action="store_true", help="measures only")
     what.add_argument("--list", action="store_true", help="list measures and sweeps, and go")
+    own = parser.add_argument_group("a comparison of your own, instead of measures and sweeps")
+    own.add_argument("--workload", choices=WORKLOADS, help="what every party does")
+    own.add_argument(
+        "--party",
+        "--parties",
+        dest="parties",
+        type=party_names,
+        metavar="NAME[,NAME]",
+        default=DEFAULT_PARTIES,
+        help=f"who does it (default {DEFAULT_PARTIES}; there are {', '.join(SUBJECTS)})",
+    )
+    own.add_argument("--depth", type=int, default=32, help="frames in flight, tasks or threads (default 32)")
+    own.add_argument("--batch", type=int, default=8, help="frames of one call (default 8)")
+    own.add_argument(
+        "--sync", choices=STRATEGIES, default="two-phase", help="how the bare ring makes a batch durable"
+    )
+    own.add_argument(
+        "--wakeup", choices=("ring", "eventfd"), default="ring", help="how the bare ring wakes its loop"
+    )
+    own.add_argument("--one-core", action="store_true", help="hold every party on one CPU")
     pace = parser.add_argument_group("how long")
     pace.add_argument(
         "--quick", action="store_true", help=f"about a minute: budget {QUICK_BUDGET_S:.0f}, small files"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from typing import Union
 
+from uringblob.bench.adhoc import AdHoc
 from uringblob.bench.bench import Pace
 from uringblob.bench.load import Params
 from uringblob.bench.measures import Measure
 from uringblob.bench.options import FULL_BUDGET_S, FULL_FILE_BYTES, QUICK_BUDGET_S, QUICK_FILE_BYTES
 from uringblob.bench.sweeps import Sweep
+
+Step = Union[Measure, Sweep, AdHoc]
 
 #: Seconds that a turn takes besides its own length: opening, closing, a process for fio.
 _OVERHEAD_S = 0.35
@@ -30,15 +34,18 @@ def params_of(args: argparse.Namespace) -> Params:
         huge=not args.no_huge,
         verify=not args.no_verify,
         loop=args.loop,
+        wakeup=args.wakeup,
+        sync=args.sync,
+        one_core=args.one_core,
     )
 
 
-def pace_of(args: argparse.Namespace, steps: Sequence[Measure | Sweep]) -> Pace:
+def pace_of(args: argparse.Namespace, steps: Sequence[Step]) -> Pace:
     """Share the budget among the turns."""
     budget = args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S)
     rounds = args.rounds or (1 if args.quick else 5)
     sweep_rounds = 1 if args.quick else min(rounds, 3)
-    measured = sum(step.turns for step in steps if isinstance(step, Measure)) * rounds
+    measured = sum(step.turns for step in steps if not isinstance(step, Sweep)) * rounds
     swept = sum(step.turns for step in steps if isinstance(step, Sweep)) * sweep_rounds
     fixed = 0.0 if args.quick else sum(step.fixed_s for step in steps if isinstance(step, Measure))
     spare = budget - fixed - (measured + swept) * _OVERHEAD_S

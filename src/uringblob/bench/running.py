@@ -11,26 +11,27 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Union
 
+from uringblob.bench.adhoc import AdHoc
 from uringblob.bench.bench import Bench, OutOfTime
 from uringblob.bench.environment import environment
 from uringblob.bench.finding import Finding
 from uringblob.bench.hugepages import reserved
 from uringblob.bench.load import MIB
 from uringblob.bench.measures import MEASURES, Measure
-from uringblob.bench.pace import pace_of, params_of
+from uringblob.bench.pace import Step, pace_of, params_of
 from uringblob.bench.place import Place
 from uringblob.bench.report.data import Results
 from uringblob.bench.report.journal import Journal, Outcome
 from uringblob.bench.report.markdown import render
 from uringblob.bench.report.terminal import Terminal
 from uringblob.bench.sweeps import QUICK as QUICK_SWEEPS
-from uringblob.bench.sweeps import SWEEPS, Sweep
+from uringblob.bench.sweeps import SWEEPS
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
-Step = Union[Measure, Sweep]
+#: So many times the size of one file is needed when every peer has made its own.
+_ROOM = 12
 
 
 def chosen(args: argparse.Namespace) -> list[Step]:
@@ -38,6 +39,9 @@ def chosen(args: argparse.Namespace) -> list[Step]:
 
     :raises ValueError: there is no such measure or sweep.
     """
+    if args.workload:
+        parties = tuple(args.parties)
+        return [AdHoc(args.workload, parties, args.depth, args.batch, turns=len(parties))]
     all_of_it = args.measures is None and not args.sweeps
     numbers = list(MEASURES) if all_of_it else args.measures or []
     default = list(QUICK_SWEEPS if args.quick else SWEEPS)
@@ -79,6 +83,10 @@ def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Termin
         }
         settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
         journal = Journal(environment(place.directory, hugepages), settings)
+        if place.free_bytes() < _ROOM * params.file_bytes:
+            terminal.console.print(
+                f"only {place.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
+            )
         with terminal.progress(len(steps)) as (told, next_step):
             bench = Bench(place, params, pace, told)
             for step in steps:

@@ -20,6 +20,8 @@ from uringblob.stats import StoreStats
 
 #: Frames of one call while the store is filled.
 _FILL_FRAMES = 32
+#: Registered frames beside those of the workers, for the store itself.
+_SPARE_FRAMES = 16
 _COUNTERS = ("reads", "writes", "syncs", "ring_enters", "commits", "log_groups", "batches_linked",
              "batches_scattered", "compactions", "bounces", "file_bytes")  # fmt: skip
 
@@ -61,7 +63,7 @@ class StoreFiller:
             "page_size": self.params.page_size,
             "engine": self.engine,
             "verify": self.params.verify,
-            "buffers": max(in_flight, 1) if registered else 0,
+            "buffers": in_flight + _SPARE_FRAMES if registered else 0,
         }
 
     def settings(self, stats: StoreStats | None) -> dict[str, Any]:
