@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "directory",
         nargs="?",
         default=".",
-        help="where the files under test lie (default: here); emptied afterwards",
+        help="where the files under test lie, in a directory of their own that is removed (default: here)",
     )
     what = parser.add_argument_group("what is run (default: all measures and all sweeps)")
     what.add_argument(
@@ -62,6 +62,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--no-sweeps", action="store_true", help="measures only")
     what.add_argument("--list", action="store_true", help="list measures and sweeps, and go")
+    _add_own(parser)
+    _add_pace(parser)
+    _add_setting(parser)
+    out = parser.add_argument_group("what it leaves")
+    out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
+    out.add_argument(
+        "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
+    )
+    out.add_argument("--json", metavar="FILE", help="write the JSON file there")
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("a comparison of your own, instead of measures and sweeps")
     own.add_argument("--workload", choices=WORKLOADS, help="what every party does")
     own.add_argument(
@@ -82,6 +94,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--wakeup", choices=("ring", "eventfd"), default="ring", help="how the bare ring wakes its loop"
     )
     own.add_argument("--one-core", action="store_true", help="hold every party on one CPU")
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
     pace = parser.add_argument_group("how long")
     pace.add_argument(
         "--quick", action="store_true", help=f"about a minute: budget {QUICK_BUDGET_S:.0f}, small files"
@@ -91,6 +106,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     pace.add_argument("--rounds", type=int, help="turns of each party (default 5, quick 1)")
     pace.add_argument("--seconds", type=float, help="length of a turn (default: from the budget)")
+
+
+def _add_setting(parser: argparse.ArgumentParser) -> None:
     setting = parser.add_argument_group("setting")
     setting.add_argument("--page-size", type=size, default=size("512k"), help="frame size (default 512k)")
     setting.add_argument(
@@ -104,9 +122,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     setting.add_argument("--no-huge", action="store_true", help="4 KiB pages instead of huge pages")
     setting.add_argument("--no-verify", action="store_true", help="do not check checksums on reading")
-    out = parser.add_argument_group("what it leaves")
-    out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
-    out.add_argument(
-        "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
-    )
-    out.add_argument("--json", metavar="FILE", help="write the JSON file there")
