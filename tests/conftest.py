@@ -14,6 +14,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from fault_rows import count_row, pytest_terminal_summary  # noqa: F401 - a fixture and a hook
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: A skip whose reason begins so is right everywhere: what is tested does not exist here.
 NOT_APPLICABLE = "n/a:"

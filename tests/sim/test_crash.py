@@ -1,43 +1,61 @@
-"""Power cuts at every step: random workloads, and every short sequence (rows 2 to 4 of the faults)."""
+"""Power cuts at every step: random workloads, every short sequence, and recovery (rows 2 to 4 of the faults)."""
 
 from __future__ import annotations
 
-import random
+import collections
+import itertools
 
 import pytest
 
-from sim.exhaustive import exhaust
-from sim.rig import torture
-from sim.settings import CHUNK, LENGTH, SEEDS
+from sim.exhaustive import exhaust, sequences
+from sim.power_cuts import options_of, relapses, torture
+from sim.settings import IMAGE_CHUNKS, IMAGES, RELAPSE_CHUNKS, RELAPSES
 
 pytestmark = pytest.mark.one_interpreter
 
-
-def options_of(seed: int) -> dict:
-    rng = random.Random(seed)
-    return {
-        "tasks": rng.choice((1, 2, 3, 5, 8)),
-        "guids": rng.choice((2, 3, 5, 9)),
-        "calls": rng.choice((8, 16, 30)),
-        "compactions": rng.choice((0.02, 0.1, 0.3)),
-        "reads": rng.choice((12, 12, 60)),
-    }
+#: Seeds of one chunk lie so far from those of the next.
+APART = 1000
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_random_lives(first):
-    for seed in range(first, first + CHUNK):
-        torture(seed, **options_of(seed))
+@pytest.mark.parametrize("chunk", range(IMAGE_CHUNKS))
+def test_random_lives(chunk, count_row):
+    """Row 2.  Only different images are counted, each opened by the store's own recovery."""
+    figures: collections.Counter = collections.Counter()
+    for seed in itertools.count(chunk * APART):
+        figures += torture(seed, **options_of(seed))
+        if figures["disk images"] >= IMAGES // IMAGE_CHUNKS:
+            break
+    old, fresh = figures["frames over old ones"], figures["frames over fresh space"]
+    assert old > 4 * fresh, "on fresh space a file system's journaling hides ordering bugs"
+    count_row(2, **figures)
+
+
+def exhaust_all(count_row, **options) -> None:
+    figures = exhaust(sequences(3), **options)
+    assert figures["sequences"] == 6 + 6**2 + 6**3
+    assert not figures["with more than the limit"]
+    count_row(3, **figures)
 
 
 @pytest.mark.parametrize("segment_blocks", [3, 4])
 @pytest.mark.parametrize("groups", range(4))
-def test_every_short_sequence(groups, segment_blocks):
-    """``groups`` moves the log's end through a segment, so that each operation meets each edge."""
-    figures = exhaust(LENGTH - 1, groups=groups, segment_blocks=segment_blocks, torn=True)
-    assert not figures["cut short"], figures
+def test_every_sequence_of_up_to_three_operations(groups, segment_blocks, count_row):
+    """Row 3.  ``groups`` moves the log's end through a segment, so that each operation meets each edge."""
+    exhaust_all(count_row, groups=groups, segment_blocks=segment_blocks, torn=True)
 
 
-def test_every_sequence_of_full_length():
-    figures = exhaust(LENGTH, groups=1, segment_blocks=4)
-    assert not figures["cut short"], figures
+@pytest.mark.parametrize(("groups", "segment_blocks"), [(0, 4), (1, 3), (2, 4), (3, 3)])
+def test_every_three_operations_at_once(groups, segment_blocks, count_row):
+    """Row 3, with the operations begun together: their requests are in flight side by side."""
+    exhaust_all(count_row, groups=groups, segment_blocks=segment_blocks, together=True)
+
+
+@pytest.mark.parametrize("chunk", range(RELAPSE_CHUNKS))
+def test_power_is_cut_again_during_recovery(chunk, count_row):
+    """Row 4: at every step of a recovery, and at every step of the recovery from that."""
+    figures: collections.Counter = collections.Counter()
+    for seed in itertools.count(chunk * APART + 500_000):
+        figures += relapses(seed)
+        if figures["disk images"] >= RELAPSES // RELAPSE_CHUNKS:
+            break
+    count_row(4, **figures)

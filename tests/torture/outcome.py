@@ -96,8 +96,11 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def text_table(outcomes: Sequence[Outcome]) -> str:
-    """Return the table for a terminal."""
-    lines = [HEAD, *map(cells, outcomes)]
+    """Return the table for a terminal: of what was done the row's unit alone, or no line would fit."""
+    lines = [HEAD]
+    for outcome in outcomes:
+        number, what, release, _, *others = cells(outcome)
+        lines.append((number, what, release, f"{outcome.done:,} {outcome.row.unit}", *others))
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from sim.rig import torture
-from sim.test_crash import options_of
+import itertools
+
+from sim.exhaustive import exhaust, sequences
+from sim.power_cuts import options_of, relapses, torture
 from torture.rows import Lot, row
 
 
@@ -18,4 +20,36 @@ from torture.rows import Lot, row
 )
 def power_cuts(lot: Lot):
     for seed in lot.seeds():
-        yield {"disk images": torture(seed, **options_of(seed))}
+        yield torture(seed, **options_of(seed))
+
+
+@row(
+    3,
+    "the same, exhaustively: every sequence of up to four operations",
+    unit="sequences",
+    ci="every sequence of up to 3",
+    release="every sequence of up to 4",
+    share=4,
+    lots=4,
+)
+def every_sequence(lot: Lot):
+    kinds = [{"torn": True}, {"together": True}]
+    places = itertools.product(range(4), (3, 4), kinds)
+    for (groups, segment_blocks, kind), operations in lot.mine(itertools.product(places, sequences(4))):
+        figures = exhaust([operations], groups=groups, segment_blocks=segment_blocks, **kind)
+        figures.pop("most un-flushed")
+        yield figures
+
+
+@row(
+    4,
+    "power cut during recovery, and during that recovery",
+    unit="disk images",
+    ci="10,000",
+    release=1_000_000,
+    share=3,
+    lots=2,
+)
+def cuts_during_recovery(lot: Lot):
+    for seed in lot.seeds():
+        yield relapses(seed)

@@ -32,18 +32,20 @@ async def open_sim_store(
     read_only: bool = False,
     verify: bool = True,
     direct_io: bool = True,
+    instant: bool = False,
 ) -> AsyncFileBlobStore:
     """Open the store on ``disk``, on ``loop``, which must be running.
 
     What an earlier process left un-flushed is flushed, and what a failed flush lost is lost.
 
-    :param rng: chooses the order of completions (default: as asked for, at once).
+    :param rng: chooses the order of completions (default: as asked for, in the loop's next round).
+    :param instant: every request is complete before the asking returns; quick, and nothing is in flight.
     :raises StoreCorrupt: as ``AsyncFileBlobStore.open`` would.
     """
     disk.restart()
     superblocks = judge_superblocks(disk.live.read(0, HEADER_SIZE), "simulated")
     current, _ = newest(superblocks, "simulated")
-    engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io)
+    engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io, instant=instant)
     file = StoreFile(-1, "simulated", read_only=read_only)
     try:
         core = await start_core(file, engine, superblocks, verify=verify)
