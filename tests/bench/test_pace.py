@@ -53,7 +53,7 @@ def test_the_setting_is_the_command_lines():
     params = params_of(
         parse("--page-size", "64k", "--file-size", "2MiB", "--no-register", "--no-huge", "--no-verify")
     )
-    assert (params.page_size, params.file_bytes, params.frames, params.live) == (65536, 2 << 20, 32, 16)
+    assert (params.page_size, params.file_bytes, params.frames, params.live) == (65536, 2 << 20, 32, 12)
     assert (params.registered, params.huge, params.verify) == (False, False, False)
 
 

@@ -16,6 +16,7 @@ from uringblob.bench.adhoc import WORKLOADS
 from uringblob.bench.fio_sync import SyncEvidence
 from uringblob.bench.measures import MEASURES, scale, writes
 from uringblob.bench.report.data import Results
+from uringblob.bench.report.markdown import BEGIN, END, put_into
 from uringblob.bench.sample import Latency, Sample
 from uringblob.bench.subjects import thread_pool
 from uringblob.bench.subjects.fio import Fio
@@ -99,7 +100,16 @@ def check_page_and_plots(kept):
     for name in os.listdir(kept):
         if name.endswith(".png"):
             os.unlink(os.path.join(kept, name))
-    assert main(["--render", os.path.join(kept, "results.json")]) == 0
+    front = Path(kept).parent / "FRONT.md"
+    front.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "utf-8")
+    for _ in range(2):
+        assert main(["--render", os.path.join(kept, "results.json"), "--readme", str(front)]) == 0
+    shown = front.read_text("utf-8")
+    assert shown.startswith("above\n")
+    assert shown.endswith("below\n")
+    assert "old" not in shown
+    assert shown.count("(results/peers.png)") == shown.count(BEGIN) == shown.count(END) == 1
+    assert all(shown.count(f"| {number} | ") == 1 for number in MEASURES)
     drawn = sorted(name for name in os.listdir(kept) if name.endswith(".png"))
     assert drawn == sorted(
         f"{name}.png"
@@ -117,6 +127,12 @@ def check_page_and_plots(kept):
     assert page.index("![peers](peers.png)") < page.index("## The values behind it")
     for name in drawn:
         assert page.count(f"({name})") == 1
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END} {BEGIN}", f"{BEGIN} {END} {END}"])
+def test_a_page_without_its_two_marks_is_left_alone(text):
+    with pytest.raises(ValueError, match="needs one line"):
+        put_into(text, "new")
 
 
 def test_results_of_another_schema_are_refused(tmp_path):

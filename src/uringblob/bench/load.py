@@ -73,5 +73,9 @@ class Params:
 
     @property
     def live(self) -> int:
-        """Frames that a store holds: half its file, so that overwriting finds written slots."""
-        return self.frames // 2
+        """Frames that a store holds: three eighths of its file's slots.
+
+        All of them may then be overwritten within one turn, and the free slots that take them are
+        written ones: the store grows its file only when less than a quarter of it is free.
+        """
+        return max(self.frames * 3 // 8, 1)

@@ -70,6 +70,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
     )
+    out.add_argument(
+        "--readme", metavar="FILE", help="put one table and one plot between the marks in this page, too"
+    )
     out.add_argument("--json", metavar="FILE", help="write the JSON file there")
 
 

@@ -23,7 +23,7 @@ from uringblob.bench.pace import Step, pace_of, params_of
 from uringblob.bench.place import Place
 from uringblob.bench.report.data import Results
 from uringblob.bench.report.journal import Journal, Outcome
-from uringblob.bench.report.markdown import render
+from uringblob.bench.report.markdown import put_into, render, summary
 from uringblob.bench.report.terminal import Terminal
 from uringblob.bench.sweeps import QUICK as QUICK_SWEEPS
 from uringblob.bench.sweeps import SWEEPS
@@ -61,7 +61,7 @@ def run_all(args: argparse.Namespace) -> bool:
         list_steps(terminal)
         return True
     if args.render:
-        publish(args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
+        publish(args, args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
         return True
     steps = chosen(args)
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
@@ -133,10 +133,10 @@ def leave(args: argparse.Namespace, journal: Journal, terminal: Terminal) -> Non
     if args.output:
         path = os.path.join(args.output, "results.json")
         journal.write(path)
-        publish(args.output, Results.read(path), terminal)
+        publish(args, args.output, Results.read(path), terminal)
 
 
-def publish(directory: str, results: Results, terminal: Terminal) -> None:
+def publish(args: argparse.Namespace, directory: str, results: Results, terminal: Terminal) -> None:
     """Draw the plots and write the README into ``directory``."""
     from uringblob.bench.report.plots import draw
 
@@ -144,4 +144,10 @@ def publish(directory: str, results: Results, terminal: Terminal) -> None:
     plots = draw(results, directory)
     with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
         file.write(render(results, plots))
+    if args.readme:
+        folder = os.path.relpath(directory, os.path.dirname(args.readme) or ".")
+        with open(args.readme, encoding="utf-8") as file:
+            page = put_into(file.read(), summary(results, plots, folder))
+        with open(args.readme, "w", encoding="utf-8") as file:
+            file.write(page)
     terminal.console.print(f"README.md and {len(plots)} plots in {directory}", highlight=False)

@@ -15,7 +15,7 @@ BEST_PLOTS = ("peers.png", "depth-reads.png", "latency.png")
 def render(results: Results, plots: Sequence[str]) -> str:
     """Return the page."""
     lines = ["# Results of `uringblob bench`", "", _where(results), "", *measures(results), ""]
-    best = next((plot for plot in BEST_PLOTS if plot in plots), None)
+    best = best_plot(plots)
     if best is not None:
         lines += [f"![{best.removesuffix('.png')}]({best})", ""]
     lines += ["## The values behind it", "", *details(results), "", "## Peers", "", *peers(results), ""]
@@ -56,6 +56,62 @@ def measures(results: Results) -> list[str]:
                 f"| {target} | {_MARKS[found['verdict']]} |"
             )
     return rows
+
+
+def short_table(results: Results) -> list[str]:
+    """Return one row per measure."""
+    rows = ["| # | measure | measured | at least / at most | reached |", "| --- | --- | --- | --- | --- |"]
+    for outcome in results.outcomes:
+        if outcome["number"] is None:
+            continue
+        head = f"| {outcome['number']} | {outcome['title']} "
+        findings = [found for found in outcome["findings"] if found["bound"] != "stated"]
+        if outcome["failure"]:
+            rows.append(f"{head}| failed: {outcome['failure']} | | |")
+        elif not findings:
+            rows.append(f"{head}| plotted | | - |")
+        else:
+            values = "; ".join(number(found["measured"], found["unit"]) for found in findings)
+            targets = "; ".join(dict.fromkeys(number(found["target"], found["unit"]) for found in findings))
+            rows.append(f"{head}| {values} | {targets} | {_together(findings)} |")
+    return rows
+
+
+def _together(findings: Sequence[dict[str, Any]]) -> str:
+    reached = sum(found["verdict"] == "reached" for found in findings)
+    if reached == len(findings):
+        return "yes"
+    return f"{reached} of {len(findings)}" if reached else "**no**"
+
+
+def best_plot(plots: Sequence[str]) -> str | None:
+    """Return the plot that says most, of those that were drawn."""
+    return next((plot for plot in BEST_PLOTS if plot in plots), None)
+
+
+def summary(results: Results, plots: Sequence[str], folder: str) -> str:
+    """Return what a project's README shows of a run: where, one table, one plot."""
+    lines = [_where(results), "", *short_table(results), ""]
+    best = best_plot(plots)
+    if best is not None:
+        lines += [f"![The store beside its peers]({folder}/{best})", ""]
+    return "\n".join(lines)
+
+
+#: Between these two lines of a README a run puts its summary.
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def put_into(text: str, inserted: str) -> str:
+    """Return ``text`` with ``inserted`` between its two marks.
+
+    :raises ValueError: the marks are not there, once each.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"needs one line {BEGIN!r} and one line {END!r} after it")
+    return f"{before}{BEGIN}\n{inserted}{END}{after}"
 
 
 def number(value: float | None, unit: str) -> str:

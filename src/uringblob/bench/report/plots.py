@@ -26,6 +26,11 @@ COLOURS = {
     "store (pread)": "#17becf",
     "os calls": "#9467bd",
     "store (sync)": "#e377c2",
+    "two-phase": "#444444",
+    "gathered": "#2ca02c",
+    "linked": "#d62728",
+    "drained": "#ff7f0e",
+    "RWF_DSYNC": "#9467bd",
 }
 _MB, _MS, _US = 1e6, 1e3, 1e6
 Plot = Callable[[Results], Any]

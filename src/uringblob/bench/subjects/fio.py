@@ -74,6 +74,7 @@ class Fio(Subject):
         huge = self.params.huge and free_bytes() >= needed
         return {
             "FIO_MEM": "mmaphuge" if huge else "mmap",
+            "FIO_FIXED": str(int(self.params.registered)),
             "FIO_FILE": self.place.raw_file(self.params.file_bytes),
             "FIO_SIZE": str(self.params.file_bytes),
             "FIO_BS": str(self.params.page_size),
@@ -92,8 +93,6 @@ class Fio(Subject):
         options = ["--output-format=json"]
         if self.params.one_core and hasattr(os, "sched_getaffinity"):
             options.append(f"--cpus_allowed={max(os.sched_getaffinity(0))}")
-        if not self.params.registered:
-            options.append("--fixedbufs=0")
         self._used = {"job": name, "options": options, **variables}
         return ["fio", *options, path]
 

@@ -32,7 +32,7 @@ def guid_of(number: int) -> bytes:
 
 
 class StoreFiller:
-    """Makes the store that the turns open: half of its slots live, the other half written and free."""
+    """Makes the store that the turns open: three eighths of its slots live, the rest written and free."""
 
     def __init__(self, params: Params, place: Place, engine: str) -> None:
         self.params = params
