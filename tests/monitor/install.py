@@ -29,6 +29,11 @@ def take() -> list[str]:
     return found
 
 
+def pending() -> bool:
+    """Whether anything was found that nobody has taken yet."""
+    return bool(_lines)
+
+
 @contextlib.contextmanager
 def switched_off():
     """Stores that are opened now are not watched."""

@@ -87,6 +87,7 @@ class OrderMonitor:
         #: Reads of the opening; ``None`` once they have been looked at.
         self._chunks: list[tuple[int, bytes]] | None = []
         self._recording = True
+        self._disturbed = False
         self._claims: list[tuple[int, int]] = []
         #: Why it cannot judge this store, or "".
         self.blind = "" if good else "no good superblock"
@@ -155,7 +156,11 @@ class OrderMonitor:
                 self._reading[slot] = left
             else:
                 del self._reading[slot]
-        if self._recording and self._chunks is not None and rc > 0:
+        if not self._recording:
+            return
+        if rc != sum([frame.size for frame in frames]):
+            self._disturbed = True
+        if self._chunks is not None and rc > 0:
             data = bytes(frames[0].view) if len(frames) == 1 else b"".join([f.view for f in frames])
             self._chunks.append((offset, data[:rc]))
 
@@ -268,6 +273,8 @@ class OrderMonitor:
             found = Reader(first.store_id, first.page_size, chunks).play(first.log_id, first.head)
         except Unreadable as what:
             self.blind = f"the opening's reads do not show {what}"
+            if not self._disturbed:
+                self._wrong(6, f"the log that was opened is not one: {what} is missing")
             return
         self._found = found
         self._chain, self._older = found.chain, found.older

@@ -1,0 +1,85 @@
+"""The hunts for planted bugs: ordinary runs of the rig, under the order monitor.
+
+A hunt knows nothing of the bug.  It goes through seeds until the rig raises or the monitor has a
+remark, and says which it was, the seed, and how many disk images had been judged by then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import NamedTuple
+
+from monitor import install
+from sim.cancelling import cancelling_life
+from sim.rig import PAGE, life_with_fault, small_log, torture
+from sim.test_bits import Victim, check_frames, check_log, check_superblocks
+from sim.test_crash import options_of
+
+#: Seeds to go through before a bug counts as not found.
+PATIENCE = 60
+
+
+class Catch(NamedTuple):
+    """Who found it, with which seed, after how many images, and what was said."""
+
+    by: str
+    seed: int
+    images: int
+    words: str
+
+    def __str__(self) -> str:
+        return f"found by the {self.by}: seed={self.seed} images={self.images}: {self.words[:110]}"
+
+
+def power_cuts(seed: int) -> int:
+    return torture(seed, count=3, **options_of(seed))
+
+
+def cancellations(seed: int) -> int:
+    cancelling_life(seed)
+    return 0
+
+
+def flipped_bits(seed: int) -> int:
+    with small_log(segment_bytes=8 * PAGE, seed=seed):
+        victim = Victim(compactions=seed % 2, closed=False)
+        step = 997
+        for check in (check_superblocks, check_frames, check_log):
+            check(victim, step)
+    return (victim.image.size * 8) // step
+
+
+def faults(name: str):
+    def hunt(seed: int) -> int:
+        for index in itertools.count():
+            if life_with_fault(seed, name, index, forever=False, calls=14) is None or install.pending():
+                return index
+        return 0
+
+    return hunt
+
+
+#: What each hunt may be asked for; any other name is that of a fault of the rig.
+HUNTS = {"power cuts": power_cuts, "flipped bits": flipped_bits, "cancellations": cancellations}
+
+
+def hunt_for(kind: str, *, first: int = 0, patience: int = PATIENCE) -> Catch | None:
+    """Hunt until something is found; ``None`` if nothing is, in ``patience`` seeds."""
+    hunt = HUNTS.get(kind) or faults(kind)
+    images = 0
+    install.take()
+    for seed in range(first, first + patience):
+        try:
+            images += hunt(seed)
+        except Exception as error:
+            install.take()
+            if isinstance(error.__cause__ or error, (TypeError, AttributeError, NameError)):
+                raise  # the bug was planted badly
+            words = str(error).splitlines()
+            found = re.search(r"image=(-?\d+)", words[-1]) if words else None
+            more = max(0, int(found[1])) if found else 0
+            return Catch("rig", seed, images + more, words[0] if words else repr(error))
+        if lines := install.take():
+            return Catch("order monitor", seed, images, lines[0])
+    return None

@@ -1,0 +1,557 @@
+"""Planted bugs: each a small patch that takes one safety out of the store.
+
+None of them is looked for by a test of its own: the hunts of ``sim/hunts.py`` know nothing of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from unittest import mock
+
+from sim.rig import PAGE
+from uringblob import transfers
+from uringblob.completion import Completion
+from uringblob.store import (
+    batch,
+    core,
+    groups,
+    log,
+    log_reader,
+    manifest,
+    medium,
+    opening,
+    recovery,
+    slots,
+    superblocks,
+)
+from uringblob.store import (
+    format as store_format,
+)
+from uringblob.store.compaction import Compaction
+from uringblob.store.format import BlockType
+from uringblob.store.slots import SlotState
+
+
+def replaced(owner, name, new):
+    return mock.patch.object(owner, name, new)
+
+
+@contextlib.contextmanager
+def no_fsync_before_acknowledging():
+    async def sync(self, what):
+        riders, self._riders = self._riders, []
+        if not what.startswith("commit of group"):
+            await transfers.sync(self.engine, what)
+        for rider in riders:
+            rider.finish(None)
+
+    with replaced(medium.Medium, "sync", sync):
+        yield
+
+
+@contextlib.contextmanager
+def fsync_before_the_frames_have_landed():
+    """The log block and the fsync go out; the frames are waited for afterwards."""
+    write = groups._Group.write
+
+    async def hasty(self):
+        landed, unlanded = [m.landed for m in self._members], self._unlanded
+
+        async def not_yet():
+            return {}
+
+        self._unlanded = not_yet
+        result = await write(self)
+        self._unlanded = unlanded
+        assert len(landed) == len(self._members)
+        return result or await unlanded()
+
+    with replaced(groups._Group, "write", hasty):
+        yield
+
+
+@contextlib.contextmanager
+def tail_not_wiped():
+    real = recovery.make_writable
+
+    async def lazy(medium_, found, *superblocks):
+        found.tail.dirty_blocks.clear()
+        await real(medium_, found, *superblocks)
+
+    from uringblob.store import opening
+
+    with replaced(opening, "make_writable", lazy):
+        yield
+
+
+@contextlib.contextmanager
+def doubtful_group_accepted_unverified():
+    async def trusting(_medium, _found, _page_size):
+        return None
+
+    with replaced(recovery, "_first_bad_frame", trusting):
+        yield
+
+
+@contextlib.contextmanager
+def slots_freed_when_superseded():
+    real = slots.SlotTable.retire
+    with replaced(slots.SlotTable, "retire", lambda self, slot, _fence: real(self, slot, 0)):
+        yield
+
+
+@contextlib.contextmanager
+def slots_freed_with_the_last_group():
+    real = slots.SlotTable.confirm
+    with replaced(slots.SlotTable, "confirm", lambda self, seq: real(self, seq + 1)):
+        yield
+
+
+@contextlib.contextmanager
+def slots_freed_under_their_readers():
+    def drain(self, slot):
+        self.move(slot, slots.SlotState.FREE)
+
+    def unhold(self, slot):
+        holders = self._holds.pop(slot) - 1
+        if holders:
+            self._holds[slot] = holders
+
+    with replaced(slots.SlotTable, "_drain", drain), replaced(slots.SlotTable, "unhold", unhold):
+        yield
+
+
+@contextlib.contextmanager
+def old_log_freed_before_the_superblocks():
+    real = superblocks.Superblocks.write_both
+
+    async def lazily(self, new):
+        await self._write_older(new)
+
+    with replaced(superblocks.Superblocks, "write_both", lazily):
+        yield
+    assert real is superblocks.Superblocks.write_both
+
+
+@contextlib.contextmanager
+def superblocks_not_flushed_apart():
+    """Both superblocks are written, then one fsync."""
+
+    async def together(self, new):
+        for _ in range(2):
+            offset = 4096 - self._offset
+            block = superblocks.dataclasses.replace(new, revision=self.current.revision + 1)
+            await self._medium.write(offset, block.encode(offset), "writing a superblock")
+            self.current, self._offset = block, offset
+        await self._medium.sync("writing a superblock")
+
+    with replaced(superblocks.Superblocks, "write_both", together):
+        yield
+
+
+@contextlib.contextmanager
+def snapshot_of_the_visible_map():
+    real = manifest.Manifest.freeze
+
+    def freeze(self):
+        frozen = dict(real(self))
+        for name, pending in self._pending.items():
+            if pending.entry is None:
+                frozen.pop(name, None)
+            else:
+                frozen[name] = pending.entry
+        return iter(list(frozen.items())[: len(self._base)])
+
+    with replaced(manifest.Manifest, "freeze", freeze):
+        yield
+
+
+@contextlib.contextmanager
+def carry_forgotten():
+    with replaced(manifest.Manifest, "delta", lambda _self: {}):
+        yield
+
+
+@contextlib.contextmanager
+def new_log_not_flushed_before_the_switch():
+    real = medium.Medium.sync
+    carry = Compaction._carry
+    carrying = []
+
+    async def sync(self, what):
+        if not carrying:
+            await real(self, what)
+
+    async def careless(self, old, new):
+        carrying.append(1)
+        await carry(self, old, new)
+        carrying.clear()
+
+    with replaced(medium.Medium, "sync", sync), replaced(Compaction, "_carry", careless):
+        yield
+
+
+@contextlib.contextmanager
+def seal_before_the_flush():
+    real = core.Core.close
+
+    async def close(self, *, flush):
+        if self.medium.poison_cause is None:
+            await self.superblocks.seal(self.queue.log.seq + 1)
+        await real(self, flush=flush)
+
+    with replaced(core.Core, "close", close):
+        yield
+
+
+@contextlib.contextmanager
+def group_dropped_though_a_later_one_stands():
+    """A bad group ends the log without a word, whatever stands behind it."""
+    with (
+        replaced(recovery, "_check_tail", lambda *_: None),
+        replaced(
+            recovery,
+            "_is_in_doubt",
+            lambda found: (
+                found.seq > found.floor
+                and bool(found.last_group)
+                and found.last_group[0][1].type is BlockType.GROUP
+            ),
+        ),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def segment_linked_before_it_is_zeroed():
+    async def zero(_self, _segment):
+        return None
+
+    with replaced(log.Log, "zero", zero):
+        yield
+
+
+@contextlib.contextmanager
+def frames_said_to_be_synced():
+    with (
+        replaced(groups, "FLAG_FRAMES_SYNCED", 1),
+        replaced(groups._Group, "_sync_first", _claims_to_have_synced),
+    ):
+        yield
+
+
+async def _claims_to_have_synced(_self):
+    return True, {}
+
+
+@contextlib.contextmanager
+def write_in_place():
+    """A frame is written over the one its blob has already."""
+    real = core.Core._prepare
+
+    async def prepare(self, writes):
+        batch = await real(self, writes)
+        for name, content in writes.items():
+            entry = self.manifest.find_durable(name)
+            if entry is not None:
+                await self.medium.write((entry >> 64) * PAGE, bytes(content.view), "in place")
+        return batch
+
+    with replaced(core.Core, "_prepare", prepare):
+        yield
+
+
+@contextlib.contextmanager
+def failed_group_not_wiped():
+    async def careless(_self, _stretches):
+        return None
+
+    with replaced(log.Log, "wipe", careless):
+        yield
+
+
+@contextlib.contextmanager
+def failed_fsync_tried_again():
+    async def stubborn(engine, what):
+        rc = await engine.sync()
+        if rc < 0:
+            rc = await engine.sync()
+        transfers._check_sync(rc, what)
+
+    with replaced(transfers, "sync", stubborn):
+        yield
+
+
+@contextlib.contextmanager
+def short_write_taken_for_whole():
+    async def careless(*_args):
+        return None
+
+    with replaced(transfers, "_finish_write", careless):
+        yield
+
+
+@contextlib.contextmanager
+def log_error_ignored():
+    async def careless(_self, _error, _stretches):
+        return None
+
+    with replaced(log.Log, "settle_failed", careless):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledged_before_the_fsync_returned():
+    """The fsync of a commit is asked for, and nobody waits for it."""
+    real = medium.Medium.sync
+
+    async def sync(self, what):
+        if not what.startswith("commit of group"):
+            await real(self, what)
+            return
+        self.start(real(self, what)).add_done_callback(lambda job: job.exception())
+
+    with replaced(medium.Medium, "sync", sync):
+        yield
+
+
+@contextlib.contextmanager
+def slots_freed_before_their_record_is_durable():
+    """What a group replaces is free when the group begins."""
+    real_begin, real_retire = manifest.Manifest.begin_group, slots.SlotTable.retire
+    freed = set()
+
+    def begin_group(self, changes):
+        real_begin(self, changes)
+        for name in changes:
+            old = self.find_durable(name)
+            if old is not None and self.slots.state(old >> 64) is SlotState.LIVE:
+                real_retire(self.slots, old >> 64, 0)
+                freed.add(old >> 64)
+
+    def retire(self, slot, fence):
+        if slot in freed:
+            freed.discard(slot)
+        else:
+            real_retire(self, slot, fence)
+
+    with (
+        replaced(manifest.Manifest, "begin_group", begin_group),
+        replaced(slots.SlotTable, "retire", retire),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def block_checksum_not_checked():
+    """Whatever a block's checksum says, the reader finds it right."""
+    real = store_format.decode_block
+
+    def decode(store_id, offset, raw):
+        signed = bytearray(raw)
+        signed[32:40] = bytes(8)
+        right = store_format._block_checksum(store_id, offset, signed)
+        signed[32:40] = right.to_bytes(8, "little")
+        return real(store_id, offset, bytes(signed))
+
+    with replaced(log_reader, "decode_block", decode):
+        yield
+
+
+@contextlib.contextmanager
+def block_checksum_leaves_out_the_records():
+    """Only the heads are covered: neither guids nor slots."""
+    real = store_format._block_checksum
+    step = store_format.SECTOR_SIZE
+
+    def checksum(store_id, offset, block):
+        heads = bytearray(len(block))
+        for at in range(0, len(block), step):
+            heads[at : at + 32] = block[at : at + 32]
+        heads[32:64] = block[32:64]
+        return real(store_id, offset, heads)
+
+    with replaced(store_format, "_block_checksum", checksum):
+        yield
+
+
+@contextlib.contextmanager
+def segments_released_before_the_superblocks():
+    """The old log's segments are free as soon as the switch is durable."""
+    real_switch, real_give = Compaction._write_switch, Compaction._give_back
+
+    async def write_switch(self, old, new):
+        await real_switch(self, old, new)
+        real_give(self, old.chain)
+        self._released = set(old.chain)
+
+    def give_back(self, segments):
+        real_give(self, [s for s in segments if s not in getattr(self, "_released", ())])
+
+    with replaced(Compaction, "_write_switch", write_switch), replaced(Compaction, "_give_back", give_back):
+        yield
+
+
+@contextlib.contextmanager
+def append_behind_a_torn_tail():
+    """The dropped group is neither wiped nor taken back as a place: the next one goes behind it."""
+    real_drop, real_wipe = recovery._drop_last_group, recovery.make_writable
+
+    def drop(found, why):
+        place = found.reader.position
+        real_drop(found, why)
+        found.reader.position = place
+
+    async def lazy(medium_, found, *superblocks_):
+        found.tail.dirty_blocks.clear()
+        await real_wipe(medium_, found, *superblocks_)
+
+    with replaced(recovery, "_drop_last_group", drop), replaced(opening, "make_writable", lazy):
+        yield
+
+
+@contextlib.contextmanager
+def slot_used_again_after_a_failed_write():
+    def give_back(self):
+        for piece in self.pieces:
+            self._space.give_back(piece.run, SlotState.FREE)
+        self.pieces = []
+
+    with replaced(batch.Batch, "give_back", give_back):
+        yield
+
+
+@contextlib.contextmanager
+def sync_believed_while_another_fails():
+    """A flush counts as soon as it returns, whatever becomes of those beside it."""
+
+    async def believe(_self, syncing, _what):
+        return await syncing
+
+    with replaced(medium.Medium, "believe", believe):
+        yield
+
+
+@contextlib.contextmanager
+def failed_fsync_forgotten():
+    """The caller hears of it, and the store goes on."""
+    real = medium.Medium.poison
+
+    def poison(self, cause):
+        if not isinstance(cause, transfers.SyncFailed):
+            real(self, cause)
+
+    with replaced(medium.Medium, "poison", poison):
+        yield
+
+
+@contextlib.contextmanager
+def wipe_not_flushed():
+    async def wipe(self, stretches):
+        for offset, data in stretches:
+            await self._medium.write(offset, bytes(len(data)), "wiping a failed group")
+
+    with replaced(log.Log, "wipe", wipe):
+        yield
+
+
+@contextlib.contextmanager
+def buffers_let_go_on_cancel():
+    """A cancelled caller is told at once, and uses its buffer while the disk does."""
+    with replaced(Completion, "cancel", asyncio.Future.cancel):
+        yield
+
+
+@contextlib.contextmanager
+def header_linked_before_it_is_durable():
+    """A new segment is in use as soon as its header was asked for."""
+
+    def ride(self):
+        done = Completion(loop=self.loop)
+        done.finish(None)
+        return done
+
+    with replaced(medium.Medium, "ride", ride):
+        yield
+
+
+@contextlib.contextmanager
+def floor_not_raised_before_the_wipe():
+    async def lazy(*_):
+        return None
+
+    with replaced(recovery, "_raise_floor", lazy):
+        yield
+
+
+@contextlib.contextmanager
+def next_group_before_the_last_is_durable():
+    """Groups are flushed one behind: a group is acknowledged by the flush of the next one."""
+    real = medium.Medium.sync
+    seen = []
+
+    async def sync(self, what):
+        if what.startswith("commit of group"):
+            seen.append(what)
+            if len(seen) % 2:
+                return
+        await real(self, what)
+
+    with replaced(medium.Medium, "sync", sync):
+        yield
+
+
+@contextlib.contextmanager
+def failed_members_frames_logged():
+    """A frame that could not be written is logged all the same."""
+
+    async def deaf(self):
+        for member in self._members:
+            if member.landed is not None:
+                await groups.settle([member.landed])
+        return {}
+
+    with replaced(groups._Group, "_unlanded", deaf):
+        yield
+
+
+#: Bug: the hunt that finds it, and for a hunt with faults, which.
+PLANTED = {
+    no_fsync_before_acknowledging: "power cuts",
+    acknowledged_before_the_fsync_returned: "power cuts",
+    fsync_before_the_frames_have_landed: "power cuts",
+    next_group_before_the_last_is_durable: "power cuts",
+    write_in_place: "power cuts",
+    slots_freed_before_their_record_is_durable: "power cuts",
+    slots_freed_when_superseded: "power cuts",
+    slots_freed_with_the_last_group: "power cuts",
+    slots_freed_under_their_readers: "power cuts",
+    block_checksum_not_checked: "flipped bits",
+    block_checksum_leaves_out_the_records: "flipped bits",
+    doubtful_group_accepted_unverified: "power cuts",
+    tail_not_wiped: "power cuts",
+    append_behind_a_torn_tail: "power cuts",
+    floor_not_raised_before_the_wipe: "power cuts",
+    snapshot_of_the_visible_map: "power cuts",
+    carry_forgotten: "power cuts",
+    new_log_not_flushed_before_the_switch: "power cuts",
+    old_log_freed_before_the_superblocks: "power cuts",
+    segments_released_before_the_superblocks: "power cuts",
+    superblocks_not_flushed_apart: "power cuts",
+    segment_linked_before_it_is_zeroed: "power cuts",
+    header_linked_before_it_is_durable: "power cuts",
+    seal_before_the_flush: "power cuts",
+    frames_said_to_be_synced: "power cuts",
+    group_dropped_though_a_later_one_stands: "flipped bits",
+    failed_group_not_wiped: "ENOSPC",
+    wipe_not_flushed: "ENOSPC",
+    failed_members_frames_logged: "ENOSPC",
+    slot_used_again_after_a_failed_write: "EIO",
+    log_error_ignored: "EIO",
+    failed_fsync_tried_again: "EIO",
+    failed_fsync_forgotten: "EIO",
+    sync_believed_while_another_fails: "EIO",
+    short_write_taken_for_whole: "short by 512",
+    buffers_let_go_on_cancel: "cancellations",
+}
