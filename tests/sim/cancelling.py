@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from sim.rig import PAGE, Life, lend, new_image, recover, small_log
+from sim.rig import PAGE, Life, lend, recover, small_log, used_image
 
 _PATTERN = b"\xa5" * PAGE
 
@@ -71,7 +71,7 @@ class CancellingLife(Life):
 def cancelling_life(seed: int) -> None:
     """Live one; what it leaves is judged like any other's."""
     with small_log(seed=seed):
-        life = CancellingLife(new_image(PAGE), random.Random(seed), calls=24, images_per_step=0)
+        life = CancellingLife(used_image(8), random.Random(seed), calls=24, images_per_step=0)
         try:
             life.run()
             recover(life.disk.live, life.history.knowledge(), deep=True)

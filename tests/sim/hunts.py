@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 from monitor import install
 from sim.cancelling import cancelling_life
-from sim.rig import PAGE, life_with_fault, small_log, torture
+from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
-from sim.test_crash import options_of
 
 #: Seeds to go through before a bug counts as not found.
-PATIENCE = 60
+PATIENCE = 150
 
 
 class Catch(NamedTuple):
@@ -33,7 +32,7 @@ class Catch(NamedTuple):
 
 
 def power_cuts(seed: int) -> int:
-    return torture(seed, count=3, **options_of(seed))
+    return torture(seed, **options_of(seed))["disk images"]
 
 
 def cancellations(seed: int) -> int:
