@@ -208,3 +208,28 @@ async def test_metrics_of_store_and_service_on_one_page(store_path):
     assert 'blob_service_answers_total{method="GET",status="404"} 1.0' in page
     assert 'uringblob_operation_seconds_count{operation="commit",outcome="ok"} 1.0' in page
     assert 'uringblob_blobs{store="default"} 1.0' in page
+
+
+async def test_an_answer_that_nobody_takes_holds_its_place(store_path):
+    """A slow reader counts as under way until its socket's buffer has drained: memory is bounded."""
+    async with serving(store_path, requests_max=1) as (service, http):
+        await http.put(NAME, content=b"slow")
+        sent, drained = [], asyncio.Event()
+
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            if sent and sent[-1].get("body"):
+                await drained.wait()  # as a server does whose transport is full
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": NAME, "headers": [], "query_string": b""}
+        slow = asyncio.ensure_future(service.app(scope, receive, send))
+        while not (sent and sent[-1].get("body")):
+            await asyncio.sleep(0)
+        assert (await http.get(NAME)).status_code == 503
+        drained.set()
+        await slow
+        assert sent[1]["body"] == b"slow"
+        assert (await http.get(NAME)).status_code == 200

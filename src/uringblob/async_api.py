@@ -36,6 +36,10 @@ class AsyncBlobStore(abc.ABC):
     **Tasks**: any number may use the store at once.  A cancelled call raises ``CancelledError``
     only when the kernel has let go of its buffers; the change is then wholly done or not begun.
 
+    **Errors**: after closing, ``StoreClosed``.  A change of a read-only store is ``StoreReadOnly``; what
+    the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
+    leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
+
     To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
     arguments) and run ``uringblob.testing.check_async_blob_store`` over it.
     """

@@ -210,16 +210,15 @@ def _is_measured(store: object) -> bool:
 def _measured_class(cls: type[Any]) -> type[Any]:
     """Return the subclass of ``cls`` that measures, under the name of ``cls``."""
     face = _measured_async if issubclass(cls, AsyncBlobStore) else _measured_sync
-    methods: dict[str, Any] = {
-        name: face(getattr(cls, name), name) for name in OPERATIONS if hasattr(cls, name)
-    }
+    methods: dict[str, Any] = {name: face(cls, name) for name in OPERATIONS if hasattr(cls, name)}
     namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__, **methods}
     return types.new_class(cls.__name__, (cls,), exec_body=lambda body: body.update(namespace))
 
 
-def _measured_sync(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    @functools.wraps(method)
+def _measured_sync(cls: type[Any], name: str) -> Callable[..., Any]:
+    @functools.wraps(getattr(cls, name))
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(cls, name)  # now: a test or a debugger may have replaced it
         if _is_measured(self):
             return method(self, *args, **kwargs)
         given = _Arguments(self.page_size, args, kwargs)
@@ -234,11 +233,12 @@ def _measured_sync(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     return call
 
 
-def _measured_async(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _measured_async(cls: type[Any], name: str) -> Callable[..., Any]:
     operation = name.removeprefix("a") if name == "aclose" else name
 
-    @functools.wraps(method)
+    @functools.wraps(getattr(cls, name))
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(cls, name)
         if _is_measured(self):
             return await method(self, *args, **kwargs)
         given = _Arguments(self.page_size, args, kwargs)

@@ -39,6 +39,10 @@ class BlobStore(abc.ABC):
     which an event loop runs (which it blocks).  A signal handler that raises ends only the call
     that it struck, which is then wholly done or not begun.
 
+    **Errors**: after closing, ``StoreClosed``.  A change of a read-only store is ``StoreReadOnly``; what
+    the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
+    leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
+
     To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
     arguments) and run ``uringblob.testing.check_blob_store`` over it.
     """

@@ -156,8 +156,8 @@ def _hear_commit_of_threads(real):
 
 def _hear_opened(real):
     @functools.wraps(real)
-    def opened(self, core, loop):
-        real(self, core, loop)
+    def opened(self, core, loop, observer=None):
+        real(self, core, loop, observer)
         promises = promises_of(self)
         if promises is not None:
             promises._monitor.opened()

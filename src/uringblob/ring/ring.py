@@ -43,6 +43,8 @@ class Ring(RingLife):
     More operations than the queues hold wait their turn.  Linked operations go through
     :meth:`chain` and :meth:`submit`, made by the functions of :mod:`uringblob.ring.ops`.
 
+    One thread uses a ring, the one that runs its loop where it has one; nothing here takes a lock.
+
     Every operation raises ``ValueError`` for numbers out of range and ``RuntimeError`` after
     ``close``; nothing was asked for then.
     """
