@@ -74,7 +74,9 @@ class Terminal:
         self.console.print(table)
 
     def table(self, outcomes: Sequence[Outcome]) -> None:
-        """Print the table of all measures."""
+        """Print the table of all measures, if there are any."""
+        if all(outcome.number is None for outcome in outcomes):
+            return
         table = Table("#", "measure", "measured", "target", "", title="measures")
         for outcome in outcomes:
             if outcome.number is None:

@@ -8,8 +8,8 @@ a compaction makes the snapshot.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-import random
 
 from uringblob import AsyncFileBlobStore
 from uringblob.checksums import frame_checksum
@@ -21,7 +21,7 @@ _CHUNK = 100_000
 
 def guid_of(number: int) -> bytes:
     """Return the name of blob ``number``: spread like random ones, the same in every run."""
-    return random.Random(number).randbytes(16)  # noqa: S311 - repeats itself
+    return hashlib.blake2b(number.to_bytes(8, "little"), digest_size=16).digest()
 
 
 async def build(path: str, blobs: int, page_size: int) -> None:
