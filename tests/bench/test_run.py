@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,7 +128,7 @@ def check_page_and_plots(kept):
     page = (Path(kept) / "README.md").read_text("utf-8")
     for number in MEASURES:
         assert f"| {number} | " in page
-    assert page.index("![peers](peers.png)") < page.index("## The values behind it")
+    assert page.index("![peers](peers.png)") < page.index("## The values behind the table")
     for name in drawn:
         assert page.count(f"({name})") == 1
 
@@ -203,6 +207,20 @@ def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
     with pytest.raises(SystemExit):
         main(["--workload", "read", "--party", "store,nobody"])
     assert "no party nobody: there are store" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_by_a_signal_leaves_nothing(number, disk_dir, needs_uring):
+    words = ["--workload", "read", "--party", "store", *TINY, "--seconds", "60"]
+    command = [sys.executable, "-u", "-m", "uringblob.bench", str(disk_dir), *words]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(disk_dir.glob("*/store-*.blobs")):  # its turn of a minute has begun, or is about to
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, os.listdir(disk_dir)) == (130, []), said
+    assert "interrupted" in said
 
 
 def test_everything_is_listed(capfd):

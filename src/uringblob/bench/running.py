@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -64,6 +66,7 @@ def run_all(args: argparse.Namespace) -> bool:
         publish(args, args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
         return True
     steps = chosen(args)
+    _end_by_signal_like_by_hand()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
         os.makedirs(directory, exist_ok=True)
     journal = take_steps(args, steps, terminal)
@@ -72,6 +75,12 @@ def run_all(args: argparse.Namespace) -> bool:
     terminal.table(journal.outcomes)
     leave(args, journal, terminal)
     return journal.whole
+
+
+def _end_by_signal_like_by_hand() -> None:
+    """SIGTERM ends a run as Ctrl-C does: huge pages are given back and the files under test removed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:

@@ -13,15 +13,22 @@ BEST_PLOTS = ("peers.png", "depth-reads.png", "latency.png")
 
 
 def render(results: Results, plots: Sequence[str]) -> str:
-    """Return the page."""
-    lines = ["# Results of `uringblob bench`", "", _where(results), "", *measures(results), ""]
+    """Return the page; what was not run has no section."""
     best = best_plot(plots)
-    if best is not None:
-        lines += [f"![{best.removesuffix('.png')}]({best})", ""]
-    lines += ["## The values behind it", "", *details(results), "", "## Peers", "", *peers(results), ""]
-    lines += ["## Other plots", ""]
-    lines += [f"![{plot.removesuffix('.png')}]({plot})\n" for plot in plots if plot != best]
-    lines += ["## Where it ran", "", *environment(results), ""]
+    others = [f"![{plot.removesuffix('.png')}]({plot})\n" for plot in plots if plot != best]
+    sections = {
+        "": measures(results),
+        "The best of the plots": [f"![{best.removesuffix('.png')}]({best})"] if best is not None else [],
+        "The values behind the table": details(results),
+        "Peers": peers(results),
+        "Other plots": others,
+        "Where it ran": environment(results),
+    }
+    lines = ["# Results of `uringblob bench`", "", _where(results), ""]
+    for title, content in sections.items():
+        if content:
+            lines += [f"## {title}", ""] if title else []
+            lines += [*content, ""]
     return "\n".join(lines)
 
 
@@ -40,9 +47,10 @@ def _where(results: Results) -> str:
 def measures(results: Results) -> list[str]:
     """Return the table of all measures."""
     rows = ["| # | measure | measured | target | reached |", "| --- | --- | --- | --- | --- |"]
-    for outcome in results.outcomes:
-        if outcome["number"] is None:
-            continue
+    numbered = [outcome for outcome in results.outcomes if outcome["number"] is not None]
+    if not numbered:
+        return []
+    for outcome in numbered:
         if outcome["failure"]:
             rows.append(f"| {outcome['number']} | {outcome['title']} | failed: {outcome['failure']} | | |")
         for found in outcome["findings"]:
@@ -133,6 +141,8 @@ def details(results: Results) -> list[str]:
 def peers(results: Results) -> list[str]:
     """Return the table of the store beside its peers: MB/s, and CPU per frame."""
     works = {name: case for name, case in results.cases.items() if name.startswith("peers: ")}
+    if not works:
+        return []
     titles = [name.removeprefix("peers: ") for name in works]
     rows = ["| MB/s | " + " | ".join(titles) + " | durability |", "| --- |" + " --- |" * (len(titles) + 1)]
     names = dict.fromkeys(name for case in works.values() for name in (*case["parties"], *case["failures"]))
