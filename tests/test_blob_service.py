@@ -140,7 +140,9 @@ async def test_503_with_retry_after_when_enough_is_under_way(store_path):
             refused = await http.put(f"/frames/{BlobGuid.random()}", content=b"third")
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert (await http.get("/healthz")).json()["requests_in_flight"] == 2
-        assert service.app.refused == 1
+        page = (await http.get("/metrics")).text
+        assert 'blob_service_answers_total{method="PUT",status="503"} 1.0' in page
+        assert "blob_service_requests_in_flight 0.0" in page
         assert (await http.get(NAME)).status_code == 200
 
 
@@ -163,6 +165,8 @@ async def test_507_when_the_disk_is_full(store_path, number, monkeypatch):
         monkeypatch.setattr(service.store, "commit", failing(BlobStoreIOError(number, "full")))
         assert (await http.put(NAME, content=b"a")).status_code == 507
         assert (await http.get("/healthz")).status_code == 200
+        page = (await http.get("/metrics")).text
+        assert 'blob_service_answers_total{method="PUT",status="507"} 1.0' in page
         monkeypatch.undo()
 
 

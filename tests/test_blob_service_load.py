@@ -182,6 +182,18 @@ async def refused(port):
             await writer.wait_closed()
 
 
+async def test_a_client_that_takes_no_answer_does_not_hold_up_the_end(store_path):
+    """It asks for more than all buffers between the two hold, and reads nothing."""
+    with service(store_path, "--page-size", "16777216", "--shutdown-timeout", "1") as process:
+        httpx.put(f"{process.url}/frames/{1:032x}", content=bytes(16_000_000)).raise_for_status()
+        _, writer = await asyncio.open_connection("127.0.0.1", int(process.url.rsplit(":", 1)[1]), limit=1)
+        writer.write(f"GET /frames/{1:032x} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+        while not httpx.get(f"{process.url}/healthz").json()["requests_in_flight"]:
+            pass
+        await asyncio.to_thread(process.stop)
+        writer.transport.abort()
+
+
 async def test_more_than_is_allowed_is_told_to_come_back(store_path):
     """Twenty uploads that do not end, where four may: sixteen are told so at once, none waits."""
     with service(store_path, "--requests-max", "4") as process:

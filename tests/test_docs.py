@@ -10,6 +10,8 @@ import pytest
 import uringblob
 from uringblob import errors, logs
 
+pytestmark = pytest.mark.one_interpreter
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 TROUBLE = (DOCS / "troubleshooting.md").read_text("utf-8")

@@ -79,3 +79,16 @@ def test_an_io_error_knows_its_offset():
     with pytest.raises(BlobStoreIOError) as caught:
         uringblob.errors.check_rc(-errno.EIO, Where("reading blob", "a.blobs", 4096))
     assert caught.value.offset == 4096
+
+
+def test_a_fallback_is_told_with_stage_and_errno(store_path, caplog, monkeypatch):
+    from uringblob import _native
+
+    monkeypatch.setattr(_native, "lib", None)
+    monkeypatch.setattr(_native, "unavailable_reason", "left out for this test")
+    monkeypatch.delenv("URINGBLOB_ENGINE", raising=False)
+    with FileBlobStore.open(store_path, page_size=4096):
+        pass
+    (record,) = [record for record in caplog.records if record.event == "engine_fallback"]
+    assert (record.path, record.engine, record.stage, record.errno) == (store_path, "pread", "import", 0)
+    assert "left out for this test" in record.getMessage()

@@ -1,7 +1,7 @@
 """Serve a store: ``python -m blob_service STORE [--port 8000]``.
 
-SIGTERM and SIGINT stop it: no new connection, every request under way is answered, then the
-store is flushed and closed.
+SIGTERM and SIGINT stop it: no new connection, every request under way is answered (or cut off when
+its client takes no part for a minute), then the store is flushed and closed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--page-size", type=int, help="bytes a frame, for a new store")
     parser.add_argument("--requests-max", type=int, default=64, help="more at once are answered 503")
     parser.add_argument("--upload-timeout", type=float, default=30.0, metavar="SECONDS")
+    parser.add_argument(
+        "--shutdown-timeout", type=int, default=60, metavar="SECONDS", help="then who is slow is cut off"
+    )
     parser.add_argument("--engine", default="auto")
     return parser.parse_args()
 
@@ -59,9 +62,15 @@ def main() -> None:
         )
 
     service = Service(open_store, requests_max=options.requests_max, upload_timeout_s=options.upload_timeout)
-    # Every request ends by itself (an upload has its time limit), so the end may wait for them all.
+    # Uploads end by themselves in time; the limit here is for clients that do not take their answer.
+    # Who is cut off was not acknowledged anything, and the store settles what it had begun.
     config = uvicorn.Config(
-        service.app, host=options.host, port=options.port, log_level="warning", access_log=False
+        service.app,
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=options.shutdown_timeout,
     )
     server = Server(config)
     server.run()

@@ -8,7 +8,7 @@ who comes second is told so, instead of waiting with a frame in hand.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
@@ -18,12 +18,15 @@ RETRY_AFTER_S = 1
 
 
 class Admission:
-    """ASGI middleware: at most ``requests_max`` requests for frames are under way."""
+    """ASGI middleware: at most ``requests_max`` requests for frames are under way.
 
-    def __init__(self, app: ASGIApp, requests_max: int) -> None:
+    ``on_refusal`` is told the method of each that is turned away.
+    """
+
+    def __init__(self, app: ASGIApp, requests_max: int, on_refusal: Callable[[str], None]) -> None:
         self.in_flight = 0
-        self.refused = 0
         self._app = app
+        self._on_refusal = on_refusal
         self._requests_max = requests_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,7 +36,7 @@ class Admission:
             await self._app(scope, receive, send)
             return
         if self.in_flight >= self._requests_max:
-            self.refused += 1
+            self._on_refusal(scope["method"])
             text = f"{self.in_flight} requests are under way: try again in {RETRY_AFTER_S} s\n"
             refusal = PlainTextResponse(text, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
             await refusal(scope, receive, send)

@@ -9,7 +9,7 @@ import heapq
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from blob_service import bodies
 from blob_service.admission import Admission, Changes
-from blob_service.answers import HANDLERS, BodyResponse, check_conditions, etag_of, matches
+from blob_service.answers import HANDLERS, BodyResponse, check_conditions, etag_of, matches, status_of
 from uringblob import AsyncBlobStore, BlobGuid, BlobNotFound
 from uringblob.checksums import frame_checksum
 from uringblob.metrics import PrometheusObserver, StoreCollector
@@ -57,7 +57,11 @@ class Service:
             Route("/metrics", self.metrics),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
-        self.app = Admission(inner, requests_max)
+        self.app = Admission(inner, requests_max, lambda method: self._answers.labels(method, 503).inc())
+        in_flight = Gauge(
+            "blob_service_requests_in_flight", "Requests for frames under way", registry=self.registry
+        )
+        in_flight.set_function(lambda: self.app.in_flight)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -80,8 +84,8 @@ class Service:
             except HTTPException as error:
                 status = error.status_code
                 raise
-            except BlobNotFound:
-                status = 404
+            except Exception as error:
+                status = status_of(error)
                 raise
             finally:
                 self._answers.labels(request.method, status).inc()
