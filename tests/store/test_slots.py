@@ -130,3 +130,15 @@ def test_claims_refuse_the_superblocks_and_slots_that_are_taken():
     assert not slots.claim(1, S.LOG)
     assert slots.claim(2, S.LIVE)
     assert not slots.claim(2, S.LOG)
+
+
+def test_claiming_many_slots_is_claiming_each():
+    """The loop that opens large stores repeats what claim does: inside the file, beyond its end, taken."""
+    one, many = SlotTable(1, 8), SlotTable(1, 8)
+    wanted = [3, 7, 9, 1, 3, 5]
+    had = list(itertools.takewhile(lambda slot: one.claim(slot, SlotState.LIVE), wanted))
+    assert many.claim_all(wanted, SlotState.LIVE) == len(had) == 4
+    for slot in range(12):
+        assert many.state(slot) == one.state(slot)
+    assert [many.count(state) for state in SlotState] == [one.count(state) for state in SlotState]
+    assert many.claim_all([0], SlotState.LIVE) == 0

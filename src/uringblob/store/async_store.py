@@ -17,7 +17,7 @@ from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.frames import Frame
-from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.observing import StoreObserver, observe
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
@@ -244,7 +244,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def list_blobs(self) -> list[BlobGuid]:
         """See :meth:`AsyncBlobStore.list_blobs`; does no I/O."""
         self._check_loop()
-        return list(map(BlobGuid, self._core.manifest.guids()))
+        return known_guids(self._core.manifest.guids())
 
     async def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """See :meth:`AsyncBlobStore.verify`; a few frames are read at a time."""

@@ -15,6 +15,7 @@ of it would stall every reader).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterable, Iterator
 
 from uringblob.store.format import entry_slot
@@ -257,12 +258,11 @@ class Manifest:
 
         Returns the guid of an entry whose slot is taken or impossible, or ``None`` if all is well.
         """
-        claim = self.slots.claim
-        for guid, entry in entries.items():
-            if not claim(entry_slot(entry), SlotState.LIVE):
-                return guid
+        claimed = self.slots.claim_all(map(entry_slot, entries.values()), SlotState.LIVE)
+        if claimed < len(entries):
+            return next(itertools.islice(entries, claimed, None))
         for slot in retired:
-            if claim(slot, SlotState.LIVE):
+            if self.slots.claim(slot, SlotState.LIVE):
                 self.slots.retire(slot, fence)
         self._base = entries
         self._live = len(entries)

@@ -221,8 +221,12 @@ def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page
     """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
     in_file = medium.engine.file_size() // page_size
     used = max(segment.slot + segment.slots for segment in segments)
-    entries = (entry_slot(entry) for entry in found.entries.values())
-    used = max(used, max((slot + 1 for slot in entries if slot < in_file), default=0))
+    # The slot is an entry's upper bits, so the largest entry has the highest slot.
+    highest = entry_slot(max(found.entries.values(), default=0))
+    if highest >= in_file:  # the file was cut
+        slots = map(entry_slot, found.entries.values())
+        highest = max((slot for slot in slots if slot < in_file), default=0)
+    used = max(used, highest + 1)
     return min(in_file, used + _SPARE_SLOTS)
 
 

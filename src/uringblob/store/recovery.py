@@ -22,6 +22,7 @@ from uringblob.logs import logger
 from uringblob.store.format import (
     BLANK_BLOCK,
     BLOCK_SIZE,
+    CHECKSUM_BITS,
     FLAG_FRAMES_SYNCED,
     Block,
     BlockType,
@@ -48,7 +49,7 @@ class Replay:
 
     def load(self, block: Block) -> None:
         """Take a snapshot's block: nothing in it replaces anything."""
-        self.entries.update((guid, pack_entry(slot, check)) for guid, slot, check in block.entries())
+        self.entries.update((guid, slot << CHECKSUM_BITS | check) for guid, slot, check in block.entries())
 
     def apply(self, group: Iterable[tuple[int, Block]]) -> None:
         """Play one group."""
