@@ -68,6 +68,7 @@ ROOMS = {
     ),
     "testing": Room(("testing.",), ("ground", "frames", "traits", "engine protocol", "simulation")),
     # Measures the store from outside; nothing of the library knows it.
+    "cli": Room(("cli.", "__main__"), ("ground", "facade", "bench")),
     "bench": Room(("bench.",), ("ground", "frames", "ring", "traits", "core", "facade", "pure core")),
 }
 
@@ -86,6 +87,7 @@ CFFI_USERS = {
 RUN_TIME_DEPENDENCIES = {"cffi", "xxhash"}
 #: What a room may use besides: the extra that bears its name.
 EXTRAS = {
+    "cli": {"rich"},
     "bench": {"aiofiles", "caio", "lmdb", "matplotlib", "obstore", "rich", "rocksdict", "uvloop"},
     "metrics": {"prometheus_client"},
 }

@@ -1,0 +1,7 @@
+"""``python -m uringblob``."""
+
+import sys
+
+from uringblob.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,25 @@
+"""What the command's exit codes mean; ``--help`` and docs/reference/cli.md say the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+#: The command ran and the answer is no: no such blob, a bad blob, some input refused.
+NO: Final = 1
+#: The command line or the input makes no sense; argparse uses the same number.
+USAGE: Final = 2
+#: The store cannot be opened, or the system refused an I/O.
+FAILED: Final = 3
+#: Ctrl-C: the store is sound; what was not acknowledged may be missing.
+INTERRUPTED: Final = 130
+
+TEXT: Final = """\
+exit codes:
+  0    done
+  1    the answer is no: no such blob, or a blob is bad
+  2    wrong usage, or input of a wrong length
+  3    the store cannot be opened, or an I/O failed
+  130  interrupted; the store is sound
+doctor has its own: 0 io_uring works, 1 the fallback works, 2 unusable
+"""

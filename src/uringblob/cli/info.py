@@ -1,0 +1,38 @@
+"""``uringblob info``: what a store holds and how it would be served."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from uringblob.cli import exits
+from uringblob.cli.opening import add_store, open_store
+from uringblob.cli.output import Output, size_text
+
+HELP = "say what a store holds, and which engine serves it here"
+EXAMPLES = """\
+  uringblob info frames.blobs
+  uringblob info frames.blobs --json | jq .blobs
+"""
+
+add_arguments = add_store
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Open the store read-only and show what it says of itself."""
+    with open_store(args, read_only=True) as store:
+        stats = store.stats()
+    rows = {
+        "frames": f"{stats.blobs} of {size_text(stats.page_size)}",
+        "file": f"{size_text(stats.file_bytes)}, {size_text(stats.allocated_bytes)} allocated",
+        "slots": f"{stats.slots_live} live, {stats.slots_free} free, {stats.slots_log} for the log, "
+        f"{stats.slots_pending} other",
+        "engine": f"{stats.engine}: {stats.engine_reason}",
+        "O_DIRECT": "yes" if stats.direct_io else "no",
+        "buffers": f"{stats.buffers_registered} of {stats.buffers} registered"
+        + (f": {stats.buffers_reason}" if stats.buffers_reason else ""),
+    }
+    if stats.notes:
+        rows["notes"] = "; ".join(stats.notes)
+    out.result(dataclasses.asdict(stats), out.table(rows, warn=("notes",)))
+    return exits.OK

@@ -1,0 +1,35 @@
+"""``uringblob verify``: read everything, check every checksum."""
+
+from __future__ import annotations
+
+import argparse
+
+from uringblob.cli import exits
+from uringblob.cli.opening import add_store, open_store
+from uringblob.cli.output import Output, size_text
+
+HELP = "read every frame and all metadata, check every checksum, name each bad blob"
+EXAMPLES = """\
+  uringblob verify frames.blobs && echo sound
+  uringblob verify frames.blobs --json | jq -r '.bad[].guid'
+"""
+
+add_arguments = add_store
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Verify read-only, so that a store in use by readers can be checked, too."""
+    with open_store(args, read_only=True) as store, out.progress("verifying") as progress:
+        report = store.verify(progress)
+        notes = store.stats().notes
+    value = {
+        "ok": report.ok,
+        "blobs_checked": report.blobs_checked,
+        "bytes_checked": report.bytes_checked,
+        "bad": [{"guid": str(guid), "error": str(error)} for guid, error in report.bad],
+        "metadata_errors": [str(error) for error in report.metadata_errors],
+        "notes": list(notes),
+    }
+    text = f"{report} ({size_text(report.bytes_checked)} of good frames)" if report.ok else str(report)
+    out.result(value, "\n".join([text, *notes]))
+    return exits.OK if report.ok else exits.NO

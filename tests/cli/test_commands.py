@@ -1,0 +1,126 @@
+"""Each command does what its help says, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from uringblob import BlobGuid, FileBlobStore
+
+PAGE = 4096
+
+
+def frame_in(store, guid):
+    room = bytearray(PAGE)
+    with FileBlobStore.open(store, read_only=True) as opened:
+        opened.read_blob(guid, room)
+    return bytes(room)
+
+
+def test_create_makes_an_empty_store(run, store_path):
+    assert run("create", store_path, "--page-size", 8192).code == 0
+    with FileBlobStore.open(store_path) as opened:
+        assert opened.page_size == 8192
+        assert opened.list_blobs() == []
+    assert os.stat(store_path).st_mode & 0o777 == 0o600
+
+
+def test_create_replaces_nothing(run, store):
+    said = run("create", store)
+    assert said.code == 3
+    assert "File exists" in said.err
+
+
+def test_info_tells_frames_engine_and_notes(run, store, guids):
+    said = run("info", store)
+    assert said.code == 0
+    assert b"3 of 4 KiB" in said.out
+    told = json.loads(run("info", store, "--json").out)
+    assert told["blobs"] == 3
+    assert told["page_size"] == PAGE
+
+
+def test_ls_lists_sorted(run, store, guids):
+    assert run("ls", store).out.decode().split() == [str(guid) for guid in guids]
+    rows = json.loads(run("ls", store, "--long", "--json").out)
+    assert [row["guid"] for row in rows] == [str(guid) for guid in guids]
+    assert len({row["xxh3_64"] for row in rows}) == 3
+
+
+def test_put_and_get_carry_one_frame(run, store, tmp_path):
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(os.urandom(PAGE))
+    guid = run("put", store, source).out.decode().strip()
+    assert run("get", store, guid, target).code == 0
+    assert target.read_bytes() == source.read_bytes()
+    assert run("get", store, guid.replace("-", ""), "-").out == source.read_bytes()
+
+
+def test_put_from_standard_input_under_a_name(run, store, guids):
+    said = run("put", store, "-", "--guid", guids[0].hex(), "--json", stdin=b"n" * PAGE)
+    assert json.loads(said.out) == {"guid": str(guids[0]), "length": PAGE}
+    assert frame_in(store, guids[0]) == b"n" * PAGE
+
+
+def test_a_short_input_is_refused_unless_it_may_be_padded(run, store):
+    said = run("put", store, "-", stdin=b"short")
+    assert said.code == 2
+    assert "5 bytes" in said.err
+    assert "4096" in said.err
+    guid, length = run("put", store, "-", "--pad", stdin=b"short").out.decode().split()
+    assert length == "5"
+    assert run("get", store, guid, "-", "--length", length).out == b"short"
+
+
+@pytest.mark.parametrize("pad", [(), ("--pad",)])
+def test_a_long_input_is_refused(run, store, pad):
+    said = run("put", store, "-", *pad, stdin=bytes(PAGE + 1))
+    assert said.code == 2
+    assert "longer" in said.err
+    assert run("ls", store).out.strip() == b""
+
+
+def test_get_of_what_is_not_there_is_a_no_and_writes_nothing(run, store, tmp_path):
+    said = run("get", store, BlobGuid.random(), tmp_path / "out")
+    assert said.code == 1
+    assert "no blob" in said.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_get_of_more_than_a_frame_is_wrong_usage(run, store, guids):
+    assert run("get", store, guids[0], "-", "--length", PAGE + 1).code == 2
+
+
+def test_rm_deletes_all_or_none(run, store, guids):
+    said = run("rm", store, guids[0], BlobGuid.random())
+    assert said.code == 1
+    assert "nothing was deleted" in said.err
+    assert len(run("ls", store).out.split()) == 3
+    assert run("rm", store, guids[0], BlobGuid.random(), "--force").code == 0
+    assert run("rm", store, guids[1], guids[2]).code == 0
+    assert run("ls", store).out.strip() == b""
+
+
+def test_verify_names_the_bad_blob(run, store, guids):
+    assert run("verify", store).code == 0
+    with open(store, "r+b") as file:
+        raw = file.read()
+        file.seek(raw.index(b"\x02" * PAGE) + 5)
+        file.write(b"!")
+    said = run("verify", store, "--json")
+    assert said.code == 1
+    told = json.loads(said.out)
+    assert [bad["guid"] for bad in told["bad"]] == [str(guids[2])]
+    assert run("get", store, guids[2], "-").code == 1
+    assert run("get", store, guids[1], "-").out == b"\x01" * PAGE
+
+
+@pytest.mark.parametrize("command", ["info", "ls", "verify"])
+def test_looking_changes_no_byte(run, store, guids, command):
+    with open(store, "rb") as file:
+        before = file.read()
+    assert run(command, store).code == 0
+    with open(store, "rb") as file:
+        assert file.read() == before

@@ -1,0 +1,133 @@
+"""Errors in one line, exit codes, help, pipes, colour, interrupts."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from uringblob import FileBlobStore
+from uringblob.cli.main import COMMANDS
+from uringblob.cli.output import size_text
+
+COMMAND = [sys.executable, "-X", "faulthandler", "-W", "error", "-m", "uringblob"]
+
+
+def child(*argv, **options):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_and_exit_codes(run, command):
+    said = run(command, "--help")
+    assert said.code == 0
+    for words in (b"examples:", f"uringblob {command}".encode(), b"exit codes:", b"130"):
+        assert words in said.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["ls"], 2),
+        ([], 2),
+        (["get", "STORE", "no guid", "-"], 2),
+        (["create", "STORE", "--page-size", "5000"], 2),
+        (["ls", "NOWHERE"], 3),
+        (["info", "/"], 3),
+        (["put", "STORE", "NOWHERE"], 3),
+    ],
+)
+def test_errors_are_one_line_and_a_code(run, store, tmp_path, argv, code):
+    words = {"STORE": store, "NOWHERE": tmp_path / "nowhere"}
+    if argv[:1] == ["create"]:
+        words["STORE"] = tmp_path / "new"
+    said = run(*(words.get(word, word) for word in argv))
+    assert said.code == code
+    assert "Traceback" not in said.err
+    assert said.err.startswith(("uringblob", "usage:"))
+
+
+def test_a_locked_store_says_so(run, store, guids):
+    with FileBlobStore.open(store):
+        said = run("ls", store, "--lock-timeout", "0")
+    assert said.code == 3
+    assert "locked by another opener" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_the_command_is_installed():
+    script = os.path.join(os.path.dirname(sys.executable), "uringblob")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("uringblob ")
+
+
+def test_a_reader_that_went_away_is_no_traceback(store, guids):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "get", store, str(guids[0]), "-"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 3
+
+
+def test_an_interrupted_put_leaves_the_store_sound(store, guids):
+    """It waits for the rest of its frame when Ctrl-C comes."""
+    putting = child("put", store, "-", stdin=subprocess.PIPE)
+    putting.stdin.write(b"half")
+    putting.stdin.flush()
+    while not _waits_for_input(putting):
+        assert putting.poll() is None, putting.stderr.read()
+    putting.send_signal(signal.SIGINT)
+    _, err = putting.communicate()
+    assert putting.returncode == 130, err
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+    with FileBlobStore.open(store) as opened:
+        assert sorted(opened.list_blobs()) == guids
+        assert opened.verify().ok
+
+
+def _waits_for_input(process):
+    """Whether the child's main thread sleeps in a read of its standard input."""
+    with open(f"/proc/{process.pid}/syscall") as file:
+        call = file.read().split()
+    # Not the call's number, which each processor has its own of: descriptor 0 is argument enough.
+    return len(call) > 1 and int(call[1], 16) == 0
+
+
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_colour_only_on_a_terminal_that_wants_it(store_path, disk_dir, wish):
+    """The notes of a store that was cut short are coloured."""
+    with FileBlobStore.open(store_path, page_size=4096) as opened:
+        opened.commit([(bytes([n]) * 16, bytes([n]) * 4096) for n in range(9)])
+        slot = opened._core._core.manifest.find(bytes([8]) * 16) >> 64
+    os.truncate(store_path, slot * 4096)
+    env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    if wish:
+        env["NO_COLOR"] = wish
+    leader, follower = pty.openpty()
+    done = subprocess.run([*COMMAND, "info", store_path], stdout=follower, env=env, check=False)
+    os.close(follower)
+    shown = os.read(leader, 10000)
+    os.close(leader)
+    assert done.returncode == 0
+    assert b"too short" in shown
+    assert (b"\x1b[33m" in shown) is not bool(wish)
+    plain = subprocess.run([*COMMAND, "info", store_path], capture_output=True, env=env, check=True)
+    assert b"\x1b" not in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (4096, "4 KiB"), (524288, "512 KiB"), (1536, "1.5 KiB"), (3 << 40, "3 TiB")],
+)
+def test_sizes_as_people_read_them(size, text):
+    assert size_text(size) == text
