@@ -10,6 +10,8 @@ IMAGE_CHUNKS = 50
 RELAPSES = 10_000
 RELAPSE_CHUNKS = 10
 
-#: Workloads swept by faults (row 5), and whether every bit of log and superblocks is flipped (row 8).
+#: Row 5: workloads swept by each fault.
 FAULT_SEEDS = 1
-EVERY_BIT = False
+
+#: Row 8: bits flipped in frames; those of superblocks and log are flipped every one.
+FLIPS_IN_FRAMES = 10_000

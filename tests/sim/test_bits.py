@@ -2,152 +2,141 @@
 
 * in a frame: ``BlobCorrupt`` for that blob, all others stay readable;
 * in one superblock: nothing;
-* in the log of a store that was closed: ``StoreCorrupt``, with an offset;
+* in the log of a store that was closed: ``StoreCorrupt``, with offset and sequence number;
 * in the log of a store that was not: the same, but in its last group it may look like a torn write;
   then that group is left out, as a whole, and the store says so;
 * in what the store does not use: nothing.
+
+Every bit of superblocks and log is flipped and given to the store's own decoders.  What an opener
+makes of a damaged block depends on their answer alone, so a store is opened for every *different*
+answer (a few hundred a block, the sequence numbers' bits above all), and for every 613th bit
+whatever the answer, to see that this is so.
 """
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 
-from sim.rig import PAGE, forget, frame, guid, read_all, small_log
-from sim.settings import EVERY_BIT
-from uringblob.errors import BlobCorrupt, StoreCorrupt
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from sim.lives import PAGE, guid, small_log
+from sim.settings import FLIPS_IN_FRAMES
+from sim.victim import Seen, Victim
+from uringblob.errors import StoreCorrupt
+from uringblob.store import format as store_format
+from uringblob.store.format import BLANK_BLOCK, HEADER_SIZE
+from uringblob.store.store_file import judge_superblocks
 
 pytestmark = pytest.mark.one_interpreter
 
-#: Bits between two that are tried: coprime to the sizes of sectors, cells and fields.
-STEP = 1 if EVERY_BIT else 613
+#: Bits between two for which a store is opened in any case: coprime to the sizes of sectors, cells and fields.
+STEP = 613
+
+#: What a message about a damaged log says, besides what to do.
+PLACE = re.compile(r"offset \d+, (after )?group \d+")
+
+VICTIMS = [(0, True), (0, False), (1, True), (1, False)]
 
 
-class Victim:
-    """A store, what it holds, what it held before its last commit, and where everything lies."""
-
-    def __init__(self, *, compactions: int, closed: bool) -> None:
-        self.closed = closed
-        self.disk = SimDisk(image=new_image(PAGE))
-        loop = SimLoop()
-        loop.run(self._make(loop, compactions))
-        self.disk.restart()
-        self.image = self.disk.live
-
-    async def _make(self, loop: SimLoop, compactions: int) -> None:
-        store = await open_sim_store(self.disk, loop)
-        for number in range(compactions + 1):
-            await store.commit([(guid(n), frame(10 * number + n)) for n in range(4)])
-            if number < compactions:
-                await store._core.upkeep.start_compaction()
-        for number in range(8 * compactions + 1):
-            # Enough to fill a segment: the log takes another, and that may be one it had before.
-            await store.commit([(guid(9), frame(100 + number))])
-        await store.commit((), [guid(3)])
-        self.before = await read_all(store)
-        await store.commit([(guid(0), frame(1000)), (guid(4), frame(1004))])
-        self.now = await read_all(store)
-        core = store._core
-        if not self.closed:
-            # On their way when the power is cut; they must not lie where the last group would be missed.
-            for number in range(20, 24):
-                await store.write_blob(guid(number), frame(number))
-        await core.queue.log.wait_quiet()
-        manifest = core.manifest
-        self.frames = {manifest.find(g) >> 64: g for g in self.now}
-        self.log = [
-            segment.slot * PAGE + block * PAGE
-            for segment in core.queue.log.chain
-            for block in range(segment.slots)
-        ]
-        if self.closed:
-            await store.aclose()
-        else:
-            forget(store)
-
-    def open_flipped(self, bit: int):
-        """Return what is there with ``bit`` flipped, the guids that are corrupt, and the notes."""
-        image = self.image.copy()
-        image.flip(bit)
-        loop = SimLoop()
-        disk = SimDisk(image=image)
-        found: dict[bytes, bytes] = {}
-        bad: set[bytes] = set()
-
-        async def run():
-            store = await open_sim_store(disk, loop)
-            try:
-                for name in await store.list_blobs():
-                    room = bytearray(PAGE)
-                    try:
-                        await store.read_blob(name, room)
-                        found[bytes(name)] = bytes(room)
-                    except BlobCorrupt as error:
-                        bad.add(bytes(error.guid or b""))
-                return store.stats().notes
-            finally:
-                forget(store)
-
-        notes = loop.run(run())
-        return found, bad, notes
-
-
-def bits(offset: int, size: int, step: int):
-    return range(offset * 8, (offset + size) * 8, step)
-
-
-@pytest.fixture(scope="module", params=[(0, True), (0, False), (1, True), (1, False)], ids=str)
+@pytest.fixture(scope="module", params=VICTIMS, ids=str)
 def victim(request):
     compactions, closed = request.param
-    with small_log(segment_bytes=8 * PAGE):
+    with small_log(segment_bytes=4 * PAGE):
         yield Victim(compactions=compactions, closed=closed)
 
 
-def check_superblocks(victim, step=STEP):
+def bits(offset: int, size: int, step: int = 1) -> range:
+    return range(offset * 8, (offset + size) * 8, step)
+
+
+def check_superblocks(victim, step=1) -> int:
     """Either superblock may be damaged: the newest acknowledged commit is there."""
-    for bit in bits(0, 2 * PAGE, step):
-        found, bad, _ = victim.open_flipped(bit)
+    header = victim.image.read(0, HEADER_SIZE)
+    answers: dict[str, Seen] = {}
+    flips = bits(0, HEADER_SIZE, step)
+    for bit in flips:
+        flipped = bytearray(header)
+        flipped[bit // 8] ^= 1 << bit % 8
+        answer = repr(judge_superblocks(bytes(flipped), "simulated"))
+        if answer not in answers or bit % STEP == 0:
+            answers[answer] = victim.open_flipped(bit)
+        found, bad, _ = answers[answer]
         assert (found, bad) == (victim.now, set()), f"bit {bit}"
+    return len(flips)
 
 
-def check_frames(victim, step=STEP * 2):
+def check_frames(victim, step=STEP * 2, first=0) -> int:
+    count = 0
     for slot, name in victim.frames.items():
-        others = {g: f for g, f in victim.now.items() if g != name}
-        for bit in bits(slot * PAGE, PAGE, step):
-            found, bad, notes = victim.open_flipped(bit)
-            if not victim.closed and notes:
-                # The last group of a store that was not closed: it cannot be told from a torn write.
-                assert name in (guid(0), guid(4))
-                assert found == victim.before, f"bit {bit}"
-                continue
-            assert (found, bad) == (others, {name}), f"bit {bit}"
+        for bit in bits(slot * PAGE, PAGE)[first::step]:
+            check_frame(victim, name, bit)
+            count += 1
+    return count
 
 
-def check_log(victim, step=STEP):
-    silent = dropped = detected = unplaced = 0
+def check_frame(victim, name, bit) -> None:
+    others = {g: f for g, f in victim.now.items() if g != name}
+    found, bad, notes = victim.open_flipped(bit)
+    if not victim.closed and notes:
+        # The last group of a store that was not closed: it cannot be told from a torn write.
+        assert name in (guid(0), guid(4))
+        assert found == victim.before, f"bit {bit}"
+    else:
+        assert (found, bad) == (others, {name}), f"bit {bit}"
+
+
+def answer_of(raw: bytes, store_id: bytes, log_id: int, offset: int) -> object:
+    """Everything that the log's reader learns of a block's bytes."""
+    block = store_format.decode_block(store_id, offset, raw)
+    return block, tuple(store_format.find_traces(raw, offset, log_id)), raw == BLANK_BLOCK
+
+
+def check_log(victim, step=1) -> int:
+    """Each outcome is one of three: nothing, the last group left out and said so, or ``StoreCorrupt``."""
+    superblock = next(s for s in judge_superblocks(victim.image.read(0, HEADER_SIZE), "simulated") if s)
+    outcomes = {"nothing": 0, "left out": 0, "detected": 0}
+    count = 0
     for offset in victim.log:
-        for bit in bits(offset, PAGE, step):
-            try:
-                found, bad, notes = victim.open_flipped(bit)
-            except StoreCorrupt as error:
-                detected += "offset" in str(error)
-                unplaced += "offset" not in str(error)
-                continue
-            assert not bad, f"bit {bit}"
-            if found != victim.now:
-                assert found == victim.before, f"bit {bit}: neither the last state nor the one before"
-                assert notes, f"bit {bit}: the last group was left out without a word"
-                assert not victim.closed, f"bit {bit}: a sealed group was left out"
-                dropped += 1
-            else:
-                silent += 1
-    # Blocks in use: header, snapshot, carry, and the groups behind it.
-    assert detected > 0
-    assert not unplaced
-    assert bool(dropped) is not victim.closed
-    assert silent > 0  # blank blocks behind the last group
+        raw = victim.image.read(offset, PAGE)
+        answers: dict[object, str] = {}
+        for bit in bits(0, PAGE, step):
+            flipped = bytearray(raw)
+            flipped[bit // 8] ^= 1 << bit % 8
+            answer = answer_of(bytes(flipped), superblock.store_id, superblock.log_id, offset)
+            if answer not in answers or bit % STEP == 0:
+                outcome = outcome_of(victim, offset * 8 + bit)
+                assert answers.setdefault(answer, outcome) == outcome, (
+                    "an opener looks at more than answer_of"
+                )
+            outcomes[answers[answer]] += 1
+            count += 1
+    # Blocks in use: header, snapshot, carry, and the groups behind it; and blank ones behind those.
+    assert outcomes["detected"] > 0
+    assert outcomes["nothing"] > 0
+    assert bool(outcomes["left out"]) is not victim.closed
+    return count
+
+
+def outcome_of(victim, bit: int) -> str:
+    try:
+        found, bad, notes = victim.open_flipped(bit)
+    except StoreCorrupt as error:
+        message = str(error)
+    else:
+        return outcome_of_opened(victim, bit, found, bad, notes)
+    assert PLACE.search(message), f"bit {bit}: neither offset nor sequence number: {message}"
+    return "detected"
+
+
+def outcome_of_opened(victim, bit: int, found, bad, notes) -> str:
+    assert not bad, f"bit {bit}"
+    if found == victim.now:
+        return "nothing"
+    assert found == victim.before, f"bit {bit}: neither the last state nor the one before"
+    assert notes, f"bit {bit}: the last group was left out without a word"
+    assert not victim.closed, f"bit {bit}: a sealed group was left out"
+    return "left out"
 
 
 def test_everything_else(victim):
@@ -160,13 +149,21 @@ def test_everything_else(victim):
             assert (found, bad) == (victim.now, set()), f"offset {offset}"
 
 
-def test_superblocks(victim):
-    check_superblocks(victim)
+def test_superblocks(victim, count_row):
+    count_row(8, **{"bits of superblocks": check_superblocks(victim)})
 
 
-def test_frames(victim):
-    check_frames(victim)
+def test_frames(victim, count_row):
+    """Bits drawn from all of a frame's, each drawn once."""
+    rng = random.Random(str(victim))
+    wanted = FLIPS_IN_FRAMES // len(VICTIMS) // len(victim.frames)
+    for slot, name in victim.frames.items():
+        for bit in rng.sample(bits(slot * PAGE, PAGE), wanted):
+            check_frame(victim, name, bit)
+    count_row(8, **{"bits in frames": wanted * len(victim.frames)})
 
 
-def test_log(victim):
-    check_log(victim)
+def test_log(victim, count_row):
+    """Every bit of two logs, and every seventh of two more, which differ in how they ended only."""
+    whole = (victim.compactions, victim.closed) in {(0, True), (1, False)}
+    count_row(8, **{"bits of the log": check_log(victim, 1 if whole else 7)})

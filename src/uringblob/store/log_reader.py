@@ -69,6 +69,7 @@ class LogReader:
         self._check_bounds(head)
         self.tail = head
         self.position: Place = (0, 1)
+        self.seq = 0  # of the last group read, for messages
 
     def __repr__(self) -> str:
         return f"<LogReader id={self.log_id:016x} segments={len(self.segments)} position={self.position}>"
@@ -108,7 +109,7 @@ class LogReader:
 
     def _corrupt(self, offset: int, what: str) -> StoreCorrupt:
         return StoreCorrupt(
-            f"{self._medium.path}: {what} (offset {offset}, log {self.log_id:016x}). "
+            f"{self._medium.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
             "Restore the store from a copy"
         )
 
@@ -162,19 +163,19 @@ class LogReader:
 
         :raises StoreCorrupt: the snapshot is not whole.
         """
-        expected, count, seq = 0, 1, 0
+        expected, count = 0, 1
         while expected < count:
             found = await self._block_at(self.position)
             if found is None or found[1].type is not BlockType.SNAPSHOT or found[1].index != expected:
+                place = await self._normalize(self.position) or self.position
                 raise self._corrupt(
-                    self.segments[self.position[0]].slot * self._page_size,
-                    f"block {expected} of {count} of the map's snapshot is damaged, in the segment",
+                    self.offset_of(place), f"block {expected} of {count} of the map's snapshot is damaged"
                 )
             _, block, self.position = found
-            count, seq = block.count, block.seq
+            count, self.seq = block.count, block.seq
             load(block)
             expected += 1
-        return seq
+        return self.seq
 
     async def group(self, seq: int | None, *types: BlockType) -> list[tuple[int, Block]] | None:
         """Return the blocks of group ``seq`` and move behind it; ``None`` if it is not whole here.
@@ -191,6 +192,7 @@ class LogReader:
             group.append((offset, block))
             if len(group) == group[0][1].count:
                 self.position = following
+                self.seq = block.seq
                 return group
             found = await self._block_at(following)
         return None

@@ -1,0 +1,157 @@
+"""A small store that something is done to: what it holds, what it held before, where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sim.lives import PAGE, forget, frame, guid, lent, read_all, used_image
+from uringblob.errors import BlobCorrupt
+from uringblob.testing.sim_disk import SimDisk
+from uringblob.testing.sim_image import Image
+from uringblob.testing.sim_loop import SimLoop
+from uringblob.testing.sim_store import open_sim_store
+
+#: Behind the guid's 128 bits a record has its slot, a packed entry the frame's checksum.
+SLOT_SHIFT = 64
+
+
+class Seen(NamedTuple):
+    """What an opener finds: contents, guids that are ``BlobCorrupt``, and what it says was left out."""
+
+    found: dict[bytes, bytes]
+    bad: set[bytes]
+    notes: tuple[str, ...]
+
+
+class Victim:
+    """A store of a few blobs, closed or left as a power cut leaves it.
+
+    ``now`` is what it holds, ``before`` what it held before its last commit; ``frames`` says whose
+    frame lies in which slot, ``log`` the offsets of the log's blocks; ``versions`` what each block
+    of the file has held, oldest first.
+    """
+
+    def __init__(self, *, compactions: int, closed: bool) -> None:
+        self.closed = closed
+        self.compactions = compactions
+        self.disk = SimDisk(image=used_image(16))
+        self.versions: dict[int, list[bytes]] = {
+            block: [self.disk.live.read(block * PAGE, PAGE)] for block in range(self.disk.live.size // PAGE)
+        }
+        self.last_write: dict[int, int] = {}
+        self.contents: dict[bytes, set[bytes]] = {}
+        loop = SimLoop()
+        self._follow_writes()
+        loop.run(self._make(loop, compactions))
+        self.disk.restart()
+        self.image = self.disk.live
+        for block in range(self.image.size // PAGE):
+            self.versions.setdefault(block, [bytes(PAGE)])
+
+    def _follow_writes(self) -> None:
+        finish = self.disk.finish_write
+
+        def finish_write(write, moved):
+            finish(write, moved)
+            for offset in range(write.offset, write.offset + moved, PAGE):
+                self.last_write[offset // PAGE] = write.number
+                self.versions.setdefault(offset // PAGE, [bytes(PAGE)]).append(
+                    self.disk.live.read(offset, PAGE)
+                )
+
+        self.disk.finish_write = finish_write
+
+    async def _commit(self, store, writes: dict[bytes, bytes], deletes=()) -> None:
+        for name, content in writes.items():
+            self.contents.setdefault(name, set()).add(content)
+        await store.commit(lent(writes), deletes)
+
+    async def _make(self, loop: SimLoop, compactions: int) -> None:
+        store = await open_sim_store(self.disk, loop)
+        for number in range(compactions + 1):
+            await self._commit(store, {guid(n): frame(10 * number + n) for n in range(4)})
+            if number < compactions:
+                await store._core.upkeep.start_compaction()
+        for number in range(8 * compactions + 1):
+            # Enough to fill a segment: the log takes another, and that may be one it had before.
+            await self._commit(store, {guid(9): frame(100 + number)})
+        await self._commit(store, {}, [guid(3)])
+        self.before = await read_all(store)
+        self.frames_before = self._frames(store, self.before)
+        self.last_group = self._end_of_log(store)
+        await self._commit(store, {guid(0): frame(1000), guid(4): frame(1004)})
+        self.now = await read_all(store)
+        core = store._core
+        if not self.closed:
+            # On their way when the power is cut; they must not lie where the last group would be missed.
+            for number in range(20, 24):
+                await store.write_blob(guid(number), frame(number))
+        await core.queue.log.wait_quiet()
+        self.frames = self._frames(store, self.now)
+        self.segments = [range(s.slot, s.slot + s.slots) for s in core.queue.log.chain]
+        self.log = [slot * PAGE for segment in self.segments for slot in segment]
+        self.log_end = self._end_of_log(store)
+        if self.closed:
+            await store.aclose()
+        else:
+            forget(store)
+
+    def _frames(self, store, guids) -> dict[int, bytes]:
+        return {store._core.manifest.find(name) >> SLOT_SHIFT: name for name in guids}
+
+    def _end_of_log(self, store) -> int:
+        """Return the offset at which the next group will begin."""
+        log = store._core.queue.log
+        return log._next_places(1)[0][0]
+
+    def groups(self) -> Iterator[int]:
+        """Yield the offsets of blocks that hold something, in the log's order, from its head to its last group."""
+        for offset in self.log:
+            if any(self.image.read(offset, PAGE)):
+                yield offset
+
+    def flipped(self, bit: int) -> Image:
+        """Return the file with one bit flipped."""
+        image = self.image.copy()
+        image.flip(bit)
+        return image
+
+    def with_blocks(self, blocks: dict[int, bytes]) -> Image:
+        """Return the file with these blocks in place of its own."""
+        image = self.image.copy()
+        for block, content in blocks.items():
+            image.write(block * PAGE, content)
+        return image
+
+    def open_flipped(self, bit: int) -> Seen:
+        """Return what is there with ``bit`` flipped."""
+        return see(self.flipped(bit))
+
+    def __str__(self) -> str:
+        return f"{'closed' if self.closed else 'cut off'}, {self.compactions} compactions"
+
+
+def see(image: Image) -> Seen:
+    """Open ``image`` and read everything; raises what opening raises."""
+    loop = SimLoop()
+    disk = SimDisk(image=image)
+    found: dict[bytes, bytes] = {}
+    bad: set[bytes] = set()
+
+    async def run():
+        store = await open_sim_store(disk, loop, instant=True)
+        room = bytearray(PAGE)
+        try:
+            for name in await store.list_blobs():
+                try:
+                    await store.read_blob(name, room)
+                    found[bytes(name)] = bytes(room)
+                except BlobCorrupt as error:
+                    bad.add(bytes(error.guid or b""))
+            return tuple(store._core.notes)
+        finally:
+            forget(store)
+
+    notes = loop.run(run())
+    return Seen(found, bad, notes)
