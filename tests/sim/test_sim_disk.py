@@ -157,3 +157,14 @@ def test_the_judge():
     refused = history.begin("put", {A: b"3"})
     history.end(refused, refused=True)
     assert "durable were" in judged(history, {A: b"3", B: b"1"})
+
+
+def test_a_disk_that_lies():
+    disk = SimDisk(image=Image(size=4 * PAGE))
+    disk.finish_write(disk.begin_write(0, X), PAGE)
+    disk.lose_write(disk.begin_write(0, Y))
+    assert disk.read(0, PAGE) == X
+    disk.finish_write(disk.begin_write(0, Y), PAGE)
+    assert disk.read_stale(0, PAGE) == X
+    disk.misdirect_write(disk.begin_write(PAGE, X), 2 * PAGE)
+    assert disk.read(0, 3 * PAGE) == Y + bytes(PAGE) + X

@@ -12,6 +12,8 @@ What it models, and nothing more:
 * **Completions** come in any order and at any delay that the seed chooses.
 * **Faults**: ``faults(index, kind)`` is asked about the ``index``-th request and may answer with a
   :class:`Fault`.  A write that failed may have landed in part.
+* **A disk that lies**: a write that is lost or lands elsewhere and says that it went well, a read that
+  shows what was there before, a request that takes seconds or half a minute of simulated time.
 * **A full disk**: ``capacity`` bounds the file's length; with ``sparse`` growth always succeeds and
   a first write into a block may find no room.
 
@@ -32,10 +34,19 @@ from uringblob.testing.sim_image import BLOCK, SECTOR, Image
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """How a request fails: with ``errno``, or by moving only ``moved(size)`` bytes."""
+    """How a request goes wrong; without ``errno`` it says that it went well.
+
+    ``errno``: it fails.  ``moved``: only ``moved(size)`` bytes of it are moved.  ``delay_s``: it takes
+    so many seconds of simulated time.  ``lost``: a write that never lands.  ``to``: a write that
+    lands at that offset instead.  ``stale``: a read that shows each block as it was before its last write.
+    """
 
     errno: int = 0
     moved: Callable[[int], int] | None = None
+    delay_s: float = 0.0
+    lost: bool = False
+    to: int | None = None
+    stale: bool = False
 
 
 Faults = Callable[[int, str], "Fault | None"]
@@ -87,6 +98,7 @@ class SimDisk:
         self.on_step: Callable[[str], None] = lambda _why: None
         self.requests = 0
         self._writes = 0
+        self._before: dict[int, bytes] = {}  # each block before its last write, for stale reads
         self._allocated = set(range(self.durable.size // BLOCK))
 
     def __repr__(self) -> str:
@@ -118,7 +130,26 @@ class SimDisk:
         assert write.data is not None
         write.data = write.data[:moved]
         write.done = True
+        for block in range(write.offset // BLOCK, -(-write.end // BLOCK)):
+            self._before[block] = self.live.read(block * BLOCK, BLOCK)
         self.live.write(write.offset, write.data)
+
+    def lose_write(self, write: Write) -> None:
+        """A write says that it is complete, and never lands."""
+        self.unflushed.remove(write)
+
+    def misdirect_write(self, write: Write, to: int) -> None:
+        """A write says that it is complete, and landed at offset ``to``."""
+        write.offset = to
+        assert write.data is not None
+        self.finish_write(write, len(write.data))
+
+    def read_stale(self, offset: int, size: int) -> bytes:
+        """Return what a read sees of which every block is as it was before its last write."""
+        old = self.live.copy()
+        for block, content in self._before.items():
+            old.write(block * BLOCK, content)
+        return old.read(offset, size)
 
     def tear_write(self, write: Write) -> None:
         """A write failed: the seed decides what of it landed anyway."""

@@ -48,7 +48,8 @@ class SimEngine:
         self._instant = instant
         self._counters = IoCounters()
         self._waiting: list[_Finish] = []
-        self._closed = False
+        self._slow = 0  # in flight, and the clock decides when they end
+        self._closing: asyncio.Future[None] | None = None
         loop.add_device(self._poll)
 
     def __repr__(self) -> str:
@@ -62,13 +63,22 @@ class SimEngine:
     @property
     def in_flight(self) -> int:
         """Requests that have not completed."""
-        return len(self._waiting)
+        return len(self._waiting) + self._slow
 
-    def _when_complete(self, finish: _Finish) -> None:
-        if self._instant:
+    def _when_complete(self, finish: _Finish, fault: Fault | None) -> None:
+        if fault is not None and fault.delay_s:
+            self._slow += 1
+            self._loop.call_later(fault.delay_s, self._finish_late, finish)
+        elif self._instant:
             finish()
         else:
             self._waiting.append(finish)
+
+    def _finish_late(self, finish: _Finish) -> None:
+        self._slow -= 1
+        finish()
+        if self._closing is not None and not self.in_flight and not self._closing.done():
+            self._closing.set_result(None)
 
     def _poll(self, idle: bool) -> bool:
         waiting, rng = self._waiting, self._rng
@@ -98,7 +108,8 @@ class SimEngine:
             if fault is not None and fault.errno:
                 done.finish(-fault.errno)
                 return
-            data = self.disk.read(offset, _moved(fault, size))
+            read = self.disk.read_stale if fault is not None and fault.stale else self.disk.read
+            data = read(offset, _moved(fault, size))
             at = 0
             for frame in frames:
                 part = data[at : at + frame.size]
@@ -107,7 +118,7 @@ class SimEngine:
             self._counters.bytes_read += len(data)
             done.finish(len(data))
 
-        self._when_complete(finish)
+        self._when_complete(finish, fault)
         return done
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
@@ -133,11 +144,16 @@ class SimEngine:
                 then(-fault.errno)
                 return
             moved = _moved(fault, len(data))
-            disk.finish_write(write, moved)
+            if fault is not None and fault.lost:
+                disk.lose_write(write)
+            elif fault is not None and fault.to is not None:
+                disk.misdirect_write(write, fault.to)
+            else:
+                disk.finish_write(write, moved)
             self._counters.bytes_written += moved
             then(moved)
 
-        self._when_complete(finish)
+        self._when_complete(finish, fault)
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """See :meth:`Engine.write_then_sync`."""
@@ -170,14 +186,14 @@ class SimEngine:
             self.disk.finish_sync(covered)
             then(-number)
 
-        self._when_complete(finish)
+        self._when_complete(finish, fault)
 
     def grow(self, size: int) -> Completion[int]:
         """See :meth:`Engine.grow`."""
         done = self._completion()
         fault = self.disk.next_fault("grow")
         number = 0 if fault is None else fault.errno
-        self._when_complete(lambda: done.finish(-number or self.disk.grow(size)))
+        self._when_complete(lambda: done.finish(-number or self.disk.grow(size)), fault)
         return done
 
     def file_size(self) -> int:
@@ -195,6 +211,9 @@ class SimEngine:
             tick: asyncio.Future[None] = self._loop.create_future()
             self._loop.call_soon(tick.set_result, None)
             await tick
+        if self._slow:
+            self._closing = self._loop.create_future()
+            await self._closing
         self._loop.remove_device(self._poll)
 
     def abandon(self) -> None:
