@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
-from uringblob.bench import add_arguments
+from uringblob.bench import add_arguments, names
+from uringblob.bench.adhoc import WORKLOADS
 from uringblob.bench.measures import MEASURES
 from uringblob.bench.measures.scale import growth
-from uringblob.bench.options import FULL_BUDGET_S, QUICK_BUDGET_S, numbers, size
+from uringblob.bench.options import FULL_BUDGET_S, QUICK_BUDGET_S, numbers, party_names, size
 from uringblob.bench.pace import pace_of, params_of
 from uringblob.bench.running import chosen
+from uringblob.bench.subjects.everyone import SUBJECTS
+from uringblob.bench.subjects.ring_sync import STRATEGIES
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -68,6 +73,24 @@ def test_sizes(text, value):
 def test_what_is_no_size(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
         size(text)
+
+
+def test_the_names_of_the_command_line_are_those_of_what_there_is():
+    assert list(names.PARTIES) == list(SUBJECTS)
+    assert list(names.WORKLOADS) == list(WORKLOADS)
+    assert list(names.SYNCS) == list(STRATEGIES)
+    assert set(party_names(names.DEFAULT_PARTIES)) <= set(SUBJECTS)
+
+
+def test_help_loads_no_peer_and_nothing_of_the_extra():
+    """The whole command line is made for `uringblob ls` too."""
+    code = (
+        "import sys, argparse; from uringblob.bench import add_arguments;"
+        "add_arguments(argparse.ArgumentParser());"
+        "print([name for name in sys.modules if 'bench.subjects' in name or name in ('rich', 'matplotlib')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_numbers_and_ranges():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 
@@ -21,19 +20,6 @@ WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
     "mixed": lambda depth, batch: (Load(Verb.READ, depth), Load(Verb.COMMIT, 1, batch)),
     "stall": lambda depth, _batch: (Load(Verb.TICK), Load(Verb.READ, depth)),
 }
-DEFAULT_PARTIES = "store,ring,fio,pool"
-
-
-def party_names(text: str) -> list[str]:
-    """Read ``store,fio``.
-
-    :raises argparse.ArgumentTypeError: there is no such party.
-    """
-    names = text.split(",")
-    strange = [name for name in names if name not in SUBJECTS]
-    if strange:
-        raise argparse.ArgumentTypeError(f"no party {', '.join(strange)}: there are {', '.join(SUBJECTS)}")
-    return names
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from uringblob.bench.adhoc import DEFAULT_PARTIES, WORKLOADS, party_names
 from uringblob.bench.load import MIB
-from uringblob.bench.subjects.everyone import SUBJECTS
-from uringblob.bench.subjects.ring_sync import STRATEGIES
+from uringblob.bench.names import DEFAULT_PARTIES, PARTIES, SYNCS, WORKLOADS
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 75.0
@@ -38,6 +36,18 @@ def numbers(text: str) -> list[int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write 4 or 1,3,9-11") from None
     return found
+
+
+def party_names(text: str) -> list[str]:
+    """Read ``store,fio``.
+
+    :raises argparse.ArgumentTypeError: there is no such party.
+    """
+    names = text.split(",")
+    strange = [name for name in names if name not in PARTIES]
+    if strange:
+        raise argparse.ArgumentTypeError(f"no party {', '.join(strange)}: there are {', '.join(PARTIES)}")
+    return names
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -86,12 +96,12 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         type=party_names,
         metavar="NAME[,NAME]",
         default=DEFAULT_PARTIES,
-        help=f"who does it (default {DEFAULT_PARTIES}; there are {', '.join(SUBJECTS)})",
+        help=f"who does it (default {DEFAULT_PARTIES}; there are {', '.join(PARTIES)})",
     )
     own.add_argument("--depth", type=int, default=32, help="frames in flight, tasks or threads (default 32)")
     own.add_argument("--batch", type=int, default=8, help="frames of one call (default 8)")
     own.add_argument(
-        "--sync", choices=STRATEGIES, default="two-phase", help="how the bare ring makes a batch durable"
+        "--sync", choices=SYNCS, default="two-phase", help="how the bare ring makes a batch durable"
     )
     own.add_argument(
         "--wakeup", choices=("ring", "eventfd"), default="ring", help="how the bare ring wakes its loop"

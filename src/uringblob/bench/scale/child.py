@@ -19,7 +19,7 @@ from uringblob.bench.scale.build import build, guid_of
 #: The blobs that commits replace: after a few rounds their slots are written ones.
 _CHANGING = 8
 _WARM_UP_COMMITS = 48
-_COMMITS = 150
+_COMMITS = 400
 #: Seconds of readers and writers without a compaction, for comparison.
 _QUIET_S = 1.0
 
