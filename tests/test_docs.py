@@ -68,3 +68,10 @@ def test_pictures_ask_nothing_of_the_network():
     for picture in DOCS.rglob("*.svg"):
         text = picture.read_text("utf-8").replace("http://www.w3.org/", "")
         assert "http" not in text, picture
+
+
+def test_the_front_page_links_every_page():
+    """Its table of contents is hidden: who reads the Markdown in the repository has these links."""
+    links = re.findall(r"\]\(([^)]+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
+    assert pages == set(links)
