@@ -6,7 +6,7 @@ import pytest
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="the extra [metrics] is not installed")
 
-from uringblob import BlobNotFound, FileBlobStore, StoreStats  # noqa: E402 - needs the line above
+from uringblob import BlobNotFound, FileBlobStore, MemoryBlobStore, StoreStats  # noqa: E402 - needs the line above
 from uringblob.metrics import COUNTERS, PrometheusObserver, StoreCollector  # noqa: E402
 
 
@@ -49,3 +49,21 @@ def test_every_figure_of_stats_is_shown(store_path, registry):
 
 def test_the_counters_are_fields():
     assert set(StoreStats.__dataclass_fields__) >= COUNTERS
+
+
+def test_two_stores_share_each_family_of_one_page(registry):
+    """A page with two HELP lines of one name is refused by the server: two collectors would make one."""
+    one, two = MemoryBlobStore(page_size=4096), MemoryBlobStore(page_size=4096)
+    collector = StoreCollector(one, "one")
+    collector.add(two, "two")
+    registry.register(collector)
+    two.write_blob(bytes(16), bytes(4096))
+    page = prometheus_client.generate_latest(registry).decode()
+    assert 'uringblob_blobs{store="one"} 0.0' in page
+    assert 'uringblob_blobs{store="two"} 1.0' in page
+    heads = [line for line in page.splitlines() if line.startswith("# HELP")]
+    assert len(heads) == len(set(heads))
+    with pytest.raises(ValueError):
+        collector.add(one, "two")
+    collector.remove("one")
+    assert 'store="one"' not in prometheus_client.generate_latest(registry).decode()

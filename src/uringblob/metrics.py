@@ -8,14 +8,14 @@ Needs the extra ``uringblob[metrics]``::
     with FileBlobStore.open("frames.blobs", observer=observer) as store:
         REGISTRY.register(StoreCollector(store))
 
-One observer may serve any number of stores; so may a registry hold one collector a store, told
-apart by the label ``store``.
+One observer may serve any number of stores, and so may one collector, which tells them apart by
+the label ``store``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -83,33 +83,47 @@ class PrometheusObserver:
 
 
 class StoreCollector(Collector):
-    """Shows a store's ``stats()`` whenever it is asked: counters, gauges, and ``uringblob_info``.
+    """Shows the ``stats()`` of stores whenever it is asked: counters, gauges, and ``uringblob_info``.
 
-    Costs nothing between two scrapes.  Shows a closed store's last figures, until it is
-    unregistered.
+    Costs nothing between two scrapes.  Shows a closed store's last figures, until it is removed
+    or the collector is unregistered.  One collector a registry; more stores go into the same one.
+    May be used from any thread.
 
-    :param store: the store; the collector keeps it alive.
-    :param name: the value of the label ``store``.
+    :param store: the first store; the collector keeps it alive.
+    :param name: the value of its label ``store``.
     """
 
     def __init__(self, store: HasStats, name: str = "default") -> None:
-        self._store = store
-        self._name = name
+        self._stores: dict[str, HasStats] = {name: store}
+
+    def add(self, store: HasStats, name: str) -> None:
+        """Show one more store.
+
+        :raises ValueError: the name is taken.
+        """
+        if self._stores.setdefault(name, store) is not store:
+            raise ValueError(f"a store called {name!r} is shown already: give each a name of its own")
+
+    def remove(self, name: str) -> None:
+        """Show the store no more; an unknown name is no error."""
+        self._stores.pop(name, None)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield one metric for each field of ``stats()``."""
-        return _metrics(self._store.stats(), self._name)
+        """Yield one metric for each field of ``stats()``, with a sample for each store."""
+        return _metrics({name: store.stats() for name, store in self._stores.copy().items()})
 
 
-def _metrics(stats: StoreStats, name: str) -> Iterator[Metric]:
+def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
+    # One family a name, whatever the number of stores: a page that names one twice is refused.
     info = GaugeMetricFamily("uringblob_info", "What the store runs on; always 1", labels=["store", *_WORDS])
-    info.add_metric([name, *(str(getattr(stats, word)) for word in _WORDS)], 1)
+    for name, stats in shown.items():
+        info.add_metric([name, *(str(getattr(stats, word)) for word in _WORDS)], 1)
     yield info
-    for field in dataclasses.fields(stats):
-        value = getattr(stats, field.name)
-        if field.name in _WORDS or not isinstance(value, (int, float)):
+    for field in dataclasses.fields(StoreStats):
+        if field.name in _WORDS or not isinstance(field.default, (int, float)):
             continue
         kind = CounterMetricFamily if field.name in COUNTERS else GaugeMetricFamily
         family = kind(f"uringblob_{field.name}", f"stats().{field.name} of the store", labels=["store"])
-        family.add_metric([name], float(value))
+        for name, stats in shown.items():
+            family.add_metric([name], float(getattr(stats, field.name)))
         yield family
