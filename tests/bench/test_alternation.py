@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from uringblob.bench.alternate import Entry, alternate, turn_order
+from uringblob.bench.alternate import CannotRun, Entry, alternate, turn_order
 from uringblob.bench.bench import Bench, OutOfTime, Pace
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.sample import Latency, Sample
@@ -67,8 +67,15 @@ def test_medians_and_extremes_over_the_turns(params):
 def test_a_party_that_cannot_prepare_is_named_and_the_others_go_on(params):
     case = run(params, Fake("a"), Fake("b", prepare_error=OSError("not installed")), rounds=2)
     assert case.failures == {"b": "OSError: not installed"}
+    assert case.broken == ["b"]
     assert case.order == ["a", "a"]
     assert not case.has("a", "b")
+
+
+def test_a_party_that_cannot_run_here_is_named_and_not_broken(params):
+    case = run(params, Fake("a"), Fake("b", prepare_error=CannotRun("not installed")), rounds=2)
+    assert case.failures == {"b": "not installed"}
+    assert case.broken == []
 
 
 def test_a_party_that_fails_in_its_second_turn_is_out_with_all_its_turns(params):

@@ -167,7 +167,7 @@ def test_a_peer_that_fails_leaves_the_others_their_turns(
 
     monkeypatch.setattr(thread_pool.ThreadPool, "session", broken)
     path = str(tmp_path / "made" / "results.json")
-    assert main([str(disk_dir), "--measures", "12", *TINY, "--json", path]) == 0
+    assert main([str(disk_dir), "--measures", "12", *TINY, "--json", path]) == 1
     case = read(path)["cases"]["peers: durable batches"]
     assert "the pool is broken" in case["failures"]["thread pool"]
     assert "store" in case["parties"]
@@ -176,7 +176,7 @@ def test_a_peer_that_fails_leaves_the_others_their_turns(
 
 def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):
     monkeypatch.setattr("uringblob.bench.subjects.fio.fio_version", lambda: "")
-    main([str(disk_dir), "--measures", "2", *TINY])
+    assert main([str(disk_dir), "--measures", "2", *TINY]) == 1
     shown = " ".join(capfd.readouterr().out.split())
     assert "not measured" in shown
     assert "fio is not installed" in shown

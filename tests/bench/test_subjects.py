@@ -11,8 +11,8 @@ import json
 import pytest
 
 from uringblob import FileBlobStore
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.load import Load, Verb
-from uringblob.bench.subjects.base import CannotRun
 from uringblob.bench.subjects.everyone import peers
 from uringblob.bench.subjects.fio import Fio, fio_version
 from uringblob.bench.subjects.os_calls import OsCalls

@@ -14,6 +14,10 @@ from uringblob.bench.load import Load, Params
 from uringblob.bench.sample import Sample, Spread, spreads
 
 
+class CannotRun(Exception):
+    """A party cannot do it here: not installed, not allowed, or no such operation.  That is no fault."""
+
+
 class Party(Protocol):
     """Whoever can take a turn: see :class:`uringblob.bench.subjects.base.Subject`."""
 
@@ -60,6 +64,8 @@ class Case:
     settings: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     #: Who failed, and how.
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Those of them that should have been able to.
+    broken: list[str] = dataclasses.field(default_factory=list)
     #: Names in the order in which turns were taken.
     order: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
@@ -132,7 +138,7 @@ def _prepared(case: Case, entry: Entry, told: Callable[[str, str], None]) -> boo
     try:
         entry.party.prepare()
     except Exception as error:  # noqa: BLE001 - whatever a peer raises: the others go on
-        case.failures[entry.name] = f"{type(error).__name__}: {error}"
+        _failed(case, entry, error)
         return False
     return True
 
@@ -144,8 +150,15 @@ def _take_turn(case: Case, entry: Entry, told: Callable[[str, str], None]) -> No
     try:
         samples = entry.party.turn(entry.loads, case.seconds)
     except Exception as error:  # noqa: BLE001 - the same
-        case.failures[entry.name] = f"{type(error).__name__}: {error}"
-        case.samples.pop(entry.name, None)
+        _failed(case, entry, error)
         return
     case.order.append(entry.name)
     case.samples.setdefault(entry.name, []).append(samples)
+
+
+def _failed(case: Case, entry: Entry, error: Exception) -> None:
+    case.samples.pop(entry.name, None)
+    cannot = isinstance(error, CannotRun)
+    case.failures[entry.name] = str(error) if cannot else f"{type(error).__name__}: {error}"
+    if not cannot:
+        case.broken.append(entry.name)

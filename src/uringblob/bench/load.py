@@ -72,6 +72,11 @@ class Params:
         return max(self.file_bytes // self.page_size, 2)
 
     @property
+    def data_bytes(self) -> int:
+        """Bytes of whole frames in a subject's file; more than ``file_bytes`` only for two large frames."""
+        return self.frames * self.page_size
+
+    @property
     def live(self) -> int:
         """Frames that a store holds: three eighths of its file's slots.
 

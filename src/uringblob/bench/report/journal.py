@@ -40,8 +40,16 @@ class Journal:
 
     @property
     def whole(self) -> bool:
-        """Whether everything that was asked for was run; targets missed are not failures."""
-        return not any(outcome.failure for outcome in self.outcomes)
+        """Whether everything that was asked for was run and measured.
+
+        Targets missed are no failures, nor are peers that cannot run here.
+        """
+        findings = [finding for outcome in self.outcomes for finding in outcome.findings]
+        return not (
+            any(outcome.failure for outcome in self.outcomes)
+            or any(finding.measured is None for finding in findings)
+            or any(case.broken for case in self.cases.values())
+        )
 
     def as_data(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -88,6 +96,7 @@ def _case(case: Case) -> dict[str, Any]:
         "sweep": case.sweep,
         "at": case.at,
         "failures": case.failures,
+        "broken": case.broken,
         "settings": case.settings,
         "parties": {name: _party(case, name, turns) for name, turns in case.samples.items()},
     }

@@ -144,14 +144,24 @@ def peers(results: Results) -> list[str]:
     if not works:
         return []
     titles = [name.removeprefix("peers: ") for name in works]
-    rows = ["| MB/s | " + " | ".join(titles) + " | durability |", "| --- |" + " --- |" * (len(titles) + 1)]
+    rows = [
+        "| MB/s | " + " | ".join(titles) + " | I/O | durability |",
+        "| --- |" + " --- |" * (len(titles) + 2),
+    ]
     names = dict.fromkeys(name for case in works.values() for name in (*case["parties"], *case["failures"]))
     for name in names:
         cells = [_speed(case, name) for case in works.values()]
         said = next((case["settings"].get(name) for case in works.values() if name in case["settings"]), None)
-        rows.append(f"| {name} | " + " | ".join(cells) + f" | {(said or {}).get('durability', 'its own')} |")
+        way = "O_DIRECT" if (said or {}).get("direct_io") else "page cache"
+        rows.append(
+            f"| {name} | " + " | ".join(cells) + f" | {way} | {(said or {}).get('durability', 'its own')} |"
+        )
     failures = {f"- {name}: {why}." for case in works.values() for name, why in case["failures"].items()}
-    return [*rows, "", *sorted(failures)]
+    note = (
+        "Reads through the page cache begin with an empty one; writes through it that are not made durable "
+        "may end there."
+    )
+    return [*rows, "", note, "", *sorted(failures)]
 
 
 def _speed(case: dict[str, Any], name: str) -> str:

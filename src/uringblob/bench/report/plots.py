@@ -208,6 +208,10 @@ def batch_strategies(results: Results) -> Any:
     return figure
 
 
+def _mark(case: dict[str, Any], name: str) -> str:
+    return "" if case["settings"].get(name, {}).get("direct_io") else " *"
+
+
 def peers(results: Results) -> Any:
     """Draw the store beside every peer."""
     works = {
@@ -217,14 +221,15 @@ def peers(results: Results) -> Any:
     }
     if not works:
         return None
-    figure, axes = _new(2, "The store beside its peers", rows=-(-len(works) // 2))
+    figure, axes = _new(2, "The store beside its peers (* through the page cache)", rows=-(-len(works) // 2))
     for axis in list(axes)[len(works) :]:
         axis.remove()
     for axis, (work, case) in zip(axes, works.items(), strict=False):
         names = sorted(case["parties"], key=lambda name: median(case, name, "bytes_per_s"))
         values = [median(case, name, "bytes_per_s") / _MB for name in names]
+        marked = [name + _mark(case, name) for name in names]
         colours = [COLOURS["store"] if name.startswith("store") else "#bbbbbb" for name in names]
-        drawn = axis.barh(names, values, color=colours)
+        drawn = axis.barh(marked, values, color=colours)
         axis.bar_label(drawn, fmt="%.0f", padding=3)
         axis.set(title=work, xlabel="MB/s, median")
         axis.margins(x=0.15)

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.load import Load, Params
 from uringblob.bench.place import Place
 from uringblob.bench.sample import Latency, Sample
-from uringblob.bench.subjects.base import CannotRun, Subject
+from uringblob.bench.subjects.base import Subject
 
 _TIMEOUT_S = 180
 

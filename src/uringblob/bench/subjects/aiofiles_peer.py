@@ -13,11 +13,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.drive import TaskCall
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.picker import Picker
 from uringblob.bench.place import aligned_frames, direct_flag
-from uringblob.bench.subjects.base import CannotRun, TaskSubject
+from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.thread_pool import THREADS_MAX
 
 
@@ -33,11 +34,11 @@ class AioFiles(TaskSubject):
             import aiofiles  # noqa: F401 - is it here?
         except ImportError:
             raise CannotRun("aiofiles is not installed") from None
-        self.place.raw_file(self.params.file_bytes)
+        self.place.raw_file(self.params.data_bytes)
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Subject.settings`."""
-        direct = bool(direct_flag(self.place.raw_file(self.params.file_bytes)))
+        direct = bool(direct_flag(self.place.raw_file(self.params.data_bytes)))
         return {
             "direct_io": direct,
             "buffering": 0,
@@ -51,7 +52,7 @@ class AioFiles(TaskSubject):
         """See :meth:`TaskSubject.session`."""
         import aiofiles
 
-        path = self.place.raw_file(self.params.file_bytes)
+        path = self.place.raw_file(self.params.data_bytes)
         in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
         flag = direct_flag(path)
 

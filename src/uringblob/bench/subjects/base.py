@@ -17,10 +17,6 @@ from uringblob.bench.sample import Sample
 T = TypeVar("T")
 
 
-class CannotRun(Exception):
-    """This subject cannot do it here: not installed, not allowed, or no such operation."""
-
-
 class Subject(abc.ABC):
     """Takes turns.  Between turns nothing of it is open, so parties do not disturb each other."""
 

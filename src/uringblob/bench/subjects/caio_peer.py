@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.load import Params
 from uringblob.bench.place import Place
-from uringblob.bench.subjects.base import CannotRun
 from uringblob.bench.subjects.plain_file import PlainFile, Transfer
 
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.hugepages import free_bytes
 from uringblob.bench.load import Load, Params, Verb
 from uringblob.bench.place import Place
 from uringblob.bench.sample import PERCENTILES, Latency, Sample
-from uringblob.bench.subjects.base import CannotRun, Subject
+from uringblob.bench.subjects.base import Subject
 
 _JOBS = {Verb.READ: "random_read", Verb.WRITE: "random_write", Verb.BATCH: "durable_batch"}
 _TIMEOUT_S = 60
@@ -64,7 +65,7 @@ class Fio(Subject):
         """See :meth:`Subject.prepare`."""
         if not fio_version():
             raise CannotRun("fio is not installed (Debian: apt-get install fio)")
-        self.place.raw_file(self.params.file_bytes)
+        self.place.raw_file(self.params.data_bytes)
 
     def environment(self, loads: Sequence[Load], seconds: float) -> dict[str, str]:
         """Return the variables of the job file."""
@@ -75,8 +76,8 @@ class Fio(Subject):
         return {
             "FIO_MEM": "mmaphuge" if huge else "mmap",
             "FIO_FIXED": str(int(self.params.registered)),
-            "FIO_FILE": self.place.raw_file(self.params.file_bytes),
-            "FIO_SIZE": str(self.params.file_bytes),
+            "FIO_FILE": self.place.raw_file(self.params.data_bytes),
+            "FIO_SIZE": str(self.params.data_bytes),
             "FIO_BS": str(self.params.page_size),
             "FIO_DEPTH": str(depth),
             "FIO_BATCH": str(batch),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob.bench.subjects.base import CannotRun
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.subjects.key_value import Database, KeyValue
 
 

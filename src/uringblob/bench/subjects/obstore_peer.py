@@ -13,11 +13,12 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.drive import TaskCall
 from uringblob.bench.load import Load, Params, Verb
 from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, noise
-from uringblob.bench.subjects.base import CannotRun, TaskSubject
+from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.plain_file import drop_caches_below
 
 

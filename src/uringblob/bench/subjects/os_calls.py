@@ -32,7 +32,7 @@ class OsCalls(ThreadSubject):
     def _path(self) -> str:
         if self._filler is not None:
             return self._filler.path
-        return self.place.raw_file(self.params.file_bytes)
+        return self.place.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
         """See :meth:`Subject.prepare`."""

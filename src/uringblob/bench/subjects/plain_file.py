@@ -58,7 +58,7 @@ class PlainFile(TaskSubject):
 
     def path(self) -> str:
         """Return the raw file."""
-        return self.place.raw_file(self.params.file_bytes)
+        return self.place.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
         """See :meth:`Subject.prepare`."""

@@ -41,12 +41,12 @@ class BareRing(TaskSubject):
             "loop": self.params.loop,
             "wake-up": self.params.wakeup,
             "sync": self.params.sync,
-            "direct_io": bool(direct_flag(self.place.raw_file(self.params.file_bytes))),
+            "direct_io": bool(direct_flag(self.place.raw_file(self.params.data_bytes))),
         }
 
     def prepare(self) -> None:
         """See :meth:`Subject.prepare`."""
-        self.place.raw_file(self.params.file_bytes)
+        self.place.raw_file(self.params.data_bytes)
 
     def extra(self) -> dict[str, Any]:
         """See :meth:`TaskSubject.extra`."""
@@ -55,7 +55,7 @@ class BareRing(TaskSubject):
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
         """See :meth:`TaskSubject.session`."""
-        path = self.place.raw_file(self.params.file_bytes)
+        path = self.place.raw_file(self.params.data_bytes)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
         loop = asyncio.get_running_loop()
         in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)

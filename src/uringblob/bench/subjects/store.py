@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
+from uringblob.bench.alternate import CannotRun
 from uringblob.bench.drive import TaskCall, ThreadCall
 from uringblob.bench.load import Load, Params, Verb
 from uringblob.bench.memory_kind import small_pages
 from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, noise
-from uringblob.bench.subjects.base import CannotRun, TaskSubject, ThreadSubject
+from uringblob.bench.subjects.base import TaskSubject, ThreadSubject
 from uringblob.stats import StoreStats
 
 #: Frames of one call while the store is filled.
