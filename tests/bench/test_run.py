@@ -209,11 +209,16 @@ def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
     assert "no party nobody: there are store" in capfd.readouterr().err
 
 
+def heed_ctrl_c():
+    """A job in a shell's background ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_ended_by_a_signal_leaves_nothing(number, disk_dir, needs_uring):
     words = ["--workload", "read", "--party", "store", *TINY, "--seconds", "60"]
     command = [sys.executable, "-u", "-m", "uringblob.bench", str(disk_dir), *words]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
     while not list(disk_dir.glob("*/store-*.blobs")):  # its turn of a minute has begun, or is about to
         assert child.poll() is None
         time.sleep(0.01)

@@ -17,9 +17,18 @@ from uringblob.cli.output import size_text
 COMMAND = [sys.executable, "-X", "faulthandler", "-W", "error", "-m", "uringblob"]
 
 
+def heed_ctrl_c():
+    """A job in a shell's background ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def child(*argv, **options):
     return subprocess.Popen(
-        [*COMMAND, *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        [*COMMAND, *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
+        **options,
     )
 
 
