@@ -106,8 +106,13 @@ def check_page_and_plots(kept):
             os.unlink(os.path.join(kept, name))
     front = Path(kept).parent / "FRONT.md"
     front.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "utf-8")
+    words = ["--render", os.path.join(kept, "results.json"), "--readme", str(front)]
+    assert main(words) == 0
+    assert "old" in front.read_text("utf-8"), "a quick run changes no page"
+    whole = Path(kept, "results.json").read_text("utf-8").replace('"quick": true', '"quick": false')
+    Path(kept, "results.json").write_text(whole, "utf-8")
     for _ in range(2):
-        assert main(["--render", os.path.join(kept, "results.json"), "--readme", str(front)]) == 0
+        assert main(words) == 0
     shown = front.read_text("utf-8")
     assert shown.startswith("above\n")
     assert shown.endswith("below\n")

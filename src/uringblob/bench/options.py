@@ -8,7 +8,7 @@ from uringblob.bench.load import MIB
 from uringblob.bench.names import DEFAULT_PARTIES, PARTIES, SYNCS, WORKLOADS
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-FULL_BUDGET_S, QUICK_BUDGET_S = 1000.0, 75.0
+FULL_BUDGET_S, QUICK_BUDGET_S = 1200.0, 75.0
 FULL_FILE_BYTES, QUICK_FILE_BYTES = 1024 * MIB, 64 * MIB
 
 

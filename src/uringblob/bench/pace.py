@@ -18,7 +18,7 @@ Step = Union[Measure, Sweep, AdHoc]
 
 #: Seconds that a turn takes besides its own length: opening, closing, a process for fio.
 _OVERHEAD_S = 0.35
-_SHORTEST_S, _LONGEST_S = 0.05, 1.5
+_SHORTEST_S, _LONGEST_S = 0.05, 1.0
 #: A turn of a sweep is so much shorter: there are many, and no target hangs on one.
 _SWEEP_SHARE = 0.4
 FULL_BLOBS, QUICK_BLOBS = 2_000_000, 20_000

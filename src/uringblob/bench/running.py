@@ -153,7 +153,9 @@ def publish(args: argparse.Namespace, directory: str, results: Results, terminal
     plots = draw(results, directory)
     with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
         file.write(render(results, plots))
-    if args.readme:
+    if args.readme and results.settings.get("quick"):
+        terminal.console.print(f"{args.readme} is left alone: a quick run proves nothing", highlight=False)
+    elif args.readme:
         folder = os.path.relpath(directory, os.path.dirname(args.readme) or ".")
         with open(args.readme, encoding="utf-8") as file:
             page = put_into(file.read(), summary(results, plots, folder))
