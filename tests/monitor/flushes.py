@@ -82,6 +82,14 @@ class Clock:
             return False
         # The system tells one flush of a lost page: this one counts when those beside it are through.
         self._overlapped.append((began, set(self._syncing)))
+        return self._one_less(began)
+
+    def sync_never_began(self, began: int) -> bool:
+        """A broken link cancelled it; tell whether more is durable now, because it was waited for."""
+        self._syncing.discard(began)
+        return not self.broken and self._one_less(began)
+
+    def _one_less(self, began: int) -> bool:
         more = False
         for start, others in list(self._overlapped):
             others.discard(began)
@@ -90,9 +98,3 @@ class Clock:
                 more |= start > self.flushed
                 self.flushed = max(self.flushed, start)
         return more
-
-    def sync_never_began(self, began: int) -> None:
-        """A broken link cancelled it."""
-        self._syncing.discard(began)
-        for _, others in self._overlapped:
-            others.discard(began)

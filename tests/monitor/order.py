@@ -199,7 +199,7 @@ class OrderMonitor:
         self._course.append(("written", offset, put))
         self.clock.write_ends(offset, size, units, put)
         if synced == _ECANCELED:
-            self.clock.sync_never_began(began)
+            self._flushed(more=self.clock.sync_never_began(began))
             return
         if put == size and synced == 0:
             for unit in units:
@@ -216,7 +216,10 @@ class OrderMonitor:
 
     def sync_ends(self, began: int, rc: int) -> None:
         self._course.append(("flushed", began, rc))
-        if self.clock.sync_ends(began, rc) and not self.blind:
+        self._flushed(more=self.clock.sync_ends(began, rc))
+
+    def _flushed(self, *, more: bool) -> None:
+        if more and not self.blind:
             if self._group is not None:
                 self._try_group(self._group)
             if self._older is not None:

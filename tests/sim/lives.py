@@ -168,7 +168,7 @@ class Life:
         calls=12,
         tasks=3,
         faults=None,
-        images_per_step=3,
+        images_per_step=4,
         capacity=None,
         sparse=False,
         compactions=0.04,
@@ -199,7 +199,7 @@ class Life:
             self.past.see(self.disk.unflushed[-1])
         if self.images_per_step:
             known = self.history.knowledge()
-            for _ in range(self.images_per_step):
+            for _ in range(min(self.images_per_step, max(1, len(self.disk.unflushed)))):
                 grown = self.store._core.queue.log.seq > self._first_seq
                 self.moments.append(Moment(self.disk.crash(self.rng), known, why, grown))
 

@@ -22,7 +22,7 @@ def options_of(seed: int) -> dict:
 
 
 def torture(
-    seed: int, *, count: int = 3, deep: int = 80, again: int = 90, rot: int = 20, looks: int = 25, **options
+    seed: int, *, count: int = 3, deep: int = 160, again: int = 180, rot: int = 40, looks: int = 50, **options
 ) -> collections.Counter:
     """Run the lives of ``seed`` and judge every image; returns what was judged, and how.
 

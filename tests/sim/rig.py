@@ -5,7 +5,7 @@ A failure's last line replays it: ``replay: seed=... life=... image=...``.
 
 from __future__ import annotations
 
-from sim.faulty import FAULTS, KINDS, NO_ROOM, Failing, life_with_fault, open_with_fault
+from sim.faulty import FAULTS, KINDS, NO_ROOM, Failing, life_with_fault, life_with_faults, open_with_fault
 from sim.judging import Judge, contents, look, read_only_view, recover, relapse, rotten
 from sim.lives import (
     PAGE,
@@ -39,6 +39,7 @@ __all__ = [
     "lend",
     "lent",
     "life_with_fault",
+    "life_with_faults",
     "lives",
     "look",
     "open_with_fault",
