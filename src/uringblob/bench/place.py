@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 from uringblob.frames import Frame
 from uringblob.slab import Slab
@@ -29,16 +31,24 @@ class Place:
         """Return where ``name`` lies, or will lie."""
         return os.path.join(self.directory, name)
 
+    def once(self, name: str, make: Callable[[str], object]) -> str:
+        """Return the path of ``name``, which ``make(path)`` has made, whole, this time or before.
+
+        Of a ``make`` that raised nothing is taken for whole by whoever asks next.
+        """
+        path = self.path(name)
+        if not os.path.exists(path):
+            half = f"{path}.half"
+            shutil.rmtree(half, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(half)
+            make(half)
+            os.rename(half, path)
+        return path
+
     def raw_file(self, size: int) -> str:
         """Return a file of ``size`` bytes, all of them written, shared by those that bring no format."""
-        path = self.path(f"raw-{size}")
-        if not os.path.exists(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                _fill(descriptor, size)
-            finally:
-                os.close(descriptor)
-        return path
+        return self.once(f"raw-{size}", lambda path: _make_raw(path, size))
 
     def free_bytes(self) -> int:
         """Bytes that may still be written here."""
@@ -69,6 +79,14 @@ def aligned_frames(page_size: int, count: int) -> list[Frame]:
     for frame in frames:
         frame.view[:] = content
     return frames
+
+
+def _make_raw(path: str, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _fill(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(descriptor: int, size: int) -> None:

@@ -112,10 +112,10 @@ class Fio(Subject):
             raise CannotRun(f"fio ended with {ran.returncode}: {(ran.stderr or ran.stdout).strip()[-500:]}")
         # fio may print a warning before its JSON.
         jobs = json.loads(ran.stdout[ran.stdout.index("{") :])["jobs"]
-        return [_sample(job, self.params.page_size) for job in jobs]
+        return [sample_of(job, self.params.page_size) for job in jobs]
 
 
-def _sample(job: dict[str, Any], page_size: int) -> Sample:
+def sample_of(job: dict[str, Any], page_size: int) -> Sample:
     """Turn fio's figures of one job into a sample; its CPU shares are of its run time."""
     side = job["read"] if job["read"]["total_ios"] else job["write"]
     seconds = side["runtime"] / 1000

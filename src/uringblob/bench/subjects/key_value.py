@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -48,7 +47,8 @@ class KeyValue(ThreadSubject):
 
     def __init__(self, params: Params, place: Place) -> None:
         super().__init__(params, place)
-        self.path = place.path(f"{self.name}-{params.page_size}")
+        self._file_name = f"{self.name}-{params.page_size}-{params.data_bytes}"
+        self.path = place.path(self._file_name)
 
     def cold(self, loads: Sequence[Load]) -> bool:
         """See :meth:`Subject.cold`."""
@@ -59,15 +59,16 @@ class KeyValue(ThreadSubject):
         """Raise ``CannotRun`` if it is not installed."""
 
     @abc.abstractmethod
-    def opened(self, *, durable: bool) -> Database:
+    def opened(self, path: str, *, durable: bool) -> Database:
         """Open or make it."""
 
     def prepare(self) -> None:
         """See :meth:`Subject.prepare`."""
         self.check()
-        if os.path.exists(self.path):
-            return
-        database = self.opened(durable=True)
+        self.place.once(self._file_name, self._fill)
+
+    def _fill(self, path: str) -> None:
+        database = self.opened(path, durable=True)
         content = noise(self.params.page_size)
         try:
             for start in range(0, self.params.live, _FILL_FRAMES):
@@ -98,7 +99,7 @@ class KeyValue(ThreadSubject):
     @contextlib.contextmanager
     def _session(self, durable: bool) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
         drop_caches_below(self.path)
-        database = self.opened(durable=durable)
+        database = self.opened(self.path, durable=durable)
         once = Picker(self.params.live, once=True)
         try:
             yield lambda load, number: self._call(database, load, number, once)

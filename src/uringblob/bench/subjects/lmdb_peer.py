@@ -62,6 +62,6 @@ class Lmdb(KeyValue):
         except ImportError:
             raise CannotRun("lmdb is not installed") from None
 
-    def opened(self, *, durable: bool) -> Database:
+    def opened(self, path: str, *, durable: bool) -> Database:
         """See :meth:`KeyValue.opened`."""
-        return _Lmdb(self.path, 4 * self.params.file_bytes + (64 << 20), durable=durable)
+        return _Lmdb(path, 4 * self.params.file_bytes + (64 << 20), durable=durable)

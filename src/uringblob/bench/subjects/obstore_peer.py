@@ -30,7 +30,8 @@ class ObStore(TaskSubject):
 
     def __init__(self, params: Params, place: Place) -> None:
         super().__init__(params, place)
-        self.directory = place.path(f"obstore-{params.page_size}")
+        self._name = f"obstore-{params.page_size}-{params.data_bytes}"
+        self.directory = place.path(self._name)
         self._store: Any = None
 
     def cold(self, loads: Sequence[Load]) -> bool:
@@ -48,11 +49,15 @@ class ObStore(TaskSubject):
             from obstore.store import LocalStore
         except ImportError:
             raise CannotRun("obstore is not installed") from None
-        fresh = not os.path.isdir(self.directory)
-        self._store = LocalStore(self.directory, mkdir=True)
-        content = noise(self.params.page_size)
-        for number in range(self.params.live if fresh else 0):
-            obstore.put(self._store, str(number), content, use_multipart=False)
+
+        def fill(path: str) -> None:
+            store = LocalStore(path, mkdir=True)
+            content = noise(self.params.page_size)
+            for number in range(self.params.live):
+                obstore.put(store, str(number), content, use_multipart=False)
+
+        self.place.once(self._name, fill)
+        self._store = LocalStore(self.directory)
 
     @contextlib.asynccontextmanager
     async def session(

@@ -87,6 +87,6 @@ class RocksDict(KeyValue):
         except ImportError:
             raise CannotRun("rocksdict is not installed") from None
 
-    def opened(self, *, durable: bool) -> Database:  # noqa: ARG002 - decided by each batch
+    def opened(self, path: str, *, durable: bool) -> Database:  # noqa: ARG002 - decided by each batch
         """See :meth:`KeyValue.opened`."""
-        return _Rocks(self.path)
+        return _Rocks(path)

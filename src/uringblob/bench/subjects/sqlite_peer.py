@@ -70,6 +70,6 @@ class Sqlite(KeyValue):
     def check(self) -> None:
         """Python has it."""
 
-    def opened(self, *, durable: bool) -> Database:
+    def opened(self, path: str, *, durable: bool) -> Database:
         """See :meth:`KeyValue.opened`."""
-        return _Sqlite(self.path, durable=durable)
+        return _Sqlite(path, durable=durable)

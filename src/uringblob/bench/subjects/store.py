@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any
 
@@ -38,13 +37,16 @@ class StoreFiller:
     def __init__(self, params: Params, place: Place, engine: str) -> None:
         self.params = params
         self.engine = engine
-        self.path = place.path(f"store-{params.page_size}-{params.file_bytes}.blobs")
+        self._place = place
+        self._name = f"store-{params.page_size}-{params.data_bytes}.blobs"
+        self.path = place.path(self._name)
 
     def prepare(self) -> None:
         """Fill it, unless another subject did."""
-        if os.path.exists(self.path):
-            return
-        with FileBlobStore.open(self.path, page_size=self.params.page_size, engine=self.engine) as store:
+        self._place.once(self._name, self._fill)
+
+    def _fill(self, path: str) -> None:
+        with FileBlobStore.open(path, page_size=self.params.page_size, engine=self.engine) as store:
             content = noise(self.params.page_size)
             with contextlib.ExitStack() as leases:
                 buffers = [leases.enter_context(store.alloc_blob_buf_uninit()) for _ in range(_FILL_FRAMES)]
