@@ -137,6 +137,7 @@ async def test_sigterm_under_load_loses_nothing_and_closes_cleanly(store_path):
     print("replay with seed", seed)
     with service(store_path) as process:
         await loaded(process.url, team, 30, process.stop)
+    assert not [answer for client in team for answer in client.answers if "cut off" in answer]
     with service(store_path) as process:
         await judge(process.url, team)
         health = httpx.get(f"{process.url}/healthz").json()

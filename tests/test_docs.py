@@ -74,4 +74,4 @@ def test_the_front_page_links_every_page():
     """Its table of contents is hidden: who reads the Markdown in the repository has these links."""
     links = re.findall(r"\]\(([^)]+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
-    assert pages == set(links)
+    assert pages == set(links), "link each page in docs/index.md, under its heading"

@@ -57,7 +57,9 @@ class Client:
             else:
                 status = await self._change("DELETE", name, None, b"")
         except httpx.TransportError as error:
-            self.answers[f"{kind} {type(error).__name__}"] += 1
+            # An answer that began and did not end is another matter than none.
+            cut_off = "complete message body" in str(error)
+            self.answers[f"{kind} {'cut off' if cut_off else type(error).__name__}"] += 1
             raise
         self.answers[f"{kind} {status}"] += 1
         self.seconds.append(time.perf_counter() - began)
