@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -33,9 +34,15 @@ PAGE = 16384
 class Process:
     """The service, started from the command line; its port is what it says."""
 
-    def __init__(self, store_path, *options):
+    def __init__(self, store_path, *options, file_size_max=resource.RLIM_INFINITY):
         command = [sys.executable, "-m", "blob_service", store_path, "--port", "0", "--page-size", str(PAGE)]
-        self.process = subprocess.Popen([*command, *options], cwd=EXAMPLES, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [*command, *options],
+            cwd=EXAMPLES,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_max, file_size_max)),
+        )
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), line
         self.url = line.split()[-1]
@@ -53,8 +60,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def service(store_path, *options):
-    process = Process(store_path, *options)
+def service(store_path, *options, **limits):
+    process = Process(store_path, *options, **limits)
     try:
         yield process
     finally:
@@ -221,6 +228,27 @@ async def test_more_than_is_allowed_is_told_to_come_back(store_path):
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+def test_a_file_that_may_not_grow_is_507_and_deleting_makes_room(store_path):
+    """The system's own refusal (EFBIG), not a fake's: nothing is lost, and the service goes on."""
+    with service(store_path, file_size_max=3_000_000) as process, httpx.Client(base_url=process.url) as http:
+        statuses = []
+        while not statuses or statuses[-1] == 201:
+            statuses.append(http.put(f"/frames/{len(statuses) + 1:032x}", content=b"x" * 9000).status_code)
+        assert statuses[-1] == 507
+        stored = len(statuses) - 1
+        assert stored > 20
+        assert http.get("/healthz").status_code == 200
+        assert len(http.get("/frames").json()["frames"]) == stored
+        for number in (1, 2, 3):
+            assert http.delete(f"/frames/{number:032x}").status_code == 204
+        assert http.put(f"/frames/{1:032x}", content=b"again").status_code == 201
+        process.stop()
+    with service(store_path) as process:
+        names = httpx.get(f"{process.url}/frames").json()["frames"]
+        assert len(names) == stored - 2
+        assert httpx.get(f"{process.url}/frames/{1:032x}").content == b"again"
 
 
 def test_the_load_generator_as_a_command(store_path):
