@@ -64,11 +64,12 @@ def check_the_last(victim, seen, what: str, *, blank=False, later=False) -> None
     assert blank or "is left out" in str(seen.notes), f"{what}: left out without a word"
 
 
-def test_every_byte_of_the_last_groups_block(victim, count_row):
+def last_groups_block(victim, places) -> int:
+    """Returns how many bad blocks were tried."""
     block = victim.last_group // PAGE
     raw = victim.image.read(victim.last_group, PAGE)
     count = 0
-    for at in every_byte(victim):
+    for at in places:
         for content in other_bytes(raw, at):
             if content == raw:
                 continue  # the block's own end is blank
@@ -80,16 +81,16 @@ def test_every_byte_of_the_last_groups_block(victim, count_row):
                 later=at % SECTOR_SIZE in SEQUENCE_NUMBER,
             )
             count += 1
-    count_row(10, **{"bad last groups": count})
+    return count
 
 
-def test_every_byte_of_a_group_in_the_middle(victim, count_row):
+def group_in_the_middle(victim, places) -> int:
     """Every group before the last one is proved by those behind it."""
-    places = [place for place in victim.groups() if victim.image.read(place, PAGE)[4] == BlockType.GROUP]
-    offset = places[places.index(victim.last_group) - 1]
+    groups = [place for place in victim.groups() if victim.image.read(place, PAGE)[4] == BlockType.GROUP]
+    offset = groups[groups.index(victim.last_group) - 1]
     raw = victim.image.read(offset, PAGE)
     count = 0
-    for at in every_byte(victim):
+    for at in places:
         for content in other_bytes(raw, at):
             if content == raw:
                 continue
@@ -97,17 +98,17 @@ def test_every_byte_of_a_group_in_the_middle(victim, count_row):
             assert isinstance(seen, str), f"byte {at}: the log was cut short without a word: {seen.notes}"
             assert PLACE.search(seen), f"byte {at}: {seen}"
             count += 1
-    count_row(10, **{"bad groups in the middle": count})
+    return count
 
 
-def test_every_byte_of_the_last_groups_frames(victim, count_row):
+def last_groups_frames(victim, places) -> int:
     """Cut off: the group never happened.  Closed: that blob is ``BlobCorrupt``, alone."""
     count = 0
     for slot, name in victim.frames.items():
         if name not in (guid(0), guid(4)):
             continue
         raw = victim.image.read(slot * PAGE, PAGE)
-        for at in every_byte(victim)[:: 1 if name == guid(4) else 16]:
+        for at in places[:: 1 if name == guid(4) else 16]:
             seen = see(victim.with_blocks({slot: raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]}))
             if victim.closed:
                 others = {g: f for g, f in victim.now.items() if g != name}
@@ -115,4 +116,12 @@ def test_every_byte_of_the_last_groups_frames(victim, count_row):
             else:
                 check_the_last(victim, seen, f"byte {at}")
             count += 1
-    count_row(10, **{"bad frames of a last group": count})
+    return count
+
+
+CHECKS = [last_groups_block, group_in_the_middle, last_groups_frames]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_byte(victim, check, count_row):
+    count_row(10, **{check.__name__.replace("_", " "): check(victim, every_byte(victim))})

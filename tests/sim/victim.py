@@ -32,8 +32,9 @@ class Victim:
     of the file has held, oldest first.
     """
 
-    def __init__(self, *, compactions: int, closed: bool) -> None:
+    def __init__(self, *, compactions: int, closed: bool, stamp: int = 0) -> None:
         self.closed = closed
+        self.stamp = stamp  # frames' contents begin there
         self.compactions = compactions
         self.disk = SimDisk(image=used_image(16))
         self.versions: dict[int, list[bytes]] = {
@@ -43,7 +44,11 @@ class Victim:
         self.contents: dict[bytes, set[bytes]] = {}
         loop = SimLoop()
         self._follow_writes()
-        loop.run(self._make(loop, compactions))
+        self._store = None
+        try:
+            loop.run(self._make(loop, compactions))
+        finally:
+            forget(self._store)
         self.disk.restart()
         self.image = self.disk.live
         for block in range(self.image.size // PAGE):
@@ -62,25 +67,26 @@ class Victim:
 
         self.disk.finish_write = finish_write
 
-    async def _commit(self, store, writes: dict[bytes, bytes], deletes=()) -> None:
+    async def _commit(self, store, writes: dict[bytes, int], deletes=()) -> None:
+        writes = {name: frame(self.stamp + number) for name, number in writes.items()}
         for name, content in writes.items():
             self.contents.setdefault(name, set()).add(content)
         await store.commit(lent(writes), deletes)
 
     async def _make(self, loop: SimLoop, compactions: int) -> None:
-        store = await open_sim_store(self.disk, loop)
+        self._store = store = await open_sim_store(self.disk, loop)
         for number in range(compactions + 1):
-            await self._commit(store, {guid(n): frame(10 * number + n) for n in range(4)})
+            await self._commit(store, {guid(n): 10 * number + n for n in range(4)})
             if number < compactions:
                 await store._core.upkeep.start_compaction()
         for number in range(8 * compactions + 1):
             # Enough to fill a segment: the log takes another, and that may be one it had before.
-            await self._commit(store, {guid(9): frame(100 + number)})
+            await self._commit(store, {guid(9): 100 + number})
         await self._commit(store, {}, [guid(3)])
         self.before = await read_all(store)
         self.frames_before = self._frames(store, self.before)
-        self.last_group = self._end_of_log(store)
-        await self._commit(store, {guid(0): frame(1000), guid(4): frame(1004)})
+        self.last_group = await self._end_of_log(store)
+        await self._commit(store, {guid(0): 1000, guid(4): 1004})
         self.now = await read_all(store)
         core = store._core
         if not self.closed:
@@ -91,18 +97,16 @@ class Victim:
         self.frames = self._frames(store, self.now)
         self.segments = [range(s.slot, s.slot + s.slots) for s in core.queue.log.chain]
         self.log = [slot * PAGE for segment in self.segments for slot in segment]
-        self.log_end = self._end_of_log(store)
         if self.closed:
             await store.aclose()
-        else:
-            forget(store)
 
     def _frames(self, store, guids) -> dict[int, bytes]:
         return {store._core.manifest.find(name) >> SLOT_SHIFT: name for name in guids}
 
-    def _end_of_log(self, store) -> int:
+    async def _end_of_log(self, store) -> int:
         """Return the offset at which the next group will begin."""
         log = store._core.queue.log
+        await log.ensure_room(1)
         return log._next_places(1)[0][0]
 
     def groups(self) -> Iterator[int]:
