@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid
 from uringblob.testing.check import check, expect, refused
@@ -158,6 +159,18 @@ async def needs_flush_after_changes(s: Subject) -> None:
     expect(s.store.needs_flush(), "it is false after delete_blob")
 
 
+@check("checksum(guid): the XXH3-64 of the visible frame; BlobNotFound if there is none.")
+async def checksums(s: Subject) -> None:
+    guid = BlobGuid.random()
+    await refused(BlobNotFound, s.store.checksum, guid)
+    for number in (1, 2):
+        await s.store.write_blob(guid, s.frame(number))
+        found = await s.store.checksum(guid)
+        expect(found == frame_checksum(s.frame(number)), f"after write {number} it is {found!r}")
+    await s.store.delete_blob(guid)
+    await refused(BlobNotFound, s.store.checksum, guid)
+
+
 @check("verify(): a frozen report that has ok and bad; progress(done, total) is called.")
 async def verify(s: Subject) -> None:
     guids = [BlobGuid.random() for _ in range(4)]
@@ -186,5 +199,6 @@ CHECKS = (
     needs_flush_is_a_bool,
     needs_no_flush,
     needs_flush_after_changes,
+    checksums,
     verify,
 )
