@@ -9,6 +9,7 @@ the package installs without it and uses the pread engine.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sysconfig
@@ -39,6 +40,23 @@ def static_liburing() -> str | None:
     return answer if os.path.isabs(answer) and os.path.exists(answer) else None
 
 
+def liburing_version() -> str:
+    """Return the version that liburing's ``.pc`` file names, or ``unknown``; headers do not tell it."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    for library in ("liburing.a", "liburing.so"):
+        command = [*compiler, f"-print-file-name={library}"]
+        try:
+            place = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            folder = os.path.dirname(os.path.abspath(place))
+            with open(os.path.join(folder, "pkgconfig", "liburing.pc")) as file:
+                found = re.search(r"^Version:\s*([\w.]+)", file.read(), re.MULTILINE)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        if found:
+            return found.group(1)
+    return "unknown"
+
+
 def make_ffibuilder() -> cffi.FFI:
     """Describe the extension ``uringblob._native._uringblob``."""
     archive = static_liburing()
@@ -50,6 +68,7 @@ def make_ffibuilder() -> cffi.FFI:
         sources=[f"{NATIVE}/ub_ring.c"],
         depends=[f"{NATIVE}/ub_ring.h", f"{NATIVE}/cdef.h"],
         include_dirs=[NATIVE],
+        define_macros=[("UB_LIBURING_VERSION", '"' + liburing_version() + '"')],
         extra_compile_args=C_WARNINGS,
         extra_objects=[archive] if archive else [],
         libraries=[] if archive else ["uring"],

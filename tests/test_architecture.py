@@ -67,6 +67,8 @@ ROOMS = {
         ("ground", "frames", "engine protocol", "traits", "pure core", "core"),
     ),
     "testing": Room(("testing.",), ("ground", "frames", "traits", "engine protocol", "simulation")),
+    # Looks at everything below it, to say what works and why not more.
+    "doctor": Room(("doctor.",), ("ground", "frames", "native", "ring", "engines", "facade")),
     # Measures the store from outside; nothing of the library knows it.
     "cli": Room(("cli.", "__main__"), ("ground", "facade", "bench")),
     "bench": Room(("bench.",), ("ground", "frames", "ring", "traits", "core", "facade", "pure core")),

@@ -19,6 +19,8 @@ PLACES = {
     "setup": (IO_URING_SETUP, None),
     "enter": (IO_URING_ENTER, None),
     "register": (IO_URING_REGISTER, None),
+    # A number that no kernel has: a filter that is on and changes nothing.
+    "nobody": (0x3FFFFFFF, None),
     "register buffers": (IO_URING_REGISTER, (REGISTER_BUFFERS, REGISTER_BUFFERS2)),
 }
 

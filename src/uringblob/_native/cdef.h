@@ -54,6 +54,7 @@ int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count);
 int ub_reap(struct ub_ring *ring);
 int ub_wait(struct ub_ring *ring);
 
+const char *ub_liburing_version(void);
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
 int ub_rename_noreplace(const char *old_path, const char *new_path);
 int ub_fallocate(int fd, uint64_t offset, uint64_t size);

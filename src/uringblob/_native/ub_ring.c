@@ -229,6 +229,16 @@ int ub_wait(struct ub_ring *ring)
     return rc < 0 ? rc : 0;
 }
 
+/* Headers before liburing 2.4 do not tell their version: the build does, see build_ffi.py. */
+#ifndef UB_LIBURING_VERSION
+#define UB_LIBURING_VERSION "unknown"
+#endif
+
+const char *ub_liburing_version(void)
+{
+    return UB_LIBURING_VERSION;
+}
+
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align)
 {
     union {

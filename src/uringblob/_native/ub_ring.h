@@ -85,6 +85,9 @@ int ub_reap(struct ub_ring *ring);
 /* Block until there is a completion to reap.  -EINTR: a signal arrived; call again. */
 int ub_wait(struct ub_ring *ring);
 
+/* The liburing that this was built with, such as "2.3"; "unknown" where it did not say. */
+const char *ub_liburing_version(void);
+
 /* The alignment O_DIRECT asks for, in bytes, as statx says it.  -EOPNOTSUPP: it does not say. */
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
 

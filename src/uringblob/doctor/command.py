@@ -1,0 +1,98 @@
+"""The command ``uringblob doctor``: one screen for people, or JSON; needs no extra."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import Any
+
+from uringblob.doctor.examination import Examination, examine
+from uringblob.doctor.finding import Finding, Level
+
+EXAMPLES = """\
+examples:
+  uringblob doctor                        # stores in the current directory
+  uringblob doctor /var/lib/frames -v     # with every flag, feature and opcode
+  uringblob doctor /data --json | jq -r .command
+
+exit codes:
+  0  io_uring works
+  1  the fallback, the pread engine, works
+  2  no store can be made there
+"""
+_MARKS = {Level.GOOD: ("ok", "32"), Level.NOTE: ("--", "33"), Level.BAD: ("no", "31")}
+_NAME_WIDTH = 18
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments, examples and exit codes."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("directory", metavar="DIR", nargs="?", default=".", help="where stores shall lie (.)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name every flag, feature and opcode")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of words")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine, show, and return the exit code."""
+    seen = examine(args.directory)
+    if args.json:
+        text = json.dumps(as_dict(seen), indent=2, default=list)
+    else:
+        coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        text = screen(seen, coloured=coloured, verbose=args.verbose)
+    sys.stdout.write(text + "\n")
+    return seen.diagnosis.exit_code
+
+
+def as_dict(seen: Examination) -> dict[str, Any]:
+    """Return everything as plain data; ``command`` and ``verdict`` are the diagnosis in short."""
+    findings = {f.name: {**dataclasses.asdict(f), "level": f.level.value} for f in seen.findings}
+    diagnosis = seen.diagnosis
+    return {
+        "verdict": diagnosis.verdict,
+        "command": diagnosis.command,
+        "exit_code": diagnosis.exit_code,
+        "causes": [dataclasses.asdict(cause) for cause in diagnosis.causes],
+        "findings": findings,
+    }
+
+
+def screen(seen: Examination, *, coloured: bool = False, verbose: bool = False) -> str:
+    """Return the screen: a line a finding, the verdict, and the command that mends it."""
+    lines = []
+    for finding in seen.findings:
+        mark, colour = _MARKS[finding.level]
+        lines.append(f"{_paint(mark, colour, coloured)} {finding.name:<{_NAME_WIDTH}} {finding.text}")
+        if verbose:
+            lines += _details(finding)
+    diagnosis = seen.diagnosis
+    colour = ("32", "33", "31")[diagnosis.exit_code]
+    lines += ["", _paint(diagnosis.verdict, colour, coloured)]
+    for number, cause in enumerate(diagnosis.causes):
+        if number:
+            lines.append(f"also: {cause.why}")
+        if cause.command:
+            lines.append(f"  {'then' if number else 'mend it'}: {cause.command}")
+    return "\n".join(lines)
+
+
+def _details(finding: Finding) -> list[str]:
+    lines = []
+    for name, value in finding.detail.items():
+        words = [f"{k} {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else [_plain(value)]
+        lines.append(f"   {'':<{_NAME_WIDTH}}   {name.replace('_', ' ')}: {', '.join(words)}")
+    return lines
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _paint(text: str, colour: str, wanted: bool) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if wanted else text

@@ -1,0 +1,84 @@
+"""The one command that mends a cause, for the place where this process runs."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+
+from uringblob.doctor.facts import Facts
+
+_PROFILE = "docker/seccomp-uringblob.json"
+_CALLS = "io_uring_setup io_uring_enter io_uring_register"
+_PACKAGES = "build-essential python3-dev liburing-dev"
+
+
+def allow_in_seccomp(facts: Facts) -> str:
+    """Let a seccomp filter pass the three calls."""
+    if facts.container in {"docker", "podman"}:
+        return f"{facts.container} run --security-opt seccomp={_PROFILE} ..."
+    if facts.container == "kubernetes":
+        return (
+            "kubectl edit the pod's securityContext: "
+            "seccompProfile: {type: Localhost, localhostProfile: seccomp-uringblob.json}"
+        )
+    if facts.container == "systemd-nspawn":
+        return f'systemd-nspawn --system-call-filter="{_CALLS}" ...'
+    if facts.systemd_unit:
+        return f"systemctl edit UNIT, with: SystemCallFilter={_CALLS}"
+    return f"start it under a seccomp profile with {_CALLS.replace(' ', ', ')} (such as {_PROFILE})"
+
+
+def switch_sysctl(facts: Facts) -> str:
+    """Let the sysctl pass this process."""
+    where = "on the host: " if facts.container else ""
+    if facts.uring_disabled == 1 and facts.uring_group >= 0:
+        if facts.container:
+            return f"{facts.container} run --group-add {facts.uring_group} ..."
+        return f'sudo usermod -aG "$(getent group {facts.uring_group} | cut -d: -f1)" "$(id -un)"'
+    return f"{where}sudo sysctl -w kernel.io_uring_disabled=0"
+
+
+def raise_memlock(facts: Facts) -> str:
+    """Let more memory be locked."""
+    if facts.container in {"docker", "podman"}:
+        return f"{facts.container} run --ulimit memlock=-1 ..."
+    if facts.container == "kubernetes":
+        return "on the node, in the runtime's unit: LimitMEMLOCK=infinity"
+    if facts.systemd_unit:
+        return "systemctl edit UNIT, with: LimitMEMLOCK=infinity"
+    return 'sudo prlimit --pid "$$" --memlock=unlimited'
+
+
+def raise_descriptors(_: Facts) -> str:
+    """Let more files be open."""
+    return 'ulimit -n "$(ulimit -Hn)"'
+
+
+def build_extension(facts: Facts) -> str:
+    """Have the extension."""
+    if facts.extension_hidden:
+        return "unset URINGBLOB_NO_EXT"
+    become = "" if facts.uid == 0 else "sudo "
+    return (
+        f"{become}apt-get install -y {_PACKAGES} && URINGBLOB_EXT=require "
+        "pip install --force-reinstall --no-deps --no-binary uringblob uringblob"
+    )
+
+
+def use_other_directory(_: Facts) -> str:
+    """Say where to put stores instead."""
+    return "uringblob doctor ANOTHER_DIRECTORY   # on ext4, xfs or btrfs of a local disk"
+
+
+def mend_directory(facts: Facts) -> str:
+    """Make the directory one in which a store can be made."""
+    quoted = shlex.quote(facts.directory)
+    if facts.pread_store == errno.ENOENT:
+        return f"mkdir -p {quoted}"
+    if facts.pread_store in {errno.EACCES, errno.EPERM}:
+        return f"sudo chown {facts.uid} {quoted}"
+    if facts.pread_store == errno.EROFS:
+        return f"sudo mount -o remount,rw {shlex.quote(facts.mount_point)}"
+    if facts.pread_store in {errno.EMFILE, errno.ENFILE}:
+        return raise_descriptors(facts)
+    return use_other_directory(facts)

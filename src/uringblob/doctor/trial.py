@@ -1,0 +1,56 @@
+"""The proof: a real store in the directory, with each engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+
+from uringblob.doctor.finding import Finding, Level
+from uringblob.errors import BlobStoreError, EngineUnavailable
+from uringblob.facade import FileBlobStore
+from uringblob.guid import BlobGuid
+
+_PAGE_SIZE = 4096
+
+
+def check_store(engine: str, directory: str) -> Finding:
+    """Make a store with this engine, commit a frame, open it again, and read the frame."""
+    field = "uring" if engine == "io_uring" else "pread"
+    name = f"store on {engine}"
+    try:
+        # Its warnings would say a second time what the diagnosis says.
+        with tempfile.TemporaryDirectory(prefix=".uringblob-doctor-", dir=directory) as place, _quiet():
+            text = _commit_and_read(os.path.join(place, "trial.blobs"), engine)
+    except EngineUnavailable as error:
+        facts = {"uring_store": error.errno or -1, "uring_stage": error.stage, "uring_text": str(error)}
+        return Finding(name, f"no: refused at {error.stage}", Level.BAD, facts)
+    except (BlobStoreError, OSError) as error:
+        number = getattr(error, "errno", None) or -1
+        facts = {f"{field}_store": number, f"{field}_text": str(error)}
+        return Finding(name, f"no: {error}", Level.BAD, facts)
+    return Finding(name, text, facts={f"{field}_store": 0})
+
+
+def _commit_and_read(path: str, engine: str) -> str:
+    guid, frame, back = BlobGuid.random(), os.urandom(_PAGE_SIZE), bytearray(_PAGE_SIZE)
+    with FileBlobStore.open(path, engine=engine, page_size=_PAGE_SIZE) as store:
+        store.commit([(guid, frame)])
+    with FileBlobStore.open(path, engine=engine, create=False) as store:
+        store.read_blob(guid, back)
+        stats = store.stats()
+    if back != frame:
+        raise BlobStoreError("the frame read is not the frame written")
+    return f"committed, reopened and read; {'O_DIRECT' if stats.direct_io else 'through the page cache'}"
+
+
+class _quiet:  # noqa: N801 - used like a function
+    """The log ``uringblob`` says nothing meanwhile."""
+
+    def __enter__(self) -> None:
+        self._log = logging.getLogger("uringblob")
+        self._was = self._log.disabled
+        self._log.disabled = True
+
+    def __exit__(self, *_: object) -> None:
+        self._log.disabled = self._was

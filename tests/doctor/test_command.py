@@ -1,0 +1,65 @@
+"""The command's screen and its JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from uringblob.doctor.command import screen
+from uringblob.doctor.diagnosis import Applied, Diagnosis
+from uringblob.doctor.examination import Examination, _run
+from uringblob.doctor.finding import Finding, Level
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "uringblob.doctor", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_sound_machine_fits_on_a_screen(needs_uring, disk_dir, monkeypatch):
+    monkeypatch.delenv("URINGBLOB_ENGINE", raising=False)
+    seen = run(disk_dir)
+    assert seen.returncode == 0, seen.stdout
+    lines = seen.stdout.splitlines()
+    assert len(lines) < 25
+    assert lines[17].startswith("io_uring works here")
+    assert "could not be checked" not in seen.stdout
+    assert "\x1b" not in seen.stdout
+
+
+def test_json_says_the_same_and_everything(disk_dir):
+    seen = run(disk_dir, "--json")
+    told = json.loads(seen.stdout)
+    assert told["exit_code"] == seen.returncode
+    assert len(told["findings"]) == 16
+    assert "setup_flags" in told["findings"]["ring"]["detail"] or seen.returncode
+
+
+def test_verbose_names_flags_features_and_opcodes(needs_uring, disk_dir):
+    out = run(disk_dir, "-v").stdout
+    assert "CLAMP yes" in out
+    assert "NODROP" in out
+    assert "WRITE_FIXED yes" in out
+
+
+def test_help_has_examples_and_exit_codes():
+    out = run("--help").stdout
+    assert "examples:" in out
+    assert "exit codes:" in out
+
+
+def test_a_check_that_breaks_hides_no_other():
+    def broken():
+        raise ZeroDivisionError("of all things")
+
+    found = _run("some check", broken)
+    assert found.level is Level.NOTE
+    assert "ZeroDivisionError: of all things" in found.text
+
+
+def test_further_causes_come_after_the_first():
+    causes = (Applied("a", "first", "mend first"), Applied("b", "second", "mend second"))
+    text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
+    assert "\x1b[32mok\x1b[0m x" in text
+    assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
