@@ -13,7 +13,7 @@ from uringblob.doctor.finding import Finding, Level
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "uringblob.doctor", *map(str, arguments)]
+    command = [sys.executable, "-m", "uringblob", "doctor", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -63,3 +63,13 @@ def test_further_causes_come_after_the_first():
     text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
     assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
+
+
+def test_it_needs_no_extra(disk_dir):
+    """The doctor alone imports nothing but the library and its two dependencies."""
+    code = (
+        f"import runpy, sys; sys.modules['rich'] = None; sys.argv = ['x', 'doctor', {str(disk_dir)!r}]; "
+        "runpy.run_module('uringblob', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "store on pread" in done.stdout, done.stderr

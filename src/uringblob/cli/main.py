@@ -13,6 +13,7 @@ import uringblob
 from uringblob.bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.output import Output
+from uringblob.doctor import command as doctor_command
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="one JSON value instead of words")
         sub.set_defaults(run=_on_store(command))
+    _add_whole(commands, "doctor", doctor_command, "say what runs here, why not more, and what mends it")
     _add_whole(commands, "bench", bench_command, "measure the store beside fio and its peers (extra [bench])")
     return parser
 
