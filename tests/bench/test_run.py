@@ -101,6 +101,8 @@ def check_environment(environment):
 
 def check_page_and_plots(kept):
     """Made again from the JSON alone: real PNGs, and a page with one table and one plot at its top."""
+    from uringblob.bench.report.plots import PLOTS, plt
+
     for name in os.listdir(kept):
         if name.endswith(".png"):
             os.unlink(os.path.join(kept, name))
@@ -125,6 +127,11 @@ def check_page_and_plots(kept):
         for name in ("peers", "depth-reads", "depth-writes", "frame-size", "latency", "cpu", "buffers", "batches",
                      "scale")
     )  # fmt: skip
+    # A whole page of empty axes was a fine PNG once.
+    for name, plot in PLOTS.items():
+        axes = plot(Results.read(os.path.join(kept, "results.json"))).axes
+        assert all(axis.has_data() for axis in axes), name
+    plt.close("all")
     for name in drawn:
         with open(os.path.join(kept, name), "rb") as file:
             content = file.read()

@@ -12,6 +12,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from uringblob.bench.report.data import Results, median, percentiles
 from uringblob.bench.scale.costs import UNITS, costs_of
@@ -45,7 +46,7 @@ def _new(columns: int, title: str, rows: int = 1) -> tuple[Any, Any]:
     size = (6 * columns, 4.2 if rows == 1 else 3.2 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     figure.suptitle(title)
-    return figure, axes.flat
+    return figure, list(axes.flat)
 
 
 def _lines(
@@ -58,10 +59,18 @@ def _lines(
     axes.set_xticks(ticks, [_short(tick) for tick in ticks])
     axes.minorticks_off()
     if log:
-        axes.set_yscale("log")
+        _log_y(axes)
     else:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
+
+
+def _log_y(axis: Any) -> None:
+    """Make the upright axis logarithmic, with plain numbers at 1, 2 and 5."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(number: float) -> str:
@@ -137,9 +146,8 @@ def latency(results: Results) -> Any:
         marks = (50, 90, 99, 99.9)
         axis.set_xticks([100 / (100 - mark) for mark in marks], [f"{mark:g} %" for mark in marks])
         axis.minorticks_off()
-        axis.set(title=title, xlabel="of all calls", ylabel="took no longer than, ms", yscale="log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.set(title=title, xlabel="of all calls", ylabel="took no longer than, ms")
+        _log_y(axis)
         axis.grid(alpha=0.3, which="both")
         axis.legend()
     return figure
@@ -222,7 +230,7 @@ def peers(results: Results) -> Any:
     if not works:
         return None
     figure, axes = _new(2, "The store beside its peers (* through the page cache)", rows=-(-len(works) // 2))
-    for axis in list(axes)[len(works) :]:
+    for axis in axes[len(works) :]:
         axis.remove()
     for axis, (work, case) in zip(axes, works.items(), strict=False):
         names = sorted(case["parties"], key=lambda name: median(case, name, "bytes_per_s"))
@@ -249,9 +257,10 @@ def scale(results: Results) -> Any:
                 (case["settings"][name]["blobs"], _cost(case, name, cost)) for name in case["parties"]
             )
             axis.plot([x for x, _ in points], [y for _, y in points], label=cost, marker="o", markersize=4)
-        axis.set(xscale="log", yscale="log", xlabel="blobs", ylabel=label)
+        axis.set(xscale="log", xlabel="blobs", ylabel=label)
+        _log_y(axis)
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(fontsize="small")
     return figure
 
 
