@@ -33,10 +33,13 @@ def power_cuts(lot: Lot):
     lots=4,
 )
 def every_sequence(lot: Lot):
+    """Sequences that begin alike go together: they leave many an image in common."""
     kinds = [{"torn": True}, {"together": True}]
     places = itertools.product(range(4), (3, 4), kinds)
-    for (groups, segment_blocks, kind), operations in lot.mine(itertools.product(places, sequences(4))):
-        figures = exhaust([operations], groups=groups, segment_blocks=segment_blocks, **kind)
+    alike = itertools.groupby(sorted(sequences(4)), key=lambda operations: operations[:2])
+    families = [list(family) for _, family in alike]
+    for (groups, segment_blocks, kind), family in lot.mine(itertools.product(places, families)):
+        figures = exhaust(family, groups=groups, segment_blocks=segment_blocks, **kind)
         figures.pop("most un-flushed")
         yield figures
 
