@@ -79,6 +79,7 @@ def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
 def check_cases(cases):
     for name, case in cases.items():
         assert case["parties"], name
+        assert len(case["others_cpu_share"]) == len(case["order"])
         assert {"params", "rounds", "turn_seconds", "order", "settings", "failures"} <= set(case)
         for party, loads in case["parties"].items():
             assert party in case["settings"]

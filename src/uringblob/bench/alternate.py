@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from uringblob.bench.load import Load, Params
+from uringblob.bench.neighbours import Watch
 from uringblob.bench.sample import Sample, Spread, spreads
 
 
@@ -68,6 +69,8 @@ class Case:
     broken: list[str] = dataclasses.field(default_factory=list)
     #: Names in the order in which turns were taken.
     order: list[str] = dataclasses.field(default_factory=list)
+    #: What share of the CPUs other programs used, turn by turn.
+    others: list[float] = dataclasses.field(default_factory=list)
     note: str = ""
     #: The sweep that it is a point of, and where: a number, or the name of a setting.
     sweep: str = ""
@@ -147,11 +150,13 @@ def _take_turn(case: Case, entry: Entry, told: Callable[[str, str], None]) -> No
     if entry.name in case.failures:
         return
     told(case.name, entry.name)
+    watch = Watch()
     try:
         samples = entry.party.turn(entry.loads, case.seconds)
     except Exception as error:  # noqa: BLE001 - the same
         _failed(case, entry, error)
         return
+    case.others.append(watch.others())
     case.order.append(entry.name)
     case.samples.setdefault(entry.name, []).append(samples)
 

@@ -92,6 +92,7 @@ def _case(case: Case) -> dict[str, Any]:
         "rounds": case.rounds,
         "turn_seconds": case.seconds,
         "order": case.order,
+        "others_cpu_share": case.others,
         "note": case.note,
         "sweep": case.sweep,
         "at": case.at,
