@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 
@@ -10,6 +9,7 @@ from uringblob.doctor.finding import Finding, Level
 from uringblob.errors import BlobStoreError, EngineUnavailable
 from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 
 _PAGE_SIZE = 4096
 
@@ -48,7 +48,7 @@ class _quiet:  # noqa: N801 - used like a function
     """The log ``uringblob`` says nothing meanwhile."""
 
     def __enter__(self) -> None:
-        self._log = logging.getLogger("uringblob")
+        self._log = logger
         self._was = self._log.disabled
         self._log.disabled = True
 
