@@ -134,6 +134,19 @@ CASES = {
     ),
     "no descriptor": ({"ring": E.EMFILE, "uring_store": E.EMFILE}, ["descriptors"], "ulimit -n"),
     "no extension": (NO_EXTENSION, ["extension"], "URINGBLOB_EXT=require"),
+    "no extension, from a clone, on Fedora": (
+        {**NO_EXTENSION, **USER, "installed_from": "--editable ./clone", "package_manager": "dnf"},
+        ["extension"],
+        (
+            "sudo dnf install -y gcc python3-devel liburing-devel && URINGBLOB_EXT=require pip install "
+            "--force-reinstall --no-deps --editable ./clone"
+        ),
+    ),
+    "no extension, and no known package manager": (
+        {**NO_EXTENSION, "package_manager": ""},
+        ["extension"],
+        "URINGBLOB_EXT=require pip",
+    ),
     "hidden extension": ({**NO_EXTENSION, "extension_hidden": True}, ["extension"], "unset URINGBLOB_NO_EXT"),
     "no extension under a filter that passes io_uring": (
         {**NO_EXTENSION, "seccomp": 2},

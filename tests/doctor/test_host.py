@@ -90,3 +90,23 @@ MOUNTS = """\
 def test_the_mount_that_a_path_lies_on(show, path, found):
     root = show({"mountinfo": MOUNTS})
     assert disk.find_mount(path, root / "mountinfo") == found
+
+
+@pytest.mark.parametrize(
+    ("kept", "given"),
+    [
+        (None, "--no-binary uringblob uringblob"),
+        ('{"url": "file:///src/a b", "dir_info": {"editable": true}}', "--editable '/src/a b'"),
+        ('{"url": "file:///src/clone", "dir_info": {}}', "/src/clone"),
+        ('{"url": "file:///dist/uringblob-0.1-py3-none-any.whl"}', "--no-binary uringblob uringblob"),
+        ('{"url": "https://example.org/uringblob.tar.gz"}', "https://example.org/uringblob.tar.gz"),
+    ],
+)
+def test_what_pip_is_given_to_install_it_again(monkeypatch, kept, given):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return kept
+
+    monkeypatch.setattr(host.metadata, "distribution", lambda _name: Installed())
+    assert host.installed_from() == given

@@ -42,6 +42,10 @@ class Facts:
     extension: bool = True
     extension_hidden: bool = False
     extension_reason: str = ""
+    #: What pip was given: a directory or URL, or the package's name.
+    installed_from: str = "uringblob"
+    #: "apt-get", "dnf", "apk", or "" where none of these is here.
+    package_manager: str = "apt-get"
 
     #: Errnos of the three calls with bad arguments; 0: the kernel itself looked at them.
     setup: int = 0

@@ -6,8 +6,11 @@ Files of ``/proc`` are read below ``root``, so that tests may show another machi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -119,11 +122,29 @@ def check_extension() -> Finding:
             "extension": False,
             "extension_hidden": hidden,
             "extension_reason": _native.unavailable_reason,
+            "installed_from": installed_from(),
+            "package_manager": next(filter(shutil.which, ["apt-get", "dnf", "apk"]), ""),
         }
         return Finding("extension", f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
     liburing = _native.ffi.string(_native.lib.ub_liburing_version()).decode()
     text = f"built with liburing {liburing}; {cffi_version}"
     return Finding("extension", text, facts={"extension": True}, detail={"liburing": liburing})
+
+
+def installed_from() -> str:
+    """Return what pip must be given to install the same package again (PEP 610 keeps it)."""
+    try:
+        kept = metadata.distribution("uringblob").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return "uringblob"
+    if not kept:
+        return "--no-binary uringblob uringblob"
+    known = json.loads(kept)
+    editable = "--editable " if known.get("dir_info", {}).get("editable") else ""
+    url = str(known["url"])
+    if url.endswith(".whl"):
+        return "--no-binary uringblob uringblob"  # the wheel itself lacks the extension
+    return editable + shlex.quote(url.removeprefix("file://"))
 
 
 def check_environment(environ: Mapping[str, str] = os.environ) -> Finding:

@@ -9,7 +9,12 @@ from uringblob.doctor.facts import Facts
 
 _PROFILE = "docker/seccomp-uringblob.json"
 _CALLS = "io_uring_setup io_uring_enter io_uring_register"
-_PACKAGES = "build-essential python3-dev liburing-dev"
+#: A compiler, Python's headers and liburing's, as each manager names them.
+_GET_PACKAGES = {
+    "apt-get": "apt-get install -y build-essential python3-dev liburing-dev",
+    "dnf": "dnf install -y gcc python3-devel liburing-devel",
+    "apk": "apk add build-base python3-dev linux-headers liburing-dev",
+}
 
 
 def allow_in_seccomp(facts: Facts) -> str:
@@ -58,11 +63,10 @@ def build_extension(facts: Facts) -> str:
     """Have the extension."""
     if facts.extension_hidden:
         return "unset URINGBLOB_NO_EXT"
-    become = "" if facts.uid == 0 else "sudo "
-    return (
-        f"{become}apt-get install -y {_PACKAGES} && URINGBLOB_EXT=require "
-        "pip install --force-reinstall --no-deps --no-binary uringblob uringblob"
-    )
+    get = _GET_PACKAGES.get(facts.package_manager, "")
+    become = "" if facts.uid == 0 or not get else "sudo "
+    install = f"URINGBLOB_EXT=require pip install --force-reinstall --no-deps {facts.installed_from}"
+    return f"{become}{get} && {install}" if get else f"{install}   # with a C compiler and liburing's headers"
 
 
 def use_other_directory(_: Facts) -> str:
