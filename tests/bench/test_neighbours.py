@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uringblob.bench import neighbours
+from uringblob.bench.alternate import Case
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -44,3 +45,13 @@ def test_the_real_clocks_go_forward():
     assert neighbours.own_cpu_s() > 0
     assert neighbours.machine_cpu_s() >= 0
     assert 0 <= neighbours.Watch().others() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "warned"), [([], False), ([0.1, 0.1, 0.9], False), ([0.1, 0.5, 0.9], True)]
+)
+def test_a_busy_machine_is_warned_of(shares, warned, params, capfd):
+    from uringblob.bench.report.terminal import Terminal
+
+    Terminal().neighbours([Case("x", params, 1, 0.0, others=shares)])
+    assert ("used 50% of the CPUs" in capfd.readouterr().out) is warned

@@ -73,6 +73,7 @@ def run_all(args: argparse.Namespace) -> bool:
     for case in journal.cases.values():
         terminal.case(case)
     terminal.table(journal.outcomes)
+    terminal.neighbours(journal.cases.values())
     leave(args, journal, terminal)
     return journal.whole
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +18,8 @@ _COLOURS = {"stated": "cyan", "reached": "green", "not reached": "yellow", "not 
 
 #: Columns where there is no terminal to ask.
 _WIDTH = 130
+#: The share of the CPUs used by others above which a machine is called busy; the kernel's own threads count.
+_BUSY = 0.2
 
 
 class Terminal:
@@ -72,6 +74,17 @@ class Terminal:
         for name, why in case.failures.items():
             table.add_row(name, f"[red]{why}[/]")
         self.console.print(table)
+
+    def neighbours(self, cases: Iterable[Case]) -> None:
+        """Warn if the machine was busy with something else."""
+        shares = sorted(share for case in cases for share in case.others)
+        median = shares[len(shares) // 2] if shares else 0.0
+        if median > _BUSY:
+            self.console.print(
+                f"[red]other programs used {median:.0%} of the CPUs during the median turn:[/] "
+                "these are figures of a busy machine",
+                highlight=False,
+            )
 
     def table(self, outcomes: Sequence[Outcome]) -> None:
         """Print the table of all measures, if there are any."""
