@@ -75,22 +75,17 @@ class OrderMonitor:
         self._report = report
         self.violations = 0
         self.clock = Clock()
-        header = peek(0, HEADER).ljust(HEADER, b"\0")
-        self.supers = {
-            at: [parse_superblock(header[at : at + BLOCK], at), Unit(at, at + BLOCK)] for at in (0, BLOCK)
-        }
-        for _, unit in self.supers.values():
-            unit.ended = 0.5  # before anything
-        good = [known for known, _ in self.supers.values() if known is not None]
-        self._super = max(good, key=lambda known: known.revision) if good else None
-        self.page_size = self._super.page_size if self._super else BLOCK
+        self._header = peek(0, HEADER)
+        self.page_size = max(BLOCK, int.from_bytes(self._header[12:16], "little"))
+        self.supers: dict[int, list] = {}
+        self._super = None
         #: Reads of the opening; ``None`` once they have been looked at.
         self._chunks: list[tuple[int, bytes]] | None = []
-        self._recording = True
+        self.recording = True
         self._disturbed = False
         self._claims: list[tuple[int, int]] = []
         #: Why it cannot judge this store, or "".
-        self.blind = "" if good else "no good superblock"
+        self.blind = ""
         self.seq = 0
         self.last_record: dict[bytes, int] = {}
         self.entries: dict[bytes, int] = {}
@@ -132,7 +127,21 @@ class OrderMonitor:
 
     def opened(self) -> None:
         """The store is open: later reads are not the opening's."""
-        self._recording = False
+        self.recording = False
+
+    def _awake(self) -> None:
+        """The first write: until then the superblocks were of no interest."""
+        for at in (0, BLOCK):
+            unit = Unit(at, at + BLOCK)
+            unit.ended = 0.5  # before anything
+            raw = self._header[at : at + BLOCK]
+            self.supers[at] = [parse_superblock(raw, at) if len(raw) == BLOCK else None, unit]
+        good = [known for known, _ in self.supers.values() if known is not None]
+        self._super = max(good, key=lambda known: known.revision) if good else None
+        if self._super is None:
+            self.blind = "no good superblock"
+        else:
+            self.page_size = self._super.page_size
 
     # --- reads ---------------------------------------------------------------------------
 
@@ -143,7 +152,7 @@ class OrderMonitor:
         if slot in self._chain_of:
             return frames, offset, -1
         unit = self.units.get(slot)
-        if unit is not None and unit.busy and not self._recording:
+        if unit is not None and unit.busy and not self.recording:
             self._wrong(8, f"slot {slot} is read while it is being written")
         self._reading[slot] = self._reading.get(slot, 0) + 1
         return frames, offset, slot
@@ -156,18 +165,23 @@ class OrderMonitor:
                 self._reading[slot] = left
             else:
                 del self._reading[slot]
-        if not self._recording:
-            return
+        if self.recording:
+            self.record(frames, offset, rc)
+
+    def record(self, frames, offset: int, rc: int) -> None:
+        """Keep what a read of the opening brought."""
         if rc != sum([frame.size for frame in frames]):
             self._disturbed = True
         if self._chunks is not None and rc > 0:
             data = bytes(frames[0].view) if len(frames) == 1 else b"".join([f.view for f in frames])
-            self._chunks.append((offset, data[:rc]))
+            self._chunks.append((offset, data if rc == len(data) else data[:rc]))
 
     # --- writes --------------------------------------------------------------------------
 
     def write_begins(self, offset: int, frames):
         self.clock.tick()
+        if not self.supers:
+            self._awake()
         size = frames[0].size if len(frames) == 1 else sum([frame.size for frame in frames])
         self._course.append(("write", offset, size))
         if self.blind:
