@@ -15,7 +15,7 @@ import pytest
 from monitor import install
 from sim import planted
 from sim.hunts import hunt_for
-from sim.rig import PAGE, frame, guid, small_log
+from sim.rig import PAGE, forget, frame, guid, small_log
 from sim.test_full_disk import live_on_a_full_disk
 from uringblob import BlobStoreError, FileBlobStore
 from uringblob.store import creation, manifest, opening, recovery, space, store_file
@@ -34,9 +34,11 @@ def two_creators(directory) -> None:
 
     def beaten(fd, page_size):
         write_image(fd, page_size)
-        with mock.patch.object(creation, "_write_image", write_image):
-            with FileBlobStore.open(path, page_size=PAGE, engine="pread") as winner:
-                winner.commit([(guid(1), frame(1))])
+        with (
+            mock.patch.object(creation, "_write_image", write_image),
+            FileBlobStore.open(path, page_size=PAGE, engine="pread") as winner,
+        ):
+            winner.commit([(guid(1), frame(1))])
 
     with mock.patch.object(creation, "_write_image", beaten):
         loser = FileBlobStore.open(path, page_size=PAGE, engine="pread")
@@ -69,7 +71,7 @@ def only_what_is_durable_is_read(directory) -> None:
 
 
 def cache_believed():
-    return mock.patch.object(store_file, "_drop_cache", lambda _file: None)
+    return mock.patch.object(store_file, "_drop_cache", return_value=None)
 
 
 def a_full_disk_takes_deletes(_directory) -> None:
@@ -84,7 +86,7 @@ def a_full_disk_takes_deletes(_directory) -> None:
 
 
 def no_reserve():
-    return mock.patch.object(space.Space, "segments_wanted", lambda _self, _more: 0)
+    return mock.patch.object(space.Space, "segments_wanted", return_value=0)
 
 
 def rewrites_do_not_eat_the_disk(_directory) -> None:
@@ -95,15 +97,17 @@ def rewrites_do_not_eat_the_disk(_directory) -> None:
     async def run():
         disk = SimDisk(image=base.copy(), capacity=base.size + 1024 * PAGE)
         store = await open_sim_store(disk, loop)
-        for stamp in range(1500):
-            await store.write_blob(guid(1), frame(stamp))
-        await store.aclose()
+        try:
+            for stamp in range(1500):
+                await store.write_blob(guid(1), frame(stamp))
+        finally:
+            forget(store)
 
     loop.run(run())
 
 
 def overwritten_frames_kept():
-    return mock.patch.object(manifest.Manifest, "_retire_unlogged", lambda _self, _pending: None)
+    return mock.patch.object(manifest.Manifest, "_retire_unlogged", return_value=None)
 
 
 @contextlib.contextmanager
@@ -114,7 +118,7 @@ def read_only_openers_confirm_the_last_group():
     async def trusting(medium, superblock, *, read_only):
         if not read_only:
             return await real(medium, superblock, read_only=False)
-        with mock.patch.object(recovery, "_is_in_doubt", lambda _found: False):
+        with mock.patch.object(recovery, "_is_in_doubt", return_value=False):
             return await real(medium, superblock, read_only=True)
 
     with mock.patch.object(opening, "recover", trusting):
@@ -151,7 +155,9 @@ def test_no_rule_is_left_out():
     assert {rule for rule, _, _ in RULES} == set(range(1, 17))
 
 
-@pytest.mark.parametrize(("rule", "without", "scenario"), RULES, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(
+    ("rule", "without", "scenario"), RULES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_rule_taken_out_is_noticed(rule, without, scenario, disk_dir):
     if isinstance(scenario, str):
         with without():
@@ -162,6 +168,8 @@ def test_a_rule_taken_out_is_noticed(rule, without, scenario, disk_dir):
     install.take()
 
 
-@pytest.mark.parametrize("scenario", [s for _, _, s in RULES if not isinstance(s, str)], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "scenario", [s for _, _, s in RULES if not isinstance(s, str)], ids=lambda s: s.__name__
+)
 def test_with_the_rule_all_is_well(scenario, disk_dir):
     scenario(disk_dir)
