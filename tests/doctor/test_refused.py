@@ -129,3 +129,9 @@ def test_no_such_directory(disk_dir):
     seen = doctor(disk_dir / "missing")
     assert seen.returncode == 2
     assert f"mkdir -p {disk_dir / 'missing'}" in seen.stdout
+
+
+def test_on_another_system_nothing_is_to_be_mended(disk_dir):
+    seen = children.run("doctor.child_elsewhere:examined", str(disk_dir))
+    assert (seen["exit_code"], keys(seen), seen["command"]) == (1, ["not linux"], "")
+    assert not [f for f in seen["findings"].values() if "could not be checked" in f["text"]]

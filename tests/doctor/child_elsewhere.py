@@ -1,0 +1,13 @@
+"""A child on the barest of systems, where the doctor has little to say and says it."""
+
+from __future__ import annotations
+
+from behaviour import bare_system
+
+
+def examined(directory):
+    bare_system.strip()
+    from uringblob.doctor.command import as_dict
+    from uringblob.doctor.examination import examine
+
+    return as_dict(examine(directory))
