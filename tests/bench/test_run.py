@@ -5,6 +5,7 @@ fio has a process per turn; here it is replaced by a canned answer, and tested b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -31,6 +32,13 @@ pytestmark = [
     pytest.mark.leaks(reason="obstore's runtime and libuv's pipe live as long as the process"),
 ]
 TINY = ["--rounds", "1", "--seconds", "0.01", "--file-size", "256k", "--page-size", "4k", "--quick"]
+
+
+@pytest.fixture(autouse=True)
+def the_machines_huge_pages_stay(monkeypatch):
+    monkeypatch.setattr(
+        "uringblob.bench.running.reserved", lambda _size: contextlib.nullcontext("not touched")
+    )
 
 
 @pytest.fixture

@@ -35,17 +35,24 @@ def reserved(size: int) -> Generator[str, None, None]:
     if free_bytes() >= size:
         yield f"{free_bytes()} bytes of huge pages were there"
         return
+    pages = -(-size // max(page_bytes(), 1))
     try:
-        with open(POOL, encoding="ascii") as file:
-            before = int(file.read())
-        _set_pool(before + -(-size // max(page_bytes(), 1)))
+        before = _pool()
+        _set_pool(before + pages)
+        added = _pool() - before
     except (OSError, ValueError) as error:
         yield f"no huge pages for fio (mem=mmap instead): {error}"
         return
     try:
-        yield f"raised {POOL} from {before} for this run; {free_bytes()} bytes are free"
+        yield f"raised {POOL} by {added} from {before} for this run; {free_bytes()} bytes are free"
     finally:
-        _set_pool(before)
+        # Not back to what it was: another run may have raised it meanwhile.
+        _set_pool(max(_pool() - added, 0))
+
+
+def _pool() -> int:
+    with open(POOL, encoding="ascii") as file:
+        return int(file.read())
 
 
 def _set_pool(pages: int) -> None:
