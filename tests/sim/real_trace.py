@@ -1,0 +1,97 @@
+"""What the real engines asked of the system, replayed on a simulated disk: order, bytes, links and all.
+
+Of io_uring every entry is seen as the kernel took it, with its flags and its file; of pread every
+call of every thread.  A flush begins when the kernel may begin it: an fsync that is linked behind a
+write when that write has ended well, any other one at once.  A flush of another file is none.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from uringblob import _native
+from uringblob.ring import Opcode, SqeFlags
+from uringblob.testing import SimDisk
+from uringblob.testing.sim_image import Image
+
+_WRITES = {Opcode.WRITE, Opcode.WRITE_FIXED}
+_GATHERS = {Opcode.WRITEV, Opcode.WRITEV_FIXED}
+
+
+def image_of(path: str) -> Image:
+    with open(path, "rb") as file:
+        data = file.read()
+    image = Image(size=len(data))
+    image.write(0, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+    return image
+
+
+class Shadow:
+    """The disk under a real engine, as a power cut might find it; ``on_step`` is told of every change."""
+
+    def __init__(self, path: str, on_step) -> None:
+        self.disk = SimDisk(image=image_of(path))
+        self._on_step = on_step
+        self._lock = threading.RLock()
+        self.syncs = self.linked = 0
+
+    def watch(self, engine) -> None:
+        self.disk.on_step = self._on_step
+        if engine.name == "io_uring":
+            self._ring = engine.ring
+            engine.ring.trace = self._submitted
+        else:
+            self._fd, calls = engine._fd, engine._calls
+            engine._calls = calls._replace(
+                writev=lambda *a: self._write(calls.writev, *a), sync=lambda fd: self._sync(calls.sync, fd)
+            )
+
+    # --- io_uring --------------------------------------------------------------------------
+
+    def _submitted(self, operations) -> None:
+        before = None
+        for user_data, op in operations:
+            done = self._ring._in_flight.table[user_data][0]
+            if op.opcode in _WRITES | _GATHERS:
+                data = _bytes_of(op)
+                write = self.disk.begin_write(op.offset, data)
+                done.then(lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result())))
+            elif op.opcode == Opcode.FSYNC and op.file == 0 and op.flags & SqeFlags.FIXED_FILE:
+                self._fsync(done, before)
+            before = (done, op) if op.flags & SqeFlags.IO_LINK else None
+
+    def _fsync(self, done, before) -> None:
+        covered = []
+        self.syncs += 1
+        if before is None:
+            covered += self.disk.begin_sync(failing=False)
+        else:
+            self.linked += 1
+            before[0].then(lambda _ended: covered.extend(self.disk.begin_sync(failing=False)))
+        done.then(lambda ended: ended.result() or self.disk.finish_sync(covered))
+
+    # --- pread -----------------------------------------------------------------------------
+
+    def _write(self, real, fd, views, offset) -> int:
+        with self._lock:
+            write = self.disk.begin_write(offset, b"".join(views))
+        moved = real(fd, views, offset)
+        with self._lock:
+            self.disk.finish_write(write, moved)
+        return moved
+
+    def _sync(self, real, fd) -> None:
+        with self._lock:
+            self.syncs += 1
+            covered = self.disk.begin_sync(failing=False) if fd == self._fd else []
+        real(fd)
+        with self._lock:
+            self.disk.finish_sync(covered)
+
+
+def _bytes_of(op) -> bytes:
+    ffi = _native.ffi
+    if op.opcode in _WRITES:
+        return bytes(ffi.buffer(ffi.cast("void *", op.address), op.length))
+    pieces = ffi.cast("struct iovec *", op.address)
+    return b"".join(bytes(ffi.buffer(pieces[i].iov_base, pieces[i].iov_len)) for i in range(op.length))
