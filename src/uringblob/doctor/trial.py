@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 
 from uringblob.doctor.finding import Finding, Level
 from uringblob.errors import BlobStoreError, EngineUnavailable
@@ -44,13 +46,11 @@ def _commit_and_read(path: str, engine: str) -> str:
     return f"committed, reopened and read; {'O_DIRECT' if stats.direct_io else 'through the page cache'}"
 
 
-class _quiet:  # noqa: N801 - used like a function
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """The log ``uringblob`` says nothing meanwhile."""
-
-    def __enter__(self) -> None:
-        self._log = logger
-        self._was = self._log.disabled
-        self._log.disabled = True
-
-    def __exit__(self, *_: object) -> None:
-        self._log.disabled = self._was
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
