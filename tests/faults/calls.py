@@ -34,7 +34,7 @@ class FaultyCalls:
         data = b"".join(views)
         moved = len(data)
         if fault is not None:
-            moved = fault.moved(len(data)) if fault.moved else len(data) // 2 * self._disk.coin()
+            moved = fault.moved(len(data)) if fault.moved else self._disk.landed(len(data))
         passing = self._disk.passing(f"/proc/self/fd/{fd}", offset, data[:moved])
         if fault is None:
             moved = self._real.writev(fd, views, offset)

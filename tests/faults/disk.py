@@ -60,10 +60,10 @@ class FaultyDisk:
                 self.syncs_since_failure = 0
             return fault
 
-    def coin(self):
-        """Return true or false, as the seed has it."""
+    def landed(self, size):
+        """Return how much of a write of ``size`` bytes that failed is in the file all the same."""
         with self._lock:
-            return self._rng.random() < 0.5
+            return self._rng.choice((0, size // 2, size))
 
     # --- what passes ---------------------------------------------------------------------
 

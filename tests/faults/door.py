@@ -80,10 +80,11 @@ class FaultyDoor:
             if kind == "write":
                 self._write_passes(op, b"".join(self._pieces(op)))
             return False
-        moved = fault.moved(size) if fault.moved else 0
-        if fault.errno and kind == "write" and self._disk.coin():
-            self._move(op, kind, size // 2)  # a write that failed may have landed in part
-        elif moved:
+        if fault.errno:
+            moved = self._disk.landed(size) if kind == "write" else 0
+        else:
+            moved = fault.moved(size)
+        if moved:
             self._move(op, kind, moved)
         self._answers[op.user_data] = -fault.errno if fault.errno else moved
         return True

@@ -119,7 +119,19 @@ class Life:
 
     async def synced(self, numbers):
         changes = self.contents(numbers)
-        await self.change("synced", changes, lambda: self.store.write_blobs_with_data_sync(changes.items()))
+        with self.leased(changes) as frames:
+            await self.change("synced", changes, lambda: self.store.write_blobs_with_data_sync(frames))
+
+    @contextlib.contextmanager
+    def leased(self, contents):
+        """Yield ``contents`` in frames of the store's own, which the engine moves as they lie."""
+        with contextlib.ExitStack() as stack:
+            frames = []
+            for name, content in contents.items():
+                buffer = stack.enter_context(self.store.alloc_blob_buf_uninit())
+                buffer.view[:] = content
+                frames.append((name, buffer))
+            yield frames
 
     async def delete(self, number):
         await self.change("delete", {guid(number): None}, lambda: self.store.delete_blob(guid(number)))
@@ -127,13 +139,14 @@ class Life:
     async def commit(self, numbers, deletes):
         writes = self.contents(numbers)
         changes = {**writes, **{guid(n): None for n in deletes}}
-        await self.change(
-            "commit",
-            changes,
-            lambda: self.store.commit(writes.items(), map(guid, deletes)),
-            atomic=True,
-            durable=True,
-        )
+        with self.leased(writes) as frames:
+            await self.change(
+                "commit",
+                changes,
+                lambda: self.store.commit(frames, map(guid, deletes)),
+                atomic=True,
+                durable=True,
+            )
 
     async def change(self, name, changes, do, *, atomic=False, durable=False):
         call = self.history.begin(name, changes, atomic=atomic)

@@ -2,6 +2,9 @@
 
 On both real engines and a real file.  The call raises, the store goes on or is poisoned as the
 contract says, and the store reopens to what was acknowledged.
+
+Found here: the linked fdatasync of a batch that failed with ECANCELED, which a file system may
+answer, was taken for one that its chain had cancelled, sent again, and the second one believed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ What was learned (Linux 6.18, ext4, 512 KiB frames, O_DIRECT) and what follows f
 * ``IO_HARDLINK`` runs the fsync also after a failed write: never used.  A plain link is cut by
   failed *and* by short writes, and the fsync ends with ``-ECANCELED``, without having begun.
 * The fsync may be cancelled although its write was whole: the kernel, short of memory, may take
-  only the first half of a chain.  It never began, so it is sent again, by itself.
+  only the first half of a chain.  It never began, so it is sent again, by itself.  Where no chain
+  was split, that ``-ECANCELED`` is the file system's own, and the fsync has failed.
 * **Submitting only at the tick's end makes a convoy.**  All 32 readers are resumed in one tick,
   and the device idles while each checks its frame and asks for the next: 1.3 GB/s, where fio has
   1.8.  So while the kernel has little to do, every fourth transfer is submitted at once: 1.65.  A large
@@ -150,13 +151,16 @@ class UringEngine:
         a short or failed write cancels it (``-ECANCELED``).
         """
         size = sum(frame.size for frame in frames)
+        split = self.ring.chains_split
         write, sync = self.ring.chain(self._writes.op(offset, frames), _FDATASYNC)
         counters = self._counters
         counters.writes += 1
         counters.syncs += 1
         counters.linked_syncs += 1
         counters.bytes_written += size
-        return _join(self._loop, write, sync, size, self.sync)
+        return _join(
+            self._loop, write, sync, size, lambda: self.sync() if self.ring.chains_split != split else sync
+        )
 
     def sync(self) -> Completion[int]:
         """fdatasync; yields 0."""
@@ -219,14 +223,19 @@ def _join(
     size: int,
     sync_again: Callable[[], Completion[int]],
 ) -> Completion[tuple[int, int]]:
-    """Resolve when both are done, in whatever order they come."""
+    """Resolve when both are done, in whatever order they come.
+
+    ``sync_again`` sends the sync once more if it never began, and else returns it.
+    """
     both: Completion[tuple[int, int]] = Completion(loop=loop)
 
     def settle(_: Completion[int]) -> None:
         if write.result() == size and sync.result() == -errno.ECANCELED:
             with contextlib.suppress(RuntimeError):  # closing: nothing more can be sent
-                sync_again().then(lambda again: both.finish((size, again.result())))
-                return
+                again = sync_again()
+                if again is not sync:
+                    again.then(lambda again: both.finish((size, again.result())))
+                    return
         both.finish((write.result(), sync.result()))
 
     def settle_after_sync(_: Completion[int]) -> None:

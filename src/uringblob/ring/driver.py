@@ -150,6 +150,11 @@ class RingDriver:
         """Operations that the kernel was given and whose completion was not reaped yet."""
         return self._core.accepted - self._core.reaped
 
+    @property
+    def chains_split(self) -> int:
+        """Chains of which the kernel took the first part only; the rest ended with ``-ECANCELED``."""
+        return self._queue.chains_split
+
     def flush(self) -> None:
         """Submit now what was asked for, and reap what has completed; waits for nothing.
 

@@ -42,7 +42,17 @@ class SubmissionQueue:
     the kernel; it must not mind being called twice.
     """
 
-    __slots__ = ("_core", "_ffi", "_settle", "_staged", "in_flight_max", "lib", "trace", "waiting")
+    __slots__ = (
+        "_core",
+        "_ffi",
+        "_settle",
+        "_staged",
+        "chains_split",
+        "in_flight_max",
+        "lib",
+        "trace",
+        "waiting",
+    )
 
     def __init__(self, ffi: Ffi, lib: Lib, core: CRing, settle: Callable[[int, int], None]) -> None:
         self._ffi = ffi
@@ -54,6 +64,8 @@ class SubmissionQueue:
         self._staged = _Staged([], 0)
         self.in_flight_max = core.cq_entries
         self.trace: Callable[[list[TracedOp]], None] | None = None
+        #: Chains of which the kernel took the first part only.
+        self.chains_split = 0
 
     @property
     def chain_max(self) -> int:
@@ -121,6 +133,7 @@ class SubmissionQueue:
         end = at
         while is_linked(staged.ops[end]):
             end += 1
+        self.chains_split += 1
         self._give_up(staged, at, end + 1, -errno.ECANCELED)
 
     def _give_up(self, staged: _Staged, at: int, end: int, result: int) -> None:
