@@ -80,10 +80,7 @@ class FaultyDoor:
             if kind == "write":
                 self._write_passes(op, b"".join(self._pieces(op)))
             return False
-        if fault.errno:
-            moved = self._disk.landed(size) if kind == "write" else 0
-        else:
-            moved = fault.moved(size)
+        moved = fault.moved(size) if fault.moved else self._disk.landed(size) if kind == "write" else 0
         if moved:
             self._move(op, kind, moved)
         self._answers[op.user_data] = -fault.errno if fault.errno else moved

@@ -109,7 +109,7 @@ def _try_write(directory: str, o_direct: int) -> None:
         raise _refused("opening a trial file", error) from error
     try:
         _set_flags(trial, fcntl.fcntl(trial, fcntl.F_GETFL) | o_direct)
-        with contextlib.closing(mmap.mmap(-1, BUF_ALIGN)) as block:
+        with contextlib.closing(_aligned_block()) as block:
             put = os.pwrite(trial, block, 0)
     except OSError as error:
         if error.errno not in _NO_TRIAL:
@@ -119,6 +119,13 @@ def _try_write(directory: str, o_direct: int) -> None:
             raise DirectRefused(f"a direct write of {BUF_ALIGN} bytes wrote {put}")
     finally:
         os.close(trial)
+
+
+def _aligned_block() -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, BUF_ALIGN)
+    except OSError as error:  # that says nothing about direct I/O
+        raise MemoryError(f"no memory for a trial of direct I/O: {error.strerror}") from error
 
 
 def _open_nameless(directory: str) -> int:
@@ -134,7 +141,7 @@ def _open_nameless(directory: str) -> int:
 
 def _try_read(fd: int) -> None:
     """Read the file's first block directly (an empty file yields 0 bytes, which is fine)."""
-    with contextlib.closing(mmap.mmap(-1, BUF_ALIGN)) as block, memoryview(block) as view:
+    with contextlib.closing(_aligned_block()) as block, memoryview(block) as view:
         try:
             _read_block(fd, view)
         except OSError as error:

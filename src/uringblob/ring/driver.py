@@ -162,13 +162,15 @@ class RingDriver:
         """
         self._check_process()
         queue = self._queue
-        queue.flush()
-        reaped = self._reap()
-        while len(queue) and reaped:  # what was reaped made room
+        try:
             queue.flush()
             reaped = self._reap()
-        if len(queue):
-            self._flush_later()
+            while len(queue) and reaped:  # what was reaped made room
+                queue.flush()
+                reaped = self._reap()
+        finally:  # also where memory ran out in here, or a signal handler raised
+            if len(queue):
+                self._flush_later()
 
     def _tick(self) -> None:
         self._flush_due = False
@@ -178,6 +180,7 @@ class RingDriver:
         """Some must wait: for a completion, whose doorbell comes back here, or else for a while."""
         nothing_in_kernel = self._core.accepted == self._core.reaped
         if nothing_in_kernel and self._loop is not None and not self._flush_due:
+            self._queue.give_up_if_hopeless()
             self._flush_due = True
             self._loop.call_later(_RETRY_DELAY, self._tick)
 
@@ -227,6 +230,7 @@ class RingDriver:
             if rc not in _TRANSIENT:
                 check_rc(rc, "io_uring_enter while waiting for a completion")
         elif len(self._queue):
+            self._queue.give_up_if_hopeless()
             time.sleep(_RETRY_DELAY)
         else:
             raise RuntimeError("nothing is in flight: this completion is not of this ring")

@@ -28,6 +28,9 @@ from uringblob.ring.ops import TracedOp, is_linked, traced, user_data_of
 #: The kernel has no room just now: reap, and try again.
 _TRANSIENT = frozenset({-errno.EAGAIN, -errno.EBUSY, -errno.EINTR})
 
+#: Refusals in a row, each with a pause after it, before what waits is given up: some seconds.
+REFUSALS_MAX = 4000
+
 
 class _Staged(NamedTuple):
     ops: list[bytes]
@@ -45,6 +48,8 @@ class SubmissionQueue:
     __slots__ = (
         "_core",
         "_ffi",
+        "_refusal",
+        "_refusals",
         "_settle",
         "_staged",
         "chains_split",
@@ -66,6 +71,9 @@ class SubmissionQueue:
         self.trace: Callable[[list[TracedOp]], None] | None = None
         #: Chains of which the kernel took the first part only.
         self.chains_split = 0
+        # How often in a row the kernel took nothing while it had nothing, and its last answer.
+        self._refusals = 0
+        self._refusal = 0
 
     @property
     def chain_max(self) -> int:
@@ -99,11 +107,27 @@ class SubmissionQueue:
                 return
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
             if taken == 0 or taken in _TRANSIENT:
+                self._refusal = taken
                 return
+            self._refusals = 0
             if taken < 0:
                 self._give_up(staged, at, len(ops), taken)
             elif at + taken == len(ops) and not self.waiting:
                 return
+
+    def give_up_if_hopeless(self) -> None:
+        """Count one more refusal; after too many end everything here with the kernel's errno.
+
+        To be called when nothing is in its hands: then no completion can be what it waits for.
+        """
+        self._refusals += 1
+        if self._refusals < REFUSALS_MAX:
+            return
+        self._refusals = 0
+        staged = self._stage()
+        while len(staged.ops) > (at := self._core.passed - staged.begins_at):
+            self._give_up(staged, at, len(staged.ops), self._refusal or -errno.EAGAIN)
+            staged = self._stage()
 
     def _stage(self) -> _Staged:
         staged = self._staged

@@ -145,8 +145,11 @@ class Medium:
         kept = self._scratch.get(size)
         if kept:
             return kept.pop()
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        return frame_of(mmap.mmap(-1, size, flags=flags), size, writable=True, pool=self.engine.pool)
+        try:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"{self.path}: no memory for {size} bytes of I/O: {error.strerror}") from error
+        return frame_of(memory, size, writable=True, pool=self.engine.pool)
 
     def _keep_scratch(self, scratch: Frame) -> None:
         kept = self._scratch.setdefault(scratch.size, [])
