@@ -15,6 +15,7 @@ import errno
 import itertools
 import mmap
 import os
+import sys
 from unittest import mock
 
 import pytest
@@ -53,7 +54,8 @@ class NthFails:
 
         class Mapping(real):
             def __new__(cls, *args, **kwargs):
-                if nth._strikes("mmap"):
+                ours = sys._getframe(1).f_globals["__name__"].startswith("uringblob")  # not the order monitor
+                if ours and nth._strikes("mmap"):
                     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
                 return real(*args, **kwargs)
 
