@@ -1,8 +1,8 @@
 """The n-th of our own mmap and registration calls fails, for every n (row 16).
 
 ``MemoryError``, or what is documented instead: the pread engine, fewer registered frames, a refused
-engine.  The store goes on or is poisoned, and nothing leaks.  (The C half's own callocs fail in
-``test_sanitizers.py``, where it is built for that.)
+engine.  The store goes on or is poisoned, and nothing leaks.  (The C half's own callocs are
+seen from here as their callers' ``-ENOMEM``.)
 
 Found here: out of memory for a log block, or for the trial of O_DIRECT, was an ``OSError`` that no
 caller expects.
