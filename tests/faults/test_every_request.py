@@ -102,7 +102,7 @@ async def test_in_a_life(template, quick_path, engine, name, forever):
     for index in itertools.count():
         if not await strike(template, quick_path, engine, name, index, forever=forever):
             break
-    assert index > 30
+    assert index > 20  # how many it is depends on which calls share a group
 
 
 @EVERY
