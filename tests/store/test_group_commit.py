@@ -53,6 +53,20 @@ class Faults:
         return self._write(offset, frames)
 
 
+async def test_committers_who_come_back_together_share_one_group(store):
+    """Once the first of 16 made a group of its own and the other 15 waited for it, in every round."""
+    tasks, rounds = 16, 12
+
+    async def committer(number):
+        guid = BlobGuid(bytes([number]) * 16)
+        for turn in range(rounds):
+            await store.commit([(guid, fill(turn))])
+
+    before = store.stats().log_groups
+    await asyncio.gather(*map(committer, range(tasks)))
+    assert store.stats().log_groups - before <= rounds + 4
+
+
 async def test_committers_share_flushes(store):
     guids = [BlobGuid.random() for _ in range(64)]
     await store.commit([(guid, fill(0)) for guid in guids])

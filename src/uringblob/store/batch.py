@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from uringblob import transfers
 from uringblob.buffers import AlignedBlobBuf
 from uringblob.checksums import frame_checksum
-from uringblob.completion import Completion
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
@@ -87,7 +86,7 @@ class Batch:
         for piece in self.pieces:
             for slot, (guid, frame) in enumerate(zip(piece.guids, piece.frames, strict=True), piece.run.slot):
                 if since >= CHECKSUM_BYTES_AT_ONCE:
-                    await self._next_tick()
+                    await self._medium.next_tick()
                     since = 0
                 since += frame.size
                 self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
@@ -109,13 +108,8 @@ class Batch:
 
     async def checksum_later(self) -> None:
         """Checksum when the requests are submitted, which is at this tick's end."""
-        await self._next_tick()
+        await self._medium.next_tick()
         await self.checksum()
-
-    async def _next_tick(self) -> None:
-        tick: Completion[None] = Completion(loop=self._medium.loop)
-        self._medium.loop.call_soon(tick.finish, None)
-        await tick
 
     # --- writing -------------------------------------------------------------------------
 

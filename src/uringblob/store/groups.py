@@ -70,6 +70,7 @@ class GroupQueue:
         self._after_group = after_group
         self._waiting: collections.deque[Member] = collections.deque()
         self._running: Job[None] | None = None
+        self._crowd = 0  # how many callers shared a group of late
         self.log: Log
         self.groups = 0
 
@@ -125,8 +126,10 @@ class GroupQueue:
 
     async def _run(self) -> None:
         while self._waiting:
-            members = self._take_members()
+            members: list[Member] = []
             try:
+                await self._let_others_join()
+                members = self._take_members()
                 if members[0].turn is not None:
                     await members[0].turn()
                     members[0].done.finish(None)
@@ -140,6 +143,20 @@ class GroupQueue:
                 self._waiting.clear()
                 raise
 
+    async def _let_others_join(self) -> None:
+        """Callers who shared a group come back together: give them this tick, and the first's frames.
+
+        Without it 64 committers fall into groups of 1 and 63, and each of the two waits for the
+        other's flush, again and again.  A lone committer never waits here.
+        """
+        if self._crowd <= 1:
+            return
+        if len(self._waiting) < self._crowd:
+            await self._medium.next_tick()
+        first = self._waiting[0].landed
+        if first is not None and not first.done():
+            await settle([first])
+
     def _fail(self, members: list[Member], error: Exception) -> None:
         for member in members:
             member.done.fail(error)
@@ -152,6 +169,7 @@ class GroupQueue:
             if self._waiting[0].turn is not None or frame_bytes > LARGE_GROUP_BYTES:
                 break
             members.append(self._waiting.popleft())
+        self._crowd = max(len(members), self._crowd // 2)
         return members
 
     async def _write_group(self, members: list[Member]) -> None:

@@ -68,6 +68,12 @@ class Medium:
         """Run ``coroutine`` as a job of this store; one that a signal handler strikes poisons it."""
         return Job(coroutine, self.loop, self._struck)
 
+    async def next_tick(self) -> None:
+        """Let the tasks that are ready have their turn; requests are submitted then, too."""
+        tick: Completion[None] = Completion(loop=self.loop)
+        self.loop.call_soon(tick.finish, None)
+        await tick
+
     def _struck(self, error: BaseException) -> None:
         self.poison(
             BlobStoreError(f"{self.path}: a signal handler raised {error!r} in the middle of a change")
