@@ -40,6 +40,9 @@ _LINK = struct.Struct("<QQQQ")
 _U64 = struct.Struct("<Q")
 _BINDING = struct.Struct("<16sQ")
 
+#: No slot, revision or sequence number of a real store comes near it; they must be able to grow.
+COUNT_LIMIT = 1 << 62
+
 CHECKSUM_BITS = 64
 CHECKSUM_MASK = (1 << CHECKSUM_BITS) - 1
 BLANK_BLOCK = bytes(BLOCK_SIZE)

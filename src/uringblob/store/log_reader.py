@@ -66,10 +66,10 @@ class LogReader:
         self._ahead = b""
         self._ahead_offset = 0
         self.segments: list[Segment] = []
+        self.seq = 0  # of the last group read, for messages
         self._check_bounds(head)
         self.tail = head
         self.position: Place = (0, 1)
-        self.seq = 0  # of the last group read, for messages
 
     def __repr__(self) -> str:
         return f"<LogReader id={self.log_id:016x} segments={len(self.segments)} position={self.position}>"

@@ -23,6 +23,7 @@ from uringblob.store.format import (
     BLANK_BLOCK,
     BLOCK_SIZE,
     CHECKSUM_BITS,
+    COUNT_LIMIT,
     FLAG_FRAMES_SYNCED,
     Block,
     BlockType,
@@ -160,6 +161,8 @@ async def _play_carry(medium: Medium, reader: LogReader, replay: Replay, switch_
     if carry is None:
         raise _damaged(medium, "the first group of the log", reader.offset_of(reader.position), 0)
     replay.apply(carry)
+    if carry[0][1].seq >= COUNT_LIMIT:
+        raise _damaged(medium, "the first group of the log", carry[0][0], carry[0][1].seq)
     return carry[0][1].seq
 
 
@@ -172,7 +175,7 @@ async def _follow(
         # The first log after a switch is in use only when both superblocks name it.
         raise _damaged(medium, "a second change of logs", offset, block.seq)
     log_id, slot, slots, _ = block.link()
-    if slots < 1 or slot + slots > 1 << 62:
+    if slots < 1 or slot + slots > COUNT_LIMIT:
         raise _damaged(medium, "the record of the change of logs", offset, block.seq)
     ahead = dataclasses.replace(superblock, log_id=log_id, head_slot=slot, head_slots=slots)
     return await _play(medium, ahead, block.seq)

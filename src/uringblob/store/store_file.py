@@ -23,6 +23,7 @@ from collections.abc import Callable
 from uringblob.errors import BlobStoreIOError, PageSizeMismatch, StoreCorrupt, StoreLocked, errno_name
 from uringblob.store.format import (
     BLOCK_SIZE,
+    COUNT_LIMIT,
     HEADER_SIZE,
     SUPERBLOCK_OFFSETS,
     VERSION,
@@ -182,8 +183,9 @@ def _is_sane(superblock: Superblock | None) -> bool:
         check_page_size(superblock.page_size)
     except ValueError:
         return False
-    limit = 1 << 62
-    return superblock.head_slot < limit and 1 <= superblock.head_slots < limit and superblock.log_id > 0
+    # Nothing counts that far in its life, and everything can be counted up from there.
+    counts = superblock.head_slot, superblock.head_slots, superblock.revision, superblock.floor
+    return max(counts) < COUNT_LIMIT and superblock.head_slots >= 1 and superblock.log_id > 0
 
 
 def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock, int]:

@@ -99,7 +99,8 @@ class SimDisk:
         self.requests = 0
         self._writes = 0
         self._before: dict[int, bytes] = {}  # each block before its last write, for stale reads
-        self._allocated = set(range(self.durable.size // BLOCK))
+        #: Blocks that have room; a file may claim any length, so only where somebody counts.
+        self._allocated = set(range(self.durable.size // BLOCK)) if sparse else set()
 
     def __repr__(self) -> str:
         return f"<SimDisk seed={self.seed} {self.live.size} bytes, {len(self.unflushed)} un-flushed writes>"
