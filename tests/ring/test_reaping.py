@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from uringblob.ring import Ring
+from uringblob.ring import Ring, inflight
 from uringblob.slab import Slab
 
 
@@ -142,6 +142,26 @@ def test_reaping_that_an_exception_interrupts_starts_over(ring, monkeypatch):
     assert [ring.wait(nop) for nop in nops] == [0] * 8
     assert ring.in_flight == 0
     assert not ring._in_flight.table
+
+
+def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
+    """Whoever gets one works on it in the same loop iteration; the others stay where they are."""
+    completions = [ring.nop() for _ in range(6)]
+    ring._queue.flush()
+    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 2)
+    real = inflight._COMPLETION
+
+    class OneByteEach:
+        @staticmethod
+        def iter_unpack(data):
+            return [(user_data, 1, flags) for user_data, _, flags in real.iter_unpack(data)]
+
+    monkeypatch.setattr(inflight, "_COMPLETION", OneByteEach)
+    for done in (2, 4, 6):
+        assert ring._in_flight.reap()
+        assert sum(completion.done() for completion in completions) == done
+    assert ring._in_flight.reap() == 0
+    assert ring.in_flight == 0
 
 
 async def test_the_doorbell_rings_again_after_an_interrupted_reaping(loop_ring):
