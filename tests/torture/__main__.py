@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from torture.outcome import as_json, markdown_table, text_table
+from torture.outcome import as_json, markdown_table, text_table, update_page
 from torture.rows import load
 from torture.runner import Runner
 
@@ -20,6 +20,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default="", help="numbers, with commas between (default: all)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--json", type=Path, help="write the outcome there, for programs")
+    parser.add_argument("--update", type=Path, help="put the final table between the marks of this page")
     parser.add_argument("--markdown", type=Path, help="write the final table there, as Markdown")
     return parser.parse_args(argv)
 
@@ -37,10 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     runner = Runner(rows, seconds=given.seconds, seed=given.seed, workers=given.workers)
     outcomes = runner.run()
     print(f"\n{text_table(outcomes)}")
+    system = f"{platform.system()} {platform.release()}, CPython {platform.python_version()}"
+    if given.update:
+        said = f"{given.seconds:.0f} s on {given.workers} processors, seed {given.seed}, {system}."
+        update_page(given.update, f"{said}\n\n{markdown_table(outcomes)}")
     if given.markdown:
         given.markdown.write_text(markdown_table(outcomes), "utf-8")
     if given.json:
-        system = f"{platform.system()} {platform.release()}, CPython {platform.python_version()}"
         about = {"seconds": given.seconds, "seed": given.seed, "workers": given.workers, "system": system}
         given.json.write_text(as_json(outcomes, **about), "utf-8")
     failures = [failure for outcome in outcomes for failure in outcome.failures]

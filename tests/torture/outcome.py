@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from torture.rows import Row
 
@@ -133,3 +134,12 @@ def as_json(outcomes: Sequence[Outcome], **about: object) -> str:
         for o in outcomes
     ]
     return json.dumps({**about, "rows": rows}, indent=2) + "\n"
+
+
+def update_page(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a Markdown page."""
+    before, begin, rest = page.read_text("utf-8").partition("<!-- torture: begin -->\n")
+    _, end, after = rest.partition("<!-- torture: end -->")
+    if not end:
+        raise ValueError(f"{page} has no marks to put the figures between")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")

@@ -76,3 +76,13 @@ def test_the_tables_hold_what_was_done(run):
 def test_every_module_of_rows_can_be_loaded():
     """A row that cannot be imported would be missed only when it is needed."""
     assert {r.number for r in load()} >= {2, 3, 4, 5, 6, 7, 8, 9, 10, 17}
+
+
+def test_the_figures_go_between_the_marks_of_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- torture: begin -->\nold\n<!-- torture: end -->\nb\n")
+    tables.update_page(page, "new")
+    assert page.read_text() == "a\n<!-- torture: begin -->\n\nnew\n<!-- torture: end -->\nb\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no marks"):
+        tables.update_page(page, "new")
