@@ -1,6 +1,6 @@
 """Names the C sources of the extension to cffi; contains no C.
 
-``setup.py`` runs it, and ``python build_ffi.py`` builds the extension in place.  liburing is
+``setup.py`` runs it; ``pip install --editable .`` builds the extension in place.  liburing is
 linked statically where ``liburing.a`` is found, so that the wheel needs no library at run time.
 Set ``URINGBLOB_EXT=require`` to turn a failed build of the extension into an error; otherwise
 the package installs without it and uses the pread engine.
@@ -79,6 +79,3 @@ def make_ffibuilder() -> cffi.FFI:
 
 
 ffibuilder = make_ffibuilder()
-
-if __name__ == "__main__":
-    ffibuilder.compile(tmpdir="src", verbose=True)

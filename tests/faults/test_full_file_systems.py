@@ -1,0 +1,87 @@
+"""Row 7 on real file systems: full at each 4 KiB step around the edge.
+
+A store is made on a small file system, which is then filled but for so many pages.  Whatever is
+refused is ENOSPC and known not to be applied; nothing committed is lost; a deletion goes through
+and makes room; the store reopens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+import pytest
+
+from behaviour.mounts import MIB, ext4, tmpfs
+from behaviour.work import frame, guid, missing
+from uringblob import AsyncFileBlobStore, BlobStoreIOError
+
+pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_root")]
+
+PAGE = 4096
+LEVELS = 64
+KEPT = 4
+
+
+def take_all_but(directory, pages: int):
+    """Take the room of the file system, but for ``pages`` pages; returns the file that has it."""
+    ballast = directory / "ballast"
+    descriptor = os.open(ballast, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        size = 0
+        for step in (MIB, 16 * PAGE, PAGE):
+            while True:
+                try:
+                    os.posix_fallocate(descriptor, size, step)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
+                size += step
+        os.ftruncate(descriptor, size - pages * PAGE)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return ballast
+
+
+async def _at_level(directory, engine, level) -> int:
+    """Fill, be refused, delete, go on; returns how many commits went through."""
+    path = directory / f"store-{level}"
+    options = {"engine": engine, "page_size": PAGE, "buffers": 4}
+    async with AsyncFileBlobStore.open(path, **options) as store:
+        await store.commit([(guid(n), frame(n, PAGE)) for n in range(KEPT)])
+        ballast = take_all_but(directory, level)
+        number = KEPT
+        with pytest.raises(BlobStoreIOError) as refused:
+            while True:
+                await store.commit([(guid(number), frame(number, PAGE))])
+                number += 1
+        assert refused.value.errno == errno.ENOSPC
+        assert refused.value.applied is False
+        assert not store.stats().poisoned
+        assert not await missing(store, range(number))
+        assert not await store.has_blob(guid(number))
+        await store.commit(deletes=[guid(0), guid(1)])
+        await store.commit([(guid(number), frame(number, PAGE))])
+        ballast.unlink()
+    async with AsyncFileBlobStore.open(path, **options) as store:
+        assert not await missing(store, range(2, number + 1))
+        assert not await store.has_blob(guid(0))
+        assert (await store.verify()).ok
+    path.unlink()
+    return number - KEPT
+
+
+@pytest.mark.parametrize("place", [tmpfs, ext4], ids=["tmpfs", "ext4"])
+def test_at_each_page_around_the_edge(disk_dir, needs_uring, place, count_row):
+    """The engines take turns: where the edge lies is the file system's affair, not theirs."""
+    engines = ("io_uring", "pread")
+    with place(disk_dir / "small", 12 * MIB) as directory:
+        went_through = [
+            asyncio.run(_at_level(directory, engines[level % 2], level)) for level in range(LEVELS)
+        ]
+    # The levels reach from "not one more" to "some more": the edge lies among them.
+    assert len(set(went_through)) > 3, went_through
+    count_row(7, **{"levels on real file systems": LEVELS})
