@@ -41,6 +41,25 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
     exit 1
 fi
 
+# Some tests use these where they are: a file system that fails on request, counters seen from outside.
+test_packages() {
+    command -v fusermount3 >/dev/null 2>&1 || printf ' fuse3'
+    command -v strace >/dev/null 2>&1 || printf ' strace'
+    command -v mkfs.ext4 >/dev/null 2>&1 || printf ' e2fsprogs'
+}
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    wanted=$(test_packages)
+    if [ -n "$wanted" ]; then
+        say "installing$wanted, for the tests"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq </dev/null
+        # shellcheck disable=SC2086 # a list of names
+        apt-get install -y -qq --no-install-recommends $wanted </dev/null ||
+            say "not to be had:$wanted; the tests that need them will say so"
+    fi
+fi
+
 missing=$(missing_packages)
 [ -n "$missing" ] || exit 0
 
