@@ -81,6 +81,7 @@ BY_GUID = {
     "write_blob": lambda s, g: s.write_blob(g, good()),
     "delete_blob": lambda s, g: s.delete_blob(g),
     "has_blob": lambda s, g: s.has_blob(g),
+    "checksum": lambda s, g: s.checksum(g),
     "write_blobs": lambda s, g: s.write_blobs([(HERE, good()), (g, good())]),
     "write_blobs_with_data_sync": lambda s, g: s.write_blobs_with_data_sync([(HERE, good()), (g, good())]),
     "read_blobs": lambda s, g: s.read_blobs([(HERE, bytearray(SIZE)), (g, bytearray(SIZE))]),

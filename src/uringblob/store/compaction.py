@@ -79,6 +79,9 @@ class Compaction:
             new = await self._write_snapshot(old, frozen, records, base_seq)
             await self._medium.sync("compaction")
             await self._queue.join_turn(lambda: self._switch(old, new))
+        except GeneratorExit:
+            self._failed = True  # the store was dropped, not closed: nothing may be awaited any more
+            raise
         except BlobStoreIOError as error:
             # A write that failed for another reason than room may still land, whenever it likes.
             self._failed = error.errno not in NO_SPACE_ERRNOS

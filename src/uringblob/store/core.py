@@ -221,6 +221,8 @@ class Core:
                 landed = self.medium.start(batch.land())
                 await batch.checksum_later()
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
+        except GeneratorExit:
+            raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
             # Whatever failed, the kernel may still be reading the caller's frames.
             if landed is not None:

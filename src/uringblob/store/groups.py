@@ -137,6 +137,8 @@ class GroupQueue:
                     await self._write_group(members)
             except Exception as error:  # noqa: BLE001 - every member gets it; nobody is left waiting
                 self._fail(members, error)
+            except GeneratorExit:
+                raise  # the store was dropped, not closed, and everybody who waits with it
             except BaseException as error:
                 # A signal handler raised in here, and this job ends: so does everybody's wait.
                 self._fail([*members, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))

@@ -46,6 +46,9 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
                 bad.append((BlobGuid(guid), error.with_traceback(None)))
             if progress is not None:
                 progress(checked, len(guids))
+    except GeneratorExit:
+        under_way.clear()  # the store was dropped, not closed: nothing may be awaited any more
+        raise
     finally:
         await settle([job for _, job in under_way])
     return VerifyReport(
