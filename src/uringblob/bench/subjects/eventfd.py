@@ -27,9 +27,16 @@ def listen_through_eventfd(ring: Ring, loop: asyncio.AbstractEventLoop) -> Calla
         os.close(eventfd)
         raise OSError(ctypes.get_errno(), "io_uring_register of an eventfd")
 
+    waiting = ring._in_flight.table
+
     def woken() -> None:
         os.eventfd_read(eventfd)
+        before = len(waiting)
         ring._on_doorbell()
+        # The ring hands out a few frames at a time and leaves the rest in the completion queue.  Its own
+        # descriptor stays readable then; an eventfd does not, and a full run once waited for ever.
+        if len(waiting) < before:
+            os.eventfd_write(eventfd, 1)
 
     loop.remove_reader(descriptor)
     loop.add_reader(eventfd, woken)
