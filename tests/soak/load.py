@@ -41,7 +41,7 @@ class Footprint(NamedTuple):
         objects = collections.Counter(
             type(thing).__qualname__
             for thing in gc.get_objects()
-            if type(thing).__module__.startswith("uringblob")
+            if str(type(thing).__module__).startswith("uringblob")
         )
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
