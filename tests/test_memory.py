@@ -82,6 +82,7 @@ def test_a_batch_is_applied_at_once(store):
     assert torn == []
 
 
+@pytest.mark.untraced("its handler raises at any moment")
 def test_a_storm_of_raising_handlers(store):
     """Each struck commit is there wholly or not at all, and the store is not left locked."""
     one, two = BlobGuid.random(), BlobGuid.random()

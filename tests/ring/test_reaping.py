@@ -78,6 +78,7 @@ def test_a_handler_that_raises_ends_the_wait_and_nothing_else(ring, pipe, alarm)
     assert bytes(frame.view[:5]) == b"still"
 
 
+@pytest.mark.untraced("its handler raises at any moment")
 def test_a_storm_of_raising_handlers_loses_no_completion(file, alarm):
     """Wherever they strike: in asking, submitting, reaping or waiting."""
     ring = Ring(8)
