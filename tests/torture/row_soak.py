@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sim.rig import life_with_faults
 from soak.load import Footprint, openings
 from soak.test_soak import RSS_SLACK_BYTES, WARM_UP
 from torture.rows import Lot, row
@@ -9,21 +10,36 @@ from torture.rows import Lot, row
 
 @row(
     18,
-    "soak: mixed load, random reopening, memory and descriptors watched",
+    "soak: mixed load, random faults, random reopening, memory and descriptors watched",
     unit="openings",
     ci="280 openings, 330 lives with faults",
     release="24 h",
     share=1,
-    lots=2,
+    lots=3,
 )
 def soak(lot: Lot):
-    engine = ("io_uring", "pread")[lot.shard % 2]
-    life = openings(str(lot.directory / f"soak-{engine}.blobs"), engine, seed=lot.seed)
+    work = (_real("io_uring"), _real("pread"), _simulated)[lot.shard % 3](lot)
     for _ in range(WARM_UP):
-        next(life)
+        next(work)
     before = Footprint.now()
-    for calls in life:
-        yield {"openings": 1, "calls": calls}
+    for counts in work:
+        yield counts
         before.assert_flat(Footprint.now(), rss_bytes=RSS_SLACK_BYTES)
         if lot.left() <= 0:
             return
+
+
+def _real(engine: str):
+    """Mixed load and random reopening on a real disk."""
+
+    def work(lot: Lot):
+        for calls in openings(str(lot.directory / f"soak-{engine}.blobs"), engine, seed=lot.seed):
+            yield {"openings": 1, "calls": calls}
+
+    return work
+
+
+def _simulated(lot: Lot):
+    """The same with random faults, several in a life, on the simulated disk."""
+    for seed in lot.seeds():
+        yield {"openings": 1, "faults met": life_with_faults(seed)}
