@@ -109,7 +109,7 @@ wheel-check: wheel
 
 # Branch coverage of the whole suite, child processes included; fails below 95 %.
 # A tracer makes the simulated rows some four times slower, so their time limit is longer.
-coverage: $(VENV)/.dev
+coverage: $(VENV)/.dev $(VENV)/.bench
 	$(PY) -m coverage erase
 	$(PY) -m coverage run -m pytest -n $(WORKERS) --dist worksteal \
 		--timeout 1500 -o faulthandler_timeout=1200 $(PYTEST_ARGS)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import collections
 
+import xxhash
+
 from monitor.blocks import (
     BLOCK,
     CARRY,
@@ -389,15 +391,16 @@ class OrderMonitor:
         units = []
         at = offset
         for frame in frames:
-            end = at + frame.size
+            start, end = at, at + frame.size
             blank = first_blank and not any(frame.view[:8]) and not frame.view.tobytes().strip(b"\0")
             while at < end:
                 slot = at // page
-                units.append(self._slot_begins(slot, at, end, blank=blank))
+                data = frame.view[at - start : at - start + page]
+                units.append(self._slot_begins(slot, at, end, data, blank=blank))
                 at = min(end, (slot + 1) * page)
         return units
 
-    def _slot_begins(self, slot: int, at: int, end: int, *, blank: bool) -> Unit:
+    def _slot_begins(self, slot: int, at: int, end: int, data: memoryview, *, blank: bool) -> Unit:
         page = self.page_size
         unit = self.units.get(slot)
         if unit is not None and not unit.ended and not unit.failed and not unit.busy and at <= unit.reached:
@@ -407,7 +410,7 @@ class OrderMonitor:
                 unit.blank = blank and (unit.blank or at == unit.start)
                 self._check_no_reader(slot)
                 return unit
-        if not (self._confirming(slot) or self._check_free(slot, blank=blank)):
+        if not (self._confirming(slot) or self._check_free(slot, data, blank=blank)):
             return Unit(slot * page, slot * page + page)
         new = self.units[slot] = Unit(slot * page, slot * page + page, blank=blank)
         if unit is not None:
@@ -431,7 +434,7 @@ class OrderMonitor:
             and found.undo.keys() >= {self._owned[slot]}
         )
 
-    def _check_free(self, slot: int, *, blank: bool) -> bool:
+    def _check_free(self, slot: int, data: memoryview, *, blank: bool) -> bool:
         """A write into ``slot`` begins: nothing may need what is there."""
         if not self._began:
             self._begins()
@@ -455,7 +458,8 @@ class OrderMonitor:
         group = self._group
         if group is not None and self._is_named(slot):
             unit = self.units.get(slot)
-            if unit is not None and (unit.ended or unit.failed) and not self._is_wiped(group):
+            used = unit is not None and (unit.ended or unit.failed)
+            if used and not self._is_wiped(group) and not self._is_own(group, slot, data):
                 self._wrong(
                     5,
                     f"slot {slot}, named by group {group.seq}, is used again before that is wiped"
@@ -464,6 +468,15 @@ class OrderMonitor:
         if self._new is not None and not blank and slot in self._new.chain.slots:
             self._new.spoiled = True
         return self.violations == before
+
+    @staticmethod
+    def _is_own(group: Group, slot: int, data: memoryview) -> bool:
+        """The frame that ``group`` names may come after its blocks: only the flush waits for both.
+
+        So it does where a batch is copied through bounce frames, one stretch of slots after the other.
+        """
+        wanted = [checksum for _, named, checksum in group.records if named == slot]
+        return xxhash.xxh3_64_intdigest(data) in wanted
 
     def _check_no_reader(self, slot: int) -> None:
         if slot in self._reading:

@@ -9,6 +9,7 @@ import pytest
 from monitor.acks import Promises
 from monitor.blocks import BLOCK, parse_block, parse_superblock
 from monitor.order import OrderMonitor
+from uringblob.checksums import frame_checksum
 from uringblob.frames import Frame
 from uringblob.store.format import (
     BlockType,
@@ -117,6 +118,36 @@ def test_a_good_life_has_no_remark(play):
     assert not play.lines
     assert play.monitor.seq == 5
     assert play.monitor.entries == {A: FREE + 1}
+
+
+def test_a_groups_frame_may_come_after_its_blocks(play):
+    """Once an alarm, on a file system that filled up: a batch copied through bounce frames was in two parts.
+
+    The second part went into a slot that had been used before, when the group's block was on its
+    way already.  Only the flush waits for both, so nothing was wrong.
+    """
+    play.commit(A, FREE)
+    play.end(play.group(delete_record(A)))
+    play.sync()
+    play.commit(B, FREE + 1)
+    late = b"\x02" * BLOCK
+    block = play.group(set_record(A, pack_entry(FREE, frame_checksum(late))))
+    play.slot(FREE, late)
+    play.end(block)
+    play.sync()
+    play.promises.committed([A], [], 4)
+    assert play.lines == []
+    assert play.monitor.seq == 5
+
+
+def another_frame_in_a_slot_of_the_group(play):
+    """The same, and what comes is not the frame that the group names."""
+    play.commit(A, FREE)
+    play.end(play.group(delete_record(A)))
+    play.sync()
+    play.commit(B, FREE + 1)
+    play.group(set_record(A, pack_entry(FREE, frame_checksum(b"\x02" * BLOCK))))
+    play.slot(FREE)
 
 
 def live_slot(play):
@@ -303,6 +334,7 @@ WRONG = {
     flush_beside_one_that_failed: 1,
     flush_tried_again: 12,
     failed_group_not_wiped: 5,
+    another_frame_in_a_slot_of_the_group: 5,
     wipe_not_flushed: 2,
     hole_in_the_log: 4,
     sequence_number_left_out: 2,
