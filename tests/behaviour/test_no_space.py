@@ -86,6 +86,31 @@ async def test_deletions_on_a_full_disk_free_room(needs_root, disk_dir, engine, 
 
 
 @FULL
+async def test_a_commit_during_a_compaction_on_a_full_disk(needs_root, disk_dir, engine, place):
+    """While the log is written anew it has two logs' segments, and the reserve for it is short.
+
+    A commit at that moment was refused (ENOSPC) with free slots at hand: on a busy machine, in
+    every fortieth run of the test above.
+    """
+    with place(disk_dir / "full", 16 * MIB) as directory:
+        path = directory / "store"
+        async with AsyncFileBlobStore.open(path, engine=engine, page_size=4096) as store:
+            await fill(store, range(40))
+            fill_up(directory)
+            more, _ = await fill_until_refused(store, 40)
+            await store.commit(deletes=[guid(n) for n in range(20)])
+            for number in range(10):
+                compaction = store._core.upkeep.start_compaction()
+                while not store._core.space.short:
+                    await asyncio.sleep(0)  # until it has taken segments
+                    assert not compaction.done(), "it took none"
+                await store.commit([(guid(number), frame(number, 4096, 1))])
+                await compaction
+            assert not await missing(store, range(10), 1)
+            assert not await missing(store, range(20, more.stop))
+
+
+@FULL
 async def test_a_disk_that_stays_full_for_many_groups(needs_root, disk_dir, engine, place):
     """Overwriting the same blobs takes no room in the end, though each takes a fresh slot and a record."""
     with place(disk_dir / "full", 16 * MIB) as directory:

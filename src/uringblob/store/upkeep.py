@@ -90,6 +90,10 @@ class Upkeep:
         """Compact if that frees at least one segment; tell whether it did."""
         # What is missing may be the segment that the log was just given: it counts when it is linked.
         await self._queue.log.wait_quiet()
+        if self._compacting is not None and not self._compacting.done():
+            # Until it ends it has both logs' segments, and the reserve lacks them.
+            await self.wait()
+            return True
         log = self._queue.log
         blocks = blocks_for(self._manifest.durable_count()) + 1
         fewest = -(-blocks // (log.blocks_of(log.tail) - 1))
