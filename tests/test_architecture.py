@@ -35,7 +35,11 @@ class Room(NamedTuple):
 #: The arrows.  A room may always import from itself; lower rooms never see higher ones.
 ROOMS = {
     "ground": Room(
-        ("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"), ()
+        (
+            *("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"),
+            "streams",
+        ),
+        (),
     ),
     "frames": Room(("slab", "buffers", "pool"), ("ground",)),
     "native": Room(("_native.",), ()),

@@ -33,6 +33,24 @@ def test_create_replaces_nothing(run, store):
     assert "File exists" in said.err
 
 
+def test_create_takes_sizes_as_people_write_them(run, store_path):
+    assert run("create", store_path, "--page-size", "8k").code == 0
+    assert json.loads(run("info", store_path, "--json").out)["page_size"] == 8192
+
+
+@pytest.mark.parametrize("mode", ["999", "rw", "0o600", ""])
+def test_create_says_what_a_mode_is(run, store_path, mode):
+    said = run("create", store_path, "--mode", mode)
+    assert said.code == 2
+    assert "octal digits" in said.err
+
+
+def test_create_names_the_file_that_was_asked_for(run, tmp_path):
+    """It named its temporary file."""
+    said = run("create", tmp_path / "nowhere" / "new.blobs")
+    assert said.err == f"uringblob create: {tmp_path}/nowhere/new.blobs: No such file or directory\n"
+
+
 def test_info_tells_frames_engine_and_notes(run, store, guids):
     said = run("info", store)
     assert said.code == 0
@@ -91,6 +109,27 @@ def test_get_of_what_is_not_there_is_a_no_and_writes_nothing(run, store, tmp_pat
 
 def test_get_of_more_than_a_frame_is_wrong_usage(run, store, guids):
     assert run("get", store, guids[0], "-", "--length", PAGE + 1).code == 2
+
+
+def test_get_does_not_replace_the_store_itself(run, store, guids, tmp_path):
+    """It truncated the store to one frame."""
+    link = tmp_path / "link"
+    link.symlink_to(store)
+    for target in (store, link):
+        said = run("get", store, guids[0], target)
+        assert said.code == 2
+        assert "the store itself" in said.err
+    assert run("verify", store).code == 0
+
+
+def test_get_to_standard_output_has_no_room_for_json(run, store, guids):
+    said = run("get", store, guids[0], "-", "--json")
+    assert (said.code, said.out) == (2, b"")
+
+
+def test_rm_takes_a_name_twice_as_once(run, store, guids):
+    told = json.loads(run("rm", store, guids[0], guids[0], guids[1], "--json").out)
+    assert told == {"deleted": [str(guids[0]), str(guids[1])], "missing": []}
 
 
 def test_rm_deletes_all_or_none(run, store, guids):

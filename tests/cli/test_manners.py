@@ -46,6 +46,10 @@ def test_help_shows_examples_and_exit_codes(run, command):
         (["ls"], 2),
         ([], 2),
         (["get", "STORE", "no guid", "-"], 2),
+        # What uuid.UUID takes besides, a typing error of a user would be a name.
+        (["get", "STORE", "0x" + 30 * "0", "-"], 2),
+        (["get", "STORE", 28 * "0" + "-" + 4 * "0", "-"], 2),
+        (["get", "STORE", 15 * "0_" + "00", "-"], 2),
         (["create", "STORE", "--page-size", "5000"], 2),
         (["ls", "NOWHERE"], 3),
         (["info", "/"], 3),
@@ -68,6 +72,11 @@ def test_a_locked_store_says_so(run, store, guids):
     assert said.code == 3
     assert "locked by another opener" in said.err
     assert said.err.count("\n") == 1
+
+
+def test_where_there_is_no_store_it_says_how_to_make_one(run, tmp_path):
+    said = run("ls", tmp_path / "nowhere")
+    assert said.err == f"uringblob ls: {tmp_path}/nowhere: there is no store; 'uringblob create' makes one\n"
 
 
 def test_the_command_is_installed():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from importlib import util
+
+from uringblob.streams import forget_output
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")
@@ -54,6 +55,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     with contextlib.suppress(BrokenPipeError):
         return run(parser.parse_args(argv))
-    # Nobody reads any more; the interpreter must not say so at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    forget_output()  # nobody reads it any more
     return EXIT_FAILED

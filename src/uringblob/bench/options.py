@@ -22,7 +22,7 @@ def size(text: str) -> int:
     unit = lowered[-1:] if lowered[-1:].isalpha() else ""
     try:
         return int(float(lowered.removesuffix(unit)) * _UNITS[unit])
-    except (KeyError, ValueError):
+    except (KeyError, OverflowError, ValueError):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB") from None
 
 

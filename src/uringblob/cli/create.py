@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 
+from uringblob.bench.options import size
 from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text
@@ -15,7 +17,7 @@ from uringblob.units import PAGE_SIZE
 HELP = "make an empty store"
 EXAMPLES = """\
   uringblob create frames.blobs
-  uringblob create small.blobs --page-size 4096
+  uringblob create small.blobs --page-size 4k
 """
 
 
@@ -24,13 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="path of the new file")
     parser.add_argument(
         "--page-size",
-        type=int,
+        type=size,
         default=PAGE_SIZE,
-        metavar="BYTES",
-        help=f"frame size, a power of two from 4096 to 16777216 (default {PAGE_SIZE})",
+        metavar="SIZE",
+        help="frame size, a power of two from 4096 bytes (4k) to 16777216 (16m) (default 512k)",
     )
-    parser.add_argument("--mode", type=lambda text: int(text, 8), default=0o600, help="octal (default 600)")
+    parser.add_argument("--mode", type=mode_bits, default=0o600, help="octal (default 600)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
+
+
+def mode_bits(text: str) -> int:
+    """Read octal permission bits.
+
+    :raises argparse.ArgumentTypeError: they are none.
+    """
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode: write octal digits, such as 640")
+    return int(text, 8)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

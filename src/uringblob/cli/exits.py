@@ -9,7 +9,7 @@ OK: Final = 0
 NO: Final = 1
 #: The command line or the input makes no sense; argparse uses the same number.
 USAGE: Final = 2
-#: The store cannot be opened, or the system refused an I/O.
+#: The store cannot be opened, or the system refused an I/O, that of the output too.
 FAILED: Final = 3
 #: Ctrl-C: the store is sound; what was not acknowledged may be missing.
 INTERRUPTED: Final = 130
@@ -19,7 +19,7 @@ exit codes:
   0    done
   1    the answer is no: no such blob, or a blob is bad
   2    wrong usage, or input of a wrong length
-  3    the store cannot be opened, or an I/O failed
+  3    the store cannot be opened, an I/O failed, or nobody reads the output
   130  interrupted; the store is sound
 doctor has its own: 0 io_uring works, 1 the fallback works, 2 unusable
 """

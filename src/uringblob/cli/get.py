@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from uringblob.cli import exits
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Write nothing unless the whole frame was read and is good."""
+    refusal = _refusal(args)
+    if refusal:
+        sys.stderr.write(f"uringblob get: {refusal}\n")
+        return exits.USAGE
     with open_store(args, read_only=True) as store:
         length = store.page_size if args.length is None else args.length
         if not 0 <= length <= store.page_size:
@@ -38,10 +43,27 @@ def run(args: argparse.Namespace, out: Output) -> int:
             store.read_blob(args.guid, buf)
             data = bytes(buf.view[:length])
     if args.file == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        out.frame(data)
         return exits.OK
-    with open(args.file, "wb") as file:
-        file.write(data)
+    _write(args.file, data)
     out.result({"guid": str(args.guid), "length": length, "file": args.file})
     return exits.OK
+
+
+def _refusal(args: argparse.Namespace) -> str:
+    if args.file == "-":
+        return "--json and - both want standard output: name a FILE" if args.json else ""
+    if os.path.exists(args.file) and os.path.exists(args.store) and os.path.samefile(args.file, args.store):
+        return f"{args.file} is the store itself, which the frame would replace"
+    return ""
+
+
+def _write(path: str, data: bytes) -> None:
+    # Unbuffered: what close() cannot write has no file's name in its error.
+    with open(path, "wb", buffering=0) as file:
+        try:
+            done = 0
+            while done < len(data):
+                done += file.write(data[done:])
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -14,7 +13,8 @@ from uringblob.bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.output import Output
 from uringblob.doctor import command as doctor_command
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.streams import STDOUT, forget_output, hold_standard_streams, named
 
 COMMANDS: dict[str, ModuleType] = {
     "create": create,
@@ -70,25 +70,39 @@ def _on_store(command: ModuleType) -> Callable[[argparse.Namespace], int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one line on standard error."""
-    args = make_parser().parse_args(argv)
+    hold_standard_streams()
+    command = ""
     try:
+        args = make_parser().parse_args(argv)
+        command = f" {args.command}"
         code: int = args.run(args)
-        sys.stdout.flush()
+        with named(STDOUT):
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        return _say(args.command, "interrupted; the store is sound", exits.INTERRUPTED)
+        return _say(command, "interrupted; the store is sound", exits.INTERRUPTED)
     except BrokenPipeError:
-        # Nobody reads any more; the interpreter must not say so at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_output()  # nobody reads it any more
         return exits.FAILED
     except (BlobNotFound, BlobCorrupt) as error:
-        return _say(args.command, str(error), exits.NO)
+        return _say(command, str(error), exits.NO)
     except ValueError as error:
-        return _say(args.command, str(error), exits.USAGE)
+        return _say(command, str(error), exits.USAGE)
     except (BlobStoreError, OSError) as error:
-        return _say(args.command, str(error), exits.FAILED)
+        return _say(command, _words(error), exits.FAILED)
     return code
 
 
+def _words(error: Exception) -> str:
+    """Return what happened; to which file stands first, as it does with other commands."""
+    if isinstance(error, BlobStoreIOError):
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.filename is not None:
+        if error.filename == STDOUT:
+            forget_output()
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def _say(command: str, text: str, code: int) -> int:
-    sys.stderr.write(f"uringblob {command}: {text}\n")
+    sys.stderr.write(f"uringblob{command}: {text}\n")
     return code

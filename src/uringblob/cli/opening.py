@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 
 from uringblob.facade import FileBlobStore
 
@@ -27,6 +29,7 @@ def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
 
     Raises what :meth:`uringblob.FileBlobStore.open` raises.
     """
+    must_exist(args.store)
     return FileBlobStore.open(
         args.store,
         create=False,
@@ -34,3 +37,12 @@ def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
         engine=args.engine,
         lock_timeout=args.lock_timeout,
     )
+
+
+def must_exist(path: str) -> None:
+    """Say how to make the store where there is none.
+
+    :raises FileNotFoundError: there is nothing at ``path``.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)

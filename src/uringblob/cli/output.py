@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from uringblob.streams import STDOUT, named, say
+
 Progress = Callable[[int, int], None]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -36,11 +38,22 @@ class Output:
         self.as_json = as_json
 
     def result(self, value: Any, text: str | None = None) -> None:
-        """Say the command's result: ``value`` as JSON, or ``text`` for people."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(value) + "\n")
-        elif text:
-            sys.stdout.write(text + "\n")
+        """Say the command's result: ``value`` as JSON, or ``text`` for people.
+
+        :raises OSError: it could not be written; the error names standard output.
+        """
+        said = json.dumps(value) if self.as_json else text
+        if said:
+            say(said)
+
+    def frame(self, data: bytes) -> None:
+        """Write a frame's bytes to standard output.
+
+        :raises OSError: it could not be written; the error names standard output.
+        """
+        with named(STDOUT):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
 
     def table(self, rows: Mapping[str, str], *, warn: tuple[str, ...] = ()) -> str:
         """Return ``name  value`` lines; names in ``warn`` are coloured on a terminal."""

@@ -8,9 +8,11 @@ from typing import BinaryIO
 
 from uringblob.cli import exits
 from uringblob.cli.guids import parse_guid
-from uringblob.cli.opening import add_store, open_store
+from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
 from uringblob.guid import BlobGuid
+from uringblob.streams import STDIN, named
+from uringblob.units import PAGE_SIZE_MAX
 
 HELP = "store one frame, durably, from a file or from standard input"
 EXAMPLES = """\
@@ -35,44 +37,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Commit one frame: when the guid is printed, the frame is durable."""
+    """Commit one frame: when the guid is printed, the frame is durable.
+
+    The input is read before the store is opened: it may come from a command that opens the store,
+    too, and nobody is locked out while somebody types.
+    """
+    must_exist(args.store)
+    data = _read(args.file)
     guid = args.guid or BlobGuid.random()
-    with open_store(args, read_only=False) as store, store.alloc_blob_buf_zeroed() as buf:
-        length = _fill(buf.view, args.file)
-        refusal = _refusal(args, length, store.page_size)
+    with open_store(args, read_only=False) as store:
+        refusal = _refusal(args, len(data), store.page_size)
         if refusal:
             sys.stderr.write(f"uringblob put: {refusal}\n")
             return exits.USAGE
-        store.commit([(guid, buf)])
-    out.result(
-        {"guid": str(guid), "length": length}, str(guid) if length == store.page_size else f"{guid} {length}"
-    )
+        with store.alloc_blob_buf_zeroed() as buf:
+            buf.view[: len(data)] = data
+            store.commit([(guid, buf)])
+        padded = len(data) < store.page_size
+    try:
+        out.result({"guid": str(guid), "length": len(data)}, f"{guid} {len(data)}" if padded else str(guid))
+    except OSError:
+        sys.stderr.write(f"uringblob put: the frame is stored as {guid}, which could not be printed\n")
+        raise
     return exits.OK
 
 
 def _refusal(args: argparse.Namespace, length: int, page_size: int) -> str:
+    name = "standard input" if args.file == "-" else args.file
     if length > page_size:
-        return f"{args.file} is longer than a frame of {page_size} bytes"
+        return f"{name} is longer than a frame of {page_size} bytes"
     if length < page_size and not args.pad:
-        return f"{args.file} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
+        return f"{name} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
     return ""
 
 
-def _fill(view: memoryview, name: str) -> int:
-    """Read into ``view``; return the input's length, one more than the view's if it is longer."""
-    if name == "-":
-        return _read(view, sys.stdin.buffer)
-    with open(name, "rb") as file:
-        return _read(view, file)
+def _read(name: str) -> bytes:
+    """Return the input; of one that fits no frame at all, only so much as shows it."""
+    if name != "-":
+        with open(name, "rb") as file:
+            return _read_stream(file)
+    with named(STDIN):
+        return _read_stream(sys.stdin.buffer)
 
 
-def _read(view: memoryview, file: BinaryIO) -> int:
-    done = 0
-    while done < len(view):
-        # Not readinto: a slice of the view that an exception keeps would keep the buffer.
-        part = file.read(len(view) - done)
-        if not part:
-            return done
-        view[done : done + len(part)] = part
-        done += len(part)
-    return done + len(file.read(1))
+def _read_stream(file: BinaryIO) -> bytes:
+    return file.read(PAGE_SIZE_MAX + 1)

@@ -27,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Delete in one commit; a name that is not there stops it before anything is deleted."""
     with open_store(args, read_only=False) as store:
-        there = [guid for guid in args.guids if store.has_blob(guid)]
-        missing = [guid for guid in args.guids if guid not in there]
+        named = list(dict.fromkeys(args.guids))
+        there = [guid for guid in named if store.has_blob(guid)]
+        missing = [guid for guid in named if not store.has_blob(guid)]
         if missing and not args.force:
             sys.stderr.write(f"uringblob rm: no blob {missing[0]} in {args.store}; nothing was deleted\n")
             return exits.NO

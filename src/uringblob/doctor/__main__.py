@@ -6,9 +6,15 @@ import argparse
 import sys
 
 from uringblob.doctor.command import add_arguments, run
+from uringblob.streams import forget_output, hold_standard_streams
 
+hold_standard_streams()
 parser = argparse.ArgumentParser(
     prog="uringblob doctor", description="Says what will run here, and why not more."
 )
 add_arguments(parser)
-sys.exit(run(parser.parse_args()))
+try:
+    sys.exit(run(parser.parse_args()))
+except BrokenPipeError:
+    forget_output()  # nobody reads it any more
+    sys.exit(2)

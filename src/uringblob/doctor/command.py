@@ -11,6 +11,7 @@ from typing import Any
 
 from uringblob.doctor.examination import Examination, examine
 from uringblob.doctor.finding import Finding, Level
+from uringblob.streams import say
 
 EXAMPLES = """\
 examples:
@@ -22,9 +23,11 @@ exit codes:
   0  io_uring works
   1  the fallback, the pread engine, works
   2  no store can be made there
+  130  interrupted
 """
 _MARKS = {Level.GOOD: ("ok", "32"), Level.NOTE: ("--", "33"), Level.BAD: ("no", "31")}
 _NAME_WIDTH = 18
+EXIT_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine, show, and return the exit code."""
-    seen = examine(args.directory)
+    """Examine, show, and return the exit code: the diagnosis', or 130 after Ctrl-C."""
+    try:
+        seen = examine(args.directory)
+    except KeyboardInterrupt:
+        sys.stderr.write("uringblob doctor: interrupted\n")
+        return EXIT_INTERRUPTED
     if args.json:
         text = json.dumps(as_dict(seen), indent=2, default=list)
     else:
         coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         text = screen(seen, coloured=coloured, verbose=args.verbose)
-    sys.stdout.write(text + "\n")
+    say(text)
     return seen.diagnosis.exit_code
 
 

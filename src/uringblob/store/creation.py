@@ -42,7 +42,11 @@ def create_store(path: str, page_size: int, mode: int) -> None:
     directory = os.path.dirname(path)
     # Short, so that a name as long as the file system takes has room for it.
     temporary = os.path.join(directory, f".{secrets.token_hex(8)}.uringblob.new")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        error.filename = path  # the user knows of no other
+        raise
     try:
         try:
             _write_image(fd, page_size)

@@ -98,12 +98,23 @@ def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
     try:
-        return loop.run_until_complete(coroutine)
+        return loop.run_until_complete(task)
     finally:
+        _settle(loop)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def _settle(loop: asyncio.AbstractEventLoop) -> None:
+    """After Ctrl-C: let every task end, so that stores and rings are closed by those who use them."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 @contextlib.contextmanager
