@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable
 
 from uringblob.checksums import frame_checksum
-from uringblob.errors import BlobNotFound, BlobStoreError, StoreCorrupt
+from uringblob.errors import BlobStoreError, StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.report import VerifyReport
 from uringblob.store.core import Core
@@ -67,10 +67,7 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     entry = core.manifest.find(guid)
     if entry is None:
         return False
-    try:
-        await core.read_entry(guid, entry, frame)
-    except BlobNotFound:
-        return False
+    await core.read_entry(guid, entry, frame)
     if frame_checksum(frame.view) != entry_checksum(entry):
         raise core.corrupt(guid, entry, "its checksum does not match")
     return True
