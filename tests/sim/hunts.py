@@ -6,12 +6,18 @@ remark, and says which it was, the seed, and how many disk images had been judge
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import re
+import tempfile
 from typing import NamedTuple
 
+from conftest import why_no_uring
+from faults.test_busy_kernel import weather
 from monitor import install
 from sim.cancelling import cancelling_life
+from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
 
@@ -49,6 +55,22 @@ def flipped_bits(seed: int) -> int:
     return (victim.image.size * 8) // step
 
 
+def busy_kernel(seed: int) -> int:
+    """A store on the real ring, whose kernel interrupts waits and takes only a part of what it is given."""
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(weather(os.path.join(directory, "store"), seed, forced=10))
+    return 0
+
+
+def real_trace(engine: str):
+    def hunt(seed: int) -> int:
+        with tempfile.TemporaryDirectory() as directory:
+            images, _ = asyncio.run(judged(os.path.join(directory, "store"), engine, seed))
+        return images
+
+    return hunt
+
+
 def faults(name: str):
     def hunt(seed: int) -> int:
         for index in itertools.count():
@@ -60,7 +82,20 @@ def faults(name: str):
 
 
 #: What each hunt may be asked for; any other name is that of a fault of the rig.
-HUNTS = {"power cuts": power_cuts, "flipped bits": flipped_bits, "cancellations": cancellations}
+HUNTS = {
+    "power cuts": power_cuts,
+    "flipped bits": flipped_bits,
+    "cancellations": cancellations,
+    "a busy kernel": busy_kernel,
+    "the trace of io_uring": real_trace("io_uring"),
+    "the trace of pread": real_trace("pread"),
+}
+_ON_THE_RING = {"a busy kernel", "the trace of io_uring"}
+
+
+def why_not(kind: str) -> str:
+    """Return why this hunt cannot be made here, or ''."""
+    return why_no_uring() if kind in _ON_THE_RING else ""
 
 
 def hunt_for(kind: str, *, first: int = 0, patience: int = PATIENCE) -> Catch | None:

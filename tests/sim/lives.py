@@ -20,6 +20,7 @@ import uringblob.store.format
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import compaction, creation, groups, inherit, log_reader, recovery, space
+from uringblob.store.slots import SlotState
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import SimDisk, Write
 from uringblob.testing.sim_image import Image
@@ -230,6 +231,8 @@ class Life:
         self.last = None
         if store._core.medium.poison_cause:
             assert store.needs_flush()
+        # Every call has ended, well or badly: none keeps a slot.
+        assert store._core.manifest.slots.count(SlotState.WRITING) == 0, "a call kept a slot"
         try:
             self.last = await read_all(store)
         except BlobStoreIOError as error:

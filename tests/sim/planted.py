@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from unittest import mock
 
+from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.rig import PAGE
 from uringblob import transfers
 from uringblob.completion import Completion
@@ -554,4 +555,5 @@ PLANTED = {
     sync_believed_while_another_fails: "EIO",
     short_write_taken_for_whole: "short by 512",
     buffers_let_go_on_cancel: "cancellations",
+    **PLANTED_IN_ENGINES,
 }

@@ -7,11 +7,13 @@ write when that write has ended well, any other one at once.  A flush of another
 
 from __future__ import annotations
 
+import random
 import threading
 
-from uringblob import _native
+from sim.rig import PAGE, Judge, frame, guid, read_all
+from uringblob import AsyncFileBlobStore, _native
 from uringblob.ring import Opcode, SqeFlags
-from uringblob.testing import SimDisk
+from uringblob.testing import History, SimDisk
 from uringblob.testing.sim_image import Image
 
 _WRITES = {Opcode.WRITE, Opcode.WRITE_FIXED}
@@ -95,3 +97,40 @@ def _bytes_of(op) -> bytes:
         return bytes(ffi.buffer(ffi.cast("void *", op.address), op.length))
     pieces = ffi.cast("struct iovec *", op.address)
     return b"".join(bytes(ffi.buffer(pieces[i].iov_base, pieces[i].iov_len)) for i in range(op.length))
+
+
+async def judged(path: str, engine: str, seed: int = 1) -> tuple[int, Shadow]:
+    """Work on a real store; judge every image that a power cut may have left; return how many."""
+    async with AsyncFileBlobStore.open(path, engine=engine, page_size=PAGE) as store:
+        await store.commit([(guid(n), frame(900 + n)) for n in range(12)])
+        await store.commit((), [guid(n) for n in range(6, 12)])
+    history, judge, moments, rng = History(), Judge(), [], random.Random(seed)
+
+    def step(_why: str) -> None:
+        known = history.knowledge()
+        moments.extend((image, known) for image in shadow.disk.all_crashes(6, torn=rng))
+
+    shadow = Shadow(path, step)
+    async with AsyncFileBlobStore.open(path, engine=engine) as store:
+        history.recovered(await read_all(store))
+        shadow.watch(store._core.medium.engine.engine)
+        for turn in range(6):
+            both = {guid(turn): frame(10 + turn), guid(turn + 1): frame(20 + turn)}
+            call = history.begin("commit", both, atomic=True)
+            await store.commit(list(both.items()))
+            history.end(call, durable=True)
+            synced = {guid(turn + 2): frame(30 + turn)}
+            call = history.begin("synced", synced)
+            leases = [store.alloc_blob_buf_uninit() for _ in synced]
+            for lease, content in zip(leases, synced.values(), strict=True):
+                lease.view[:] = content
+            await store.write_blobs_with_data_sync(list(zip(synced, leases, strict=True)))
+            history.end(call)
+            began = history._tick()
+            await store.flush()
+            history.flushed(began)
+            for lease in leases:
+                lease.release()
+    for image, known in moments:
+        judge.look(image, known)
+    return judge.judged, shadow

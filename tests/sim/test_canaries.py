@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from sim.cancelling import cancelling_life
-from sim.hunts import hunt_for
+from sim.hunts import hunt_for, why_not
 from sim.planted import PLANTED
 
 pytestmark = pytest.mark.one_interpreter
@@ -17,6 +17,8 @@ pytestmark = pytest.mark.one_interpreter
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.__name__)
 def test_is_found(bug, capsys):
+    if reason := why_not(PLANTED[bug]):
+        pytest.skip(reason)
     with bug():
         catch = hunt_for(PLANTED[bug])
     assert catch is not None, f"{bug.__name__} lives: nothing in {PLANTED[bug]} has found it"
