@@ -22,9 +22,32 @@ for tool in buildah debootstrap; do
 done
 [ "$(id -u)" -eq 0 ] || { say "needs root"; exit 1; }
 
-scratch=$(mktemp -d -p /var/tmp)
-trap 'rm -rf "$scratch"' EXIT
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+# Everything below runs in a mount and a PID namespace of its own.  buildah leaves its mounts behind
+# when it is interrupted; when this namespace's first process dies, so do all others and every
+# mount, and what is then left is a plain directory that can be removed without crossing into /sys.
+if [ "${CHECK_DOCKERFILE_SCRATCH:-}" = "" ]; then
+    CHECK_DOCKERFILE_SCRATCH=$(mktemp -d -p /var/tmp check-dockerfile-XXXXXX)
+    export CHECK_DOCKERFILE_SCRATCH
+    inside=
+    # unshare blocks SIGTERM; SIGKILL takes its child along.
+    end() {
+        [ -n "$inside" ] || return 0
+        kill -KILL "$inside" 2>/dev/null || :
+        wait "$inside" 2>/dev/null || :
+    }
+    trap 'end; rm -rf --one-file-system "$CHECK_DOCKERFILE_SCRATCH"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    unshare --mount --pid --fork --kill-child --mount-proc tools/check_dockerfile.sh "$@" &
+    inside=$!
+    wait "$inside" && status=0 || status=$?
+    inside=
+    exit "$status"
+fi
+
+scratch=$CHECK_DOCKERFILE_SCRATCH
+# buildah's temporary directories, too, are removed with the rest.
+export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot TMPDIR="$scratch"
 buildah() { command buildah --root "$scratch/store" --runroot "$scratch/run" "$@"; }
 
 base=docker.io/library/python:local-slim-bookworm

@@ -10,6 +10,7 @@ from uringblob.cli import exits
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, open_store
 from uringblob.cli.output import Output
+from uringblob.cli.whole_file import whole_file
 
 HELP = "read one frame, its checksum checked, into a file or to standard output"
 EXAMPLES = """\
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Write nothing unless the whole frame was read and is good."""
+    """Write nothing unless the whole frame was read and is good; then all of it or nothing."""
     refusal = _refusal(args)
     if refusal:
         sys.stderr.write(f"uringblob get: {refusal}\n")
@@ -59,11 +60,11 @@ def _refusal(args: argparse.Namespace) -> str:
 
 
 def _write(path: str, data: bytes) -> None:
-    # Unbuffered: what close() cannot write has no file's name in its error.
-    with open(path, "wb", buffering=0) as file:
-        try:
+    try:
+        with whole_file(path) as file:
             done = 0
             while done < len(data):
                 done += file.write(data[done:])
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from error
+    except OSError as error:
+        # Neither a failed write nor the temporary file's own name says which file it was.
+        raise OSError(error.errno, error.strerror, path) from error
