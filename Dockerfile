@@ -10,7 +10,7 @@
 ARG PYTHON=3.12.8
 ARG DEBIAN=bookworm
 
-# ---- the wheel, from the sdist; the extension must build
+# ---- the wheel; the extension must build
 FROM python:${PYTHON}-slim-${DEBIAN} AS build
 # Debian's mirrors keep only the newest version of a package, so a pinned one would soon not build.
 # hadolint ignore=DL3008
@@ -28,7 +28,7 @@ RUN python -m build --no-isolation --wheel --outdir /dist .
 # ---- the tests: docker run --rm uringblob-test
 FROM build AS test
 COPY . .
-RUN pip install --quiet "$(echo /dist/*.whl)[test]" \
+RUN pip install --quiet "$(echo /dist/*.whl)[test,bench]" \
  && useradd --uid 10001 --create-home --home-dir /data uringblob \
  && chown -R uringblob /src
 USER 10001

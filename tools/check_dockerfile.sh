@@ -26,7 +26,7 @@ done
 # when it is interrupted; when this namespace's first process dies, so do all others and every
 # mount, and what is then left is a plain directory that can be removed without crossing into /sys.
 if [ "${CHECK_DOCKERFILE_SCRATCH:-}" = "" ]; then
-    CHECK_DOCKERFILE_SCRATCH=$(mktemp -d -p /var/tmp check-dockerfile-XXXXXX)
+    CHECK_DOCKERFILE_SCRATCH=$(mktemp -d -p /var/tmp)
     export CHECK_DOCKERFILE_SCRATCH
     inside=
     # unshare blocks SIGTERM; SIGKILL takes its child along.
@@ -69,7 +69,7 @@ rm -rf "$root"
 
 build() { # target tag
     say "building target $1"
-    buildah bud -q --pull-never --build-arg PYTHON=local --target "$1" -t "$2" . >/dev/null
+    buildah bud -q --layers --pull-never --build-arg PYTHON=local --target "$1" -t "$2" . >/dev/null
 }
 
 run() { # seccomp-profile image command...

@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -80,7 +81,8 @@ def test_where_there_is_no_store_it_says_how_to_make_one(run, tmp_path):
 
 
 def test_the_command_is_installed():
-    script = os.path.join(os.path.dirname(sys.executable), "uringblob")
+    # Debian's own Python has its scripts elsewhere than beside itself.
+    script = os.path.join(sysconfig.get_path("scripts"), "uringblob")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("uringblob ")
 

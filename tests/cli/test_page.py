@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
+import sysconfig
 from pathlib import Path
 
 from uringblob.cli import exits
@@ -15,7 +15,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md").r
 
 def test_its_shell_lines_work(disk_dir):
     (script,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    path = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]
     done = subprocess.run(
         ["sh", "-euc", script],
         cwd=disk_dir,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from behaviour import child_limits, seccomp
+from uringblob.doctor import disk
 from uringblob.doctor.command import as_dict
 from uringblob.doctor.examination import examine
 
@@ -21,6 +23,13 @@ def as_user(directory, user, memlock):
     examine(directory)  # imports everything while Python itself is within reach
     child_limits.become(user, memlock)
     return as_dict(examine(directory))
+
+
+def device_as_user(directory, user, sys_block):
+    """Look at the device as an ordinary user, with ``sys_block`` for /sys/dev/block."""
+    child_limits.become(user, 0)
+    found = disk.check_device(directory, Path(sys_block))
+    return {"text": found.text, "level": found.level.value}
 
 
 def with_sysctl_seen_as(directory, value, place, errno):

@@ -95,6 +95,13 @@ def test_a_directory_of_another_user(needs_uring, needs_root, disk_dir, user):
     assert f"chown {user}" in seen["command"]
 
 
+def test_a_masked_sys_is_said_and_hides_nothing(needs_root, their_dir, user):
+    """podman masks /sys/dev/block; the check broke on it, for every user but root."""
+    os.mkdir(f"{their_dir}/block", 0)
+    seen = children.run(EXAMINE + "device_as_user", their_dir, user, f"{their_dir}/block")
+    assert seen["text"] == f"{their_dir}/block is closed to this user, as in podman's containers"
+
+
 def doctor(directory, **environment):
     command = [sys.executable, "-m", "uringblob.doctor", str(directory)]
     environment = {**os.environ, "URINGBLOB_ENGINE": "", **environment}
