@@ -39,7 +39,7 @@ def test_a_get_that_fails_in_the_middle_changes_no_file(
         check=False,
     )
     assert done.returncode == 3, done.stderr
-    assert f"File too large: '{target}'" in done.stderr
+    assert done.stderr == f"uringblob get: {target}: File too large\n"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == (
         {} if before is None else {"frame.raw": before}
     )

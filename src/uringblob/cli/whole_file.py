@@ -31,7 +31,9 @@ def whole_file(path: str) -> Iterator[FileIO]:
             yield file
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        # Gone when the interrupt came just after it took its name.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 

@@ -59,7 +59,9 @@ def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> Fi
     device = (sys_block / f"{os.major(number)}:{os.minor(number)}").resolve()
     # A partition's queue is its disk's.
     # Not Path.is_dir, which raises where podman masks this part of /sys.
-    queue = next((place / "queue" for place in (device, device.parent) if os.path.isdir(place / "queue")), None)
+    queue = next(
+        (place / "queue" for place in (device, device.parent) if os.path.isdir(place / "queue")), None
+    )
     if queue is None and os.path.exists(sys_block) and not os.access(sys_block, os.X_OK):
         return Finding("device", f"{sys_block} is closed to this user, as in podman's containers", Level.NOTE)
     if queue is None:
