@@ -98,12 +98,18 @@ def pytest_sessionstart(session):
     """A build that promised the extension and lacks it fails as a whole, not test by test."""
     from monitor import install
 
-    install.install()
+    install.install_here()
     if os.environ.get("URINGBLOB_EXT") == "require":
         from uringblob import _native
 
         if _native.lib is None:
             raise pytest.UsageError(f"URINGBLOB_EXT=require, but {_native.unavailable_reason}")
+
+
+def pytest_sessionfinish(session):
+    from monitor import install
+
+    install.uninstall()
 
 
 def pytest_collection_modifyitems(items):
@@ -192,13 +198,17 @@ def _new_things(baseline) -> bool:
 
 @pytest.fixture(autouse=True)
 def order_monitor(request):
-    """Every store of every test is watched: see ``tests/monitor/order.py``."""
-    from monitor import install
+    """Every store of every test is watched, in child processes too: see ``tests/monitor/order.py``."""
+    from monitor import census, install
 
     unobserved = request.node.get_closest_marker("unobserved")
+    if unobserved and not unobserved.args:
+        pytest.fail("unobserved, and no reason given")
+    count = census.Count()
     with install.switched_off() if unobserved else contextlib.nullcontext():
         yield
     wrong = install.take()
+    count.add_to(request.node)
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from monitor import census
+
 _NAME = "fault row"
 
 
@@ -37,3 +39,4 @@ def pytest_terminal_summary(terminalreporter):
     for row in sorted(sums):
         figures = ", ".join(f"{count:,} {what}" for what, count in sums[row].items())
         terminalreporter.line(f"row {row:>2}  {figures}  ({seconds[row]:.0f} s)")
+    terminalreporter.line(census.summary(terminalreporter))

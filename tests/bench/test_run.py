@@ -63,6 +63,7 @@ def test_there_are_fifteen_measures():
     assert list(MEASURES) == list(range(1, 16))
 
 
+@pytest.mark.unobserved("the measure of large stores opens one whose map no log has brought")
 def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
     kept = str(tmp_path / "results")
     sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
@@ -192,7 +193,7 @@ def test_a_peer_that_fails_leaves_the_others_their_turns(
     case = read(path)["cases"]["peers: durable batches"]
     assert "the pool is broken" in case["failures"]["thread pool"]
     assert "store" in case["parties"]
-    assert "aiofiles" in case["parties"]
+    assert "sqlite3" in case["parties"]
 
 
 def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):

@@ -477,7 +477,7 @@ print("the end")
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sys.path])},
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "the end\n", "")
 

@@ -66,7 +66,7 @@ def run(source, command, **environment):
         check=False,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-            "PYTHONPATH": str(source),
+            "PYTHONPATH": os.pathsep.join([str(source), os.environ["PYTHONPATH"]]),
             "LD_PRELOAD": libasan(),
             # The interpreter itself keeps memory until its end; malloc shows each block to the sanitizer.
             "ASAN_OPTIONS": "detect_leaks=0",

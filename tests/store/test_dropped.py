@@ -20,7 +20,7 @@ from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import open_sim_store
 
-pytestmark = [pytest.mark.one_interpreter, pytest.mark.unobserved]
+pytestmark = pytest.mark.one_interpreter
 
 WORK = {
     "compaction": lambda core: core.upkeep._compact(),
