@@ -12,6 +12,7 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
+from uringblob.async_view import AsyncView
 from uringblob.inline import run_inline
 
 A = b"a" * PAGE
@@ -85,6 +86,34 @@ def test_commit_writes_then_deletes_then_flushes(store):
     assert store.calls == ["write", "delete", "flush"]
     assert "not atomic" in BlobStore.commit.__doc__
     assert "not atomic" in AsyncBlobStore.commit.__doc__
+
+
+def test_without_a_word_a_frame_is_a_page():
+    class Five(AsyncBlobStore):
+        read_blob = write_blob = delete_blob = list_blobs = flush = None
+
+    assert Five().page_size == uringblob.PAGE_SIZE
+    assert not Five().closed
+
+
+def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
+    view = AsyncView(store)
+    assert view.stats() == store.stats()
+    assert not view.closed
+    run_inline(view.aclose())
+    assert view.closed
+    assert store.closed
+
+
+def test_what_nobody_can_read_any_more_is_no_position_of_a_batch(store, monkeypatch):
+    """Closed in the middle: the whole call says so, and not each of what was left."""
+
+    def read_blob(guid, dst):
+        raise StoreClosed("the store is closed")
+
+    monkeypatch.setattr(store, "read_blob", read_blob)
+    with pytest.raises(StoreClosed):
+        store.read_blobs([(GUID, bytearray(PAGE)), (GUID, bytearray(PAGE))])
 
 
 def test_a_batch_writes_each_guid_once(store):

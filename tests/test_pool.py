@@ -121,10 +121,12 @@ class BrokenSlab(Slab):
 
     def exporter(self, index, on_free):
         exporter = super().exporter(index, on_free) if self.after else None
+        if self.after == "gone":
+            exporter = None
         raise MemoryError(str(exporter)[:10])
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [False, True, "gone"])
 def test_a_lease_that_fails_loses_no_frame(after):
     slab = BrokenSlab(SIZE, 2)
     slab.after = after
@@ -133,6 +135,22 @@ def test_a_lease_that_fails_loses_no_frame(after):
         pool.lease()
     gc.collect()
     assert pool.leased == 0
+
+
+def test_the_last_frame_that_goes_to_another_thread_meanwhile_leaves_the_heap():
+    """The count said that one was free; when it is looked for, all are taken."""
+
+    class Raced(dict):
+        def __len__(self):
+            return super().__len__() - 1
+
+    pool = make_pool(1)
+    first = pool.lease()
+    pool._owners = Raced(pool._owners)
+    second = pool.lease()
+    assert not second.registered
+    assert not pool.slab.address <= second.address < pool.slab.address + SIZE
+    assert index_of(pool, first) == 0
 
 
 def test_threads_never_hold_the_same_frame():

@@ -254,11 +254,7 @@ def _flat_view(obj: Any, memory: Any) -> memoryview:
     before cffi lets go of it, and that crashes the interpreter (CPython 3.11.7, cffi 2.1.1).
     """
     if isinstance(obj, memoryview):
-        try:
-            return obj.cast("B") if obj.nbytes else obj[:]
-        except TypeError:
-            # A format that memoryview cannot cast: NumPy has such.  The hold is all there is.
-            return memoryview(_ffi.buffer(memory))
+        return obj.cast("B") if obj.nbytes else obj[:]  # to bytes every format can be cast
     return memoryview(_ffi.buffer(memory))
 
 

@@ -87,6 +87,15 @@ def test_where_no_trial_write_is_possible_the_read_decides(
     assert enable_direct(fd, store_path, read_only=False).on
 
 
+def test_a_descriptor_for_writing_only_is_believed_after_the_trial_write(needs_direct, fd, store_path):
+    """It cannot be read, and no store has one: what the other file showed must do."""
+    writing = os.open(store_path, os.O_WRONLY)
+    try:
+        assert enable_direct(writing, store_path, read_only=False).on
+    finally:
+        os.close(writing)
+
+
 # ---- refusals -----------------------------------------------------------------------------------
 
 

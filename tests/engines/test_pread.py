@@ -100,6 +100,41 @@ async def test_more_pieces_than_the_system_takes_are_a_number(engine):
     assert await engine.write(0, frames(*[b"x"] * 1025)) == -errno.EINVAL
 
 
+async def test_what_was_written_before_a_refusal_counts(system, store_path, fd):
+    """As one pwritev does; and the caller, who asks for the rest, hears of the refusal then."""
+    if system == "as it is":
+        pytest.skip("n/a: one call writes all of it")
+    real = os.pwrite
+
+    def pwrite(fd, data, offset):
+        if offset >= BLOCK:
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, offset)
+
+    engine = open_engine(fd)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        assert await engine.write(0, frames(b"a" * BLOCK, b"b" * BLOCK)) == BLOCK
+        assert await engine.write(BLOCK, frames(b"b" * BLOCK)) == -errno.ENOSPC
+        patch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:100], offset))
+        assert await engine.write(0, frames(b"c" * BLOCK, b"d" * BLOCK)) == 100, (
+            "the second would leave a hole"
+        )
+    assert os.pread(fd, 2 * BLOCK, 0) == b"c" * 100 + b"a" * (BLOCK - 100)
+    await engine.close()
+
+
+async def test_no_memory_for_an_operation_is_a_number(engine):
+    """The system's word for it, which is tried again as everything transient is."""
+
+    def no_memory(_fd, _views, _offset):
+        raise MemoryError
+
+    replace_calls(engine, writev=no_memory)
+    assert await engine.write(0, frames(b"abc")) == -errno.ENOMEM
+    assert engine.in_flight == 0
+
+
 async def test_memory_that_went_away_is_an_error_of_that_operation_alone(engine):
     dead = frames(bytearray(BLOCK), writable=True)
     dead[0].view.release()
@@ -360,6 +395,19 @@ async def test_close_waits_ends_the_threads_and_leaves_the_descriptor(fd):
     assert "closed" in repr(engine)
     assert os.fstat(fd)
     await engine.close()
+
+
+async def test_two_who_close_wait_for_the_same_end(fd):
+    engine = open_engine(fd)
+    gate = Gate()
+    replace_calls(engine, writev=gate)
+    asked = engine.write(0, frames(b"abc"))
+    closings = [asyncio.ensure_future(engine.close()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(closing.done() for closing in closings)
+    gate.opened.set()
+    await asyncio.gather(*closings)
+    assert asked.result() == 3
 
 
 async def test_a_cancelled_close_still_waits_and_ends_the_threads(fd):

@@ -6,15 +6,23 @@ import asyncio
 import errno
 import fcntl
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from uringblob.frames import Frame
 from uringblob.ring import Ring, SqeFlags
 from uringblob.slab import Slab
+
+_spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+FaultyLib = _module.FaultyLib
 
 
 def test_close_waits_for_everything_also_for_what_was_not_submitted(file):
@@ -148,16 +156,139 @@ async def test_abandoned_on_a_living_loop_it_ends_when_all_has_completed(pipe):
         await asyncio.sleep(0)
 
 
-def test_a_ring_forgotten_while_the_kernel_may_still_write_keeps_the_memory(pipe):
+async def test_abandoned_before_anything_has_completed_it_ends_with_the_last(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    reads = [ring.read(pipe[0], 0, Slab(4096, 1).frame(0)) for _ in range(2)]
+    ring.abandon()
+    for ended in (1, 2):
+        await a_few_rounds()
+        assert ring._core.fd >= 0, "the kernel may still write"
+        os.write(pipe[1], b"x")
+        while sum(read.done() for read in reads) < ended:
+            await asyncio.sleep(0)
+    while ring._core.fd >= 0:
+        await asyncio.sleep(0)
+
+
+async def test_abandoned_while_somebody_closes_it_both_wait_for_the_same_end(pipe):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    closing = asyncio.ensure_future(ring.aclose())
+    await a_few_rounds()
+    ring.abandon()
+    await a_few_rounds()
+    assert not closing.done()
+    os.write(pipe[1], b"x")
+    await closing
+    await a_few_rounds()
+    assert ring._core.fd == -1
+
+
+async def test_abandoning_twice_frees_once():
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    ring.abandon()
+    ring.abandon()
+    await a_few_rounds()
+    assert ring._core.fd == -1
+
+
+async def a_few_rounds():
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_abandoned_without_a_loop_it_keeps_the_memory_that_the_kernel_may_write(pipe):
     ring = Ring(8)
     freed = {0: "leased"}
-    slab = Slab(4096, 1)
-    from uringblob.frames import Frame
+    read_into_exporter(ring, pipe, freed)
+    ring.abandon()
+    assert ring._core.fd == -1
+    del ring
+    gc.collect()
+    assert freed
+    os.write(pipe[1], b"x")  # here a ring that let go of the memory would be corruption
 
+
+def test_abandoned_idle_and_without_a_loop_it_is_freed_at_once():
+    ring = Ring(8)
+    fd = ring._core.fd
+    assert ring.wait(ring.nop()) == 0
+    ring.abandon()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+
+
+def test_abandoned_in_the_moment_in_which_its_loop_is_closed(pipe):
+    """The loop is not closed when it is asked whether, and refuses the call that follows."""
+
+    class Closing:
+        def __init__(self, loop):
+            self.is_closed = loop.is_closed
+
+        def call_soon_threadsafe(self, *_):
+            raise RuntimeError("Event loop is closed")
+
+    loop = asyncio.new_event_loop()
+    ring = Ring(8, loop=loop)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    loop.remove_reader(ring._core.fd)
+    ring._loop = Closing(loop)
+    ring.abandon()
+    loop.close()
+    assert ring._core.fd == -1
+    del ring
+    gc.collect()
+    assert freed
+
+
+def test_a_close_that_the_kernel_refuses_to_wait_for_is_raised_and_keeps_the_memory(pipe):
+    ring = Ring(8)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    FaultyLib(ring, waits=[-errno.EPERM])
+    with pytest.raises(OSError, match="waiting for a completion") as raised:
+        ring.close()
+    assert raised.value.errno == errno.EPERM
+    assert ring._core.fd == -1
+    ring.close()
+    del ring, raised
+    gc.collect()
+    assert freed
+
+
+def test_close_blocks_until_the_last_has_completed(pipe):
+    ring = Ring(8)
+    read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    faulty = FaultyLib(ring)
+    real = faulty._lib
+
+    class WritesFirst:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def ub_wait(self, core):
+            os.write(pipe[1], b"x")
+            return real.ub_wait(core)
+
+    faulty._lib = WritesFirst()
+    ring.close()
+    assert read.result() == 1
+    assert ring._core.fd == -1
+
+
+def read_into_exporter(ring, pipe, freed):
+    """Have the kernel write into memory whose end takes the frame out of ``freed``."""
+    slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
     ring.read(pipe[0], 0, Frame(memoryview(exporter), slab.address, 4096))
     ring.flush()
-    del exporter
+
+
+def test_a_ring_forgotten_while_the_kernel_may_still_write_keeps_the_memory(pipe):
+    ring = Ring(8)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
     with pytest.warns(ResourceWarning, match="unclosed <Ring of 8 entries, 1 in flight"):
         del ring
         gc.collect()

@@ -84,6 +84,9 @@ def test_fixed_requests_refuse_memory_that_is_not_registered(ring, slab):
         ring.read_fixed(0, 0, slab.frame(0))
     with pytest.raises(ValueError, match="one registered buffer"):
         ring.writev_fixed(0, 0, [slab.frame(0, 0), slab.frame(1, -1)])
+    for make in (ops.read_fixed, ops.write_fixed):
+        with pytest.raises(ValueError, match="_FIXED needs registered memory"):
+            make(0, 0, slab.frame(0))
     assert ring.in_flight == 0
 
 

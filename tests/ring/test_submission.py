@@ -140,6 +140,38 @@ def test_the_rest_of_a_chain_that_the_kernel_split_is_cancelled(ring):
     assert ring.in_flight == 0
 
 
+def test_of_a_long_chain_all_that_was_left_is_cancelled_and_nothing_behind_it(ring):
+    faulty = FaultyLib(ring, [1])
+    chain = ring.chain(NOP, NOP, NOP, NOP)
+    after = ring.nop()
+    assert ring.wait(after) == 0
+    assert [ring.wait(each) for each in chain] == [0] + [-errno.ECANCELED] * 3
+    assert [len(batch) for batch in faulty.batches] == [1, 1]
+    assert ring.chains_split == 1
+
+
+def test_giving_up_that_was_struck_in_the_middle_is_done_again_and_ends_each_once(ring):
+    """What was settled before the strike keeps its result; the rest gets it the second time."""
+    FaultyLib(ring, [-errno.EPERM, -errno.EPERM])
+    real, settled = ring._queue._settle, []
+
+    def settle(user_data, result):
+        real(user_data, result)
+        settled.append(user_data)
+        if len(settled) == 2:
+            raise KeyboardInterrupt
+
+    ring._queue._settle = settle
+    nops = [ring.nop() for _ in range(5)]
+    with pytest.raises(KeyboardInterrupt):
+        ring.flush()
+    assert [nop.done() for nop in nops] == [True, True, False, False, False]
+    assert [ring.wait(nop) for nop in nops] == [-errno.EPERM] * 5
+    assert len(settled) == 7
+    assert ring.in_flight == 0
+    assert not ring._in_flight.table
+
+
 def test_a_kernel_that_refuses_for_good_ends_every_operation_with_its_errno(ring):
     FaultyLib(ring, [-errno.EPERM])
     nops = [ring.nop() for _ in range(20)]
@@ -168,6 +200,7 @@ def test_an_exception_in_the_middle_of_submitting_neither_loses_nor_repeats(ring
 def test_operations_asked_for_between_staging_and_the_next_flush_keep_their_order(ring):
     FaultyLib(ring, [0, 1, 0])
     seen = []
+    assert ring.trace is None
     ring.trace = lambda batch: seen.extend(traced.user_data for traced in batch)
     nops = []
     for _ in range(6):

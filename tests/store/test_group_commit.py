@@ -204,3 +204,85 @@ async def test_a_large_commit_is_flushed_before_it_is_logged(store, monkeypatch)
     before = store.stats().syncs
     await store.commit([(BlobGuid.random(), fill(i)) for i in range(8)])
     assert store.stats().syncs - before == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
+async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, monkeypatch, number):
+    """Its block may be on the medium and name a frame that is not: nothing may be written behind it."""
+    faults = Faults(store, monkeypatch)
+    kept, guid = BlobGuid.random(), BlobGuid.random()
+    await store.commit([(kept, fill(7))])
+    marked = bytes(fill(666))
+    place = store._core.queue.log._next_places(1)[0][0]
+
+    def should_fail(offset, frames):
+        if bytes(frames[0].view) == marked:
+            return -errno.ENOSPC
+        return -number if offset == place and not any(frames[0].view) else 0
+
+    faults.should_fail = should_fail
+    with pytest.raises(BlobStoreIOError) as raised:
+        await store.commit([(guid, marked)])
+    assert raised.value.errno == number
+    assert raised.value.applied is None, "it may be there after the next opening"
+    with pytest.raises(StorePoisoned) as poisoned:
+        await store.commit([(guid, fill(1))])
+    assert poisoned.value.__cause__ is raised.value
+    assert await read(store, kept) == fill(7)
+    assert not await store.has_blob(guid)
+
+
+async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, monkeypatch):
+    """It is flushed before it is logged (rule 15), so a frame that fails is seen first."""
+    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", 2 * PAGE)
+    faults = Faults(store, monkeypatch)
+    log, marked, guid = store._core.queue.log, bytes(fill(666)), BlobGuid.random()
+    place, written = log._next_places(1)[0][0], []
+
+    def should_fail(offset, frames):
+        written.append(offset)
+        return -errno.EIO if marked in bytes(frames[0].view) or len(frames) > 1 else 0
+
+    faults.should_fail = should_fail
+    before = store.stats().syncs
+    with pytest.raises(BlobStoreIOError) as raised:
+        await store.commit([(guid, marked), *((BlobGuid.random(), fill(n)) for n in range(2))])
+    assert raised.value.applied is False
+    assert place not in written
+    assert store.stats().syncs == before
+    faults.should_fail = lambda offset, frames: 0
+    await store.commit([(guid, fill(1))])
+    assert await read(store, guid) == fill(1)
+    assert (await store.verify()).blobs_checked == 1
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store, monkeypatch):
+    """What the group was about to do is lost, and with it the store; those behind it hear of it too."""
+
+    def strike(changes):
+        raise Struck
+
+    kept = BlobGuid.random()
+    await store.commit([(kept, fill(7))])
+    queue = store._core.queue
+    queue._crowd = 3  # so that all three have come before a group is formed, and one fits into it
+    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", PAGE)
+    monkeypatch.setattr(queue._manifest, "begin_group", strike)
+    seen = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context["exception"]))
+    guids = [BlobGuid.random() for _ in range(3)]
+    outcomes = await asyncio.gather(
+        *(store.commit([(guid, fill(1))]) for guid in guids), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [RuntimeError] * 3
+    assert "signal handler raised Struck" in str(outcomes[2])
+    assert [type(error) for error in seen] == [Struck], "the loop sees it, as from any callback"
+    monkeypatch.undo()
+    with pytest.raises(StorePoisoned, match="in the middle of a change"):
+        await store.commit([(guids[0], fill(2))])
+    assert await read(store, kept) == fill(7)
+    assert await store.list_blobs() == [kept]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from uringblob.completion import Completion
-from uringblob.store.job import Job, join, settle
+from uringblob.store.job import Job, end_of, join, settle
 
 
 def new_completion():
@@ -82,6 +82,36 @@ async def test_a_cancelled_joiner_waits_for_the_job():
     with pytest.raises(asyncio.CancelledError):
         await joiner
     assert ended == [True]
+
+
+async def test_what_a_job_awaits_may_be_cancelled_by_others_and_is_an_error_then():
+    """A future may not hold CancelledError, and nobody asked for this job to be cancelled."""
+    future = asyncio.get_running_loop().create_future()
+
+    async def work():
+        await future
+
+    job = Job(work(), asyncio.get_running_loop())
+    future.cancel()
+    with pytest.raises(RuntimeError, match="a store job was cancelled"):
+        await join(job)
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_the_end_of_a_job_is_told_without_its_error(well):
+    gate = new_completion()
+
+    async def work():
+        await gate
+        if not well:
+            raise ValueError("the caller's own")
+
+    job = Job(work(), asyncio.get_running_loop())
+    ended = end_of(job)
+    assert not ended.done()
+    gate.finish(None)
+    assert await ended is None
+    assert isinstance(job.exception(), ValueError) is not well
 
 
 async def test_settle_waits_for_all_and_collects_the_errors():

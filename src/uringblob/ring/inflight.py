@@ -83,5 +83,4 @@ class InFlight:
 
     def never_free(self) -> None:
         """Keep the memory of what is in flight until the process ends."""
-        if self.table:
-            _never_freed.append(self.table)
+        _never_freed.append(self.table)

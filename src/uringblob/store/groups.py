@@ -214,7 +214,7 @@ class GroupQueue:
                 if change.pending is not None and guid in changes and changes[guid].pending is None:
                     continue
                 loser = changes.pop(guid, None)
-                if loser is not None and loser.pending is None and loser.entry is not None:
+                if loser is not None and loser.pending is None:
                     losers.append(loser)
                 changes[guid] = change
         return changes, losers

@@ -42,8 +42,8 @@ class Opening(Generic[Store]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._store is not None:
-            await self._store.aclose()
+        assert self._store is not None
+        await self._store.aclose()
 
     async def _open(self) -> Store:
         loop = asyncio.get_running_loop()

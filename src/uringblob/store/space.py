@@ -206,14 +206,14 @@ class Space:
     async def _grow(self, wanted: int, *, at_least: int) -> None:
         """Grow the file by about ``wanted`` slots or an eighth; by ``at_least`` if that is too much."""
         eighth = min(self._slots.limit // 8, GROWTH_BYTES_MAX // self._page_size)
-        steps = sorted({max(wanted, eighth), wanted, at_least} - {0}, reverse=True)
-        for step in steps:
-            limit = self._slots.limit + step
+        steps = sorted({max(wanted, eighth), wanted, at_least} - {0})
+        while True:
+            limit = self._slots.limit + steps.pop()
             what = f"growing {self._medium.path} to {limit * self._page_size} bytes"
             try:
                 await transfers.grow(self._medium.engine, limit * self._page_size, what)
             except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS or step == steps[-1]:
+                if error.errno not in NO_SPACE_ERRNOS or not steps:
                     raise
             else:
                 self._slots.extend(limit)

@@ -1,0 +1,149 @@
+"""What a call decides where reads fail, files shrink, and handlers strike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, StorePoisoned
+
+PAGE = 4096
+GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+def fill(number):
+    return bytes([number]) * PAGE
+
+
+@pytest.fixture
+async def store(store_path, engine):
+    store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
+    for number, guid in enumerate(GUIDS):
+        await store.commit([(guid, fill(number))])
+    yield store
+    await store.aclose(flush=False)
+
+
+async def test_of_a_batch_that_cannot_go_on_the_other_reads_end_first(store, monkeypatch):
+    """No memory is nobody's blob: it is raised, and not before the kernel has let go of the other buffers."""
+    reading = store._core.medium.engine
+    real, asked = reading.read, []
+
+    def read(offset, frames):
+        asked.append(offset)
+        if len(asked) == 2:
+            raise MemoryError("for this request")
+        return real(offset, frames)
+
+    monkeypatch.setattr(reading, "read", read)
+    buffers = [bytearray(PAGE) for _ in range(4)]
+    with pytest.raises(MemoryError, match="for this request"):
+        await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
+    assert len(asked) == 4
+    assert reading.in_flight == 0
+    assert [bytes(buffers[n]) == fill(n) for n in range(4)] == [True, False, True, True]
+    monkeypatch.undo()
+    outcomes = await store.read_blobs(
+        [(GUIDS[0], buffers[0]), (bytes(16), buffers[1]), (b"x" * 16, buffers[2])]
+    )
+    assert outcomes[:2] == [None, None]
+    assert isinstance(outcomes[2], BlobNotFound)
+
+
+@pytest.mark.parametrize("left", [0, 512])
+async def test_a_file_cut_off_while_it_is_open_costs_the_frames_behind_the_end(store, left):
+    slot = store._core.manifest.find(GUIDS[5]) >> 64
+    kept = store._core.manifest.find(GUIDS[0]) >> 64
+    assert kept < slot
+    size = os.stat(store.path).st_size
+    os.truncate(store.path, slot * PAGE + left)
+    frame = bytearray(PAGE)
+    with pytest.raises(BlobCorrupt, match=f"the file ends after {left} of its bytes") as raised:
+        await store.read_blob(GUIDS[5], frame)
+    assert raised.value.guid == GUIDS[5]
+    assert str(slot * PAGE) in str(raised.value)
+    part = bytearray(PAGE)
+    with pytest.raises(BlobCorrupt, match="the file ends after"):
+        await store.read_blob_range(GUIDS[5], 0, part)
+    await store.read_blob(GUIDS[0], frame)
+    assert frame == fill(0)
+    report = await store.verify()
+    assert GUIDS[5] in [guid for guid, _ in report.bad]
+    os.truncate(store.path, size)
+
+
+async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_waits_for_nobody(
+    store, monkeypatch
+):
+    """The change never became a job that somebody counts; what it was about to do is lost."""
+
+    def strike(guid):
+        raise Struck
+
+    monkeypatch.setattr(store._core.manifest, "publish_deletion", strike)
+    with pytest.raises(Struck):
+        await store.delete_blob(GUIDS[0])
+    monkeypatch.undo()
+    with pytest.raises(StorePoisoned, match="signal handler raised Struck"):
+        await store.delete_blob(GUIDS[0])
+    frame = bytearray(PAGE)
+    await store.read_blob(GUIDS[0], frame)
+    assert frame == fill(0)
+    assert store._active == 0
+    with pytest.raises(StorePoisoned):
+        await asyncio.wait_for(store.aclose(), 60)
+
+
+async def test_closing_twice_at_once_waits_for_one_end_and_its_error_is_raised_once(store, monkeypatch):
+    gate = asyncio.Event()
+    real = store._core.close
+
+    async def close(*, flush):
+        await gate.wait()
+        await real(flush=flush)
+        raise StorePoisoned("the flush's")
+
+    monkeypatch.setattr(store._core, "close", close)
+    first, second = (asyncio.ensure_future(store.aclose()) for _ in range(2))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not first.done()
+    assert not second.done()
+    gate.set()
+    assert await second is None
+    with pytest.raises(StorePoisoned, match="the flush's"):
+        await first
+    assert await store.aclose() is None
+
+
+async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):
+    """A burst of metadata reads leaves eight pieces of scratch memory behind."""
+    medium = store._core.medium
+    blocks = await asyncio.gather(*(medium.start(medium.read(0, PAGE, "a test's read")) for _ in range(20)))
+    assert set(blocks) == {blocks[0]}
+    assert len(medium._scratch[PAGE]) == 8
+
+
+async def test_everything_inside_says_in_one_line_how_it_stands(store):
+    """For whoever debugs: the figures that a state is told apart by."""
+    core = store._core
+    assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
+    assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"
+    assert f"seq={core.queue.log.seq} segments=" in repr(core.queue.log)
+    assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
+    assert repr(core.manifest).startswith("<Manifest blobs=6 pending=0 <SlotTable limit=")
+    assert " live=6" in repr(core.manifest.slots)
+    assert f"{core.manifest.slots!r}" in repr(core.space)
+    assert repr(core.upkeep) == "<Upkeep idle compactions=0 holds=0>"
+    core.upkeep.hold()
+    assert "holds=1" in repr(core.upkeep)
+    core.upkeep.unhold()
+    await store.write_blob(GUIDS[0], fill(9))
+    assert "pending=1" in repr(core.manifest)
+    await store.flush()

@@ -1,0 +1,87 @@
+"""A call of the synchronous face, struck between any two steps; no thread is needed to show it."""
+
+from __future__ import annotations
+
+import pytest
+
+from uringblob.call import Call
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+async def nothing():
+    """Never begun."""
+
+
+def test_a_handlers_exception_comes_first_and_has_the_calls_own_as_its_cause():
+    call = Call(nothing)
+    refusal = ValueError("the store's")
+    posts = []
+
+    def post(posted):
+        posts.append(posted)
+        if len(posts) == 1:
+            raise Struck("the handler's")
+        posted.refuse(refusal)
+
+    with pytest.raises(Struck, match="the handler's") as raised:
+        call.see_through(post)
+    assert posts == [call, call], "a struck caller posts again: the store's thread decides"
+    assert raised.value.__cause__ is refusal
+
+
+def test_a_cause_that_the_handler_gave_stays():
+    call = Call(nothing)
+    own = KeyError("the handler's own")
+
+    def post(posted):
+        posted.refuse(ValueError("the store's"))
+        raise Struck from own
+
+    with pytest.raises(Struck) as raised:
+        call.see_through(post)
+    assert raised.value.__cause__ is own
+
+
+def test_a_handler_may_strike_the_except_clause_too():
+    """Between the exception and the line that keeps it another handler raises: it is kept instead."""
+
+    strikes = [Struck("in the except clause")]
+
+    class StruckTwice(Call):
+        kept = None
+
+        @property
+        def struck(self):
+            return self.kept
+
+        @struck.setter
+        def struck(self, error):
+            if error is not None and strikes:
+                raise strikes.pop()
+            self.kept = error
+
+    call = StruckTwice(nothing)
+    posts = []
+
+    def post(posted):
+        posts.append(posted)
+        if len(posts) == 1:
+            raise Struck("in the call")
+        posted.refuse(None)
+
+    with pytest.raises(Struck, match="in the except clause") as raised:
+        call.see_through(post)
+    assert str(raised.value.__context__) == "in the call"
+    assert len(posts) == 2, "it did not leave before the call had ended"
+
+
+def test_a_call_is_refused_once():
+    call = Call(nothing)
+    first = ValueError("first")
+    call.refuse(first)
+    call.refuse(ValueError("second"))
+    with pytest.raises(ValueError, match="first"):
+        call.see_through(lambda posted: None)

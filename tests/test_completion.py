@@ -1,0 +1,66 @@
+"""Completions: nobody breaks them, and whoever resolves one twice, or was struck, resumes the rest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from uringblob.completion import Completion
+
+
+@pytest.fixture
+def completion():
+    loop = asyncio.new_event_loop()
+    yield Completion(loop=loop)
+    loop.close()
+
+
+ENDS = {
+    "finish": lambda completion: completion.finish(None),
+    "set_result": lambda completion: completion.set_result(None),
+    "fail": lambda completion: completion.fail(ValueError("told")),
+    "set_exception": lambda completion: completion.set_exception(ValueError("told")),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_whoever_asked_is_resumed_in_that_moment_and_in_order(completion, end):
+    resumed = []
+    completion.then(lambda ended: resumed.append((1, ended.done())))
+    completion.then(lambda ended: resumed.append((2, ended.done())))
+    end(completion)
+    assert resumed == [(1, True), (2, True)]
+    completion.exception()
+
+
+@pytest.mark.parametrize("end", [ENDS["finish"], ENDS["fail"]], ids=["finish", "fail"])
+def test_a_reaper_that_was_struck_starts_over_and_resumes_only_the_rest(completion, end):
+    resumed = []
+
+    def struck(_):
+        resumed.append("struck")
+        raise KeyboardInterrupt
+
+    completion.then(struck)
+    completion.then(lambda _: resumed.append("the other"))
+    with pytest.raises(KeyboardInterrupt):
+        end(completion)
+    outcome = completion.exception()
+    end(completion)
+    end(completion)
+    assert resumed == ["struck", "the other"]
+    assert completion.exception() is outcome
+
+
+def test_the_first_end_counts(completion):
+    completion.finish(7)
+    completion.fail(ValueError("late"))
+    completion.finish(8)
+    assert completion.result() == 7
+
+
+def test_it_is_not_cancelled(completion):
+    assert not completion.cancel()
+    assert not completion.done()
+    completion.finish(None)

@@ -1,0 +1,197 @@
+"""The store's thread where it cannot be had, where calls come too late, and where a fork cuts in."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import queue
+import sys
+import threading
+import warnings
+
+import pytest
+
+from fake_core import PAGE, FakeCore, open_fake
+from uringblob import completion_loop
+from uringblob.call import Call
+from uringblob.errors import StoreClosed
+from uringblob.pilot import Pilot
+
+PATIENCE = 60  # seconds until a test that hangs fails
+GUID = bytes(16)
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+async def opener():
+    return FakeCore()
+
+
+async def nothing():
+    """A call without work."""
+
+
+@pytest.fixture
+def opened():
+    store, core = open_fake()
+    loop = store._pilot._loop
+    yield store, core, loop
+    loop.leave()
+    loop.thread.join(PATIENCE)
+    assert not loop.thread.is_alive()
+    store._pilot.closed = True
+
+
+# ---- the beginning ----------------------------------------------------------------------------
+
+
+def test_without_a_thread_to_be_had_there_is_no_store(monkeypatch):
+    """And no descriptor is left: the suite looks after every test."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Pilot(opener, "never")
+
+
+def test_a_handler_that_raises_while_the_thread_starts_is_what_the_caller_sees(monkeypatch):
+    """It upsets threading's own lock, whose RuntimeError says nothing to anybody; the thread runs, and ends."""
+    real = threading.Thread.start
+    started = []
+
+    def start(thread):
+        started.append(thread)
+        real(thread)
+        try:
+            raise Struck
+        except Struck:
+            raise RuntimeError("cannot release un-acquired lock")  # noqa: B904 - as threading does
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(Struck):
+        Pilot(opener, "struck")
+    assert [thread.is_alive() for thread in started] == [False]
+
+
+# ---- posting ----------------------------------------------------------------------------------
+
+
+def test_a_runtime_error_of_a_handler_is_not_taken_for_a_closed_loop(opened, monkeypatch):
+    store, _, loop = opened
+    real = loop._loop.call_soon_threadsafe
+    strikes = [RuntimeError("of the handler")]
+
+    def call_soon_threadsafe(*args):
+        if strikes:
+            raise strikes.pop()
+        return real(*args)
+
+    monkeypatch.setattr(loop._loop, "call_soon_threadsafe", call_soon_threadsafe)
+    with pytest.raises(RuntimeError, match="of the handler"):
+        store.write_blob(GUID, b"a" * PAGE)
+    assert store.list_blobs() == []
+
+
+def test_closers_may_post_as_often_as_they_are_struck(opened):
+    """One closes, all are told when it has; the later ones begin nothing, not even after the end."""
+    _, core, loop = opened
+    core.held.add("close")
+    first, second = (loop.leave_call(flush=False) for _ in range(2))
+    loop.post(first)
+    assert core.began.get(timeout=PATIENCE) == "close"
+    loop.post(second)
+    loop.post(second)
+    loop.post(first)
+    core.let_go()
+    loop.thread.join(PATIENCE)
+    for call in (first, second):
+        loop.post(call)
+        assert call.see_through(loop.post) is None
+    assert core.log == ["closed"]
+    late = Call(nothing)
+    with pytest.raises(StoreClosed):
+        late.see_through(loop.post)
+
+
+def test_of_two_that_come_late_together_each_call_is_refused_by_one(opened):
+    """Between seeing a call and taking it the other thread took it: that is no error."""
+    _, _, loop = opened
+    loop.leave()
+    loop.thread.join(PATIENCE)
+
+    class Raced(collections.deque):
+        def popleft(self):
+            super().popleft()  # the other thread's
+            raise IndexError("pop from an empty deque")
+
+    loop._posted = Raced()
+    loop.post(Call(nothing))
+    assert not loop._posted
+    loop._posted = collections.deque()
+
+
+# ---- the end ----------------------------------------------------------------------------------
+
+
+def test_while_the_interpreter_exits_calls_are_refused_and_closing_waits_for_nobody(opened, monkeypatch):
+    """The thread is frozen then: who waited for it would hang for ever."""
+    store, core, loop = opened
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(RuntimeError, match="interpreter is exiting"):
+        store.flush()
+    store.close()
+    monkeypatch.undo()
+    assert core.log == []
+    assert loop.thread.is_alive()
+
+
+def test_a_child_that_is_struck_while_it_closes_asks_nothing_of_the_parents_thread(opened, monkeypatch):
+    store, core, loop = opened
+    strikes = [Struck()]
+
+    def inherited(pilot):
+        if strikes:
+            raise strikes.pop()
+        return True
+
+    monkeypatch.setattr(Pilot, "inherited", property(inherited))
+    with pytest.raises(Struck):
+        store._pilot.close(flush=True)
+    assert store._pilot.closed
+    assert not loop._posted
+    assert core.log == []
+
+
+def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
+    gate = threading.Event()
+    begun = queue.SimpleQueue()
+
+    async def slow():
+        begun.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, gate.wait, PATIENCE)
+        return FakeCore()
+
+    pilots = []
+    opening = threading.Thread(target=lambda: pilots.append(Pilot(slow, "slow")))
+    opening.start()
+    begun.get(timeout=PATIENCE)
+    (loop,) = (each for each in completion_loop._loops if each.thread.name == "slow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 3.12 warns of any fork beside threads
+        pid = os.fork()
+    if not pid:
+        try:
+            (call,) = loop._running
+            os._exit(0 if call.ended and "before fork" in str(call._error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    gate.set()
+    opening.join(PATIENCE)
+    pilots[0].close(flush=True)
+    assert pilots[0].core.log == ["flush", "closed"]
