@@ -31,7 +31,8 @@ class FileBlobStore(BlobStore):
     """A :class:`BlobStore` in one file; made by :meth:`open`.
 
     **Threads**: any number of threads may use one store at once, also those in which an event
-    loop runs.  The store has one thread of its own, in which all its I/O is asked for.
+    loop runs.  The store has one thread of its own, in which its I/O is asked for; only
+    :meth:`read_blob` reads in the caller's.
 
     **Signals**: a handler may run at any time.  One that raises ends only the call that it
     struck, when the kernel has let go of that call's buffers; the change is then wholly done or
@@ -164,8 +165,14 @@ class FileBlobStore(BlobStore):
     # -- run on the store's loop --------------------------------------------------------------
 
     def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
-        """See :meth:`BlobStore.read_blob`."""
-        self._wheel.run(self._core.read_blob, guid, dst)
+        """See :meth:`BlobStore.read_blob`; the calling thread makes the system call itself.
+
+        No thread switch, and many threads read at once.  A signal is handled when that call has
+        ended.  What does not go as it should is finished by the store's thread.
+        """
+        got = self._wheel.visit(self._core._read_here, guid, dst)
+        if got != self._core.page_size:
+            self._wheel.run(self._core._read_after, guid, dst, got)
 
     def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`BlobStore.write_blob`."""

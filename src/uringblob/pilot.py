@@ -66,6 +66,15 @@ class Pilot:
         self.check()
         return self._see_through(Call(function, *args))
 
+    def visit(self, function: Callable[..., int], *args: object) -> int:
+        """Call ``function(*args)`` here, which waits for nothing that the store's thread does.
+
+        Raises what :meth:`run` raises.
+        """
+        self.check()
+        self._check_caller()
+        return function(*args)
+
     def run_telling(
         self,
         function: Callable[[Listener | None], Coroutine[Any, Any, T]],
@@ -106,10 +115,13 @@ class Pilot:
         if threading.get_ident() == thread.ident and thread.is_alive():
             raise RuntimeError("the store's own thread cannot wait for the store")
 
-    def _see_through(self, call: Call[T]) -> T:
+    def _check_caller(self) -> None:
         self._check_thread()
         if sys.is_finalizing():
             raise RuntimeError("the interpreter is exiting and the store's thread is gone")
+
+    def _see_through(self, call: Call[T]) -> T:
+        self._check_caller()
         return call.see_through(self._loop.post)
 
     def _end(self, *, flush: bool) -> None:

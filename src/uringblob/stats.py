@@ -64,6 +64,8 @@ class StoreStats:
     ring_enters: int = 0
     #: Requests now queued or in the kernel.
     in_flight: int = 0
+    #: Those of ``reads`` that a sync store's callers made in their own threads, by ``preadv``.
+    reads_here: int = 0
 
     #: ``commit`` calls that returned.
     commits: int = 0

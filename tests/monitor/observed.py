@@ -41,6 +41,13 @@ class ObservedEngine:
             observer.record(frames, offset, _answer(done))
         return done
 
+    def read_now(self, offset, frame):
+        visit = self.observer.visit_begins(offset, frame)
+        try:
+            return self.engine.read_now(offset, frame)
+        finally:
+            self.observer.visit_ends(visit)
+
     def write(self, offset, frames):
         observer = self.observer
         token = observer.write_begins(offset, frames)

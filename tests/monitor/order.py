@@ -100,6 +100,7 @@ class OrderMonitor:
         self._group: Group | None = None
         self._new: NewLog | None = None
         self._reading: dict[int, int] = {}
+        self._visited: dict[object, int] = {}
         self._found = None
         self._dirty: set[int] = set()
         self._cleaned: dict[int, Unit] = {}
@@ -169,6 +170,19 @@ class OrderMonitor:
                 del self._reading[slot]
         if self.recording:
             self.record(frames, offset, rc)
+
+    def visit_begins(self, offset: int, frame):
+        """A read in its caller's own thread, so each step here is one step of the interpreter's."""
+        slot = offset // frame.size
+        visit = object()
+        self._visited[visit] = slot
+        unit = self.units.get(slot)
+        if unit is not None and unit.busy:
+            self._wrong(8, f"slot {slot} is read while it is being written")
+        return visit
+
+    def visit_ends(self, visit) -> None:
+        self._visited.pop(visit)
 
     def record(self, frames, offset: int, rc: int) -> None:
         """Keep what a read of the opening brought."""
@@ -479,7 +493,7 @@ class OrderMonitor:
         return xxhash.xxh3_64_intdigest(data) in wanted
 
     def _check_no_reader(self, slot: int) -> None:
-        if slot in self._reading:
+        if slot in self._reading or slot in list(self._visited.values()):
             self._wrong(8, f"slot {slot} is written while it is being read")
 
     def _is_wiped(self, group: Group) -> bool:

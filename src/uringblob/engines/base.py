@@ -10,7 +10,7 @@ submission queues, threads or descriptors.  Three rules bind every engine:
 3. **A sync covers only writes whose completion was resolved before it began**, except the write
    of the same :meth:`Engine.write_then_sync`.
 
-All methods are called on the loop's thread.  Operations asked for within one loop tick reach
+All methods but :meth:`Engine.read_now` are called on the loop's thread.  Operations asked for within one loop tick reach
 the kernel together, in order; they may complete in any order.
 """
 
@@ -65,6 +65,13 @@ class Engine(Protocol):
 
     def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
+        ...
+
+    def read_now(self, offset: int, frame: Frame) -> int:
+        """Fill ``frame`` from ``offset`` on, in the calling thread, which may be any, and block meanwhile.
+
+        Returns bytes read or ``-errno``; 0 also where the engine cannot do it.  Not counted here.
+        """
         ...
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:

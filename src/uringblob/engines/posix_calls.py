@@ -83,6 +83,14 @@ def _write_each(fd: int, views: Sequence[memoryview], offset: int) -> int:
     return done
 
 
+def read_now(calls: PosixCalls, fd: int, offset: int, view: memoryview) -> int:
+    """Fill ``view`` in the calling thread; bytes read or ``-errno``."""
+    try:
+        return calls.readv(fd, (view,), offset)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+
+
 def grow_file(fd: int, size: int) -> None:
     """Make the file ``size`` bytes long, with real blocks where the file system can.
 

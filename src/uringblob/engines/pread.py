@@ -23,7 +23,7 @@ from typing import Any
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.mailbox import Count, Mailbox
-from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls
+from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls, read_now
 from uringblob.frames import Frame
 from uringblob.pool import BufferPool
 
@@ -38,7 +38,7 @@ class PreadEngine:
     """Positional I/O on one descriptor by a small thread pool; see :class:`.base.Engine`.
 
     The descriptor is the caller's and stays open.  All methods belong to the loop's thread,
-    except :meth:`abandon`.  Threads are started when first needed, at most ``THREADS_MAX``.
+    except :meth:`read_now` and :meth:`abandon`.  Threads are started when first needed, at most ``THREADS_MAX``.
     """
 
     name = "pread"
@@ -75,6 +75,10 @@ class PreadEngine:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         self.counters.reads += 1
         return self._ask(_count_read, self._calls.readv, self._fd, _views(frames), offset)
+
+    def read_now(self, offset: int, frame: Frame) -> int:
+        """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``."""
+        return read_now(self._calls, self._fd, offset, frame.view)
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""

@@ -33,6 +33,7 @@ from typing import Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
+from uringblob.engines.posix_calls import pick_calls, read_now
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
 from uringblob.engines.uring_start import start_ring
@@ -54,7 +55,7 @@ _IN_KERNEL_ENOUGH: Final = 16
 class UringEngine:
     """Positional I/O on one descriptor through a :class:`~uringblob.ring.Ring`; see :class:`.base.Engine`.
 
-    All methods belong to the loop's thread, except :meth:`abandon`.  Bytes are counted when they
+    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.  Bytes are counted when they
     are asked for.
     """
 
@@ -80,6 +81,7 @@ class UringEngine:
         self._queue = ring._queue
         self._loop = loop
         self._fd = fd
+        self._calls = pick_calls()
         self._counters = IoCounters()
         self._reads = Shapes(ring, READ)
         self._writes = Shapes(ring, WRITE)
@@ -128,6 +130,13 @@ class UringEngine:
         else:
             counters.bytes_read += sum(frame.size for frame in frames)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
+
+    def read_now(self, offset: int, frame: Frame) -> int:
+        """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``.
+
+        Not through the ring, which is its thread's: whoever waits for one read has nothing to win there.
+        """
+        return read_now(self._calls, self._fd, offset, frame.view)
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""

@@ -202,6 +202,19 @@ class AsyncFileBlobStore(AsyncBlobStore):
             else:
                 self._one_less(None)
 
+    def _read_here(self, guid: GuidLike, dst: BlobBuffer) -> int:
+        """Read in the calling thread, which may be any; see :meth:`Core.read_here`."""
+        self._check_usable()
+        return self._core.read_here(guid_bytes(guid), self._frame_to_fill(dst))
+
+    async def _read_after(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
+        """Finish a read that did not go as it should; see :meth:`Core.read_after`."""
+        self._check_loop()
+        await self._read(self._core.read_after(guid_bytes(guid), self._frame_to_fill(dst), answer))
+
+    def _frame_to_fill(self, dst: BlobBuffer) -> Frame:
+        return frame_of(dst, self._page_size, writable=True, pool=self._core.medium.engine.pool)
+
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
         self._check_loop()
@@ -215,15 +228,9 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        pool = self._core.medium.engine.pool
         # No name for the frames here: the error of a cancelled call knows this function's locals.
         return await self._change(
-            self._core.read_all(
-                [
-                    (guid_bytes(guid), frame_of(dst, self._page_size, writable=True, pool=pool))
-                    for guid, dst in reads
-                ]
-            )
+            self._core.read_all([(guid_bytes(guid), self._frame_to_fill(dst)) for guid, dst in reads])
         )
 
     async def has_blob(self, guid: GuidLike) -> bool:

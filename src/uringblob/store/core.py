@@ -28,6 +28,7 @@ from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
+from uringblob.store.visitors import Visit, Visitors
 
 #: A commit below this is checksummed first, so that its frames and its log block share a submission.
 COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
@@ -63,6 +64,7 @@ class Core:
             compact=self._compact_for_room,
         )
         self.upkeep = Upkeep(medium, manifest, self.space, self.queue, superblocks)
+        self.visitors = Visitors(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
 
@@ -95,7 +97,27 @@ class Core:
                     await self._fill(guid, slot, 0, dst, got)
             finally:
                 slots.unhold(slot)
-        if self._verify and frame_checksum(dst.view) != entry_checksum(entry):
+        self._check_frame(guid, entry, dst)
+
+    def read_here(self, guid: bytes, dst: Frame) -> int:
+        """Read in the calling thread; return the frame's size, or a number to go on with.
+
+        Any thread.  :meth:`read_after` finishes what does not go as it should.
+        """
+        visit = Visit(self.visitors, self.manifest, self.medium.engine, guid, dst)
+        del dst  # its view would be kept by the traceback of whatever a signal handler raises
+        return visit.see_through(verify=self._verify)
+
+    async def read_after(self, guid: bytes, dst: Frame, answer: int) -> None:
+        """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
+        entry = self.manifest.find(guid)
+        if entry is None:
+            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+        await self._fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
+        self._check_frame(guid, entry, dst)
+
+    def _check_frame(self, guid: bytes, entry: int, frame: Frame) -> None:
+        if self._verify and frame_checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
 
     async def read_all(self, frames: Sequence[tuple[bytes, Frame]]) -> list[BlobStoreError | None]:
@@ -268,6 +290,7 @@ class Core:
             error = failure
         finally:
             try:
+                await self.visitors.close()
                 await self.medium.engine.close()
             finally:
                 self.medium.engine.pool.retire()

@@ -75,6 +75,8 @@ class SlotTable:
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
         self._draining: set[int] = set()
         self._holds: dict[int, int] = {}
+        #: Slots held by readers in threads of their own; see :mod:`uringblob.store.visitors`.
+        self.visits: dict[object, int] = {}
         self.confirmed = 0
 
     def __repr__(self) -> str:
@@ -233,15 +235,26 @@ class SlotTable:
             self._holds[slot] = holders
             return
         del self._holds[slot]
-        if slot in self._draining:
+        self.settle(slot)
+
+    def is_draining(self, slot: int) -> bool:
+        """Tell whether ``slot`` waits for its holders only; any thread may ask."""
+        return slot in self._draining
+
+    def settle(self, slot: int) -> None:
+        """Free ``slot`` if it waits for holders and the last of them has left."""
+        if slot in self._draining and slot not in self._holds and not self._is_visited(slot):
             self._draining.discard(slot)
             self.move(slot, _S.FREE)
 
+    def _is_visited(self, slot: int) -> bool:
+        # A copy, made in one step: the threads that read enter and leave meanwhile.
+        return bool(self.visits) and slot in list(self.visits.values())
+
     def _drain(self, slot: int) -> None:
-        if slot in self._holds:
-            self._draining.add(slot)
-        else:
-            self.move(slot, _S.FREE)
+        # In this order: a visitor leaves first, and then looks whether its slot is draining.
+        self._draining.add(slot)
+        self.settle(slot)
 
     def live_beyond(self) -> Iterable[int]:
         """Yield the live slots past the end of the file as it was when opened."""

@@ -13,6 +13,7 @@ def collect_stats(core: Core) -> StoreStats:
     """Return a frozen snapshot; takes no lock and waits for nothing."""
     engine = core.medium.engine
     pool, counters, slots = engine.pool, engine.counters, core.manifest.slots
+    visitors = core.visitors
     file_bytes, allocated_bytes = _sizes(core)
     cause = core.medium.poison_cause
     return StoreStats(
@@ -34,13 +35,14 @@ def collect_stats(core: Core) -> StoreStats:
         buffers_leased=pool.leased,
         buffers_reason=pool.reason,
         buffers_huge=pool.huge,
-        reads=counters.reads,
+        reads=counters.reads + visitors.reads,
         writes=counters.writes,
         syncs=counters.syncs,
-        bytes_read=counters.bytes_read,
+        bytes_read=counters.bytes_read + visitors.reads * core.page_size,
         bytes_written=counters.bytes_written,
         ring_enters=counters.ring_enters,
-        in_flight=engine.in_flight,
+        in_flight=engine.in_flight + visitors.inside,
+        reads_here=visitors.reads,
         commits=core.commits,
         log_groups=core.queue.groups,
         compactions=core.upkeep.compactions,

@@ -121,6 +121,10 @@ class SimEngine:
         self._when_complete(finish, fault)
         return done
 
+    def read_now(self, offset: int, frame: Frame) -> int:  # noqa: ARG002 - the protocol's
+        """Return 0: there are no threads here, and nothing may block."""
+        return 0
+
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """See :meth:`Engine.write`."""
         done = self._completion()
