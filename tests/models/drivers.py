@@ -18,8 +18,9 @@ import shutil
 import tempfile
 
 from behaviour.faults import FailingWrites
-from sim.lives import forget, used_image
+from sim.lives import forget, lend, lend_afresh, used_image
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
+from uringblob.store.job import settle
 from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import open_sim_store
@@ -36,6 +37,7 @@ class Simulated:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        lend_afresh()
         self.loop = SimLoop()
         self.disk = SimDisk(seed, image=used_image(12))
         self.open()
@@ -48,12 +50,12 @@ class Simulated:
         self.store._core.upkeep.compaction_blocks_min = 6
 
     def call(self, name, *args):
-        return self.loop.run(_awaited(self.store, name, args))
+        return self.loop.run(_awaited(self.store, name, _placed(args)))
 
     def gather(self, calls):
         async def together():
             return await asyncio.gather(
-                *(_awaited(self.store, name, args) for name, *args in calls), return_exceptions=True
+                *(_awaited(self.store, name, _placed(args)) for name, *args in calls), return_exceptions=True
             )
 
         return self.loop.run(together())
@@ -72,6 +74,9 @@ class Simulated:
             yield
         finally:
             self.disk.faults = None
+
+    def settle(self) -> None:
+        self.loop.run(_settled(self.store._core))
 
     def die(self) -> None:
         forget(self.store)
@@ -145,6 +150,9 @@ class RealAsync:
         with FailingWrites(self.core_store, number, kind="any", nth=nth, count=1):
             yield
 
+    def settle(self) -> None:
+        self.loop.run_until_complete(_settled(self.store._core))
+
     def die(self) -> None:
         """What is in flight is waited for, as the kernel does it; then nothing is flushed or sealed."""
 
@@ -180,6 +188,9 @@ class RealSync(RealAsync):
     def core_store(self) -> AsyncFileBlobStore:
         return self.store._checked
 
+    def settle(self) -> None:
+        self.store._pilot.run(_settled, self.core_store._core)
+
     def call(self, name, *args):
         return getattr(self.store, "close" if name == "aclose" else name)(*args)
 
@@ -187,6 +198,24 @@ class RealSync(RealAsync):
         with concurrent.futures.ThreadPoolExecutor(len(calls)) as threads:
             futures = [threads.submit(_outcome, self.call, name, *args) for name, *args in calls]
             return [future.result() for future in futures]
+
+
+async def _settled(core) -> None:
+    """What the store does for itself has ended."""
+    await core.queue.log.wait_quiet()
+    if core.upkeep._refilling is not None:
+        await settle([core.upkeep._refilling])
+    await core.upkeep.wait()
+    await core.queue.log.wait_quiet()
+
+
+def _placed(args):
+    """Frames in memory whose place chance does not decide, or a seed would not replay its history."""
+    if isinstance(args, bytes) and len(args) == PAGE:
+        return lend(args)
+    if isinstance(args, (list, tuple)):
+        return type(args)(map(_placed, args))
+    return args
 
 
 async def _awaited(store, name, args):

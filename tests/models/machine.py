@@ -188,6 +188,9 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.write_blobs(writes, synced=False)
                 self.flush()
+            # The fault may strike what the store does for itself behind the call's back.
+            self.driver.settle()
+        self.poisoned = self.poisoned or bool(self.driver.call("stats").poisoned)
 
     @precondition(lambda self: "reopen" in self.driver.can)
     @rule(flush=st.booleans())

@@ -52,6 +52,12 @@ def lend(content: bytes) -> memoryview:
     return room
 
 
+def lend_afresh() -> None:
+    """Begin at the arena's start, as the same life does wherever it is run."""
+    global _lent
+    _lent = itertools.count()
+
+
 def lent(changes: dict[bytes, bytes]) -> list[tuple[bytes, memoryview]]:
     return [(name, lend(content)) for name, content in changes.items()]
 
@@ -176,6 +182,7 @@ class Life:
         reads=12,
         past=None,
     ):
+        lend_afresh()
         self.rng = rng
         self.loop = SimLoop()
         self.disk = SimDisk(rng.getrandbits(32), image=image.copy(), capacity=capacity, sparse=sparse)
