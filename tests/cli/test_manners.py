@@ -145,6 +145,26 @@ def test_colour_only_on_a_terminal_that_wants_it(store_path, disk_dir, wish):
     assert b"\x1b" not in plain.stdout
 
 
+@pytest.mark.parametrize("rich", ["with rich", "without"])
+def test_progress_only_on_a_terminal(store, guids, rich):
+    """With the extra it is a bar that goes away; without, a line that counts; and nothing in a pipe."""
+    pytest.importorskip("rich", reason="the extra [cli] is not installed")
+    hidden = "" if rich == "with rich" else "sys.modules['rich'] = None; "
+    code = f"import sys; {hidden}from uringblob.cli.main import main; sys.exit(main(['verify', {store!r}]))"
+    leader, follower = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=follower, check=False)
+    os.close(follower)
+    shown = os.read(leader, 10000).decode()
+    os.close(leader)
+    assert done.returncode == 0
+    assert done.stdout.decode() == "3 blobs checked, 0 bad (12 KiB of good frames)\n"
+    assert "verifying" in shown
+    if rich == "without":
+        assert shown.split("\r")[1:4] == ["verifying 1/3", "verifying 2/3", "verifying 3/3"]
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert piped.stderr == b""
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0 bytes"), (4096, "4 KiB"), (524288, "512 KiB"), (1536, "1.5 KiB"), (3 << 40, "3 TiB")],

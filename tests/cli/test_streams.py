@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ def shell(tmp_path):
 
     def run(line, **names):
         words = {name: str(value) for name, value in names.items()}
+        words |= {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         script = f'uringblob() {{ {URINGBLOB} "$@"; }}\n{line}'
         return subprocess.run(
             ["bash", "-c", script], env={**words, "PATH": "/usr/bin:/bin"}, cwd=tmp_path, capture_output=True

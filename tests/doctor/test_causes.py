@@ -45,6 +45,11 @@ CASES = {
         ["seccomp"],
         "SystemCallFilter=",
     ),
+    "seccomp in a container of systemd": (
+        {**ALL_EPERM, "seccomp": 2, "container": "systemd-nspawn"},
+        ["seccomp"],
+        'systemd-nspawn --system-call-filter="io_uring_setup io_uring_enter io_uring_register"',
+    ),
     "seccomp on setup alone": ({**SETUP_EPERM, "seccomp": 2}, ["seccomp"], "seccomp"),
     "seccomp on enter alone": (
         {"enter": E.EPERM, "uring_store": E.EPERM, "seccomp": 2, "uring_stage": "nop"},
@@ -86,6 +91,11 @@ CASES = {
         ["sysctl"],
         "usermod -aG",
     ),
+    "sysctl 1, a user, a group, in Docker": (
+        {**SETUP_EPERM, **USER, "uring_disabled": 1, "uring_group": 990, "container": "docker"},
+        ["sysctl"],
+        "docker run --group-add 990",
+    ),
     "sysctl 1, a user, no group": (
         {**SETUP_EPERM, **USER, "uring_disabled": 1},
         ["sysctl"],
@@ -122,6 +132,16 @@ CASES = {
     "gVisor": ({**ALL_ENOSYS, "container": "gvisor", "kernel": (4, 4)}, ["sandbox"], "runc"),
     "not Linux": ({**ALL_ENOSYS, **NO_EXTENSION, "linux": False}, ["not linux"], ""),
     "no memlock": ({**NO_MEMORY, **USER, "memlock_bytes": 0}, ["memlock"], "prlimit"),
+    "no memlock in Kubernetes": (
+        {**NO_MEMORY, **USER, "memlock_bytes": 0, "container": "kubernetes"},
+        ["memlock"],
+        "on the node, in the runtime's unit: LimitMEMLOCK=infinity",
+    ),
+    "no memlock in a unit": (
+        {**NO_MEMORY, **USER, "memlock_bytes": 0, "systemd_unit": True},
+        ["memlock"],
+        "systemctl edit UNIT, with: LimitMEMLOCK=infinity",
+    ),
     "no memlock, with a filter that is not at fault": (
         {**NO_MEMORY, **USER, "memlock_bytes": 0, "seccomp": 2, "container": "docker"},
         ["memlock"],
@@ -181,6 +201,11 @@ CASES = {
         {"pread_store": E.EROFS, "uring_store": E.EROFS, "mount_point": "/mnt"},
         ["directory"],
         "remount,rw /mnt",
+    ),
+    "no descriptor for any store": (
+        {"pread_store": E.EMFILE, "uring_store": E.EMFILE},
+        ["directory"],
+        "ulimit -n",
     ),
     "no room, also where io_uring is refused": (
         {**ALL_EPERM, "seccomp": 2, "pread_store": E.ENOSPC},

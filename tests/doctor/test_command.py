@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from uringblob.doctor.command import screen
 from uringblob.doctor.diagnosis import Applied, Diagnosis
 from uringblob.doctor.examination import Examination, _run
 from uringblob.doctor.finding import Finding, Level
+from uringblob.doctor.trial import check_store
+from uringblob.facade import FileBlobStore
 
 
 def run(*arguments):
@@ -63,6 +66,26 @@ def test_further_causes_come_after_the_first():
     text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
     assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
+
+
+def test_a_cause_that_no_command_mends_is_said_all_the_same():
+    causes = (Applied("a", "first", ""), Applied("b", "second", "mend second"))
+    text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)))
+    assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: mend second"]
+
+
+def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch):
+    """The proof compares: an engine that reads nonsense is worse than one that is refused."""
+
+    def read_blob(store, guid, dst):
+        dst[:] = bytes(len(dst))
+
+    monkeypatch.setattr(FileBlobStore, "read_blob", read_blob)
+    found = check_store("pread", str(disk_dir))
+    assert found.level is Level.BAD
+    assert found.text == "no: the frame read is not the frame written"
+    assert found.facts["pread_store"] == -1
+    assert os.listdir(disk_dir) == []
 
 
 def test_it_needs_no_extra(disk_dir):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from uringblob.doctor import disk, host
@@ -110,3 +113,29 @@ def test_what_pip_is_given_to_install_it_again(monkeypatch, kept, given):
 
     monkeypatch.setattr(host.metadata, "distribution", lambda _name: Installed())
     assert host.installed_from() == given
+
+
+def test_what_was_never_installed_is_given_to_pip_by_its_name(monkeypatch):
+    """A checkout on ``PYTHONPATH``, say."""
+
+    def distribution(name):
+        raise host.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(host.metadata, "distribution", distribution)
+    assert host.installed_from() == "uringblob"
+
+
+def test_a_queue_that_does_not_say_is_unknown_and_no_error(tmp_path):
+    assert disk._value(tmp_path / "write_cache") == "unknown"
+
+
+def test_a_trial_file_that_cannot_be_written_says_so_and_is_gone(disk_dir, monkeypatch):
+    def write(fd, data):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(disk.os, "write", write)
+    found = disk.check_direct(str(disk_dir))
+    assert found.level is Level.BAD
+    assert found.text == "the trial file: ENOSPC (No space left on device)"
+    assert found.facts == {"direct": False, "direct_reason": found.text}
+    assert os.listdir(disk_dir) == []

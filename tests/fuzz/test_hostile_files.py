@@ -8,6 +8,7 @@ import pytest
 
 from fuzz.attack import attack, mutants
 from fuzz.real import on_a_real_file
+from sim.settings import MUTATION_CHUNKS, MUTATIONS
 from uringblob import FileBlobStore, StoreCorrupt
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, decode_superblock
 
@@ -16,11 +17,10 @@ pytestmark = [
     pytest.mark.unobserved("the monitor believes headers, as the format page allows; here they lie"),
 ]
 
-CHUNKS = 40
-CHUNK = 500
+CHUNK = MUTATIONS // MUTATION_CHUNKS
 
 
-@pytest.mark.parametrize("seed", range(CHUNKS))
+@pytest.mark.parametrize("seed", range(MUTATION_CHUNKS))
 def test_a_named_error_or_a_store_that_works(seed, count_row):
     outcomes = attack(seed, CHUNK)
     count_row(11, mutations=outcomes.total(), **{"stores that opened": outcomes["opened"]})

@@ -9,7 +9,8 @@ import random
 import pytest
 
 from sim.rig import lives
-from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck
+from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck, new_image
+from uringblob.testing.sim_engine import SimEngine
 
 PAGE = 4096
 X, Y = b"x" * PAGE, b"y" * PAGE
@@ -97,6 +98,70 @@ def test_a_deadlock_is_said_so():
 
     with pytest.raises(SimStuck):
         loop.run(wait_for_nothing())
+
+
+def test_a_loop_runs_while_it_runs_and_a_cancelled_call_is_not_made():
+    loop = SimLoop()
+    made = []
+
+    async def work():
+        loop.call_soon(made.append, "cancelled").cancel()
+        loop.call_later(1, made.append, "cancelled too").cancel()
+        loop.call_soon(made.append, "made")
+        await asyncio.sleep(2)
+        return loop.is_running()
+
+    assert loop.run(work())
+    assert made == ["made"]
+    assert not loop.is_running()
+    assert not loop.is_closed()
+
+
+def test_a_write_behind_the_end_makes_the_file_longer_and_a_crash_may_take_that_back():
+    disk = SimDisk(image=Image(size=PAGE))
+    disk.finish_write(disk.begin_write(2 * PAGE, X), PAGE)
+    assert disk.live.size == 3 * PAGE
+    assert disk.live.read(PAGE, 2 * PAGE) == bytes(PAGE) + X
+    shapes = {(image.size // PAGE, image.read(2 * PAGE, PAGE) == X) for image in disk.all_crashes()}
+    assert shapes == {(1, False), (3, False), (3, True)}
+
+
+def test_a_file_that_is_long_enough_does_not_grow():
+    disk = SimDisk(image=Image(size=4 * PAGE))
+    assert disk.grow(2 * PAGE) == 0
+    assert disk.live.size == 4 * PAGE
+    assert not disk.unflushed
+
+
+def test_an_engine_says_how_it_stands_and_ends_once():
+    loop = SimLoop()
+    disk = SimDisk(7, image=new_image(), faults=lambda n, kind: Fault(delay_s=60) if kind == "sync" else None)
+    engine = SimEngine(disk, loop, PAGE)
+
+    async def work():
+        syncing = engine.sync()
+        assert repr(engine) == f"<SimEngine in_flight=1 on {disk!r}>"
+        assert repr(disk) == f"<SimDisk seed=7 {disk.live.size} bytes, 0 un-flushed writes>"
+        assert repr(disk.live) == f"<Image {disk.live.size} bytes, {len(disk.live.blocks)} blocks not blank>"
+        assert repr(loop).endswith("timers=1 devices=1>")
+        await engine.close()
+        assert syncing.result() == 0, "closing waits for what hangs"
+        assert loop.time() == 60
+        engine.abandon()
+        assert repr(loop).endswith("devices=0>")
+
+    loop.run(work())
+
+
+def test_a_read_that_is_older_than_it_may_be_is_said_so():
+    history = History()
+    for content in (b"1", b"2"):
+        history.end(history.begin("write", {A: content}), durable=False)
+    history.seen(A, b"2", began=history.now)
+    for stale in (b"1", b"3", None):
+        with pytest.raises(HistoryError, match="stale, or never written"):
+            history.seen(A, stale, began=history.now)
+    history.seen(B, None, began=history.now)
 
 
 def test_the_clock_jumps():

@@ -121,11 +121,6 @@ class History:
         """Return what is known now; it stays as it is while the history goes on."""
         return Knowledge(tuple((c, c.ended, c.durable, c.refused) for c in self.calls))
 
-    @property
-    def version(self) -> tuple[int, int]:
-        """Changes whenever :meth:`knowledge` does (a durable mark always comes with an event)."""
-        return self.now, len(self.calls)
-
     @staticmethod
     def judge(known: Knowledge, found: Mapping[bytes, bytes]) -> None:
         """Compare what a store shows after a crash with what may be there.

@@ -1,0 +1,311 @@
+"""What the benchmark says where a program, a peer, a device's figures or a party's turns are missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from uringblob import AsyncFileBlobStore
+from uringblob.bench import adhoc, commit_counts, environment, fio_sync, hugepages, memory_kind, neighbours
+from uringblob.bench.alternate import CannotRun, Entry
+from uringblob.bench.bench import Bench, Pace
+from uringblob.bench.command import EXIT_FAILED
+from uringblob.bench.finding import at_least
+from uringblob.bench.load import Load, Verb
+from uringblob.bench.measures import rivals, scale, stall
+from uringblob.bench.place import direct_flag
+from uringblob.bench.report import markdown, plots
+from uringblob.bench.report.data import SCHEMA, Results
+from uringblob.bench.sample import Latency
+from uringblob.bench.scale.build import build
+from uringblob.bench.scale.subject import ManyBlobs
+from uringblob.bench.subjects.everyone import peers
+from uringblob.bench.subjects.ring import _whole
+from uringblob.bench.subjects.ring_sync import _settled
+
+pytestmark = pytest.mark.one_interpreter
+
+
+@pytest.fixture
+def hidden(monkeypatch):
+    """Hide programs from ``shutil.which``."""
+    real = shutil.which
+
+    def hide(*names):
+        monkeypatch.setattr(shutil, "which", lambda name: None if name in names else real(name))
+
+    return hide
+
+
+@pytest.fixture
+def bench(place, params):
+    return Bench(place, params, Pace(rounds=1, seconds=0.01, blobs_max=100))
+
+
+# ---- peers and programs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("aiofiles", "aiofiles"),
+        ("caio", "caio"),
+        ("obstore", "obstore"),
+        ("py-lmdb", "lmdb"),
+        ("rocksdict", "rocksdict"),
+    ],
+)
+def test_a_peer_that_is_not_installed_cannot_run(params, place, monkeypatch, name, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    peer = next(peer for peer in peers(params, place) if peer.name == name)
+    with pytest.raises(CannotRun, match=f"{module}.* (is not installed|is not here)"):
+        peer.prepare()
+
+
+def test_a_polling_thread_that_the_kernel_does_not_allow_is_no_failure(params, place, monkeypatch):
+    ring = SimpleNamespace(SQPOLL_ALLOWED=False)
+    monkeypatch.setitem(sys.modules, "caio", SimpleNamespace(linux_uring=ring))
+    peer = next(peer for peer in peers(params, place) if peer.name == "caio (SQPOLL)")
+    with pytest.raises(CannotRun, match="SQPOLL is not allowed here"):
+        peer.prepare()
+
+
+def test_without_fio_or_strace_nothing_is_said_about_fio(params, place, hidden, monkeypatch):
+    hidden("fio")
+    assert fio_sync.fio_sync_evidence(params, place, 4).words == "fio is not installed"
+    hidden("strace")
+    monkeypatch.setattr(fio_sync, "fio_version", lambda: "fio-3.33")
+    evidence = fio_sync.fio_sync_evidence(params, place, 4)
+    assert not evidence.trusted
+    assert "strace is not installed" in evidence.words
+
+
+def ending_with(code, stderr):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, code, "", stderr)
+
+    return run
+
+
+def test_an_strace_that_is_refused_proves_nothing_about_fio(params, place, monkeypatch):
+    monkeypatch.setattr(fio_sync, "fio_version", lambda: "fio-3.33")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", ending_with(1, "strace: ptrace: Operation not permitted"))
+    evidence = fio_sync.fio_sync_evidence(params, place, 4)
+    assert not evidence.trusted
+    assert evidence.words == "strace ended with 1: strace: ptrace: Operation not permitted"
+
+
+def test_without_strace_the_device_still_counts(params, place, hidden, monkeypatch):
+    hidden("strace")
+    monkeypatch.setattr(commit_counts, "_child", lambda *_: "[1, 2, 1]")
+    counted = commit_counts.count_commits(params, place)
+    assert (counted.submitting_enters, counted.enters_words) == (None, "strace is not installed")
+    assert counted.device_flushes == 1
+
+
+def test_a_device_that_does_not_count_and_an_strace_that_fails_give_no_figure(params, place, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(commit_counts, "_child", lambda *_: "[]")
+    counted = commit_counts.count_commits(params, place)
+    assert (counted.device_flushes, counted.flushes_words) == (None, "the device does not count its flushes")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+
+    def refused(*_):
+        raise subprocess.CalledProcessError(1, "strace")
+
+    monkeypatch.setattr(commit_counts, "_child", refused)
+    counted = commit_counts.count_commits(params, place)
+    assert counted.submitting_enters is None
+    assert counted.enters_words.startswith("strace failed: ")
+    assert counted.flushes_words == "the child failed"
+
+
+# ---- the machine ------------------------------------------------------------------------------
+
+
+def test_what_lies_on_no_block_device_has_no_device(monkeypatch):
+    monkeypatch.setattr(environment, "device_directory", lambda _: "")
+    assert environment._device("/") == {"name": "none: not on a block device"}
+
+
+def test_a_partition_has_its_disks_queue(tmp_path, monkeypatch):
+    (tmp_path / "vda" / "queue").mkdir(parents=True)
+    (tmp_path / "vda" / "vda1").mkdir()
+    (tmp_path / "vda" / "queue" / "write_cache").write_text("write back\n")
+    monkeypatch.setattr(environment, "device_directory", lambda _: str(tmp_path / "vda" / "vda1"))
+    assert environment._device("/")["write_cache"] == "write back"
+
+
+def test_versions_of_what_is_not_installed_say_so(monkeypatch):
+    def version(name):
+        raise environment.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(environment.metadata, "version", version)
+    monkeypatch.setattr(environment, "fio_version", lambda: "")
+    versions = environment._versions()
+    assert versions["fio"] == versions["uringblob"] == "not installed"
+
+
+def test_figures_that_the_system_does_not_have_are_zero(monkeypatch):
+    monkeypatch.setattr(neighbours, "read_text", lambda _: "")
+    assert neighbours.machine_cpu_s() == 0
+    assert hugepages.meminfo("NoSuchFigure") == 0
+
+
+def test_small_pages_where_they_cannot_be_had_are_an_error(monkeypatch):
+    with memory_kind.small_pages(False):
+        pass
+    library = SimpleNamespace(prctl=lambda *_: -1)
+    monkeypatch.setattr(memory_kind.ctypes, "CDLL", lambda *_, **__: library)
+    monkeypatch.setattr(memory_kind.ctypes, "get_errno", lambda: errno.EPERM)
+    with pytest.raises(OSError, match="PR_SET_THP_DISABLE") as raised, memory_kind.small_pages(True):
+        pass
+    assert raised.value.errno == errno.EPERM
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OSError, match="only Linux has"), memory_kind.small_pages(True):
+        pass
+
+
+def test_where_a_file_is_refused_with_o_direct_it_is_read_through_the_cache(disk_dir, monkeypatch):
+    path = disk_dir / "file"
+    path.write_bytes(b"")
+    real = os.open
+
+    def refuse(path, flags, *rest):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "no")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert direct_flag(path) == 0
+
+
+@pytest.mark.parametrize(("answer", "number"), [(100, errno.EIO), (-errno.ENOSPC, errno.ENOSPC)])
+async def test_a_transfer_that_is_not_whole_ends_the_turn(answer, number):
+    async def operation():
+        return answer
+
+    with pytest.raises(OSError, match=f"answered {answer} instead of 4096"):
+        await _whole(operation(), 4096)
+    with pytest.raises(OSError, match=f"answered {answer} instead of 4096") as raised:
+        await _settled([operation()], [4096])
+    assert raised.value.errno == number
+
+
+# ---- turns and figures ------------------------------------------------------------------------
+
+
+class Broken:
+    """A party that cannot even prepare."""
+
+    def __init__(self, name="broken"):
+        self.name = name
+        self.durability = ""
+
+    def prepare(self):
+        raise CannotRun("not here")
+
+    def settings(self):
+        return {}
+
+
+def test_a_comparison_in_which_nobody_could_take_a_turn_is_an_error(bench, monkeypatch):
+    monkeypatch.setitem(adhoc.SUBJECTS, "broken", lambda params, place: Broken())
+    with pytest.raises(RuntimeError, match=r"nobody could: .*not here"):
+        adhoc.AdHoc(parties=("broken",), workload="read", depth=1, batch=1).run(bench)
+
+
+def test_a_store_that_takes_no_turn_fails_its_measure(bench, monkeypatch):
+    monkeypatch.setattr(stall, "AsyncStore", lambda params, place: Broken("store"))
+    with pytest.raises(RuntimeError, match=r"the store failed: .*not here"):
+        stall.loop_stall(bench)
+
+
+def test_a_store_of_many_blobs_that_fails_fails_its_measures(bench, monkeypatch):
+    monkeypatch.setattr(ManyBlobs, "prepare", Broken.prepare)
+    with pytest.raises(RuntimeError, match=r"the store failed: .*not here"):
+        scale.many_blobs(bench)
+    with pytest.raises(RuntimeError, match="not enough sizes"):
+        scale.growth_of_costs(bench)
+
+
+def test_a_child_that_fails_is_a_party_that_cannot_run(params, place, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", ending_with(3, "Traceback: no memory"))
+    with pytest.raises(CannotRun, match="ended with 3: Traceback: no memory"):
+        ManyBlobs(params, place, 10)._child({"do": "open"})
+
+
+def test_without_any_peer_the_best_peer_is_not_measured(bench):
+    case = bench.case("nobody", [Entry(Broken(), (Load(Verb.READ, 1),))])
+    found = rivals._against(case, "reads", 1.0, lambda _: None)
+    assert found.measured is None
+    assert not found.reached
+    assert "no peer: " in found.detail
+
+
+def test_what_was_not_measured_is_not_reached_and_a_dash():
+    assert not at_least("x", None, 1.0).reached
+    assert markdown.number(None, "MB/s") == "-"
+
+
+def test_no_call_at_all_has_no_latency():
+    latency = Latency.of([])
+    assert (latency.p50_s, latency.p99_s, latency.max_s) == (0, 0, 0)
+
+
+@pytest.fixture
+def nothing():
+    """The results of a run in which nothing could be measured, and one measure failed."""
+    failed = {"number": 1, "title": "reads", "failure": "no fio", "findings": [], "seconds": 0.0}
+    return {"schema": SCHEMA, "environment": {}, "settings": {}, "outcomes": [failed], "cases": {}}
+
+
+@pytest.mark.parametrize("name", plots.PLOTS)
+def test_what_was_not_measured_is_not_drawn(nothing, name):
+    assert plots.PLOTS[name](Results(nothing)) is None
+
+
+def test_a_measure_that_failed_stands_in_both_tables_with_its_reason(nothing):
+    results = Results(nothing)
+    for table in (markdown.measures(results), markdown.short_table(results)):
+        assert [line for line in table if "| 1 | reads | failed: no fio |" in line]
+    assert markdown.peers(results) == []
+    results.outcomes[0]["number"] = None
+    assert markdown.measures(results) == []
+
+
+# ---- files left behind --------------------------------------------------------------------------
+
+
+@pytest.mark.unobserved("its map is loaded, not written")
+async def test_a_store_of_many_blobs_is_made_once_and_over_what_a_killed_run_left(disk_dir):
+    path = str(disk_dir / "many.blobs")
+    with open(f"{path}.half", "wb") as half:
+        half.write(b"left by a killed run")
+    await build(path, 10, 4096)
+    assert os.listdir(disk_dir) == ["many.blobs"]
+    made = os.stat(path).st_ino
+    await build(path, 10, 4096)
+    assert os.stat(path).st_ino == made
+    async with AsyncFileBlobStore.open(path, create=False) as store:
+        assert (await store.verify()).blobs_checked == 10
+
+
+def test_a_reader_that_went_away_is_no_traceback(capfd):
+    """As with every other command."""
+    code = "import sys; from uringblob.bench.command import main; sys.exit(main(['--list']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == EXIT_FAILED
