@@ -9,7 +9,9 @@ import pytest
 
 from broken_stores import BROKEN, BROKEN_ASYNC, Sound, SoundAsync
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
+from uringblob.inline import run_inline
 from uringblob.testing import CHECKS, ConformanceError, check_async_blob_store, check_blob_store
+from uringblob.testing.check import refused
 
 PAGE_SIZES = [4096, 524288]
 
@@ -105,3 +107,10 @@ class TestTheSuite:
         with pytest.raises(ConformanceError) as caught:
             await check_async_blob_store(broken)
         assert caught.value.args[0].startswith(broken.caught_by), caught.value
+
+
+@pytest.mark.parametrize("call", [lambda: 3, Sound().flush], ids=["returns", "plain"])
+def test_what_does_not_raise_where_it_must_fails_the_check(call):
+    """Also where it is no coroutine that fails to."""
+    with pytest.raises(ConformanceError, match="instead of raising ValueError"):
+        run_inline(refused(ValueError, call))

@@ -45,6 +45,14 @@ def test_a_lease_may_be_left_by_an_error(store_path, options):
         assert store.stats().buffers_leased == 0
 
 
+def test_its_path_is_the_files_whatever_led_to_it(store_path, disk_dir, options):
+    link = disk_dir / "link"
+    link.symlink_to(store_path)
+    with FileBlobStore.open(link, **options) as store:
+        assert store.path == os.path.realpath(store_path)
+    assert store.path == os.path.realpath(store_path), "also when it is closed"
+
+
 def test_collected_while_open_it_lets_go_of_the_file(store_path, options):
     store = FileBlobStore.open(store_path, **options)
     store.commit([(GUID, frame(1))])

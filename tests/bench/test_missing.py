@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import dataclasses
 import errno
 import os
 import shutil
@@ -12,22 +15,37 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import AsyncFileBlobStore
-from uringblob.bench import adhoc, commit_counts, environment, fio_sync, hugepages, memory_kind, neighbours
+from uringblob.bench import (
+    adhoc,
+    commit_counts,
+    environment,
+    fio_sync,
+    hugepages,
+    memory_kind,
+    neighbours,
+    running,
+)
 from uringblob.bench.alternate import CannotRun, Entry
 from uringblob.bench.bench import Bench, Pace
 from uringblob.bench.command import EXIT_FAILED
 from uringblob.bench.finding import at_least
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.measures import rivals, scale, stall
+from uringblob.bench.meter import Meter, Worker
+from uringblob.bench.options import add_options
+from uringblob.bench.picker import Exhausted, Picker
 from uringblob.bench.place import direct_flag
 from uringblob.bench.report import markdown, plots
 from uringblob.bench.report.data import SCHEMA, Results
 from uringblob.bench.sample import Latency
 from uringblob.bench.scale.build import build
 from uringblob.bench.scale.subject import ManyBlobs
+from uringblob.bench.subjects.eventfd import listen_through_eventfd
 from uringblob.bench.subjects.everyone import peers
+from uringblob.bench.subjects.fio import Fio, fio_version
 from uringblob.bench.subjects.ring import _whole
 from uringblob.bench.subjects.ring_sync import _settled
+from uringblob.store.manifest import Manifest
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -78,6 +96,8 @@ def test_a_polling_thread_that_the_kernel_does_not_allow_is_no_failure(params, p
 
 def test_without_fio_or_strace_nothing_is_said_about_fio(params, place, hidden, monkeypatch):
     hidden("fio")
+    assert fio_version.__wrapped__() == ""  # it asks once in a process
+    monkeypatch.setattr(fio_sync, "fio_version", lambda: "")
     assert fio_sync.fio_sync_evidence(params, place, 4).words == "fio is not installed"
     hidden("strace")
     monkeypatch.setattr(fio_sync, "fio_version", lambda: "fio-3.33")
@@ -281,6 +301,62 @@ def test_a_measure_that_failed_stands_in_both_tables_with_its_reason(nothing):
     assert markdown.measures(results) == []
 
 
+@pytest.mark.parametrize(("thin", "taken"), [(False, [1, 2, 3, 4, 5]), (True, [1, 3, 5])])
+def test_a_thin_sweep_takes_the_ends_and_the_middle(place, params, thin, taken):
+    assert Bench(place, params, Pace(1, 0.01, thin=thin)).points([1, 2, 3, 4, 5]) == taken
+
+
+def test_a_batch_that_one_pass_cannot_fill_ends_it():
+    picker = Picker(5, once=True)
+    assert len(picker.some(4)) == 4
+    with pytest.raises(Exhausted):
+        picker.some(4)
+
+
+def test_a_turn_that_was_over_before_it_was_counted_cost_nothing():
+    """A file that was read once during the warm-up."""
+    meter = Meter(10.0, 10.0)
+    worker = Worker(meter)
+    worker.exhausted(0.0)
+    assert worker.done
+    assert meter.cpu() == (0.0, 0.0)
+
+
+async def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
+    """The suite looks for descriptors after every test."""
+    reader, writer = os.pipe()
+    ring = SimpleNamespace(_core=SimpleNamespace(fd=reader))  # no ring at all: EOPNOTSUPP
+    with pytest.raises(OSError, match="io_uring_register of an eventfd"):
+        listen_through_eventfd(ring, asyncio.get_running_loop())
+    os.close(reader)
+    os.close(writer)
+
+
+def test_fio_on_one_core_is_told_which(params, place):
+    fio = Fio(dataclasses.replace(params, one_core=True), place)
+    loads = (Load(Verb.READ, 1),)
+    command = fio.command(loads, fio.environment(loads, 0.01))
+    assert f"--cpus_allowed={max(os.sched_getaffinity(0))}" in command
+
+
+def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
+    monkeypatch.setattr(running.Place, "free_bytes", lambda place: 1000)
+    args = argparse.ArgumentParser()
+    add_options(args)
+    terminal = running.Terminal()
+    journal = running.take_steps(args.parse_args([str(disk_dir), "--quick"]), [], terminal)
+    assert not journal.cases
+    assert "only 1,000 bytes are free: peers may fail" in capfd.readouterr().out
+
+
+@pytest.mark.unobserved("its map is not loaded at all")
+async def test_a_store_of_many_blobs_whose_slots_are_taken_is_not_left(disk_dir, monkeypatch):
+    monkeypatch.setattr(Manifest, "load", lambda manifest, entries, *_: next(iter(entries), None))
+    with pytest.raises(RuntimeError, match=r"the slot of [0-9a-f]{32} was taken"):
+        await build(str(disk_dir / "many.blobs"), 10, 4096)
+    assert os.listdir(disk_dir) == ["many.blobs.half"]
+
+
 # ---- files left behind --------------------------------------------------------------------------
 
 
@@ -298,9 +374,14 @@ async def test_a_store_of_many_blobs_is_made_once_and_over_what_a_killed_run_lef
         assert (await store.verify()).blobs_checked == 10
 
 
-def test_a_reader_that_went_away_is_no_traceback(capfd):
+#: Of versions of rich that leave a broken pipe to the caller, and of those that end the program themselves.
+OLDER_RICH = "from rich.console import Console; Console._check_buffer = lambda self: self._write_buffer(); "
+
+
+@pytest.mark.parametrize("rich", [OLDER_RICH, ""], ids=["older rich", "rich"])
+def test_a_reader_that_went_away_is_no_traceback(rich):
     """As with every other command."""
-    code = "import sys; from uringblob.bench.command import main; sys.exit(main(['--list']))"
+    code = f"import sys; {rich}from uringblob.bench.command import main; sys.exit(main(['--list']))"
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -8,6 +8,9 @@ import os
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, StorePoisoned
+from uringblob.store import batch
+from uringblob.store.log_reader import LogReader
+from uringblob.store.slots import SlotState
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]
@@ -100,6 +103,26 @@ async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_wai
         await asyncio.wait_for(store.aclose(), 60)
 
 
+@pytest.mark.parametrize("call", ["commit", "write_blobs", "write_blobs_with_data_sync"])
+async def test_a_change_that_fails_before_a_byte_is_written_gives_its_slots_back(store, monkeypatch, call):
+    def no_memory(view):
+        raise MemoryError("for a checksum")
+
+    monkeypatch.setattr(batch, "frame_checksum", no_memory)
+    slots = store._core.manifest.slots
+    free = slots.count(SlotState.FREE)
+    with pytest.raises(MemoryError, match="for a checksum"):
+        await getattr(store, call)([(GUIDS[0], fill(9))])
+    monkeypatch.undo()
+    assert slots.count(SlotState.WRITING) == 0
+    assert slots.count(SlotState.FREE) == free
+    frame = bytearray(PAGE)
+    await store.read_blob(GUIDS[0], frame)
+    assert frame == fill(0)
+    await store.commit([(GUIDS[0], fill(9))])
+    assert (await store.verify()).ok
+
+
 async def test_closing_twice_at_once_waits_for_one_end_and_its_error_is_raised_once(store, monkeypatch):
     gate = asyncio.Event()
     real = store._core.close
@@ -135,7 +158,12 @@ async def test_everything_inside_says_in_one_line_how_it_stands(store):
     core = store._core
     assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
     assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"
-    assert f"seq={core.queue.log.seq} segments=" in repr(core.queue.log)
+    log = core.queue.log
+    assert f"seq={log.seq} segments=" in repr(log)
+    reader = LogReader(
+        core.medium, log.store_id, log.log_id, PAGE, log.segments[0], os.stat(store.path).st_size
+    )
+    assert repr(reader) == f"<LogReader id={log.log_id:016x} segments=0 position=(0, 1)>"
     assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
     assert repr(core.manifest).startswith("<Manifest blobs=6 pending=0 <SlotTable limit=")
     assert " live=6" in repr(core.manifest.slots)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from importlib import util
@@ -35,6 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         return 0 if run_all(args) else EXIT_FAILED
+    except BrokenPipeError:
+        forget_output()  # nobody reads it any more
+        return EXIT_FAILED
     except (OSError, ValueError) as error:
         return _unusable(str(error))
     except KeyboardInterrupt:
@@ -53,7 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="uringblob bench", description="Measures the store beside fio, a bare ring and its peers."
     )
     add_arguments(parser)
-    with contextlib.suppress(BrokenPipeError):
-        return run(parser.parse_args(argv))
-    forget_output()  # nobody reads it any more
-    return EXIT_FAILED
+    return run(parser.parse_args(argv))
