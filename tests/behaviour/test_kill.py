@@ -175,6 +175,7 @@ class Victim:
 
 
 @pytest.mark.slow
+@pytest.mark.one_interpreter
 @pytest.mark.parametrize("way", ["commit", "write and flush"])
 def test_killed_with_batches_in_flight(zygote, store_path, engine, way, replay):
     page_size = 16384 if way == "commit" else 65536

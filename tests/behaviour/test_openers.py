@@ -16,6 +16,7 @@ from uringblob import AsyncFileBlobStore, BlobNotFound, FileBlobStore, StoreLock
 ROUNDS = 50
 
 
+@pytest.mark.one_interpreter
 async def test_two_creators_at_once_make_one_store(disk_dir, engine):
     """Both commits are in the one file that is there in the end, and nothing else is left."""
     start = "behaviour.child_opener:create_again_and_again"
