@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 
 import pytest
 
@@ -11,6 +13,7 @@ from uringblob.bench import drive, meter
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.picker import Exhausted, Picker
 from uringblob.bench.sample import Latency
+from uringblob.bench.subjects.base import run_on
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -112,3 +115,29 @@ def test_percentiles_are_of_the_sorted_latencies():
     assert latency.p50_s == 0.51
     assert latency.p99_s == latency.max_s == 1.0
     assert math.isclose(latency.mean_s, 0.505)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["asyncio", pytest.param("uvloop", marks=pytest.mark.leaks("libuv's signal pipe stays for good"))],
+)
+def test_ctrl_c_lets_a_session_end(kind):
+    """It was raised in the middle of the loop's work: tasks were destroyed, stores and rings left open."""
+    ended = []
+
+    async def work():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_on(kind, work())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended

@@ -212,6 +212,27 @@ CASES = {
         ["directory"],
         "ANOTHER_DIRECTORY",
     ),
+    "ours, and we took our own rights away": (
+        {"pread_store": E.EACCES, "uring_store": E.EACCES, "uid": 7, "owner_uid": 7},
+        ["directory"],
+        "chmod u+rwx .",
+    ),
+    "a view of the kernel, which says ENOENT": (
+        {"pread_store": E.ENOENT, "uring_store": E.ENOENT, "file_system": "proc"},
+        ["directory"],
+        "ANOTHER_DIRECTORY",
+    ),
+    "a view of the kernel, which says EPERM": (
+        {"pread_store": E.EPERM, "uring_store": E.EPERM, "file_system": "sysfs"},
+        ["directory"],
+        "ANOTHER_DIRECTORY",
+    ),
+    "no file may be so long": (
+        {"pread_store": E.EFBIG, "uring_store": E.EFBIG},
+        ["directory"],
+        "ulimit -f unlimited",
+    ),
+    "a file system in memory": ({"file_system": "tmpfs"}, ["in memory"], "ANOTHER_DIRECTORY"),
     "a store that fails without an errno": ({"pread_store": -1, "uring_store": -1}, ["pread"], "ANOTHER"),
 }
 

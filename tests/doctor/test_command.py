@@ -96,3 +96,22 @@ def test_it_needs_no_extra(disk_dir):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "store on pread" in done.stdout, done.stderr
+
+
+def test_places_where_no_store_can_be_are_named_and_mended_as_they_are(tmp_path):
+    """``mkdir -p /proc`` and ``chown 0 /sys`` were advised, and the trial's own name was shown."""
+    for place, command in [
+        ("/proc", "uringblob doctor ANOTHER_DIRECTORY"),
+        (tmp_path / "no such", f"mkdir -p '{tmp_path}/no such'"),
+    ]:
+        seen = run(place, "--json")
+        told = json.loads(seen.stdout)
+        assert seen.returncode == 2
+        assert told["verdict"] == f"unusable: {place}: ENOENT (No such file or directory)"
+        assert told["command"].startswith(command)
+
+
+def test_a_directory_must_be_named():
+    """An unset variable of a script was taken for the current directory, by some of the checks."""
+    assert run("").returncode == 2
+    assert "DIR is empty" in run("").stderr

@@ -120,7 +120,9 @@ def test_no_o_direct(needs_uring, needs_root, disk_dir):
         seen = doctor(place)
         assert os.listdir(place) == []
     assert seen.returncode == 0
-    assert "with a limit: no O_DIRECT" in seen.stdout
+    assert "with a limit: " in seen.stdout
+    assert "lies in memory" in seen.stdout
+    assert "also: no O_DIRECT" in seen.stdout
     assert "ramfs at" in seen.stdout
 
 

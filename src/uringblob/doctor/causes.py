@@ -60,6 +60,9 @@ def _ring_or_store(facts: Facts) -> int:
     return facts.ring or (0 if facts.uring_stage == "import" else facts.uring_store)
 
 
+#: File systems whose files are nowhere else.
+IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs"})
+
 #: No store can be made here.
 UNUSABLE: Final = (
     Cause("directory", lambda f: f.pread_store > 0, lambda f: f.pread_text, mending.mend_directory),
@@ -143,6 +146,12 @@ LIMITS: Final = (
         lambda f: f.frames_fit < f.frames_asked,
         lambda f: f"only {f.frames_fit} of {f.frames_asked} frames register ({errno_name(f.frames_errno)})",
         _nothing,
+    ),
+    Cause(
+        "in memory",
+        lambda f: f.file_system in IN_MEMORY,
+        lambda f: f"{f.directory} lies in memory ({f.file_system}): nothing there outlives a power cut",
+        mending.use_other_directory,
     ),
     Cause(
         "direct",

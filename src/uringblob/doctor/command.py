@@ -34,9 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments, examples and exit codes."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("directory", metavar="DIR", nargs="?", default=".", help="where stores shall lie (.)")
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", default=".", type=_named, help="where stores shall lie (.)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="name every flag, feature and opcode")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of words")
+
+
+def _named(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("DIR is empty")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

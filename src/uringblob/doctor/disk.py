@@ -29,7 +29,12 @@ def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountin
     text = f"{kind} at {point} ({options}); {free / 2**30:.1f} GiB free"
     detail = {"kind": kind, "mount_point": point, "options": options.split(","), "free_bytes": free}
     level = Level.GOOD if free > 64 << 20 else Level.NOTE
-    facts = {"directory": directory, "mount_point": point}
+    facts = {
+        "directory": directory,
+        "mount_point": point,
+        "file_system": kind,
+        "owner_uid": os.stat(directory).st_uid,
+    }
     return Finding("file system", text, level, facts, detail)
 
 

@@ -72,6 +72,9 @@ class Facts:
     engine_variable: str = ""
     directory: str = "."
     mount_point: str = "/"
+    file_system: str = "ext4"
+    #: Whose the directory is; -1: unknown.
+    owner_uid: int = -1
 
     def has(self, capability: int) -> bool:
         """Whether the process has this capability where the kernel asks for it."""

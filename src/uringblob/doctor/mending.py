@@ -16,6 +16,9 @@ _GET_PACKAGES = {
     "apk": "apk add build-base python3-dev linux-headers liburing-dev",
 }
 
+#: Views of the kernel: nobody can make a file there, whatever the rights.
+_NOT_FOR_FILES = frozenset({"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs"})
+
 
 def allow_in_seccomp(facts: Facts) -> str:
     """Let a seccomp filter pass the three calls."""
@@ -77,12 +80,17 @@ def use_other_directory(_: Facts) -> str:
 def mend_directory(facts: Facts) -> str:
     """Make the directory one in which a store can be made."""
     quoted = shlex.quote(facts.directory)
+    if facts.file_system in _NOT_FOR_FILES:
+        return use_other_directory(facts)
     if facts.pread_store == errno.ENOENT:
         return f"mkdir -p {quoted}"
     if facts.pread_store in {errno.EACCES, errno.EPERM}:
-        return f"sudo chown {facts.uid} {quoted}"
+        mine = facts.owner_uid == facts.uid
+        return f"chmod u+rwx {quoted}" if mine else f"sudo chown {facts.uid} {quoted}"
     if facts.pread_store == errno.EROFS:
         return f"sudo mount -o remount,rw {shlex.quote(facts.mount_point)}"
     if facts.pread_store in {errno.EMFILE, errno.ENFILE}:
         return raise_descriptors(facts)
+    if facts.pread_store == errno.EFBIG:
+        return "ulimit -f unlimited"
     return use_other_directory(facts)

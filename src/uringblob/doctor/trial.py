@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 from uringblob.doctor.finding import Finding, Level
-from uringblob.errors import BlobStoreError, EngineUnavailable
+from uringblob.errors import BlobStoreError, EngineUnavailable, errno_name
 from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -29,8 +29,10 @@ def check_store(engine: str, directory: str) -> Finding:
         return Finding(name, f"no: refused at {error.stage}", Level.BAD, facts)
     except (BlobStoreError, OSError) as error:
         number = getattr(error, "errno", None) or -1
-        facts = {f"{field}_store": number, f"{field}_text": str(error)}
-        return Finding(name, f"no: {error}", Level.BAD, facts)
+        # The trial's own name tells nobody anything.
+        why = f"{directory}: {errno_name(number)}" if number > 0 else str(error)
+        facts = {f"{field}_store": number, f"{field}_text": why}
+        return Finding(name, f"no: {why}", Level.BAD, facts)
     return Finding(name, text, facts={f"{field}_store": 0})
 
 

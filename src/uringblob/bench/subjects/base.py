@@ -6,6 +6,8 @@ import abc
 import asyncio
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from uringblob.bench.place import Place
 from uringblob.bench.sample import Sample
 
 T = TypeVar("T")
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Subject(abc.ABC):
@@ -98,23 +102,47 @@ def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
-    task = loop.create_task(coroutine)
     try:
-        return loop.run_until_complete(task)
+        with _ended_by_signals(loop, loop.create_task(coroutine)) as task:
+            return loop.run_until_complete(task)
     finally:
-        _settle(loop)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
-def _settle(loop: asyncio.AbstractEventLoop) -> None:
-    """After Ctrl-C: let every task end, so that stores and rings are closed by those who use them."""
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
+@contextlib.contextmanager
+def _ended_by_signals(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]
+) -> Generator[asyncio.Task[T], None, None]:
+    """Have Ctrl-C (and what else raises ``KeyboardInterrupt``) cancel ``task``, then be raised.
+
+    Raised in the middle of the loop's work it would lose a callback that somebody waits for.
+    The second one is raised at once.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    raising = [number for number in _ENDING if signal.getsignal(number) is signal.default_int_handler]
+    struck = False
+
+    def strike() -> None:
+        nonlocal struck
+        if struck:
+            raise KeyboardInterrupt
+        struck = True
         task.cancel()
-    if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    for number in raising if main else ():
+        loop.add_signal_handler(number, strike)
+    try:
+        yield task
+    except asyncio.CancelledError:
+        if struck:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number in raising if main else ():
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextlib.contextmanager
