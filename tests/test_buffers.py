@@ -160,6 +160,16 @@ def test_with_raises_if_something_lives_but_never_hides_the_blocks_error(pool):
     assert pool.leased == 0
 
 
+def test_what_python_3_12_asks_a_class_for_is_the_frame_and_nothing_after_release(buf):
+    exported = buf.__buffer__(0)
+    exported[:3] = b"abc"
+    assert buf.view[:3] == b"abc"
+    exported.release()
+    buf.release()
+    with pytest.raises(ValueError, match="released"):
+        buf.__buffer__(0)
+
+
 def test_copy_is_independent(buf):
     buf.view[:] = b"x" * SIZE
     twin = buf.copy()

@@ -60,6 +60,11 @@ def test_the_first_end_counts(completion):
     assert completion.result() == 7
 
 
+def test_nobody_needs_to_wait(completion):
+    completion.set_result(7)
+    assert completion.result() == 7
+
+
 def test_it_is_not_cancelled(completion):
     assert not completion.cancel()
     assert not completion.done()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, StorePoisoned
+from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, StoreLocked, StorePoisoned
 from uringblob.store import batch
 from uringblob.store.log_reader import LogReader
 from uringblob.store.slots import SlotState
@@ -143,6 +144,24 @@ async def test_closing_twice_at_once_waits_for_one_end_and_its_error_is_raised_o
     with pytest.raises(StorePoisoned, match="the flush's"):
         await first
     assert await store.aclose() is None
+
+
+async def test_collected_in_a_forked_child_it_says_nothing_and_unlocks_nothing(store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 3.12 warns of any fork beside threads
+        pid = os.fork()
+    if not pid:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                store.__del__()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with pytest.raises(StoreLocked):
+        await AsyncFileBlobStore.open(store.path, lock_timeout=0)
+    await store.commit([(GUIDS[0], fill(9))])
 
 
 async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):

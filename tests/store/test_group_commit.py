@@ -256,6 +256,27 @@ async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, mon
     assert (await store.verify()).blobs_checked == 1
 
 
+@pytest.mark.parametrize("deletes_first", [True, False])
+async def test_of_a_deletion_and_a_write_in_one_group_the_later_wins_and_no_slot_is_lost(
+    store, deletes_first
+):
+    guid, other = BlobGuid.random(), BlobGuid.random()
+    await store.commit([(guid, fill(1))])
+    store._core.queue._crowd = 2  # so that the first waits for the second
+    groups = store.stats().log_groups
+    calls = [store.commit(deletes=[guid]), store.commit([(guid, fill(2)), (other, fill(3))])]
+    await asyncio.gather(*(calls if deletes_first else reversed(calls)))
+    assert store.stats().log_groups == groups + 1
+    assert await store.has_blob(guid) is deletes_first
+    if deletes_first:
+        assert await read(store, guid) == fill(2)
+    await store.commit([(other, fill(4))])
+    await store.commit([(other, fill(5))])
+    stats = store.stats()
+    assert stats.slots_live == stats.blobs == 1 + deletes_first
+    assert (await store.verify()).ok
+
+
 class Struck(BaseException):
     """What a signal handler raises."""
 

@@ -97,6 +97,15 @@ async def test_what_a_job_awaits_may_be_cancelled_by_others_and_is_an_error_then
         await join(job)
 
 
+async def test_what_is_joined_and_cancelled_itself_is_a_cancellation():
+    future = asyncio.get_running_loop().create_future()
+    joiner = asyncio.create_task(join(future))
+    await asyncio.sleep(0)
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joiner
+
+
 @pytest.mark.parametrize("well", [True, False])
 async def test_the_end_of_a_job_is_told_without_its_error(well):
     gate = new_completion()
