@@ -96,6 +96,15 @@ async def test_refusals_are_numbers(system, store_path, fd):
         os.close(read_only)
 
 
+async def test_a_read_in_the_calling_thread_is_a_number_too(engine, store_path, fd):
+    os.pwrite(fd, b"x" * 100, 0)
+    into = bytearray(BLOCK)
+    (frame,) = frames(into, writable=True)
+    assert engine.read_now(0, frame) == 100
+    assert into[:101] == b"x" * 100 + b"\0"
+    assert engine.read_now(-BLOCK, frame) == -errno.EINVAL
+
+
 async def test_more_pieces_than_the_system_takes_are_a_number(engine):
     assert await engine.write(0, frames(*[b"x"] * 1025)) == -errno.EINVAL
 

@@ -11,6 +11,7 @@ import pytest
 
 from behaviour.work import frame, guid
 from uringblob import AlignedBlobBuf, BlobCorrupt, BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
+from uringblob.buffers import frame_of
 from uringblob.store import visitors
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.slots import SlotState
@@ -247,6 +248,54 @@ def test_a_handler_that_raises_at_any_step_lets_go_of_the_slot(store):
     assert raised > 20
     assert raised == step - 1
     buf.release()
+
+
+def test_a_handler_that_strikes_the_checksum_is_raised_when_the_slot_is_let_go_of(store, monkeypatch):
+    """Said without a tracer, which the test of every step needs for itself."""
+    strikes = [Struck("in the checksum")]
+    real = visitors.frame_checksum
+
+    def struck(view):
+        if strikes:
+            raise strikes.pop()
+        return real(view)
+
+    monkeypatch.setattr(visitors, "frame_checksum", struck)
+    with pytest.raises(Struck, match="in the checksum"):
+        read(store, 1)
+    assert store._core._core.manifest.slots.visits == {}
+    assert read(store, 1) == frame(1, PAGE)
+
+
+def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypatch):
+    """Between an exception and the line that keeps it another handler raises."""
+    strikes = [Struck("in the except clause")]
+
+    class StruckTwice(visitors.Visit):
+        kept = None
+
+        @property
+        def _struck(self):
+            return self.kept
+
+        @_struck.setter
+        def _struck(self, error):
+            if error is not None and strikes:
+                raise strikes.pop()
+            self.kept = error
+
+    def struck(view):
+        raise Struck("in the checksum")
+
+    monkeypatch.setattr(visitors, "frame_checksum", struck)
+    core = store._core._core
+    with store.alloc_blob_buf_zeroed() as buf:
+        into = frame_of(buf, PAGE, writable=True, pool=core.medium.engine.pool)
+        visit = StruckTwice(core.visitors, core.manifest, core.medium.engine, guid(1), into)
+        with pytest.raises(Struck, match="in the except clause"):
+            visit.see_through(verify=True)
+        del visit, into
+    assert core.manifest.slots.visits == {}
 
 
 def test_many_threads_read_while_one_overwrites(store):
