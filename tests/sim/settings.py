@@ -12,6 +12,9 @@ _ONE_IN = 20 if _TRACED else 1
 IMAGES = 100_000 // _ONE_IN
 IMAGE_CHUNKS = 50
 
+#: Row 3: operations in a sequence; every sequence of up to so many is run.
+SEQUENCE_MAX = 2 if _TRACED else 3
+
 #: Row 4: images left by cuts during recovery and during that recovery.
 RELAPSES = 10_000 // _ONE_IN
 RELAPSE_CHUNKS = 10
@@ -21,6 +24,9 @@ FAULT_SEEDS = 1
 
 #: Row 8: bits flipped in frames; those of superblocks and log are flipped every one.
 FLIPS_IN_FRAMES = 10_000 // _ONE_IN
+
+#: Row 10: from one byte that is changed to the next; coprime to the sizes of sectors, cells and fields.
+BYTES_APART = 19 if _TRACED else 1
 
 #: Row 11: mutated files, and how many tests share them.
 MUTATIONS = 4_000 if _TRACED else 20_000

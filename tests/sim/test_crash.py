@@ -9,7 +9,7 @@ import pytest
 
 from sim.exhaustive import exhaust, sequences
 from sim.power_cuts import options_of, relapses, torture
-from sim.settings import IMAGE_CHUNKS, IMAGES, RELAPSE_CHUNKS, RELAPSES
+from sim.settings import IMAGE_CHUNKS, IMAGES, RELAPSE_CHUNKS, RELAPSES, SEQUENCE_MAX
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -31,8 +31,8 @@ def test_random_lives(chunk, count_row):
 
 
 def exhaust_all(count_row, **options) -> None:
-    figures = exhaust(sequences(3), **options)
-    assert figures["sequences"] == 6 + 6**2 + 6**3
+    figures = exhaust(sequences(SEQUENCE_MAX), **options)
+    assert figures["sequences"] == sum(6**length for length in range(1, SEQUENCE_MAX + 1))
     assert not figures["with more than the limit"]
     count_row(3, **figures)
 
