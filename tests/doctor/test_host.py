@@ -125,6 +125,16 @@ def test_what_was_never_installed_is_given_to_pip_by_its_name(monkeypatch):
     assert host.installed_from() == "uringblob"
 
 
+def test_a_closed_sys_is_said_so(tmp_path, monkeypatch):
+    """As podman masks it: what cannot be looked at is not taken for missing."""
+    found = disk.check_device(str(tmp_path), tmp_path)
+    assert found.text == "no block device to be seen behind it"
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: False)
+    found = disk.check_device(str(tmp_path), tmp_path)
+    assert found.level is Level.NOTE
+    assert "closed to this user" in found.text
+
+
 def test_a_queue_that_does_not_say_is_unknown_and_no_error(tmp_path):
     assert disk._value(tmp_path / "write_cache") == "unknown"
 

@@ -11,6 +11,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, StoreCorrupt
 from uringblob.store import recovery
+from uringblob.store.format import COUNT_LIMIT
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(3)]
@@ -82,3 +83,28 @@ async def test_a_second_change_of_logs_is_damage():
     block = SimpleNamespace(seq=9)
     with pytest.raises(StoreCorrupt, match=r"some\.blobs: a second change of logs .* group 9"):
         await recovery._follow(medium, None, (8192, block), switch_seq=7)
+
+
+@pytest.mark.parametrize("link", [(7, 5, 0), (7, COUNT_LIMIT, 1)], ids=["no slot", "past every file"])
+async def test_a_change_of_logs_to_nowhere_is_damage(link):
+    medium = SimpleNamespace(path="some.blobs")
+    block = SimpleNamespace(seq=9, link=lambda: (*link, 0))
+    with pytest.raises(
+        StoreCorrupt, match=r"the record of the change of logs is damaged \(offset 8192, group 9\)"
+    ):
+        await recovery._follow(medium, None, (8192, block), switch_seq=None)
+
+
+async def test_a_log_that_begins_where_no_number_can_be_counted_up_is_damage():
+    medium = SimpleNamespace(path="some.blobs")
+    group = [(4096, SimpleNamespace(seq=COUNT_LIMIT))]
+
+    async def read(*_):
+        return group
+
+    with pytest.raises(
+        StoreCorrupt, match=rf"first group of the log is damaged \(offset 4096, group {COUNT_LIMIT}\)"
+    ):
+        await recovery._play_carry(
+            medium, SimpleNamespace(group=read), SimpleNamespace(apply=lambda _: None), None
+        )
