@@ -265,6 +265,10 @@ class OrderMonitor:
         old, unit = self.supers[offset]
         if old == new and not unit.ended:
             return [unit]  # a short write is finished
+        if old == new and not self._began:
+            # Where I/O is buffered, an opener writes the newest again (rule 12).
+            self.supers[offset][1] = unit = Unit(offset, offset + BLOCK)
+            return [unit]
         self._check_whole(f"superblock {offset}")
         other, other_unit = self.supers[BLOCK - offset]
         if other is not None and not self.clock.is_durable(other_unit):
@@ -448,6 +452,13 @@ class OrderMonitor:
             and found.undo.keys() >= {self._owned[slot]}
         )
 
+    def _confirmed(self, at: int) -> bool:
+        """The same of a block: the last group's, or the header of the last segment."""
+        found = self._found
+        if self._began or found is None:
+            return False
+        return at in found.last_blocks or at == found.chain.start(len(found.chain.segments) - 2)
+
     def _check_free(self, slot: int, data: memoryview, *, blank: bool) -> bool:
         """A write into ``slot`` begins: nothing may need what is there."""
         if not self._began:
@@ -519,7 +530,9 @@ class OrderMonitor:
         return units
 
     def _block_begins(self, at: int, block) -> Unit:
-        if not self._began and not (self._found and at in self._found.last_blocks):
+        if self._confirmed(at):
+            return Unit(at, at + BLOCK)
+        if not self._began:
             self._begins()
         if block.log_id != self._chain.log_id:
             if self._older is not None and block.log_id == self._older.log_id:
@@ -531,8 +544,6 @@ class OrderMonitor:
         if block.kind == SEGMENT:
             return self._link(at, block)
         if at in self._chain.sealed:
-            if not self._began:
-                return Unit(at, at + BLOCK)  # confirmed by an opener, where I/O is buffered
             self._wrong(4, f"an acknowledged block of the log is written again, at {at}")
         return self._group_block(at, block)
 

@@ -17,6 +17,7 @@ from conftest import why_no_uring
 from faults.test_busy_kernel import weather
 from monitor import install
 from sim.cancelling import cancelling_life
+from sim.lost_pages import reopened_on_its_cache
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
@@ -55,6 +56,10 @@ def flipped_bits(seed: int) -> int:
     return (victim.image.size * 8) // step
 
 
+def lost_pages(seed: int) -> int:
+    return next(index for index in itertools.count() if not reopened_on_its_cache(seed, index))
+
+
 def busy_kernel(seed: int) -> int:
     """A store on the real ring, whose kernel interrupts waits and takes only a part of what it is given."""
     with tempfile.TemporaryDirectory() as directory:
@@ -86,6 +91,7 @@ HUNTS = {
     "power cuts": power_cuts,
     "flipped bits": flipped_bits,
     "cancellations": cancellations,
+    "lost pages": lost_pages,
     "a busy kernel": busy_kernel,
     "the trace of io_uring": real_trace("io_uring"),
     "the trace of pread": real_trace("pread"),

@@ -19,6 +19,7 @@ from uringblob.store import (
     groups,
     log,
     log_reader,
+    make_writable,
     manifest,
     medium,
     opening,
@@ -74,13 +75,11 @@ def fsync_before_the_frames_have_landed():
 
 @contextlib.contextmanager
 def tail_not_wiped():
-    real = recovery.make_writable
+    real = opening.make_writable
 
     async def lazy(medium_, found, *superblocks):
         found.tail.dirty_blocks.clear()
         await real(medium_, found, *superblocks)
-
-    from uringblob.store import opening
 
     with replaced(opening, "make_writable", lazy):
         yield
@@ -397,7 +396,7 @@ def segments_released_before_the_superblocks():
 @contextlib.contextmanager
 def append_behind_a_torn_tail():
     """The dropped group is neither wiped nor taken back as a place: the next one goes behind it."""
-    real_drop, real_wipe = recovery._drop_last_group, recovery.make_writable
+    real_drop, real_wipe = recovery._drop_last_group, opening.make_writable
 
     def drop(found, why):
         place = found.reader.position
@@ -482,7 +481,18 @@ def floor_not_raised_before_the_wipe():
     async def lazy(*_):
         return None
 
-    with replaced(recovery, "_raise_floor", lazy):
+    with replaced(make_writable, "_raise_floor", lazy):
+        yield
+
+
+@contextlib.contextmanager
+def cache_believed_by_an_opener():
+    """What is read through a cache is not written again."""
+
+    async def trusting(*_):
+        return None
+
+    with replaced(make_writable, "write_again", trusting):
         yield
 
 
@@ -543,6 +553,7 @@ PLANTED = {
     segment_linked_before_it_is_zeroed: "power cuts",
     header_linked_before_it_is_durable: "power cuts",
     seal_before_the_flush: "power cuts",
+    cache_believed_by_an_opener: "lost pages",
     frames_said_to_be_synced: "power cuts",
     group_dropped_though_a_later_one_stands: "flipped bits",
     failed_group_not_wiped: "ENOSPC",

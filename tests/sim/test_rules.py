@@ -144,6 +144,7 @@ RULES = [
     (10, planted.seal_before_the_flush, "power cuts"),
     (11, existing_file_replaced, two_creators),
     (12, cache_believed, only_what_is_durable_is_read),
+    (12, planted.cache_believed_by_an_opener, "lost pages"),
     (13, no_reserve, a_full_disk_takes_deletes),
     (14, read_only_openers_confirm_the_last_group, "power cuts"),
     (15, planted.frames_said_to_be_synced, "power cuts"),

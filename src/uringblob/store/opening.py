@@ -22,9 +22,10 @@ from uringblob.store.core import Core
 from uringblob.store.creation import create_store
 from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
 from uringblob.store.log import Log
+from uringblob.store.make_writable import make_writable
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
-from uringblob.store.recovery import Recovered, make_writable, recover
+from uringblob.store.recovery import Recovered, recover
 from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.store_file import (
     StoreFile,

@@ -6,22 +6,20 @@ but blank space follows it, no seal covers it, and its frames were not flushed b
 its frames are read, and if one is bad the whole group never happened.  In every other case a
 group's frames are as good as the medium, and a bad one is that blob's ``BlobCorrupt`` alone.
 
-:func:`make_writable` then does what a writable open must before it hands out a slot.
+What a writable open does then, before it hands out a slot, is in :mod:`uringblob.store.make_writable`.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from uringblob.checksums import frame_checksum
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.format import (
-    BLANK_BLOCK,
-    BLOCK_SIZE,
     CHECKSUM_BITS,
     COUNT_LIMIT,
     FLAG_FRAMES_SYNCED,
@@ -34,7 +32,6 @@ from uringblob.store.format import (
 )
 from uringblob.store.log_reader import LogReader, Place, Tail
 from uringblob.store.medium import Medium
-from uringblob.store.superblocks import Superblocks
 
 Entries = dict[bytes, int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).
@@ -224,49 +221,3 @@ def _drop_last_group(found: Recovered, why: str) -> None:
     found.dropped = (found.seq, why)
     found.reader.position = found.last_place
     found.seq -= 1
-
-
-# --- a writable open ---------------------------------------------------------------------
-
-
-async def make_writable(
-    medium: Medium, found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]
-) -> None:
-    """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
-
-    1. Where I/O is buffered the cache may show what the disk does not hold, so a group that was in
-       doubt is written again before it is believed.
-    2. Both superblocks name the log in use, and the last group as the floor: whatever follows it
-       proves that it is durable, and the next step takes that proof away.
-    3. The tail is wiped.
-    """
-    if found.in_doubt and found.dropped is None and not medium.engine.direct_io:
-        await _write_again(medium, found, superblocks.current.page_size)
-        await medium.sync("recovery")
-    await _raise_floor(found, superblocks, both)
-    for offset in found.tail.dirty_blocks:
-        await medium.write(offset, BLANK_BLOCK, "wiping the log's tail")
-    if found.tail.dirty_blocks:
-        await medium.sync("recovery")
-
-
-async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
-    head = found.reader.segments[0]
-    log_id = found.reader.log_id
-    if all(s is not None and s.log_id == log_id and s.floor >= found.seq for s in both):
-        return
-    await superblocks.write_both(
-        dataclasses.replace(
-            superblocks.current, log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq
-        )
-    )
-
-
-async def _write_again(medium: Medium, found: Recovered, page_size: int) -> None:
-    for _, slot, _ in _entries(found.last_group):
-        if slot:
-            frame = await medium.read(slot * page_size, page_size, "confirming the last group")
-            await medium.write(slot * page_size, frame, "confirming the last group")
-    for offset, _ in found.last_group:
-        block = await medium.read(offset, BLOCK_SIZE, "confirming the last group")
-        await medium.write(offset, block, "confirming the last group")

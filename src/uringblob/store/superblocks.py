@@ -42,6 +42,10 @@ class Superblocks:
         self.current = block
         self._offset = offset
 
+    async def write_newest_again(self) -> None:
+        """Write the newest as it is, in its place; nothing is flushed."""
+        await self._medium.write(self._offset, self.current.encode(self._offset), "writing a superblock")
+
     async def seal(self, seq: int) -> None:
         """Record that every group up to ``seq`` was durable: none of them may ever be dropped.
 

@@ -228,12 +228,16 @@ class SimDisk:
 
     # --- the end of the process, or of the power -----------------------------------------
 
-    def restart(self) -> None:
-        """The process died and the machine did not: all is written out, lost pages are dropped."""
+    def restart(self, *, cache_kept: bool = False) -> None:
+        """The process died and the machine did not: all is written out, lost pages are dropped.
+
+        ``cache_kept``: nobody drops them, so reads go on to show what a failed flush lost.
+        """
         for write in self.unflushed:
             self._make_durable(write)
         self.unflushed = []
-        self.live = self.durable.copy()
+        if not cache_kept:
+            self.live = self.durable.copy()
 
     def crash(self, rng: random.Random) -> Image:
         """Return one image that a power cut may leave now."""

@@ -33,6 +33,7 @@ async def open_sim_store(
     verify: bool = True,
     direct_io: bool = True,
     instant: bool = False,
+    cache_kept: bool = False,
 ) -> AsyncFileBlobStore:
     """Open the store on ``disk``, on ``loop``, which must be running.
 
@@ -40,9 +41,11 @@ async def open_sim_store(
 
     :param rng: chooses the order of completions (default: as asked for, in the loop's next round).
     :param instant: every request is complete before the asking returns; quick, and nothing is in flight.
+    :param cache_kept: reads still show what a failed flush lost; with ``direct_io=False``, where a system
+        keeps it in its cache.
     :raises StoreCorrupt: as ``AsyncFileBlobStore.open`` would.
     """
-    disk.restart()
+    disk.restart(cache_kept=cache_kept)
     superblocks = judge_superblocks(disk.live.read(0, HEADER_SIZE), "simulated")
     current, _ = newest(superblocks, "simulated")
     engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io, instant=instant)

@@ -1,0 +1,44 @@
+"""What a writable open does before it hands out a slot (rules 4, 9, 10 and 12)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from uringblob.store.format import BLANK_BLOCK, Superblock
+from uringblob.store.medium import Medium
+from uringblob.store.recovery import Recovered
+from uringblob.store.superblocks import Superblocks
+from uringblob.store.write_again import write_again
+
+
+async def make_writable(
+    medium: Medium, found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]
+) -> None:
+    """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
+
+    1. Where I/O is buffered the cache may show what the disk does not hold, so that is written again
+       before it is believed.
+    2. Both superblocks name the log in use, and the last group as the floor: whatever follows it
+       proves that it is durable, and the next step takes that proof away.
+    3. The tail is wiped.
+    """
+    if not medium.engine.direct_io:
+        await write_again(medium, found, superblocks)
+    await _raise_floor(found, superblocks, both)
+    for offset in found.tail.dirty_blocks:
+        await medium.write(offset, BLANK_BLOCK, "wiping the log's tail")
+    if found.tail.dirty_blocks:
+        await medium.sync("recovery")
+
+
+async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
+    head = found.reader.segments[0]
+    log_id = found.reader.log_id
+    if all(s is not None and s.log_id == log_id and s.floor >= found.seq for s in both):
+        return
+    await superblocks.write_both(
+        dataclasses.replace(
+            superblocks.current, log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq
+        )
+    )
