@@ -53,7 +53,9 @@ async def test_put_get_head_delete(store_path):
         assert (await http.delete(NAME)).status_code == 404
         assert (await http.head(NAME)).status_code == 404
         assert (await http.get("/frames/no-uuid")).status_code == 400
-        assert (await http.post(NAME)).status_code == 405
+        refused = await http.post(NAME)
+        assert refused.status_code == 405
+        assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD", "PUT", "DELETE"}
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, SIZE_MAX])
@@ -87,6 +89,9 @@ async def test_conditional_changes(store_path):
         assert (await http.put(NAME, content=b"b", headers={"If-None-Match": "*"})).status_code == 412
         assert (await http.put(NAME, content=b"b", headers={"If-Match": '"other"'})).status_code == 412
         assert (await http.delete(NAME, headers={"If-Match": '"other"'})).status_code == 412
+        # A weak one promises too little for a change (RFC 9110, 13.1.1); a cache may ask with it.
+        assert (await http.delete(NAME, headers={"If-Match": f"W/{etag}"})).status_code == 412
+        assert (await http.get(NAME, headers={"If-None-Match": f'"x", W/{etag}'})).status_code == 304
         assert (await http.get(NAME)).content == b"a"
         assert (await http.put(NAME, content=b"b", headers={"If-Match": etag})).status_code == 204
 
@@ -200,7 +205,8 @@ async def test_the_list_has_pages(store_path):
         assert first == {"frames": names[:3], "next": names[2]}
         second = (await http.get("/frames", params={"limit": 3, "after": first["next"]})).json()
         assert second == {"frames": names[3:], "next": None}
-        assert (await http.get("/frames", params={"limit": "many"})).status_code == 400
+        for limit in ("many", "0", "-3"):  # 0 was a 500, and a page of -3 said that the list was at its end
+            assert (await http.get("/frames", params={"limit": limit})).status_code == 400
 
 
 async def test_metrics_of_store_and_service_on_one_page(store_path):

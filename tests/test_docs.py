@@ -19,7 +19,7 @@ SOURCE = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"
 ERRORS = [name for name, value in vars(errors).items() if isinstance(value, type)]
 
 
-@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"BlobStoreError", "BlobGuid", "BlobNotFound"}))
+@pytest.mark.parametrize("name", sorted(set(ERRORS) - {"BlobStoreError", "BlobGuid"}))
 def test_every_error_has_its_place_in_troubleshooting(name):
     assert name in TROUBLE
 

@@ -21,16 +21,16 @@ def etag_of(checksum: int) -> str:
     return f'"{checksum:016x}"'
 
 
-def matches(header: str, etag: str) -> bool:
-    """Whether an If-Match or If-None-Match header names ``etag``."""
-    named = [entry.strip().removeprefix("W/") for entry in header.split(",")]
-    return "*" in named or etag in named
+def matches(header: str, etag: str, *, weakly: bool = True) -> bool:
+    """Whether a header names ``etag``: If-None-Match ``weakly``, If-Match not (RFC 9110, 13.1)."""
+    named = [entry.strip() for entry in header.split(",")]
+    return "*" in named or etag in named or (weakly and f"W/{etag}" in named)
 
 
 def check_conditions(request: Request, etag: str | None) -> None:
     """Raise 412 unless a change may be applied to what is there (``None``: nothing is)."""
     wanted = request.headers.get("if-match")
-    if wanted is not None and (etag is None or not matches(wanted, etag)):
+    if wanted is not None and (etag is None or not matches(wanted, etag, weakly=False)):
         raise HTTPException(412, "If-Match: the frame is another one by now")
     unwanted = request.headers.get("if-none-match")
     if unwanted is not None and etag is not None and matches(unwanted, etag):

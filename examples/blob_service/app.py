@@ -49,9 +49,8 @@ class Service:
         )
         one, counted = "/frames/{name}", self._counted
         routes = [
-            Route(one, counted(self.put), methods=["PUT"]),
-            Route(one, counted(self.get), methods=["GET"]),
-            Route(one, counted(self.delete), methods=["DELETE"]),
+            # One route for all methods, so that a 405 allows all of them.
+            Route(one, counted(self.frame), methods=["GET", "PUT", "DELETE"]),
             Route("/frames", counted(self.list), methods=["GET"]),
             Route("/healthz", self.health),
             Route("/metrics", self.metrics),
@@ -93,6 +92,11 @@ class Service:
         return counting
 
     # --- frames ------------------------------------------------------------------------------
+
+    async def frame(self, request: Request) -> Response:
+        """Answer a request for one frame."""
+        changes = {"PUT": self.put, "DELETE": self.delete}
+        return await changes.get(request.method, self.get)(request)
 
     async def put(self, request: Request) -> Response:
         """Store the body; it is durable when this is answered."""
@@ -159,6 +163,8 @@ class Service:
         """Return a page of names in order; ``next`` is the ``after`` of the page behind it."""
         try:
             limit = min(int(request.query_params.get("limit", LIST_LIMIT)), LIST_LIMIT)
+            if limit < 1:
+                raise ValueError("limit is a number from 1 on")
             after = uuid.UUID(request.query_params.get("after", "0" * 32)).bytes
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
