@@ -292,6 +292,20 @@ def test_what_was_not_measured_is_not_drawn(nothing, name):
     assert plots.PLOTS[name](Results(nothing)) is None
 
 
+def test_a_page_without_plots_shows_none(nothing, tmp_path):
+    assert plots.draw(Results(nothing), str(tmp_path)) == []
+    assert os.listdir(tmp_path) == []
+    here = {"kernel": "6.18", "usable": 2, "model": "some", "name": "vda"}
+    versions = {"python": "3.11", "uringblob": "0", "fio": "none"}
+    nothing["environment"] = {
+        **dict.fromkeys(["system", "file_system", "device", "cpu"], here),
+        "versions": versions,
+    }
+    page = markdown.summary(Results(nothing), [], "benchmarks")
+    assert "failed: no fio" in page
+    assert "![" not in page
+
+
 def test_a_measure_that_failed_stands_in_both_tables_with_its_reason(nothing):
     results = Results(nothing)
     for table in (markdown.measures(results), markdown.short_table(results)):
