@@ -9,6 +9,7 @@ import random
 import pytest
 
 from sim.rig import lives
+from uringblob.buffers import frame_of
 from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck, new_image
 from uringblob.testing.sim_engine import SimEngine
 
@@ -151,6 +152,26 @@ def test_an_engine_says_how_it_stands_and_ends_once():
         assert repr(loop).endswith("devices=0>")
 
     loop.run(work())
+
+
+@pytest.mark.parametrize("fault", [Fault(lost=True), Fault(to=4 * PAGE)], ids=["lost", "misdirected"])
+def test_a_write_that_lies_says_that_it_is_complete(fault):
+    loop = SimLoop()
+    disk = SimDisk(image=Image(size=8 * PAGE), faults=lambda n, kind: fault if kind == "write" else None)
+    engine = SimEngine(disk, loop, PAGE)
+
+    async def work():
+        return await engine.write(PAGE, [frame_of(X, PAGE, writable=False, pool=None)])
+
+    assert loop.run(work()) == PAGE
+    assert disk.live.read(PAGE, PAGE) == bytes(PAGE)
+    assert disk.live.read(4 * PAGE, PAGE) == (bytes(PAGE) if fault.lost else X)
+    assert len(disk.unflushed) == (not fault.lost)
+
+
+def test_there_is_no_other_thread_to_read_in():
+    engine = SimEngine(SimDisk(image=Image(size=PAGE)), SimLoop(), PAGE)
+    assert engine.read_now(0, frame_of(bytearray(PAGE), PAGE, writable=True, pool=None)) == 0
 
 
 def test_a_read_that_is_older_than_it_may_be_is_said_so():

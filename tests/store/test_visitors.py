@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import os
 import queue
 import sys
 import threading
@@ -14,7 +16,7 @@ from uringblob import AlignedBlobBuf, BlobCorrupt, BlobNotFound, BlobStoreIOErro
 from uringblob.buffers import frame_of
 from uringblob.store import visitors
 from uringblob.store.format import CHECKSUM_BITS
-from uringblob.store.slots import SlotState
+from uringblob.store.slots import SlotState, SlotTable
 
 PAGE = 4096
 PATIENCE_S = 60
@@ -296,6 +298,35 @@ def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypat
             visit.see_through(verify=True)
         del visit, into
     assert core.manifest.slots.visits == {}
+
+
+async def test_who_never_entered_may_leave_a_closing_store_and_who_did_is_waited_for():
+    slots = SlotTable(2, 8)
+    inside, outside = object(), object()
+    them = visitors.Visitors(slots, asyncio.get_running_loop())
+    assert them.enter(inside, 5)
+    closing = asyncio.ensure_future(them.close())
+    await asyncio.sleep(0)
+    assert not them.enter(outside, 6)
+    for visit in (outside, outside):
+        them.leave(visit)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not closing.done()
+    them.leave(inside)
+    await closing
+    assert slots.visits == {}
+
+
+def test_a_frame_behind_the_files_end_is_named_by_the_stores_thread(store_path, engine):
+    with FileBlobStore.open(store_path, engine=engine, page_size=PAGE) as store:
+        store.commit([(guid(n), frame(n, PAGE)) for n in range(4)])
+        slot = store._core._core.manifest.find(guid(3)) >> CHECKSUM_BITS
+    os.truncate(store_path, slot * PAGE)
+    with FileBlobStore.open(store_path, engine=engine) as store:
+        with pytest.raises(BlobCorrupt, match="the file ended before it"):
+            read(store, 3)
+        assert read(store, 2) == frame(2, PAGE)
 
 
 def test_many_threads_read_while_one_overwrites(store):
