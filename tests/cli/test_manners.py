@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import signal
@@ -11,7 +12,7 @@ import sysconfig
 
 import pytest
 
-from uringblob import FileBlobStore
+from uringblob import BlobStoreIOError, FileBlobStore
 from uringblob.cli.main import COMMANDS
 from uringblob.cli.output import size_text
 
@@ -143,6 +144,16 @@ def test_colour_only_on_a_terminal_that_wants_it(store_path, disk_dir, wish):
     assert (b"\x1b[33m" in shown) is not bool(wish)
     plain = subprocess.run([*COMMAND, "info", store_path], capture_output=True, env=env, check=True)
     assert b"\x1b" not in plain.stdout
+
+
+def test_an_error_of_the_disk_is_one_line_with_its_place(run, store, monkeypatch):
+    def commit(store, writes):
+        raise BlobStoreIOError(errno.EIO, "writing frame x: some.blobs at offset 4096: EIO")
+
+    monkeypatch.setattr(FileBlobStore, "commit", commit)
+    said = run("put", store, "-", stdin=bytes(4096))
+    assert (said.code, said.out) == (3, b"")
+    assert said.err == "uringblob put: writing frame x: some.blobs at offset 4096: EIO\n"
 
 
 @pytest.mark.parametrize("rich", ["with rich", "without"])
