@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="the extra [metrics] is not installed")
@@ -67,3 +70,10 @@ def test_two_stores_share_each_family_of_one_page(registry):
         collector.add(one, "two")
     collector.remove("one")
     assert 'store="one"' not in prometheus_client.generate_latest(registry).decode()
+
+
+def test_without_the_extra_it_says_which_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "uringblob.metrics")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'uringblob\[metrics\]'"):
+        importlib.import_module("uringblob.metrics")

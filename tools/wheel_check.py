@@ -1,14 +1,17 @@
 """Install the freshly built wheel into an empty environment and do real I/O with it there.
 
 A wheel can build and still fail at import, or work only because the source tree is near.
-So: a new virtual environment in a temporary directory, the wheel alone, isolated mode.
+So: a new virtual environment in a temporary directory, the wheel alone, isolated mode; and there also
+what a newcomer pastes: the code of the README and the quick start, the README's lines for the shell.
 
 Usage: wheel_check.py DIST_DIRECTORY
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +41,30 @@ asyncio.run(main())
 """
 
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+#: The page's own lines, between the file that they put and the look at the one that they got.
+SHELL = "set -eu; head -c 524288 /dev/urandom > frame.raw\n{lines}\ncmp frame.raw copy.raw"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page of the documentation."""
+    text = (ROOT / page).read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def paste(python: str, scratch: str) -> None:
+    """Run what the pages for newcomers show, as it stands, all in one directory."""
+    shown = [block for page in ("README.md", "docs/quickstart.md") for block in blocks(page, "python")]
+    quiet = subprocess.DEVNULL
+    for block in shown:
+        subprocess.run([python, "-I", "-W", "error", "-c", block], check=True, cwd=scratch, stdout=quiet)
+    (lines,) = (block for block in blocks("README.md", "sh") if "uringblob create" in block)
+    path = f"{pathlib.Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = ["sh", "-c", SHELL.format(lines=lines)]
+    subprocess.run(shell, check=True, cwd=scratch, env={**os.environ, "PATH": path}, stdout=quiet)
+    print(f"wheel-check: {len(shown)} blocks of code and the README's commands work")
+
+
 def the_wheel(dist: pathlib.Path) -> pathlib.Path:
     """Return the one wheel in ``dist``, which must be an abi3 wheel that holds the extension."""
     (wheel,) = dist.glob("*.whl")
@@ -64,6 +91,7 @@ def main() -> None:
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         subprocess.run([*pip, str(wheel)], check=True, cwd=scratch)
         subprocess.run([python, "-I", "-c", PROBE, scratch], check=True, cwd=scratch)
+        paste(python, scratch)
     print(f"wheel-check: {wheel.name} is good")
 
 
