@@ -30,6 +30,7 @@ if [ "${CHECK_DOCKERFILE_SCRATCH:-}" = "" ]; then
     export CHECK_DOCKERFILE_SCRATCH
     inside=
     # unshare blocks SIGTERM; SIGKILL takes its child along.
+    # shellcheck disable=SC2317 # the trap calls it
     end() {
         [ -n "$inside" ] || return 0
         kill -KILL "$inside" 2>/dev/null || :
