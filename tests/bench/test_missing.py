@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -40,6 +41,7 @@ from uringblob.bench.report.data import SCHEMA, Results
 from uringblob.bench.sample import Latency
 from uringblob.bench.scale.build import build
 from uringblob.bench.scale.subject import ManyBlobs
+from uringblob.bench.subjects.base import _ended_by_signals
 from uringblob.bench.subjects.eventfd import listen_through_eventfd
 from uringblob.bench.subjects.everyone import peers
 from uringblob.bench.subjects.fio import Fio, fio_version
@@ -369,6 +371,26 @@ async def test_a_store_of_many_blobs_whose_slots_are_taken_is_not_left(disk_dir,
     with pytest.raises(RuntimeError, match=r"the slot of [0-9a-f]{32} was taken"):
         await build(str(disk_dir / "many.blobs"), 10, 4096)
     assert os.listdir(disk_dir) == ["many.blobs.half"]
+
+
+def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
+    strikes, cancelled = [], []
+    loop = SimpleNamespace(
+        add_signal_handler=lambda _, strike: strikes.append(strike), remove_signal_handler=lambda _: None
+    )
+    task = SimpleNamespace(cancel=lambda: cancelled.append(True))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(asyncio.CancelledError), _ended_by_signals(loop, task):
+            raise asyncio.CancelledError
+        with pytest.raises(KeyboardInterrupt), _ended_by_signals(loop, task):
+            strikes[-1]()
+            assert cancelled == [True]
+            with pytest.raises(KeyboardInterrupt):
+                strikes[-1]()
+            raise asyncio.CancelledError
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- files left behind --------------------------------------------------------------------------

@@ -38,6 +38,11 @@ def test_create_takes_sizes_as_people_write_them(run, store_path):
     assert json.loads(run("info", store_path, "--json").out)["page_size"] == 8192
 
 
+def test_create_gives_the_file_its_mode(run, store_path):
+    assert run("create", store_path, "--mode", "640").code == 0
+    assert os.stat(store_path).st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("mode", ["999", "rw", "0o600", ""])
 def test_create_says_what_a_mode_is(run, store_path, mode):
     said = run("create", store_path, "--mode", mode)

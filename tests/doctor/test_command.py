@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 
+from uringblob.doctor import command
 from uringblob.doctor.command import screen
 from uringblob.doctor.diagnosis import Applied, Diagnosis
 from uringblob.doctor.examination import Examination, _run
@@ -86,6 +88,15 @@ def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch
     assert found.text == "no: the frame read is not the frame written"
     assert found.facts["pread_store"] == -1
     assert os.listdir(disk_dir) == []
+
+
+def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
+    def examine(directory):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "examine", examine)
+    assert command.run(argparse.Namespace(directory=".")) == 130
+    assert capsys.readouterr().err == "uringblob doctor: interrupted\n"
 
 
 def test_it_needs_no_extra(disk_dir):
