@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-from uringblob.doctor import command
+from uringblob.doctor import command as the_command
 from uringblob.doctor.command import screen
 from uringblob.doctor.diagnosis import Applied, Diagnosis
 from uringblob.doctor.examination import Examination, _run
@@ -94,8 +94,8 @@ def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
     def examine(directory):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "examine", examine)
-    assert command.run(argparse.Namespace(directory=".")) == 130
+    monkeypatch.setattr(the_command, "examine", examine)
+    assert the_command.run(argparse.Namespace(directory=".")) == 130
     assert capsys.readouterr().err == "uringblob doctor: interrupted\n"
 
 
