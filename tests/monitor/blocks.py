@@ -53,7 +53,32 @@ class LogBlock(NamedTuple):
     records: list
 
 
-def parse_superblock(raw: bytes, offset: int) -> Super | None:
+class _Parsed:
+    """What was parsed lately.  Rigs open thousands of images with the same few blocks, and both parsers ask
+    nothing but the bytes; a checksum is a good key and a bad proof, so the bytes are compared.
+    """
+
+    MOST = 1024
+
+    def __init__(self, parse, checksum_at: int) -> None:
+        self._parse = parse
+        self._at = slice(checksum_at, checksum_at + 8)
+        self._known: dict[tuple, tuple] = {}
+
+    def __call__(self, raw: bytes, *where):
+        key = raw[self._at], where
+        known = self._known.get(key)
+        if known is not None and known[0] == raw:
+            return known[1]
+        found = self._parse(raw, *where)
+        if found is not None:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[key] = raw, found
+        return found
+
+
+def _parse_superblock(raw: bytes, offset: int) -> Super | None:
     if len(raw) != BLOCK or xxhash.xxh3_64_intdigest(raw[:4088]) != _NUMBER.unpack_from(raw, 4088)[0]:
         return None
     magic, version, page, store_id, revision, own, log_id, slot, slots, floor, _ = _SUPERBLOCK.unpack_from(
@@ -64,10 +89,9 @@ def parse_superblock(raw: bytes, offset: int) -> Super | None:
     return Super(page, store_id, revision, log_id, (slot, slots), floor)
 
 
-def parse_block(store_id: bytes, offset: int, raw: bytes) -> LogBlock | None:
-    """Return the log block that ``raw``, 4096 bytes at ``offset``, is; ``None`` if it is none."""
-    mark, kind, _, flags, seq, log_id = _SECTOR_HEAD.unpack_from(raw)
-    if mark != MARK or kind not in KINDS:
+def _parse_block(raw: bytes, offset: int, store_id: bytes) -> LogBlock | None:
+    _, kind, _, flags, seq, log_id = _SECTOR_HEAD.unpack_from(raw)
+    if kind not in KINDS:
         return None
     checksum, index, count, records = _BLOCK_HEAD.unpack_from(raw, 32)
     bound = b"".join((store_id, _NUMBER.pack(offset), raw[:32], bytes(8), raw[40:]))
@@ -82,6 +106,19 @@ def parse_block(store_id: bytes, offset: int, raw: bytes) -> LogBlock | None:
             32 : 32 + 32 * records
         ]
     return LogBlock(kind, flags, seq, log_id, index, count, list(_RECORD.iter_unpack(cells)))
+
+
+_superblocks = _Parsed(_parse_superblock, BLOCK - 8)
+_blocks = _Parsed(_parse_block, 32)
+
+
+def parse_superblock(raw: bytes, offset: int) -> Super | None:
+    return _superblocks(raw, offset)
+
+
+def parse_block(store_id: bytes, offset: int, raw: bytes) -> LogBlock | None:
+    """Return the log block that ``raw``, 4096 bytes at ``offset``, is; ``None`` if it is none."""
+    return _blocks(raw, offset, store_id) if raw[:4] == MARK else None
 
 
 def unmarked_sector(raw: bytes) -> int:

@@ -80,6 +80,9 @@ class Clock:
             self.broken = True
         if self.broken:
             return False
+        if not self._syncing and not self._overlapped:
+            more, self.flushed = began > self.flushed, max(self.flushed, began)
+            return more
         # The system tells one flush of a lost page: this one counts when those beside it are through.
         self._overlapped.append((began, set(self._syncing)))
         return self._one_less(began)

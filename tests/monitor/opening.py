@@ -154,8 +154,8 @@ class Reader:
         dirty = set()
         for index in range(len(chain.segments)):
             for offset in range(chain.start(index), chain.stop(index), BLOCK):
-                known = offset in chain.sealed
-                if not known and self._blocks.get(offset, BLANK).ljust(BLOCK, b"\0") != BLANK:
+                raw = self._blocks.get(offset, BLANK)
+                if raw != BLANK and offset not in chain.sealed and raw.strip(b"\0"):
                     dirty.add(offset)
         return dirty
 

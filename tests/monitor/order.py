@@ -15,6 +15,7 @@ import collections
 import xxhash
 
 from monitor.blocks import (
+    BLANK,
     BLOCK,
     CARRY,
     FRAMES_WERE_FLUSHED,
@@ -186,11 +187,12 @@ class OrderMonitor:
 
     def record(self, frames, offset: int, rc: int) -> None:
         """Keep what a read of the opening brought."""
-        if rc != sum([frame.size for frame in frames]):
+        data = bytes(frames[0].view) if len(frames) == 1 else b"".join([f.view for f in frames])
+        if rc != len(data):
             self._disturbed = True
-        if self._chunks is not None and rc > 0:
-            data = bytes(frames[0].view) if len(frames) == 1 else b"".join([f.view for f in frames])
-            self._chunks.append((offset, data if rc == len(data) else data[:rc]))
+            data = data[: max(0, rc)]
+        if self._chunks is not None:
+            self._chunks.append((offset, data))
 
     # --- writes --------------------------------------------------------------------------
 
@@ -410,7 +412,7 @@ class OrderMonitor:
         at = offset
         for frame in frames:
             start, end = at, at + frame.size
-            blank = first_blank and not any(frame.view[:8]) and not frame.view.tobytes().strip(b"\0")
+            blank = first_blank and _is_blank(frame.view)
             while at < end:
                 slot = at // page
                 data = frame.view[at - start : at - start + page]
@@ -734,6 +736,11 @@ class OrderMonitor:
             self.units.pop(slot, None)
             self._chain_of[slot] = chain
         self._release_older()
+
+
+def _is_blank(view: memoryview) -> bool:
+    # Block by block: comparing views is slow, and so is one copy of all of it.
+    return all(bytes(view[at : at + BLOCK]) == BLANK for at in range(0, len(view), BLOCK))
 
 
 def _place(chain: Chain, at: int) -> tuple[int, int]:
