@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import types
 
 from uringblob.completion import Completion
 from uringblob.facade import FileBlobStore
@@ -21,6 +22,7 @@ class FakeCore(AsyncMemoryBlobStore):
     def __init__(self, page_size: int = PAGE) -> None:
         super().__init__(page_size)
         self.loop = asyncio.get_running_loop()
+        self._visitors = types.SimpleNamespace(interrupted=False)
         self.held: set[str] = set()
         self.waiting: list[Completion[None]] = []
         #: Names of the held operations, as they begin.

@@ -23,6 +23,7 @@ a wait in it is interrupted by signals in the main thread (checked on CPython 3.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import queue
 from collections.abc import Callable, Coroutine
@@ -71,10 +72,17 @@ class Call(Generic[T]):
                         post(self)
                         self._wait()
                     except BaseException as error:  # noqa: BLE001 - kept, and raised by _outcome
+                        if isinstance(error, RecursionError) and self.struck is not None:
+                            self._post_elsewhere(post)
                         self.struck = error if self.struck is None else self.struck
             except BaseException as error:  # noqa: BLE001 - the same, one belt further out
                 self.struck = error if self.struck is None else self.struck
         return self._outcome()
+
+    def _post_elsewhere(self, post: Callable[[Call[Any]], None]) -> None:
+        """Post in another thread: the stack of this one is used up."""
+        _thread.start_new_thread(post, (self,))
+        self._inbox.get()
 
     def _over(self) -> bool:
         return self.ended and (self.struck is not None or self._inbox.empty())

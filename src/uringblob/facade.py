@@ -36,7 +36,8 @@ class FileBlobStore(BlobStore):
 
     **Signals**: a handler may run at any time.  One that raises ends only the call that it
     struck, when the kernel has let go of that call's buffers; the change is then wholly done or
-    not begun.  A handler may use the store itself.
+    not begun.  A handler may use the store itself; it closes the store only where it did not
+    interrupt a :meth:`read_blob`.
 
     **Fork**: in the child every use is a ``RuntimeError``; ``close()`` and garbage collection do
     nothing there, and the parent notices nothing.
@@ -224,6 +225,9 @@ class FileBlobStore(BlobStore):
         """See :meth:`BlobStore.close`.
 
         A signal handler that raises meanwhile does not stop it: the store is closed first.
+
+        :raises RuntimeError: called by a signal handler that interrupted :meth:`read_blob` of this
+            thread, which it would wait for; the store stays open.
         """
         self._wheel.close(flush=flush)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -73,7 +74,14 @@ class Pilot:
         """
         self.check()
         self._check_caller()
-        return function(*args)
+        try:
+            answer = function(*args)
+        except BaseException as error:
+            _let_go(error)
+            raise
+        if self.inherited:
+            self.check()  # a signal handler forked meanwhile, and the descriptor read from was closed
+        return answer
 
     def run_telling(
         self,
@@ -94,9 +102,11 @@ class Pilot:
     def close(self, *, flush: bool) -> None:
         """Close the store and end the thread; a second call waits for the first's end, silently.
 
-        :raises RuntimeError: in the store's own thread; the store stays open.
+        :raises RuntimeError: in the store's own thread, or in a signal handler that interrupted a
+            read of this thread's; the store stays open.
         """
         self._check_thread()
+        self._check_interrupted()
         try:
             if not (self.closed or self.inherited):  # a child's descriptors were closed when it began
                 self._end(flush=flush)
@@ -114,6 +124,14 @@ class Pilot:
         # A thread begun after the store's own has ended may have got its identifier.
         if threading.get_ident() == thread.ident and thread.is_alive():
             raise RuntimeError("the store's own thread cannot wait for the store")
+
+    def _check_interrupted(self) -> None:
+        core = self._loop.core
+        if core is not None and not self.inherited and core._visitors.interrupted:
+            raise RuntimeError(
+                "close() waits for the read_blob() of this thread that the signal handler interrupted: "
+                "close the store when that has returned"
+            )
 
     def _check_caller(self) -> None:
         self._check_thread()
@@ -138,3 +156,16 @@ class Pilot:
     def __del__(self) -> None:
         if not (self.closed or self.inherited or sys.is_finalizing()):
             self._loop.leave()
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear our own frames that ``error`` came through: they know the caller's memory.
+
+    The handler's frames stay: whoever looks for a fault in the handler needs them.
+    """
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").startswith("uringblob."):
+            with contextlib.suppress(RuntimeError):  # those that run still
+                step.tb_frame.clear()
+        step = step.tb_next

@@ -129,3 +129,50 @@ def _try(function, store):
     except Exception as error:
         return type(error).__name__
     return "it waits" if inspect.iscoroutine(result) else None
+
+
+def in_a_reader(path, engine, verify):
+    """Fork where a signal handler would that strikes a read; return what became of it in both."""
+    with FileBlobStore.open(path, engine=engine, page_size=SIZE, verify=verify) as store:
+        store.commit([(HERE, good(1)), (THERE, good(2))])
+        core = store._core._core
+        number, loop = core.file.fd, store._pilot._loop._loop
+        real = core.medium.engine.read_now
+        reading, writing = os.pipe()
+        child = 0
+
+        def fork_first(offset, frame):
+            nonlocal child
+            store.commit([(HERE, good(3))])
+            store.commit([(THERE, good(4))])  # the frame that is read waits for its reader now
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                child = os.fork()
+            if child == 0:
+                other = os.open(path + ".other", os.O_RDWR | os.O_CREAT)
+                os.pwrite(other, b"\xee" * SIZE * 64, 0)
+                os.dup2(other, number)
+                rung.clear()
+            return real(offset, frame)
+
+        core.medium.engine.read_now = fork_first
+        ring_the_bell = loop._write_to_self
+        rung = []
+        with store.alloc_blob_buf_zeroed() as buf:
+            try:
+                loop._write_to_self = lambda: (rung.append(1), ring_the_bell())
+                store.read_blob(HERE, buf)
+                outcome = None
+            except Exception as error:
+                outcome = type(error).__name__
+            if child == 0:
+                os.write(writing, json.dumps([outcome, len(rung)]).encode())
+                os._exit(0)
+            right = outcome is None and bytes(buf.view) == good(1)
+        loop._write_to_self = ring_the_bell
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            told, rung_in_child = json.loads(pipe.read())
+        os.waitpid(child, 0)
+        _check_locked(path, {"engine": engine, "page_size": SIZE})
+        return {"child": told, "parent": right, "bell": rung_in_child}

@@ -121,11 +121,11 @@ def test_a_slot_is_not_used_again_before_its_visitor_has_left(store):
 def test_a_blob_that_moves_while_its_reader_enters_is_read_where_it_is_now(store, monkeypatch):
     enter = visitors.Visitors.enter
 
-    def move_first(self, visit, slot):
+    def move_first(self, visit):
         monkeypatch.undo()
         for version in range(1, 8):
             store.commit([(guid(1), frame(1, PAGE, version))])
-        return enter(self, visit, slot)
+        return enter(self, visit)
 
     monkeypatch.setattr(visitors.Visitors, "enter", move_first)
     assert read(store, 1) == frame(1, PAGE, 7)
@@ -158,9 +158,9 @@ def test_a_visitor_between_the_check_and_the_end_of_the_store_is_turned_away(sto
     store.commit([(guid(1), frame(1, PAGE))])
     enter = visitors.Visitors.enter
 
-    def close_first(self, visit, slot):
+    def close_first(self, visit):
         store.close()
-        return enter(self, visit, slot)
+        return enter(self, visit)
 
     monkeypatch.setattr(visitors.Visitors, "enter", close_first)
     with pytest.raises(StoreClosed):

@@ -45,7 +45,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
     ) -> None:
         """Use :meth:`open`."""
-        self._core = core
+        self._core, self._visitors = core, core.visitors
         self._loop = loop
         self._pid = os.getpid()
         self._page_size = core.page_size

@@ -27,6 +27,7 @@ from __future__ import annotations
 import collections
 import enum
 from collections.abc import Iterable
+from typing import Any
 
 from uringblob.store.format import Segment
 
@@ -76,7 +77,7 @@ class SlotTable:
         self._draining: set[int] = set()
         self._holds: dict[int, int] = {}
         #: Slots held by readers in threads of their own; see :mod:`uringblob.store.visitors`.
-        self.visits: dict[object, int] = {}
+        self.visits: dict[Any, int] = {}
         self.confirmed = 0
 
     def __repr__(self) -> str:
