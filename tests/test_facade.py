@@ -642,8 +642,13 @@ store.close()
 
     def test_a_handler_forks_in_the_middle_of_a_call(self):
         script = """
+import time
+pid = None
+
 def handle(number, frame):
     global pid
+    if pid is not None:
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pid = os.fork()
@@ -653,7 +658,14 @@ def handle(number, frame):
 signal.signal(signal.SIGUSR1, handle)
 core.held.add("read")
 me = threading.get_ident()
-threading.Thread(target=lambda: (core.began.get(), signal.pthread_kill(me, signal.SIGUSR1))).start()
+def strike():
+    core.began.get()
+    # Until it is heard: CPython sleeps through a signal that comes just before it begins to wait.
+    while pid is None:
+        signal.pthread_kill(me, signal.SIGUSR1)
+        time.sleep(0.05)
+
+threading.Thread(target=strike).start()
 try:
     store.read_blob(GUID, bytearray(PAGE))
     assert pid
