@@ -177,7 +177,7 @@ class Victim:
 @pytest.mark.slow
 @pytest.mark.one_interpreter
 @pytest.mark.parametrize("way", ["commit", "write and flush"])
-def test_killed_with_batches_in_flight(zygote, store_path, engine, way, replay):
+def test_killed_with_batches_in_flight(zygote, store_path, engine, way, replay, count_row):
     page_size = 16384 if way == "commit" else 65536
     options = {"engine": engine, "page_size": page_size, "buffers": 8}
     victim = Victim(zygote, store_path, options, seed=replay, way=way)
@@ -191,4 +191,6 @@ def test_killed_with_batches_in_flight(zygote, store_path, engine, way, replay):
     print(f"{engine}, {way}: {unfinished} of {ROUNDS} died with batches under way, {dict(fates)}")
     print(f"logs seen, each the last one compacted: {len(victim.logs)}")
     assert unfinished >= ROUNDS / 2
+    count_row(1, kills=ROUNDS)
+    count_row(13, **{"openers right after a kill with writes in flight": unfinished})
     assert len(victim.logs) > 1, "no log was ever compacted"

@@ -17,7 +17,7 @@ ROUNDS = 50
 
 
 @pytest.mark.one_interpreter
-async def test_two_creators_at_once_make_one_store(disk_dir, engine):
+async def test_two_creators_at_once_make_one_store(disk_dir, engine, count_row):
     """Both commits are in the one file that is there in the end, and nothing else is left."""
     start = "behaviour.child_opener:create_again_and_again"
     with children.Child(start, 0, engine) as first, children.Child(start, 1, engine) as second:
@@ -35,6 +35,7 @@ async def test_two_creators_at_once_make_one_store(disk_dir, engine):
             child.say()
             child.result()
     assert sorted(os.listdir(disk_dir)) == sorted(f"store-{n}" for n in range(ROUNDS))
+    count_row(13, **{"times two creators at once": ROUNDS})
 
 
 async def test_many_creators_in_one_process(disk_dir, engine):
@@ -68,6 +69,20 @@ def test_who_is_locked_out(store_path, engine, theirs, timeout):
         holder.say()
         holder.result()
     FileBlobStore.open(store_path, engine=engine, lock_timeout=0).close()
+
+
+def test_a_second_opener_is_locked_out_every_time(store_path, engine, count_row):
+    """A writer in another process holds the store, and works; and whoever is refused leaves no trace."""
+    FileBlobStore.open(store_path, page_size=4096).close()
+    with children.Child("behaviour.child_opener:hold", store_path, engine, False) as holder:
+        assert holder.hear() == "open"
+        for turn in range(ROUNDS):
+            with pytest.raises(StoreLocked):
+                FileBlobStore.open(store_path, engine=engine, read_only=turn % 2 == 1, lock_timeout=0)
+        holder.say()
+        holder.result()
+    FileBlobStore.open(store_path, engine=engine, lock_timeout=0).close()
+    count_row(13, **{"times a second opener": ROUNDS})
 
 
 async def test_a_second_opener_in_the_same_process(store_path, engine):

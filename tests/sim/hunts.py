@@ -21,6 +21,7 @@ from sim.lost_pages import reopened_on_its_cache
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
+from sim.test_misplaced import CASES, Tally
 
 #: Seeds to go through before a bug counts as not found.
 PATIENCE = 150
@@ -54,6 +55,13 @@ def flipped_bits(seed: int) -> int:
         for check in (check_superblocks, check_frames, check_log):
             check(victim, step)
     return (victim.image.size * 8) // step
+
+
+def misplaced_blocks(seed: int) -> int:
+    """Without the monitor: it knows the format by itself, and an opener's judgement is the question."""
+    with small_log(segment_bytes=4 * PAGE, seed=seed), install.switched_off():
+        victim = Victim(compactions=seed % 2, closed=seed % 4 < 2)
+        return sum(Tally().try_all(victim, cases(victim)) for cases in CASES)
 
 
 def lost_pages(seed: int) -> int:
@@ -91,6 +99,7 @@ HUNTS = {
     "power cuts": power_cuts,
     "flipped bits": flipped_bits,
     "cancellations": cancellations,
+    "misplaced blocks": misplaced_blocks,
     "lost pages": lost_pages,
     "a busy kernel": busy_kernel,
     "the trace of io_uring": real_trace("io_uring"),

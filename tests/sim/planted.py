@@ -377,6 +377,17 @@ def block_checksum_leaves_out_the_records():
 
 
 @contextlib.contextmanager
+def blocks_not_bound_to_their_place():
+    real = store_format._block_checksum
+
+    def checksum(store_id, _offset, block):
+        return real(store_id, 0, block)
+
+    with replaced(store_format, "_block_checksum", checksum):
+        yield
+
+
+@contextlib.contextmanager
 def segments_released_before_the_superblocks():
     """The old log's segments are free as soon as the switch is durable."""
     real_switch, real_give = Compaction._write_switch, Compaction._give_back
@@ -540,6 +551,7 @@ PLANTED = {
     slots_freed_under_their_readers: "power cuts",
     block_checksum_not_checked: "flipped bits",
     block_checksum_leaves_out_the_records: "flipped bits",
+    blocks_not_bound_to_their_place: "misplaced blocks",
     doubtful_group_accepted_unverified: "power cuts",
     tail_not_wiped: "power cuts",
     append_behind_a_torn_tail: "power cuts",

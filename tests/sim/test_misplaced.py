@@ -117,12 +117,28 @@ def old_log_segments(victim):
             yield f"segment at {segment.start}, {age} writes old", {s: v[-1] for s, v in copy.items()}, True
 
 
+def copies_of_the_store_kept_as_frames(victim):
+    """Blobs hold the blocks of a copy of this very file, which went on by itself; one is written elsewhere.
+
+    Same store, same log, and some of its groups come next here.  Where such a block belongs in the copy
+    nothing tells it from this store's own, so that place is left out.
+    """
+    twin = victim.twin()
+    blocks = {block: twin.read(block * PAGE, PAGE) for block in range(twin.size // PAGE)}
+    ours = [block for block, raw in blocks.items() if raw[:4] == b"ublk" or block < 2]
+    end = victim.last_group // PAGE
+    for block, hit in itertools.product(ours, {*used_blocks(victim), end, end + 1, end + 2}):
+        if block != hit:
+            yield f"the copy's {block} went to {hit}", {hit: blocks[block]}
+
+
 #: What may go astray, and the outcomes that must be among the results.
 CASES = {
     misdirected_writes: ("store corrupt", "blob corrupt"),
     swapped_slots: ("store corrupt", "blob corrupt"),
     lost_and_stale_writes: ("store corrupt", "blob corrupt", "nothing"),
     old_log_segments: ("store corrupt",),
+    copies_of_the_store_kept_as_frames: ("store corrupt", "blob corrupt", "nothing"),
 }
 
 

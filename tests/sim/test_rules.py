@@ -135,6 +135,7 @@ RULES = [
     (4, planted.tail_not_wiped, "power cuts"),
     (5, planted.failed_group_not_wiped, "ENOSPC"),
     (6, planted.block_checksum_leaves_out_the_records, "flipped bits"),
+    (6, planted.blocks_not_bound_to_their_place, "misplaced blocks"),
     (6, planted.segment_linked_before_it_is_zeroed, "power cuts"),
     (7, planted.header_linked_before_it_is_durable, "power cuts"),
     (8, planted.slots_freed_before_their_record_is_durable, "power cuts"),

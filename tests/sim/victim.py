@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sim.lives import PAGE, forget, frame, guid, lent, read_all, used_image
 from uringblob.errors import BlobCorrupt
+from uringblob.store.format import RECORDS_PER_BLOCK
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_image import Image
 from uringblob.testing.sim_loop import SimLoop
@@ -83,6 +84,7 @@ class Victim:
             # Enough to fill a segment: the log takes another, and that may be one it had before.
             await self._commit(store, {guid(9): 100 + number})
         await self._commit(store, {}, [guid(3)])
+        self.copy_before = self.disk.live.copy()
         self.before = await read_all(store)
         self.frames_before = self._frames(store, self.before)
         self.last_group = await self._end_of_log(store)
@@ -108,6 +110,26 @@ class Victim:
         log = store._core.queue.log
         await log.ensure_room(1)
         return log._next_places(1)[0][0]
+
+    def twin(self) -> Image:
+        """Return a copy of the file, made before the last commit, that went on by itself.
+
+        Its next group takes two blocks, so that the one behind it, deletions only, stands one further on.
+        """
+        loop, disk, stores = SimLoop(), SimDisk(image=self.copy_before.copy()), []
+
+        async def run() -> None:
+            stores.append(store := await open_sim_store(disk, loop))
+            many = {guid(1000 + number): frame(5000 + number) for number in range(RECORDS_PER_BLOCK + 1)}
+            await store.commit(lent(many))
+            await store.commit((), [guid(1), guid(2)])
+
+        try:
+            loop.run(run())
+        finally:
+            for store in stores:
+                forget(store)
+        return disk.live
 
     def groups(self) -> Iterator[int]:
         """Yield the offsets of blocks that hold something, in the log's order, from its head to its last group."""

@@ -102,8 +102,12 @@ class Batch:
         job = self._medium.start(landing())
         try:
             await self.checksum_later()
-        finally:
+        except GeneratorExit:
+            raise  # the store was dropped, not closed: nothing may be awaited any more
+        except BaseException:
             await settle([job])
+            raise
+        await settle([job])
         return job.result()
 
     async def checksum_later(self) -> None:

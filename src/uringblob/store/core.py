@@ -286,15 +286,20 @@ class Core:
                 if flush:
                     await self.flush()
                 await self._seal()
-        except Exception as failure:  # noqa: BLE001 - raised below, when everything is freed
+        except GeneratorExit:
+            self.abandon()  # dropped half-way: nothing may be awaited any more
+            raise
+        except BaseException as failure:  # noqa: BLE001 - raised below, when everything is freed
             error = failure
+        try:
+            await self.visitors.close()
+            await self.medium.engine.close()
+        except GeneratorExit:
+            self.abandon()
+            raise
         finally:
-            try:
-                await self.visitors.close()
-                await self.medium.engine.close()
-            finally:
-                self.medium.engine.pool.retire()
-                self.file.close()
+            self.medium.engine.pool.retire()
+            self.file.close()
         if error is not None:
             raise error
 

@@ -117,6 +117,9 @@ async def open_core(options: Options, file: StoreFile) -> Core:
         current, _ = newest(superblocks, file.path)
         check_page_size_matches(current, options.page_size, file.path)
         return await _open_on_engine(options, file, superblocks, current.page_size)
+    except GeneratorExit:
+        file.abandon()  # not unlocked: the engine may have a request under way
+        raise
     except BaseException:
         file.close()
         raise
@@ -141,6 +144,9 @@ async def _open_on_engine(
     )
     try:
         return await start_core(file, engine, superblocks, verify=options.verify)
+    except GeneratorExit:
+        engine.abandon()  # dropped half-way: nothing may be awaited any more
+        raise
     except BaseException:
         await engine.close()
         raise
