@@ -67,7 +67,6 @@ class NthFails:
             stack.enter_context(mock.patch.object(mmap, "mmap", Mapping))
             if _native.lib is not None:
                 lib = mock.Mock(wraps=_native.lib, **{name: guarded(name) for name in C_CALLS})
-                lib.ub_free = _native.lib.ub_free
                 stack.enter_context(mock.patch.object(_native, "lib", lib))
             yield
 

@@ -39,10 +39,9 @@ struct iovec {
     size_t iov_len;
 };
 
-int ub_open(struct ub_ring **ring, unsigned entries, unsigned setup_flags);
+int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 void ub_close(struct ub_ring *ring);
 void ub_abandon(struct ub_ring *ring);
-void ub_free(struct ub_ring *ring);
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count);
 int ub_unregister_files(struct ub_ring *ring);

@@ -39,28 +39,19 @@ static int enter(struct ub_ring *ring, unsigned submit, unsigned wait, unsigned 
     return rc < 0 ? -errno : (int)rc;
 }
 
-int ub_open(struct ub_ring **out, unsigned entries, unsigned setup_flags)
+int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
 {
     struct io_uring_params params = {.flags = setup_flags};
-    struct ub_ring *ring = calloc(1, sizeof *ring);
-    if (!ring)
-        return -ENOMEM;
+    memset(ring, 0, sizeof *ring);
+    ring->fd = -1;
     int rc = io_uring_queue_init_params(entries, &ring->uring, &params);
-    if (rc < 0) {
-        free(ring);
+    if (rc < 0)
         return rc;
-    }
     ring->fd = ring->uring.ring_fd;
     ring->sq_entries = params.sq_entries;
     ring->cq_entries = params.cq_entries;
     ring->setup_flags = params.flags;
     ring->features = params.features;
-    ring->inbox = calloc(ring->cq_entries, sizeof *ring->inbox);
-    if (!ring->inbox) {
-        ub_free(ring);
-        return -ENOMEM;
-    }
-    *out = ring;
     return 0;
 }
 
@@ -80,13 +71,6 @@ void ub_abandon(struct ub_ring *ring)
     ring->fd = -1;
     ring->in_inbox = 0;
     io_uring_queue_exit(&ring->uring); /* munmap and close: no other process notices */
-}
-
-void ub_free(struct ub_ring *ring)
-{
-    ub_abandon(ring);
-    free(ring->inbox);
-    free(ring);
 }
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count)

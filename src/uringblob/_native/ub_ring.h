@@ -47,12 +47,13 @@ struct ub_ring {
     unsigned in_inbox;
     unsigned files_registered;
     unsigned buffers_registered;
-    struct ub_completion *inbox; /* cq_entries long */
+    struct ub_completion *inbox; /* the caller's, cq_entries long; set after ub_open */
     struct io_uring uring;
 };
 
-/* Make a ring of `entries` SQEs with exactly these IORING_SETUP_* flags. */
-int ub_open(struct ub_ring **ring, unsigned entries, unsigned setup_flags);
+/* Make a ring of `entries` SQEs with exactly these IORING_SETUP_* flags.  `ring` is the caller's
+   memory and stays valid as long as anybody may ask it; its fd is -1 if this fails. */
+int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 
 /* Unregister files and buffers and leave the ring.  Nothing may be in flight.
    From then on every function answers -EBADF; a second call does nothing. */
@@ -60,9 +61,6 @@ void ub_close(struct ub_ring *ring);
 
 /* Drop this process's copies (descriptor and mappings) and change nothing another process shares. */
 void ub_abandon(struct ub_ring *ring);
-
-/* Abandon the ring and free `ring` itself. */
-void ub_free(struct ub_ring *ring);
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count);
 int ub_unregister_files(struct ub_ring *ring);

@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from uringblob._native import require_lib
 from uringblob.completion import Completion
 from uringblob.errors import check_rc
 from uringblob.ring.inflight import InFlight
 from uringblob.ring.loops import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
 from uringblob.ring.queue import SubmissionQueue
-from uringblob.ring.setup import SetupFlags, open_core
+from uringblob.ring.setup import SetupFlags, blank_core, open_core
 
 T = TypeVar("T")
 
@@ -54,12 +55,14 @@ class RingDriver:
     def __init__(
         self, entries: int, loop: asyncio.AbstractEventLoop | None, setup_ladder: Sequence[SetupFlags]
     ) -> None:
-        self._closing = True  # there is nothing to close if the next line raises
-        self._ffi, self._lib, self._core = open_core(entries, setup_ladder)
+        self._closing = True  # until it is open; the finalizer looks at the rest
+        self._ffi, self._lib = require_lib()
         self._pid = os.getpid()
+        self._core = blank_core(self._ffi)
+        inbox = open_core(self._ffi, self._lib, self._core, entries, setup_ladder)
         self._loop = loop
         self._future_loop = NO_LOOP if loop is None else loop
-        self._in_flight = InFlight(self._ffi, self._lib, self._core)
+        self._in_flight = InFlight(self._ffi, self._lib, self._core, inbox)
         self._queue = SubmissionQueue(self._ffi, self._lib, self._core, self._in_flight.settle)
         #: A partial object makes one a fifth faster than a call with a keyword does.
         self._new_completion: Callable[[], Completion[int]] = functools.partial(

@@ -12,6 +12,7 @@ that raises) loses none: the descriptor stays readable, and the next reaper star
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import struct
 from typing import Any, Final
@@ -36,10 +37,10 @@ class InFlight:
 
     __slots__ = ("_core", "_inbox", "lib", "next_user_data", "table")
 
-    def __init__(self, ffi: Ffi, lib: Lib, core: CRing) -> None:
+    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, inbox: Any) -> None:
         self._core = core
         self.lib = lib
-        self._inbox: Any = memoryview(ffi.buffer(core.inbox, core.cq_entries * _SIZE))
+        self._inbox: Any = memoryview(ffi.buffer(inbox))  # keeps it
         self.table: dict[int, tuple[Completion[int], object]] = {}
         #: Never used twice, so a late completion can never be taken for another.
         self.next_user_data = itertools.count(1).__next__
@@ -83,4 +84,6 @@ class InFlight:
 
     def never_free(self) -> None:
         """Keep the memory of what is in flight until the process ends."""
+        # The list alone would lose it at the interpreter's end, when modules are cleared.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.table))
         _never_freed.append(self.table)

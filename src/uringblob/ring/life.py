@@ -107,9 +107,10 @@ class RingLife(RingDriver):
         self._lib.ub_close(self._core)
 
     def __del__(self) -> None:
-        if getattr(self, "_closing", True) or not self._is_mine():
+        if getattr(self, "_core", None) is None or not self._is_mine():
             return
         try:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            if not self._closing:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         finally:  # warnings may be errors
             self._leave()

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from uringblob._native import require_lib
 from uringblob._native.types import CRing, Ffi, Lib
 from uringblob.errors import check_rc
 
@@ -39,20 +38,34 @@ SETUP_LADDER: Final[tuple[SetupFlags, ...]] = (
 )
 
 
-def open_core(entries: int, ladder: Sequence[SetupFlags] = SETUP_LADDER) -> tuple[Ffi, Lib, CRing]:
-    """Return the door to C and a new ring in it, which closes itself when nobody holds it.
+def blank_core(ffi: Ffi) -> CRing:
+    """Return the memory of a ring that is not open.
 
-    :raises OSError: there is no extension, or the kernel refuses every rung.
+    It has no destructor.  In a garbage cycle cffi's run in any order with the finalizers of
+    Python's objects, and a ring's finalizer that comes second would use freed memory (seen as
+    "corrupted double-linked list" at an interrupted program's end).  Plain memory is freed when
+    nobody refers to it, and all finalizers have run by then.
     """
-    ffi, lib = require_lib()
-    holder = ffi.new("struct ub_ring **")
+    core: CRing = ffi.new("struct ub_ring *")
+    core.fd = -1
+    return core
+
+
+def open_core(
+    ffi: Ffi, lib: Lib, core: CRing, entries: int, ladder: Sequence[SetupFlags] = SETUP_LADDER
+) -> Any:
+    """Open ``core`` and return its inbox, which whoever reaps must keep.
+
+    :raises OSError: the kernel refuses every rung; ``core`` is as it was.
+    """
     rc = -1
     for flags in ladder:
-        rc = lib.ub_open(holder, entries, flags)
+        rc = lib.ub_open(core, entries, flags)
         if rc >= 0:
             break
     check_rc(rc, f"io_uring_setup of {entries} entries")
-    return ffi, lib, ffi.gc(holder[0], lib.ub_free)
+    core.inbox = inbox = ffi.new("struct ub_completion[]", core.cq_entries)
+    return inbox
 
 
 def probe_opcodes(ffi: Ffi, lib: Lib, core: CRing) -> frozenset[int]:
