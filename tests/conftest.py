@@ -30,6 +30,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
+# A child process that dies of a fault says where, as this one does.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+
 
 # ---- what this machine can do -----------------------------------------------------------------
 
