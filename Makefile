@@ -6,6 +6,7 @@
 #   make lint types c-warnings wheel-check          what .ci/run checks besides
 #   make bench       every measure and sweep: results, plots and a page in benchmarks/   BENCH_DIR=/mnt/disk
 #   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
+#   make valgrind    the C half's own tests under memcheck (a minute or two)
 #   make clean       remove everything made here
 #
 #   WORKERS=0               one test after the other, in one process
@@ -41,7 +42,7 @@ C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
 LINTED := src tests examples tools docs $(wildcard build_ffi.py setup.py)
 
-.PHONY: bench demo docs test torture lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: bench demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -56,6 +57,11 @@ test: $(VENV)/.bench
 # tests/torture/__init__.py says how a row comes in.
 torture: $(VENV)/.installed
 	PYTHONPATH=tests $(PY) -m torture --seconds $(SECONDS) --seed $(SEED) --rows '$(ROWS)' $(TORTURE_ARGS)
+
+# Fails if an error has a frame of the extension; as root on Debian or Ubuntu it gets valgrind.
+valgrind: $(VENV)/.installed
+	VALGRIND=1 ./tools/system_packages.sh $(PYTHON)
+	$(PY) tools/valgrind_check.py
 
 setup: $(VENV)/.installed
 

@@ -6,6 +6,7 @@
 # is missing; otherwise it names the packages and the line that gets them.
 #
 # Usage: system_packages.sh PYTHON      URINGBLOB_EXT=optional: only Python and venv are a must.
+#                                     VALGRIND=1: valgrind, too, for make valgrind.
 set -eu
 
 python=${1:-python3}
@@ -46,6 +47,7 @@ test_packages() {
     command -v fusermount3 >/dev/null 2>&1 || printf ' fuse3'
     command -v strace >/dev/null 2>&1 || printf ' strace'
     command -v mkfs.ext4 >/dev/null 2>&1 || printf ' e2fsprogs'
+    [ -z "${VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || printf ' valgrind'
 }
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

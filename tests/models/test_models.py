@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from models.drivers import DRIVERS
@@ -20,10 +20,12 @@ OF_KIND = {"simulated": 150, "memory sync": 15, "memory async": 15}
 STEPS = 30
 
 
-def run(name, root, examples):
+def run(name, root, examples, *, first=None):
+    """Try so many histories; ``first`` is a seed, which makes them the same each time."""
+
     class Machine(StoreMachine):
-        def make_driver(self, seed):
-            return DRIVERS[name](root, seed)
+        def make_driver(self, disk_seed):
+            return DRIVERS[name](root, disk_seed)
 
     # Shrinking runs a history a hundred times: at a disk's pace that is no help.
     phases = (Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if name == "simulated" else []))
@@ -33,7 +35,10 @@ def run(name, root, examples):
         suppress_health_check=list(HealthCheck),
         deadline=None,
         phases=phases,
+        **({} if first is None else {"database": None}),
     )
+    if first is not None:
+        Machine = seed(first)(Machine)  # noqa: N806 - it is one
     with small_log():
         run_state_machine_as_test(Machine, settings=bounds)
 

@@ -33,5 +33,6 @@ more part of a row::
 * ``share`` weighs the row's time against the other rows'; time that a row leaves goes to the others.
 * ``lot.directory`` is an empty directory on a real disk, ``lot.left()`` the seconds that are left: a
   step that cannot be short (a soak, a fuzzer) ends by it.
+* Every store is watched by the order monitor, unless the row says why not (``unobserved``).
 * ``needs`` may name a function that says why the row cannot run here, or returns "".
 """

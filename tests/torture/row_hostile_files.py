@@ -16,6 +16,7 @@ MUTANTS_A_STEP = 500
     release="24 h of a coverage-guided fuzzer",
     share=1,
     lots=2,
+    unobserved="the monitor believes headers, as the format page allows; here they lie",
 )
 def mutants(lot: Lot):
     for seed in lot.seeds():

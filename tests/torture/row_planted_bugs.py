@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-from monitor import install
 from sim.hunts import hunt_for, why_not
 from sim.planted import PLANTED
 from torture.rows import Lot, row
@@ -19,7 +18,6 @@ from torture.rows import Lot, row
     share=0.5,
 )
 def planted_bugs(lot: Lot):
-    install.install()
     for first in itertools.count(lot.seed, 1000):
         for bug in (bug for bug in PLANTED if not why_not(PLANTED[bug])):
             lot.at = f"{bug.__name__} first={first}"

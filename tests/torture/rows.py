@@ -62,6 +62,7 @@ class Row:
     share: float = 1.0
     lots: int = 1
     needs: Callable[[], str] = str
+    unobserved: str = ""  #: why the order monitor does not watch its stores
 
     @property
     def key(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -12,6 +13,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+from monitor import install
 from torture.rows import REGISTERED, Lot, load
 
 #: Counts are sent home at most this often.
@@ -31,11 +33,15 @@ def work(key: str, modules: tuple[str, ...], lot: Lot, seconds: float, home, sto
     faulthandler.enable()
     warnings.simplefilter("error")
     load(modules=modules)
+    install.install_here()
     lot.directory = Path(tempfile.mkdtemp(prefix="uringblob-torture-", dir=real_directory()))
     lot.deadline = time.monotonic() + seconds
+    unobserved = REGISTERED[key].unobserved
     try:
-        _steps(key, lot, home, stop)
+        with install.switched_off() if unobserved else contextlib.nullcontext():
+            _steps(key, lot, home, stop)
     finally:
+        install.uninstall()
         shutil.rmtree(lot.directory, ignore_errors=True)
         home.close()
 
@@ -46,6 +52,8 @@ def _steps(key: str, lot: Lot, home, stop) -> None:
     steps = REGISTERED[key].run(lot)
     try:
         for counts in steps:
+            if wrong := install.take():
+                raise AssertionError("\n".join(wrong))
             for name, count in counts.items():
                 pending[name] = pending.get(name, 0) + count
             now = time.monotonic()
