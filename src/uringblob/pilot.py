@@ -106,9 +106,10 @@ class Pilot:
             read of this thread's; the store stays open.
         """
         self._check_thread()
-        self._check_interrupted()
         try:
-            if not (self.closed or self.inherited):  # a child's descriptors were closed when it began
+            refusal = self._interrupted_read()
+            # A child's descriptors were closed when it began.
+            if refusal is None and not (self.closed or self.inherited):
                 self._end(flush=flush)
         except BaseException:
             # A handler may have raised before the end was asked for.  Asking twice is harmless, and
@@ -117,6 +118,8 @@ class Pilot:
                 self._loop.leave()
             self.closed = True
             raise
+        if refusal is not None:
+            raise refusal
         self.closed = True
 
     def _check_thread(self) -> None:
@@ -125,13 +128,14 @@ class Pilot:
         if threading.get_ident() == thread.ident and thread.is_alive():
             raise RuntimeError("the store's own thread cannot wait for the store")
 
-    def _check_interrupted(self) -> None:
+    def _interrupted_read(self) -> RuntimeError | None:
         core = self._loop.core
-        if core is not None and not self.inherited and core._visitors.interrupted:
-            raise RuntimeError(
-                "close() waits for the read_blob() of this thread that the signal handler interrupted: "
-                "close the store when that has returned"
-            )
+        if core is None or self.inherited or not core._visitors.interrupted:
+            return None
+        return RuntimeError(
+            "close() waits for the read_blob() of this thread that the signal handler interrupted: "
+            "close the store when that has returned"
+        )
 
     def _check_caller(self) -> None:
         self._check_thread()
