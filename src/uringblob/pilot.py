@@ -107,9 +107,9 @@ class Pilot:
         """
         self._check_thread()
         try:
-            refusal = self._interrupted_read()
+            interrupted = self._interrupts_a_read()
             # A child's descriptors were closed when it began.
-            if refusal is None and not (self.closed or self.inherited):
+            if not (interrupted or self.closed or self.inherited):
                 self._end(flush=flush)
         except BaseException:
             # A handler may have raised before the end was asked for.  Asking twice is harmless, and
@@ -118,8 +118,11 @@ class Pilot:
                 self._loop.leave()
             self.closed = True
             raise
-        if refusal is not None:
-            raise refusal
+        if interrupted:
+            raise RuntimeError(
+                "close() waits for the read_blob() of this thread that the signal handler interrupted: "
+                "close the store when that has returned"
+            )
         self.closed = True
 
     def _check_thread(self) -> None:
@@ -128,14 +131,9 @@ class Pilot:
         if threading.get_ident() == thread.ident and thread.is_alive():
             raise RuntimeError("the store's own thread cannot wait for the store")
 
-    def _interrupted_read(self) -> RuntimeError | None:
+    def _interrupts_a_read(self) -> bool:
         core = self._loop.core
-        if core is None or self.inherited or not core._visitors.interrupted:
-            return None
-        return RuntimeError(
-            "close() waits for the read_blob() of this thread that the signal handler interrupted: "
-            "close the store when that has returned"
-        )
+        return core is not None and not self.inherited and core._visitors.interrupted
 
     def _check_caller(self) -> None:
         self._check_thread()
