@@ -17,6 +17,8 @@ import pytest
 
 import uringblob
 
+pytestmark = pytest.mark.one_interpreter
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "uringblob"
 

@@ -10,6 +10,8 @@ import pytest
 from behaviour.work import fill, frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobCorrupt, StoreCorrupt
 
+pytestmark = pytest.mark.one_interpreter
+
 BLOCK = 4096
 
 #: Ways to destroy one superblock.

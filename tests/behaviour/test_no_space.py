@@ -15,6 +15,8 @@ from behaviour.mounts import MIB, ext4, fill_up, tmpfs
 from behaviour.work import fill, frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobStoreIOError
 
+pytestmark = pytest.mark.one_interpreter
+
 NO_SPACE = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
 CALLS = ["write_blobs", "write_blobs_with_data_sync", "commit"]
 FULL = pytest.mark.parametrize("place", [tmpfs, ext4], ids=["tmpfs", "ext4"])

@@ -12,6 +12,8 @@ from behaviour.mounts import MIB, ext4, fill_up, tmpfs
 from behaviour.work import fill, frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, PageSizeMismatch, StoreCorrupt
 
+pytestmark = pytest.mark.one_interpreter
+
 
 def look_of(path):
     """What an outsider can see of a file: bytes, times of change, kind, rights."""

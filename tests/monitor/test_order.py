@@ -24,6 +24,8 @@ from uringblob.store.format import (
 from uringblob.store.space import segment_slots
 from uringblob.testing import new_image
 
+pytestmark = pytest.mark.one_interpreter
+
 A, B = b"a" * 16, b"b" * 16
 FREE = 1000
 FRAME = b"\x01" * BLOCK

@@ -13,6 +13,8 @@ from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import new_image, open_sim_store
 
+pytestmark = pytest.mark.one_interpreter
+
 A, B, C = guid(1), guid(2), guid(3)
 OLD, NEW, OTHER = frame(1), frame(2), frame(3)
 

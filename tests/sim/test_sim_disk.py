@@ -13,6 +13,8 @@ from uringblob.buffers import frame_of
 from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck, new_image
 from uringblob.testing.sim_engine import SimEngine
 
+pytestmark = pytest.mark.one_interpreter
+
 PAGE = 4096
 X, Y = b"x" * PAGE, b"y" * PAGE
 
