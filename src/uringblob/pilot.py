@@ -170,4 +170,6 @@ def _let_go(error: BaseException) -> None:
         if step.tb_frame.f_globals.get("__name__", "").startswith("uringblob."):
             with contextlib.suppress(RuntimeError):  # those that run still
                 step.tb_frame.clear()
+                # A tracer's or debugger's copy of the locals stays on CPython 3.10 until it is asked for.
+                _ = step.tb_frame.f_locals
         step = step.tb_next

@@ -159,7 +159,7 @@ def test_an_error_of_the_disk_is_one_line_with_its_place(run, store, monkeypatch
 @pytest.mark.parametrize("rich", ["with rich", "without"])
 def test_progress_only_on_a_terminal(store, guids, rich):
     """With the extra it is a bar that goes away; without, a line that counts; and nothing in a pipe."""
-    pytest.importorskip("rich", reason="the extra [cli] is not installed")
+    pytest.importorskip("rich", reason="n/a: the extra [cli] is not installed")
     hidden = "" if rich == "with rich" else "sys.modules['rich'] = None; "
     code = f"import sys; {hidden}from uringblob.cli.main import main; sys.exit(main(['verify', {store!r}]))"
     leader, follower = pty.openpty()
