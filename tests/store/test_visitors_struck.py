@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import sys
 import threading
@@ -71,11 +72,16 @@ class Handler:
         """Call ``call``, struck at the line of that number; return whether there was such a line."""
         self.left, self.struck = line, False
         before = sys.gettrace()
+        # The collector would run other tests' finalizers in here, some of which have lines of ours.
+        collects = gc.isenabled()
+        gc.disable()
         sys.settrace(self._trace)
         try:
             call()
         finally:
             sys.settrace(before)
+            if collects:
+                gc.enable()
         return self.struck
 
 
