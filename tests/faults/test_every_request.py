@@ -69,6 +69,10 @@ async def strike(template, store_path, engine, name, index, *, forever, kinds=No
     return life if failing.struck else None
 
 
+#: What the store does for itself: nobody is there to be told if it fails after the last call.
+BEHIND_A_CALL = ("linking a log segment", "compaction")
+
+
 def check_outcome(name, failing, life):
     """What API.md says of a store after these faults."""
     kinds = set(failing.struck)
@@ -84,7 +88,7 @@ def check_outcome(name, failing, life):
     if name in NO_ROOM and "superblock" not in life.poisoned:
         assert not life.poisoned
         assert all(error.applied is False for error in life.errors), life.errors
-    if not life.errors:
+    if not life.errors and not any(words in life.poisoned for words in BEHIND_A_CALL):
         assert not life.poisoned
 
 
