@@ -33,6 +33,14 @@ async def fill_until_refused(store, first):
         number += 1
 
 
+async def fill_to_the_brim(store, directory):
+    """Leave no room in the file system, nor in the store; return the numbers of the blobs there."""
+    await fill(store, range(40))
+    fill_up(directory)
+    more, _ = await fill_until_refused(store, 40)
+    return range(more.stop)
+
+
 # ---- real file systems that are really full -----------------------------------------------------
 
 
@@ -70,10 +78,7 @@ async def test_deletions_on_a_full_disk_free_room(needs_root, disk_dir, engine, 
     with place(disk_dir / "full", 16 * MIB) as directory:
         path = directory / "store"
         async with AsyncFileBlobStore.open(path, engine=engine, page_size=4096) as store:
-            await fill(store, range(40))
-            fill_up(directory)
-            more, _ = await fill_until_refused(store, 40)
-        there = range(more.stop)
+            there = await fill_to_the_brim(store, directory)
         async with AsyncFileBlobStore.open(path, engine=engine) as store:
             for number in there:
                 await store.delete_blob(guid(number))
@@ -97,9 +102,7 @@ async def test_a_commit_during_a_compaction_on_a_full_disk(needs_root, disk_dir,
     with place(disk_dir / "full", 16 * MIB) as directory:
         path = directory / "store"
         async with AsyncFileBlobStore.open(path, engine=engine, page_size=4096) as store:
-            await fill(store, range(40))
-            fill_up(directory)
-            more, _ = await fill_until_refused(store, 40)
+            there = await fill_to_the_brim(store, directory)
             await store.commit(deletes=[guid(n) for n in range(20)])
             for number in range(10):
                 compaction = store._core.upkeep.start_compaction()
@@ -109,7 +112,7 @@ async def test_a_commit_during_a_compaction_on_a_full_disk(needs_root, disk_dir,
                 await store.commit([(guid(number), frame(number, 4096, 1))])
                 await compaction
             assert not await missing(store, range(10), 1)
-            assert not await missing(store, range(20, more.stop))
+            assert not await missing(store, there[20:])
 
 
 @FULL

@@ -10,8 +10,8 @@ submission queues, threads or descriptors.  Three rules bind every engine:
 3. **A sync covers only writes whose completion was resolved before it began**, except the write
    of the same :meth:`Engine.write_then_sync`.
 
-All methods but :meth:`Engine.read_now` are called on the loop's thread.  Operations asked for within one loop tick reach
-the kernel together, in order; they may complete in any order.
+All methods but :meth:`Engine.read_now` are called on the loop's thread.  Operations asked for
+within one loop tick reach the kernel together, in order; they may complete in any order.
 """
 
 from __future__ import annotations

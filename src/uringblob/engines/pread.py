@@ -38,7 +38,8 @@ class PreadEngine:
     """Positional I/O on one descriptor by a small thread pool; see :class:`.base.Engine`.
 
     The descriptor is the caller's and stays open.  All methods belong to the loop's thread,
-    except :meth:`read_now` and :meth:`abandon`.  Threads are started when first needed, at most ``THREADS_MAX``.
+    except :meth:`read_now` and :meth:`abandon`.  Threads are started when first needed, at most
+    ``THREADS_MAX``.
     """
 
     name = "pread"

@@ -55,8 +55,8 @@ _IN_KERNEL_ENOUGH: Final = 16
 class UringEngine:
     """Positional I/O on one descriptor through a :class:`~uringblob.ring.Ring`; see :class:`.base.Engine`.
 
-    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.  Bytes are counted when they
-    are asked for.
+    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.  Bytes are
+    counted when they are asked for.
     """
 
     name = "io_uring"

@@ -110,9 +110,7 @@ class Core:
 
     async def read_after(self, guid: bytes, dst: Frame, answer: int) -> None:
         """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
-        entry = self.manifest.find(guid)
-        if entry is None:
-            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+        entry = self._entry(guid)
         await self._fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
         self._check_frame(guid, entry, dst)
 
@@ -139,10 +137,13 @@ class Core:
 
     def checksum(self, guid: bytes) -> int:
         """Return the checksum of the frame that is visible now; in any thread."""
+        return entry_checksum(self._entry(guid))
+
+    def _entry(self, guid: bytes) -> int:
         entry = self.manifest.find(guid)
         if entry is None:
             raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
-        return entry_checksum(entry)
+        return entry
 
     async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""
@@ -150,10 +151,7 @@ class Core:
 
     async def read_range(self, guid: bytes, offset: int, dst: Frame) -> None:
         """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        entry = self.manifest.find(guid)
-        if entry is None:
-            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
-        await self._fill(guid, entry >> CHECKSUM_BITS, offset, dst)
+        await self._fill(guid, self._entry(guid) >> CHECKSUM_BITS, offset, dst)
 
     async def _fill(self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None) -> None:
         """Fill ``dst`` wholly; ``answer`` is what the engine said to the first request, if it was made."""
