@@ -55,7 +55,7 @@ ROOMS = {
     ),
     "metrics": Room(("metrics",), ("ground",)),
     "memory stores": Room(("memory",), ("ground", "traits")),
-    "pure core": Room(("store.format", "store.manifest", "store.slots"), ("ground",)),
+    "pure core": Room(("store.format", "store.free_index", "store.manifest", "store.slots"), ("ground",)),
     "core": Room(
         ("store.",), ("ground", "frames", "engine protocol", "engines", "transfers", "traits", "pure core")
     ),

@@ -30,6 +30,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from uringblob.store.format import Segment
+from uringblob.store.free_index import FreeIndex
 
 
 class SlotState(enum.IntEnum):
@@ -72,7 +73,7 @@ class SlotTable:
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         self._beyond: dict[int, SlotState] = {}
-        self._cursor = first  # no free slot lies below it
+        self._free = FreeIndex(self._states)
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
         self._draining: set[int] = set()
         self._holds: dict[int, int] = {}
@@ -120,8 +121,7 @@ class SlotTable:
             return  # There is no such slot in the file any more.
         self._counts[to] += 1
         if to == _S.FREE:
-            # No free slot lies below the cursor: lowest first keeps the file dense.
-            self._cursor = min(self._cursor, slot)
+            self._free.freed(slot)
 
     def claim(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""
@@ -162,19 +162,22 @@ class SlotTable:
             self._states.append(self._beyond.get(slot, _S.FREE))
             if slot not in self._beyond:
                 self._counts[_S.FREE] += 1
+        self._free.grown()
 
     # --- handing out ---------------------------------------------------------------------
 
     def find_run(self, count: int) -> Segment | None:
-        """Return the lowest run of ``count`` free slots, or ``None``."""
-        start = self._states.find(bytes(count), self._cursor)
+        """Return the lowest run of ``count`` free slots, or ``None``: that keeps the file dense."""
+        start = self._free.lowest()
+        if count > 1 and start >= 0:
+            start = self._states.find(bytes(count), start)
         return None if start < 0 else Segment(start, count)
 
     def take_run(self, count: int, to: SlotState) -> Segment | None:
         """Move the first contiguous run of ``count`` free slots to state ``to``."""
         run = self.find_run(count)
         if run is not None:
-            self._take(run, to)
+            self.move_run(run, to)
         return run
 
     def take_pieces(self, count: int, to: SlotState) -> list[Segment]:
@@ -192,12 +195,6 @@ class SlotTable:
             else:
                 size = (size + 1) // 2
         return pieces
-
-    def _take(self, run: Segment, to: SlotState) -> None:
-        for slot in range(run.slot, run.slot + run.slots):
-            self.move(slot, to)
-        if run.slot <= self._cursor:
-            self._cursor = run.slot + run.slots
 
     def move_run(self, run: Segment, to: SlotState) -> None:
         """Move every slot of ``run`` to state ``to``."""
