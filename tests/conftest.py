@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import memlock
 from fault_rows import count_row, pytest_terminal_summary  # noqa: F401 - a fixture and a hook
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,6 +70,13 @@ def has_direct_io(directory: Path) -> bool:
     return True
 
 
+@pytest.fixture
+def locked_memory():
+    """Room for a bare ring's buffers, which no store of another test takes."""
+    with memlock.reserve_opened():
+        yield
+
+
 # ---- no silent skips --------------------------------------------------------------------------
 
 
@@ -83,6 +91,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    memlock.keep_reserve()
     config.skips_forbidden = False
     if not config.getoption("--no-skips"):
         return

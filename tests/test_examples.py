@@ -123,12 +123,14 @@ def test_many_random_pins_against_a_dict(store_path):
 # ---- the ring alone ----------------------------------------------------------------------------
 
 
-def test_the_raw_ring_as_a_command(disk_dir, needs_uring):
+def test_the_raw_ring_as_a_command(disk_dir, needs_uring, locked_memory):
     printed = run("raw_ring.py", str(disk_dir), "--frames", "40", "--frame-size", "4096", "--depth", "8")
     assert "81 operations" in printed  # 40 writes, a sync, 40 reads
 
 
-async def test_it_enters_the_kernel_less_often_than_it_moves_frames(disk_dir, needs_uring, capsys):
+async def test_it_enters_the_kernel_less_often_than_it_moves_frames(
+    disk_dir, needs_uring, locked_memory, capsys
+):
     path = str(disk_dir / "ring.bin")
     ring = await raw_ring.demonstrate(path, frames=64, frame_size=4096, depth=16)
     stats = ring.stats()

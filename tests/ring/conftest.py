@@ -11,8 +11,8 @@ from uringblob.ring import Ring
 
 
 @pytest.fixture(autouse=True)
-def _ring_works_here(needs_uring):
-    """Everything in this directory needs io_uring."""
+def _ring_works_here(needs_uring, locked_memory):
+    """Everything in this directory needs io_uring, and some registers buffers."""
 
 
 @pytest.fixture
