@@ -14,29 +14,33 @@ if sys.platform == "win32":
         "it does not run on Windows; use WSL 2 there"
     )
 
-from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.buffers import AlignedBlobBuf
-from uringblob.errors import (
-    BlobCorrupt,
-    BlobNotFound,
-    BlobStoreError,
-    BlobStoreIOError,
-    EngineUnavailable,
-    PageSizeMismatch,
-    StoreClosed,
-    StoreCorrupt,
-    StoreLocked,
-    StorePoisoned,
-    StoreReadOnly,
-)
-from uringblob.facade import FileBlobStore
-from uringblob.guid import BlobGuid
-from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
-from uringblob.observing import StoreObserver, observe
-from uringblob.report import VerifyReport
-from uringblob.stats import StoreStats
-from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.units import BUF_ALIGN, PAGE_SIZE
+from uringblob.start import QuietInterrupts, is_command
+
+# Of a command these imports are the first half of its start.
+with QuietInterrupts(wanted=is_command()):
+    from uringblob.api import AsyncBlobStore, BlobStore
+    from uringblob.buffers import AlignedBlobBuf
+    from uringblob.errors import (
+        BlobCorrupt,
+        BlobNotFound,
+        BlobStoreError,
+        BlobStoreIOError,
+        EngineUnavailable,
+        PageSizeMismatch,
+        StoreClosed,
+        StoreCorrupt,
+        StoreLocked,
+        StorePoisoned,
+        StoreReadOnly,
+    )
+    from uringblob.facade import FileBlobStore
+    from uringblob.guid import BlobGuid
+    from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
+    from uringblob.observing import StoreObserver, observe
+    from uringblob.report import VerifyReport
+    from uringblob.stats import StoreStats
+    from uringblob.store.async_store import AsyncFileBlobStore
+    from uringblob.units import BUF_ALIGN, PAGE_SIZE
 
 __version__ = "0.1.0"
 

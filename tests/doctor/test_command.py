@@ -95,7 +95,7 @@ def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(the_command, "examine", examine)
-    assert the_command.run(argparse.Namespace(directory=".")) == 130
+    assert the_command.run(argparse.Namespace(directory=".", json=False)) == 130
     assert capsys.readouterr().err == "uringblob doctor: interrupted\n"
 
 

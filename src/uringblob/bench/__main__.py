@@ -2,6 +2,9 @@
 
 import sys
 
-from uringblob.bench.command import main
+from uringblob.start import QuietInterrupts
+
+with QuietInterrupts():
+    from uringblob.bench.command import main
 
 sys.exit(main())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import util
 
+from uringblob.failures import Failure, Parser, failure_of, parse, say_failure
+from uringblob.start import EXIT_INTERRUPTED
 from uringblob.streams import forget_output
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")
-EXIT_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_UNUSABLE = 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """
     missing = [name for name in _NEEDED if util.find_spec(name) is None]
     if missing:
-        return _unusable(f"needs {' and '.join(missing)}: pip install 'uringblob[bench]'")
+        return _unusable(args, f"needs {' and '.join(missing)}: pip install 'uringblob[bench]'")
     from uringblob.bench.running import run_all
 
     try:
@@ -38,21 +39,21 @@ def run(args: argparse.Namespace) -> int:
         forget_output()  # nobody reads it any more
         return EXIT_FAILED
     except (OSError, ValueError) as error:
-        return _unusable(str(error))
+        return _unusable(args, str(error), error)
     except KeyboardInterrupt:
-        print("uringblob bench: interrupted; its files are gone", file=sys.stderr)  # noqa: T201 - a command speaks
-        return EXIT_INTERRUPTED
+        failure = Failure("interrupted; its files are gone", "KeyboardInterrupt", "bench", EXIT_INTERRUPTED)
+        return say_failure(failure, as_json=bool(args.json))
 
 
-def _unusable(why: str) -> int:
-    print(f"uringblob bench: {why}", file=sys.stderr)  # noqa: T201 - a command speaks
-    return EXIT_UNUSABLE
+def _unusable(args: argparse.Namespace, why: str, error: Exception | None = None) -> int:
+    failure = failure_of(error or ModuleNotFoundError(why), why, "bench", EXIT_UNUSABLE, path=args.directory)
+    return say_failure(failure, as_json=bool(args.json))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m uringblob.bench``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="uringblob bench", description="Measures the store beside fio, a bare ring and its peers."
     )
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run(parse(parser, argv))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from uringblob.cli import exits
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, open_store
 from uringblob.cli.output import Output
 from uringblob.cli.whole_file import whole_file
+from uringblob.failures import CommandFailed
 
 HELP = "read one frame, its checksum checked, into a file or to standard output"
 EXAMPLES = """\
@@ -33,13 +33,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Write nothing unless the whole frame was read and is good; then all of it or nothing."""
     refusal = _refusal(args)
     if refusal:
-        sys.stderr.write(f"uringblob get: {refusal}\n")
-        return exits.USAGE
+        raise CommandFailed(refusal, exits.USAGE, guid=args.guid)
     with open_store(args, read_only=True) as store:
         length = store.page_size if args.length is None else args.length
         if not 0 <= length <= store.page_size:
-            sys.stderr.write(f"uringblob get: --length {length} is not within a frame of {store.page_size}\n")
-            return exits.USAGE
+            text = f"--length {length} is not within a frame of {store.page_size}"
+            raise CommandFailed(text, exits.USAGE, guid=args.guid)
         with store.alloc_blob_buf_uninit() as buf:
             store.read_blob(args.guid, buf)
             data = bytes(buf.view[:length])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,16 @@ from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.output import Output
 from uringblob.doctor import command as doctor_command
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.failures import (
+    CommandFailed,
+    JsonWarnings,
+    Parser,
+    failure_of,
+    parse,
+    say_failure,
+)
+from uringblob.logs import logger
+from uringblob.start import asks_json
 from uringblob.streams import STDOUT, forget_output, hold_standard_streams, named
 
 COMMANDS: dict[str, ModuleType] = {
@@ -27,9 +38,9 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="uringblob",
         description="Stores of large frames, on io_uring.",
         epilog=exits.TEXT,
@@ -46,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(sub)
-        sub.add_argument("--json", action="store_true", help="one JSON value instead of words")
+        sub.add_argument("--json", action="store_true", help="one JSON value instead of words, errors too")
         sub.set_defaults(run=_on_store(command))
     _add_whole(commands, "doctor", doctor_command, "say what runs here, why not more, and what mends it")
     _add_whole(commands, "bench", bench_command, "measure the store beside fio and its peers (extra [bench])")
@@ -71,38 +82,56 @@ def _on_store(command: ModuleType) -> Callable[[argparse.Namespace], int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one line on standard error."""
     hold_standard_streams()
-    command = ""
+    as_json = asks_json(list(sys.argv[1:] if argv is None else argv))
+    args = argparse.Namespace(command=None)
     try:
-        args = make_parser().parse_args(argv)
-        command = f" {args.command}"
-        code: int = args.run(args)
+        args = parse(make_parser(), argv)
+        with _warnings(as_json=as_json):
+            code: int = args.run(args)
         with named(STDOUT):
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _say(command, "interrupted; the store is sound", exits.INTERRUPTED)
-    except BrokenPipeError:
-        forget_output()  # nobody reads it any more
-        return exits.FAILED
-    except (BlobNotFound, BlobCorrupt) as error:
-        return _say(command, str(error), exits.NO)
-    except ValueError as error:
-        return _say(command, str(error), exits.USAGE)
-    except (BlobStoreError, OSError) as error:
-        return _say(command, _words(error), exits.FAILED)
+    except (KeyboardInterrupt, CommandFailed, BlobStoreError, ValueError, OSError) as error:
+        return _failed(error, args, as_json=as_json)
     return code
 
 
-def _words(error: Exception) -> str:
+@contextlib.contextmanager
+def _warnings(*, as_json: bool) -> Iterator[None]:
+    handler = JsonWarnings()
+    if as_json:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) -> int:
+    code = _exit_code(error)
+    if isinstance(error, BrokenPipeError) or getattr(error, "filename", None) == STDOUT:
+        forget_output()
+    if isinstance(error, BrokenPipeError) and not as_json:
+        return code  # nobody reads it any more, and a pipe's other end knows
+    path = getattr(args, "store", None) or getattr(args, "directory", None)
+    return say_failure(failure_of(error, _words(error), args.command, code, path=path), as_json=as_json)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, CommandFailed):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return exits.INTERRUPTED
+    if isinstance(error, (BlobNotFound, BlobCorrupt)):
+        return exits.NO
+    return exits.USAGE if isinstance(error, ValueError) else exits.FAILED
+
+
+def _words(error: BaseException) -> str:
     """Return what happened; to which file stands first, as it does with other commands."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the store is sound"
     if isinstance(error, BlobStoreIOError):
         return str(error.strerror)
     if isinstance(error, OSError) and error.filename is not None:
-        if error.filename == STDOUT:
-            forget_output()
         return f"{error.filename}: {error.strerror}"
     return str(error)
-
-
-def _say(command: str, text: str, code: int) -> int:
-    sys.stderr.write(f"uringblob{command}: {text}\n")
-    return code

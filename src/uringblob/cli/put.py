@@ -10,8 +10,9 @@ from uringblob.cli import exits
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
+from uringblob.failures import CommandFailed
 from uringblob.guid import BlobGuid
-from uringblob.streams import STDIN, named
+from uringblob.streams import STDIN, STDOUT, named
 from uringblob.units import PAGE_SIZE_MAX
 
 HELP = "store one frame, durably, from a file or from standard input"
@@ -48,27 +49,30 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with open_store(args, read_only=False) as store:
         refusal = _refusal(args, len(data), store.page_size)
         if refusal:
-            sys.stderr.write(f"uringblob put: {refusal}\n")
-            return exits.USAGE
+            raise CommandFailed(refusal, exits.USAGE, path=_name(args.file))
         with store.alloc_blob_buf_zeroed() as buf:
             buf.view[: len(data)] = data
             store.commit([(guid, buf)])
         padded = len(data) < store.page_size
     try:
         out.result({"guid": str(guid), "length": len(data)}, f"{guid} {len(data)}" if padded else str(guid))
-    except OSError:
-        sys.stderr.write(f"uringblob put: the frame is stored as {guid}, which could not be printed\n")
-        raise
+    except OSError as error:
+        text = f"the frame is stored as {guid}, which could not be printed: {error.strerror}"
+        raise CommandFailed(text, exits.FAILED, path=STDOUT, guid=guid) from error
     return exits.OK
 
 
 def _refusal(args: argparse.Namespace, length: int, page_size: int) -> str:
-    name = "standard input" if args.file == "-" else args.file
+    name = _name(args.file)
     if length > page_size:
         return f"{name} is longer than a frame of {page_size} bytes"
     if length < page_size and not args.pad:
         return f"{name} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
     return ""
+
+
+def _name(file: str) -> str:
+    return STDIN if file == "-" else file
 
 
 def _read(name: str) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from uringblob.cli import exits
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, open_store
 from uringblob.cli.output import Output
+from uringblob.failures import CommandFailed
 
 HELP = "delete blobs, durably, all of them or none"
 EXAMPLES = """\
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         there = [guid for guid in named if store.has_blob(guid)]
         missing = [guid for guid in named if not store.has_blob(guid)]
         if missing and not args.force:
-            sys.stderr.write(f"uringblob rm: no blob {missing[0]} in {args.store}; nothing was deleted\n")
-            return exits.NO
+            text = f"no blob {missing[0]} in {args.store}; nothing was deleted"
+            raise CommandFailed(text, exits.NO, guid=missing[0])
         store.commit(deletes=there)
     out.result({"deleted": [str(guid) for guid in there], "missing": [str(guid) for guid in missing]})
     return exits.OK

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from uringblob.doctor.command import add_arguments, run
-from uringblob.streams import forget_output, hold_standard_streams
+from uringblob.start import QuietInterrupts
+
+with QuietInterrupts():
+    from uringblob.doctor.command import add_arguments, run
+    from uringblob.failures import Parser, parse
+    from uringblob.streams import forget_output, hold_standard_streams
 
 hold_standard_streams()
-parser = argparse.ArgumentParser(
-    prog="uringblob doctor", description="Says what will run here, and why not more."
-)
+parser = Parser(prog="uringblob doctor", description="Says what will run here, and why not more.")
 add_arguments(parser)
 try:
-    sys.exit(run(parser.parse_args()))
+    sys.exit(run(parse(parser, None)))
 except BrokenPipeError:
     forget_output()  # nobody reads it any more
     sys.exit(2)

@@ -11,6 +11,8 @@ from typing import Any
 
 from uringblob.doctor.examination import Examination, examine
 from uringblob.doctor.finding import Finding, Level
+from uringblob.failures import Failure, say_failure
+from uringblob.start import EXIT_INTERRUPTED
 from uringblob.streams import say
 
 EXAMPLES = """\
@@ -27,7 +29,6 @@ exit codes:
 """
 _MARKS = {Level.GOOD: ("ok", "32"), Level.NOTE: ("--", "33"), Level.BAD: ("no", "31")}
 _NAME_WIDTH = 18
-EXIT_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "directory", metavar="DIR", nargs="?", default=".", type=_named, help="where stores shall lie (.)"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="name every flag, feature and opcode")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of words")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of words, errors too")
 
 
 def _named(text: str) -> str:
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         seen = examine(args.directory)
     except KeyboardInterrupt:
-        sys.stderr.write("uringblob doctor: interrupted\n")
-        return EXIT_INTERRUPTED
+        failure = Failure("interrupted", "KeyboardInterrupt", "doctor", EXIT_INTERRUPTED, args.directory)
+        return say_failure(failure, as_json=args.json)
     if args.json:
         text = json.dumps(as_dict(seen), indent=2, default=list)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from uringblob import _native
 from uringblob.doctor.finding import Finding, Level
+from uringblob.doctor.trial_directory import PREFIX
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import errno_name
 from uringblob.ring import Ring, SqeFlags
@@ -86,20 +87,19 @@ def _value(path: Path) -> str:
 def check_direct(directory: str) -> Finding:
     """O_DIRECT, proved by real transfers, and the alignment that ``statx`` asks for."""
     try:
-        fd, path = tempfile.mkstemp(prefix=".uringblob-doctor-", dir=directory)
+        # Without a name where the file system has that: a doctor that is killed leaves nothing.
+        trial = tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
         text = f"no trial file: {errno_name(error.errno or 0)}"
         return Finding("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
-    try:
-        os.write(fd, bytes(BUF_ALIGN))
-        direct = enable_direct(fd, path, read_only=False)
-        align = _asked_alignment(fd)
-    except OSError as error:
-        text = f"the trial file: {errno_name(error.errno or 0)}"
-        return Finding("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
-    finally:
-        os.close(fd)
-        os.unlink(path)
+    with trial:
+        try:
+            os.write(trial.fileno(), bytes(BUF_ALIGN))
+            direct = enable_direct(trial.fileno(), os.path.join(directory, PREFIX), read_only=False)
+            align = _asked_alignment(trial.fileno())
+        except OSError as error:
+            text = f"the trial file: {errno_name(error.errno or 0)}"
+            return Finding("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
     facts = {"direct": direct.on, "direct_reason": direct.reason}
     if not direct.on:
         return Finding("O_DIRECT", f"no: {direct.reason}; {align}", Level.NOTE, facts)
@@ -122,7 +122,7 @@ def check_fixed_io(directory: str) -> Finding:
     if _native.lib is None:
         return Finding(name, "not tried: no extension", Level.NOTE)
     try:
-        with tempfile.TemporaryFile(prefix=".uringblob-doctor-", dir=directory, buffering=0) as file:
+        with tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0) as file:
             results, same = _write_sync_read(file.fileno())
     except OSError as error:
         return Finding(name, f"not done: {error.strerror or error}", Level.NOTE)

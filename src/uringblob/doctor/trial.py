@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 
 from uringblob.doctor.finding import Finding, Level
+from uringblob.doctor.trial_directory import trial_directory
 from uringblob.errors import BlobStoreError, EngineUnavailable, errno_name
 from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
@@ -22,7 +22,7 @@ def check_store(engine: str, directory: str) -> Finding:
     name = f"store on {engine}"
     try:
         # Its warnings would say a second time what the diagnosis says.
-        with tempfile.TemporaryDirectory(prefix=".uringblob-doctor-", dir=directory) as place, _quiet():
+        with trial_directory(directory) as place, _quiet():
             text = _commit_and_read(os.path.join(place, "trial.blobs"), engine)
     except EngineUnavailable as error:
         facts = {"uring_store": error.errno or -1, "uring_stage": error.stage, "uring_text": str(error)}
