@@ -44,7 +44,7 @@ def whole_file(path: str) -> Iterator[FileIO]:
         os.fchmod(descriptor, permissions)
         yield file
         try:
-            _take_name(descriptor, target, replaces=mode is not None)
+            _take_name(descriptor, target)
         except OSError:
             # Nameless files, but no links to them: seen nowhere yet, and not worth losing the frame.
             with _named(target, permissions) as copy:
@@ -63,12 +63,11 @@ def _open_nameless(directory: str) -> int | None:
     return None
 
 
-def _take_name(descriptor: int, target: str, *, replaces: bool) -> None:
-    if not replaces:
-        # Somebody else's file may be there by now; the last one wins, as with a rename.
-        with contextlib.suppress(FileExistsError):
-            _link(descriptor, target)
-            return
+def _take_name(descriptor: int, target: str) -> None:
+    # Somebody else's file may have come in between; the last one wins, as with a rename.
+    with contextlib.suppress(FileExistsError):
+        _link(descriptor, target)
+        return
     temporary = os.path.join(os.path.dirname(target), f".uringblob-{secrets.token_hex(4)}")
     with _removed_unless_done(temporary):
         _link(descriptor, temporary)
