@@ -7,29 +7,18 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from uringblob.bench import ticker
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.meter import Meter, Worker, now
 from uringblob.bench.picker import Exhausted
 from uringblob.bench.sample import Latency, Sample
 
-TICK_S = 0.001
 #: A turn's share that is driven before counting begins.
 WARM_UP = 0.1
 
 TaskCall = Callable[[], Awaitable[object]]
 ThreadCall = Callable[[], object]
-
-
-async def _tick(worker: Worker) -> None:
-    """Be woken every millisecond: the time beyond that is how long the loop was held up."""
-    due = now() + TICK_S
-    while not worker.done:
-        await asyncio.sleep(max(due - now(), 0))
-        moment = now()
-        worker.seconds.append(max(moment - due, 0.0))
-        if moment >= worker.bound:
-            worker.passed(moment)
-        due = moment + TICK_S
+_TICKERS = {Verb.TICK: ticker.tick, Verb.SLEEP: ticker.sleep}
 
 
 async def _task(call: TaskCall, worker: Worker) -> None:
@@ -108,13 +97,12 @@ async def drive_tasks(
 ) -> Driven:
     """Run every load's workers as tasks of the running loop.  ``call_for(load, number)`` makes a call."""
     calls = [
-        (load, [None if load.verb is Verb.TICK else call_for(load, n) for n in range(load.workers)])
-        for load in loads
+        (load, [None if load.is_ticker else call_for(load, n) for n in range(load.workers)]) for load in loads
     ]
     driven = Driven(loads, seconds, warm_up=warm_up)
     tasks = [
-        asyncio.ensure_future(_tick(worker) if call is None else _task(call, worker))
-        for (_, workers), (_, made) in zip(driven.loads, calls, strict=True)
+        asyncio.ensure_future(_TICKERS[load.verb](worker) if call is None else _task(call, worker))
+        for (load, workers), (_, made) in zip(driven.loads, calls, strict=True)
         for worker, call in zip(workers, made, strict=True)
     ]
     try:

@@ -21,8 +21,10 @@ class Verb(enum.Enum):
     BATCH = "batch"
     #: Replace frames; durable at the return, names and all (atomic where the subject can).
     COMMIT = "commit"
-    #: Sleep for a millisecond: how late it ends is how long the event loop was held up.
+    #: No I/O: how late the event loop comes to a timer that is due every millisecond.
     TICK = "tick"
+    #: No I/O: how late ``asyncio.sleep`` of a millisecond ends; see :mod:`uringblob.bench.ticker`.
+    SLEEP = "sleep"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +36,14 @@ class Load:
     frames: int = 1
 
     @property
+    def is_ticker(self) -> bool:
+        """Whether it watches the event loop, and does no I/O."""
+        return self.verb in {Verb.TICK, Verb.SLEEP}
+
+    @property
     def in_flight(self) -> int:
         """Frames in flight."""
-        return self.workers * self.frames
+        return 0 if self.is_ticker else self.workers * self.frames
 
     def __str__(self) -> str:
         many = f" of {self.frames}" if self.frames > 1 else ""

@@ -53,7 +53,7 @@ class AioFiles(TaskSubject):
         import aiofiles
 
         path = self.place.raw_file(self.params.data_bytes)
-        in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
+        in_flight = sum(load.in_flight for load in loads)
         flag = direct_flag(path)
 
         def opener(name: str, flags: int) -> int:
@@ -69,7 +69,7 @@ class AioFiles(TaskSubject):
                     for _ in range(load.workers)
                 ]
                 for load in loads
-                if load.verb is not Verb.TICK
+                if not load.is_ticker
             }
             yield lambda load, number: self._call(files[load][number], load, number)
 

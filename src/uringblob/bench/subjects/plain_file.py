@@ -95,7 +95,7 @@ class PlainFile(TaskSubject):
         try:
             if cold:
                 drop_cache(descriptor)
-            in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
+            in_flight = sum(load.in_flight for load in loads)
             once = Picker(self.params.frames, once=True) if cold else None
             async with self.opened(descriptor, in_flight) as transfer:
                 yield lambda load, number: self._call(transfer, load, number, once)

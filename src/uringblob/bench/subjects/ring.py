@@ -58,7 +58,7 @@ class BareRing(TaskSubject):
         path = self.place.raw_file(self.params.data_bytes)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
         loop = asyncio.get_running_loop()
-        in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
+        in_flight = sum(load.in_flight for load in loads)
         ring = Ring(256, loop=loop)
         undo: Callable[[], None] = lambda: None  # noqa: E731 - nothing to undo
         try:

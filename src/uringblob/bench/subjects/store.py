@@ -152,7 +152,7 @@ class AsyncStore(TaskSubject):
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
         """See :meth:`TaskSubject.session`."""
-        in_flight = sum(load.in_flight for load in loads if load.verb is not Verb.TICK)
+        in_flight = sum(load.in_flight for load in loads)
         with small_pages(not self.params.huge):
             store = await AsyncFileBlobStore.open(self.filler.path, **self.filler.options(in_flight))
         leases = _Leases(store, self.params)
