@@ -50,3 +50,45 @@ def test_who_may_not_raise_it_goes_on_without(pool):
         patch.setattr(hugepages, "free_bytes", lambda: 0)
         with hugepages.reserved(PAGE) as words:
             assert hugepages_free in words
+
+
+@pytest.fixture
+def counters(monkeypatch):
+    """The kernel's counters, as a test sets them."""
+    made = {"HugePages_Total": 8, "HugePages_Free": 8, "HugePages_Rsvd": 0}
+    monkeypatch.setattr(hugepages, "meminfo", lambda name: made[name])
+    monkeypatch.setattr(hugepages, "page_bytes", lambda: PAGE)
+    return made
+
+
+def test_a_reservation_counter_below_zero_reserves_nothing(counters):
+    counters["HugePages_Rsvd"] = 2**64 - 5
+    assert hugepages.free_bytes() == 8 * PAGE
+
+
+def test_pages_that_a_dead_ring_still_holds_are_waited_for(counters):
+    counters["HugePages_Free"] = 0
+
+    def pause(_seconds):
+        counters["HugePages_Free"] += 1
+
+    assert hugepages.will_be_free(3 * PAGE, pause)
+    assert counters["HugePages_Free"] == 3
+
+
+def test_a_pool_that_is_too_small_is_not_waited_for(counters):
+    def pause(_seconds):
+        raise AssertionError("there is nothing to wait for")
+
+    assert not hugepages.will_be_free(9 * PAGE, pause)
+
+
+def test_pages_that_stay_away_are_given_up(counters, monkeypatch):
+    counters["HugePages_Free"] = 0
+    clock = [0.0]
+    monkeypatch.setattr(hugepages.time, "monotonic", lambda: clock[0])
+
+    def pause(_seconds):
+        clock[0] += 1
+
+    assert not hugepages.will_be_free(PAGE, pause)

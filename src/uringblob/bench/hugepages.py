@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 
 POOL = "/proc/sys/vm/nr_hugepages"
 _KIB = 1024
+_SIGN_BIT = 1 << 63
+#: How long pages that a process had pinned through its ring are waited for after its end.
+_SETTLE_S = 5.0
+_POLL_S = 0.01
 
 
 def meminfo(name: str) -> int:
@@ -26,7 +31,26 @@ def page_bytes() -> int:
 
 def free_bytes() -> int:
     """Return how much of the pool may still be taken."""
-    return (meminfo("HugePages_Free") - meminfo("HugePages_Rsvd")) * page_bytes()
+    reserved_pages = meminfo("HugePages_Rsvd")
+    # For a moment after a process with a ring has ended, the kernel's unsigned counter is below zero.
+    if reserved_pages >= _SIGN_BIT:
+        reserved_pages = 0
+    return (meminfo("HugePages_Free") - reserved_pages) * page_bytes()
+
+
+def will_be_free(size: int, pause: Callable[[float], object] = time.sleep) -> bool:
+    """Return whether ``size`` bytes of the pool can be had, now or in a moment.
+
+    A ring gives back what it pinned some time after its process has ended.  Two turns of fio that
+    followed each other closely once had the second one run on small pages: 2,200 frames a second
+    instead of 5,500, and nothing but its settings told.
+    """
+    deadline = time.monotonic() + _SETTLE_S
+    while free_bytes() < size:
+        if meminfo("HugePages_Total") * page_bytes() < size or time.monotonic() > deadline:
+            return False
+        pause(_POLL_S)
+    return True
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from uringblob.bench.alternate import CannotRun
-from uringblob.bench.hugepages import free_bytes
+from uringblob.bench.hugepages import will_be_free
 from uringblob.bench.load import Load, Params, Verb
 from uringblob.bench.place import Place
 from uringblob.bench.sample import PERCENTILES, Latency, Sample
@@ -72,7 +72,7 @@ class Fio(Subject):
         batch = max(load.frames for load in loads)
         depth = loads[0].in_flight
         needed = 2 * sum(load.in_flight for load in loads) * self.params.page_size + (8 << 20)
-        huge = self.params.huge and free_bytes() >= needed
+        huge = self.params.huge and will_be_free(needed)
         return {
             "FIO_MEM": "mmaphuge" if huge else "mmap",
             "FIO_FIXED": str(int(self.params.registered)),
