@@ -44,10 +44,13 @@ T = TypeVar("T")
 class Piece:
     """Consecutive frames for one run of slots."""
 
-    def __init__(self, run: Segment, guids: Sequence[bytes], frames: Sequence[Frame]) -> None:
+    def __init__(
+        self, run: Segment, guids: Sequence[bytes], frames: Sequence[Frame], *, bounces: bool
+    ) -> None:
         self.run = run
         self.guids = guids
         self.frames = frames
+        self.bounces = bounces  #: the engine cannot move these frames where they lie
         self.error: BaseException | None = None
 
 
@@ -62,11 +65,7 @@ class Batch:
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
         self.bounces = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all frames."""
-        return sum(piece.run.slots for piece in self.pieces) * self._page_size
+        self.size_bytes = 0  #: of all frames
 
     async def take_slots(self, writes: Mapping[bytes, Frame]) -> None:
         """Take slots for ``writes``; nothing is written yet.
@@ -77,8 +76,10 @@ class Batch:
         done = 0
         for run in await self._space.take_frames(len(frames)):
             part = frames[done : done + run.slots]
-            self.pieces.append(Piece(run, [guid for guid, _ in part], [frame for _, frame in part]))
+            guids, views = [guid for guid, _ in part], [frame for _, frame in part]
+            self.pieces.append(Piece(run, guids, views, bounces=self._bounces(views)))
             done += run.slots
+        self.size_bytes = len(frames) * self._page_size
 
     async def checksum(self) -> None:
         """Checksum the frames and fill ``entries``; now and then other tasks get a turn."""
@@ -117,15 +118,15 @@ class Batch:
 
     # --- writing -------------------------------------------------------------------------
 
-    async def land(self) -> None:
+    def land(self) -> Coroutine[Any, Any, None]:
         """Write every frame wholly; returns or raises when no request is in flight any more."""
-        if len(self.pieces) == 1:
-            await self._land_piece(self.pieces[0])
-            return
+        return self._land_piece(self.pieces[0]) if len(self.pieces) == 1 else self._land_pieces()
+
+    async def _land_pieces(self) -> None:
         jobs = []
         for piece in self.pieces:
             jobs.append(self._medium.start(self._land_piece(piece)))
-            if self._bounces(piece):
+            if piece.bounces:
                 await settle(jobs)
         errors = await settle(jobs)
         if errors:
@@ -136,7 +137,7 @@ class Batch:
 
         A failed sync poisons the store.
         """
-        linkable = len(self.pieces) == 1 and not self._bounces(self.pieces[0])
+        linkable = len(self.pieces) == 1 and not self.pieces[0].bounces
         if not linkable:
             await self.land()
             await self._medium.sync("syncing a batch")
@@ -153,20 +154,20 @@ class Batch:
             raise self._blame(piece, error) from None
 
     async def _land_piece(self, piece: Piece) -> None:
-        slot = piece.run.slot
+        engine, where = self._medium.engine, self._where(piece)
+        offset = piece.run.slot * self._page_size
         try:
-            for frames, leases in self._aligned(piece):
-                offset = slot * self._page_size
-                await transfers.write_whole(self._medium.engine, offset, frames, self._where(piece))
-                slot += len(frames)
+            if not piece.bounces:
+                await transfers.write_whole(engine, offset, piece.frames, where)
+                return
+            for frames, leases in self._bounced(piece):
+                await transfers.write_whole(engine, offset, frames, where)
+                offset += len(frames) * self._page_size
                 leases.clear()
         except BlobStoreIOError as error:
             raise self._blame(piece, error) from None
 
-    def _aligned(self, piece: Piece) -> Iterator[tuple[Sequence[Frame], list[AlignedBlobBuf]]]:
-        if not self._bounces(piece):
-            yield piece.frames, []
-            return
+    def _bounced(self, piece: Piece) -> Iterator[tuple[Sequence[Frame], list[AlignedBlobBuf]]]:
         pool = self._medium.engine.pool
         for start in range(0, len(piece.frames), BOUNCE_FRAMES):
             part = piece.frames[start : start + BOUNCE_FRAMES]
@@ -177,8 +178,8 @@ class Batch:
             self.bounces += len(part)
             yield frames, leases
 
-    def _bounces(self, piece: Piece) -> bool:
-        return self._align > 1 and any(frame.address % self._align for frame in piece.frames)
+    def _bounces(self, frames: Sequence[Frame]) -> bool:
+        return self._align > 1 and any(frame.address % self._align for frame in frames)
 
     def _where(self, piece: Piece) -> Where:
         offset = piece.run.slot * self._page_size

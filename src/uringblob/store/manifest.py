@@ -177,25 +177,24 @@ class Manifest:
         """The group ``seq`` is durable: apply it all at once, and set its fences."""
         self._in_flight = ()
         for guid, change in changes.items():
-            before = self.find(guid)
+            current, old, entry = self._pending.get(guid), self.find_durable(guid), change.entry
+            before = old if current is None else current.entry
             # Durable first: a thread that asks in between must find the blob in one of the layers.
-            self._store_durable(guid, change.entry, seq)
-            self._settle_pending(guid, change)
-            self._live += (self.find(guid) is not None) - (before is not None)
+            self._store_durable(guid, entry, old, seq)
+            if current is not None:
+                self._settle_pending(guid, change, current)
+                entry = self.find(guid)
+            self._live += (entry is not None) - (before is not None)
         self.slots.confirm(seq - 1)
 
-    def _settle_pending(self, guid: bytes, change: Change) -> None:
-        current = self._pending.get(guid)
-        if current is None:
-            return
+    def _settle_pending(self, guid: bytes, change: Change, current: Pending) -> None:
         if current is change.pending:
             del self._pending[guid]
         elif current is change.replaces and not current.grouped:
             del self._pending[guid]
             self._retire_unlogged(current)
 
-    def _store_durable(self, guid: bytes, entry: int | None, seq: int) -> None:
-        old = self.find_durable(guid)
+    def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
         if entry is not None:
             self.slots.move(entry_slot(entry), SlotState.LIVE)
         if self._delta is not None:
