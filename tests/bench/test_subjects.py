@@ -13,6 +13,7 @@ import pytest
 from uringblob import FileBlobStore
 from uringblob.bench.alternate import CannotRun
 from uringblob.bench.load import Load, Verb
+from uringblob.bench.subjects import os_calls
 from uringblob.bench.subjects.everyone import peers
 from uringblob.bench.subjects.fio import Fio, fio_version, sample_of
 from uringblob.bench.subjects.os_calls import OsCalls
@@ -150,6 +151,16 @@ def test_plain_calls_read_the_very_file_of_the_store(params, place):
     assert calls.settings()["file"].endswith(".blobs")
     with pytest.raises(ValueError, match="only read"):
         calls.turn([WORK["write"]], SECONDS)
+
+
+def test_plain_calls_that_look_at_what_they_read(params, place, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os_calls, "frame_checksum", seen.append)
+    (sample,) = prepared(OsCalls(params, place, on_store=True, checksummed=True)).turn(
+        [WORK["read"]], SECONDS
+    )
+    check(sample, WORK["read"], params)
+    assert len(seen) >= sample.frames
 
 
 def test_plain_calls_write_and_commit(params, place):

@@ -13,21 +13,32 @@ from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, direct_flag
 from uringblob.bench.subjects.base import ThreadSubject
 from uringblob.bench.subjects.store import StoreFiller
+from uringblob.checksums import frame_checksum
 
 
 class OsCalls(ThreadSubject):
-    """``preadv`` and ``pwrite`` (+ ``fdatasync``); ``on_store`` reads the very file of the store."""
+    """``preadv`` and ``pwrite`` (+ ``fdatasync``); ``on_store`` reads the very file of the store.
+
+    ``checksummed``: what was read is looked at, as the store does and as whoever wants it will.
+    """
 
     name = "os calls"
     durability = "pwrite, then fdatasync"
 
-    def __init__(self, params: Params, place: Place, *, on_store: bool = False) -> None:
+    def __init__(
+        self, params: Params, place: Place, *, on_store: bool = False, checksummed: bool = False
+    ) -> None:
         super().__init__(params, place)
+        self._checksummed = checksummed
         self._filler = StoreFiller(params, place, "auto") if on_store else None
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Subject.settings`."""
-        return {"direct_io": bool(direct_flag(self._path())), "file": os.path.basename(self._path())}
+        return {
+            "direct_io": bool(direct_flag(self._path())),
+            "file": os.path.basename(self._path()),
+            "checksums": self._checksummed,
+        }
 
     def _path(self) -> str:
         if self._filler is not None:
@@ -57,6 +68,9 @@ class OsCalls(ThreadSubject):
         size = self.params.page_size
         picker = Picker(self.params.frames, seed=number)
         views = [frame.view for frame in aligned_frames(size, load.frames)]
+        if load.verb is Verb.READ and self._checksummed:
+            (view,) = views
+            return lambda: (os.preadv(descriptor, views, picker.one() * size), frame_checksum(view))
         if load.verb is Verb.READ:
             return lambda: os.preadv(descriptor, views, picker.one() * size)
 
