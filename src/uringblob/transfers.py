@@ -80,11 +80,6 @@ async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what
 
     :raises BlobStoreIOError: the system refused; any part may have been written.
     """
-    if len(frames) == 1 and (size := frames[0].size) <= GATHER_BYTES_MAX:
-        put = await engine.write(offset, frames)
-        if put != size:
-            await _finish_write(engine, offset, frames, size, put, what)
-        return
     for gather, size in _gathers(frames):
         put = await engine.write(offset, gather)
         if put != size:

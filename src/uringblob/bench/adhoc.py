@@ -18,7 +18,7 @@ WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
     "commit": lambda _depth, batch: (Load(Verb.COMMIT, 1, batch),),
     "commits": lambda depth, _batch: (Load(Verb.COMMIT, depth),),
     "mixed": lambda depth, batch: (Load(Verb.READ, depth), Load(Verb.COMMIT, 1, batch)),
-    "stall": lambda depth, _batch: (Load(Verb.TICK), Load(Verb.SLEEP), Load(Verb.READ, depth)),
+    "stall": lambda depth, _batch: (Load(Verb.TICK), Load(Verb.READ, depth)),
 }
 
 

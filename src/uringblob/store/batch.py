@@ -65,7 +65,11 @@ class Batch:
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
         self.bounces = 0
-        self.size_bytes = 0  #: of all frames
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all frames."""
+        return sum(piece.run.slots for piece in self.pieces) * self._page_size
 
     async def take_slots(self, writes: Mapping[bytes, Frame]) -> None:
         """Take slots for ``writes``; nothing is written yet.
@@ -76,10 +80,9 @@ class Batch:
         done = 0
         for run in await self._space.take_frames(len(frames)):
             part = frames[done : done + run.slots]
-            guids, views = [guid for guid, _ in part], [frame for _, frame in part]
-            self.pieces.append(Piece(run, guids, views, bounces=self._bounces(views)))
+            guids, its_frames = [guid for guid, _ in part], [frame for _, frame in part]
+            self.pieces.append(Piece(run, guids, its_frames, bounces=self._bounces(its_frames)))
             done += run.slots
-        self.size_bytes = len(frames) * self._page_size
 
     async def checksum(self) -> None:
         """Checksum the frames and fill ``entries``; now and then other tasks get a turn."""

@@ -296,12 +296,10 @@ class _Group:
         """Wait for every member's frames; return the members whose frames failed."""
         failed: dict[Member, BaseException] = {}
         for member in self._members:
-            landed = member.landed
-            if landed is None or (landed.done() and landed.exception() is None):
-                continue  # most have, by the time that one was waited for
-            errors = await settle([landed])
-            if errors:
-                failed[member] = errors[0]
+            if member.landed is not None:
+                errors = await settle([member.landed])
+                if errors:
+                    failed[member] = errors[0]
         return failed
 
     async def _wipe(self, stretches: list[Stretch]) -> None:

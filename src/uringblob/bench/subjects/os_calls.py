@@ -68,11 +68,15 @@ class OsCalls(ThreadSubject):
         size = self.params.page_size
         picker = Picker(self.params.frames, seed=number)
         views = [frame.view for frame in aligned_frames(size, load.frames)]
-        if load.verb is Verb.READ and self._checksummed:
-            (view,) = views
-            return lambda: (os.preadv(descriptor, views, picker.one() * size), frame_checksum(view))
         if load.verb is Verb.READ:
-            return lambda: os.preadv(descriptor, views, picker.one() * size)
+            look = frame_checksum if self._checksummed else None
+
+            def read() -> None:
+                os.preadv(descriptor, views, picker.one() * size)
+                if look is not None:
+                    look(views[0])
+
+            return read
 
         def change() -> None:
             for view, at in zip(views, picker.some(load.frames), strict=True):
