@@ -16,7 +16,7 @@ import pytest
 
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers import frame_of
-from uringblob.store import batch, core, opening
+from uringblob.store import batch, core, opening, pace
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening import Options, _open_on_engine
 from uringblob.store.store_file import StoreFile, judge_superblocks
@@ -32,6 +32,9 @@ WORK = {
     "compaction": lambda core: core.upkeep._compact(),
     "commit": lambda core: core.commit(frames_of(core, {guid(8): frame(8)}), ()),
     "write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=False),
+    "write in turns": lambda core: core.write(
+        frames_of(core, {guid(n): frame(n) for n in range(8, 11)}), data_sync=False
+    ),
     "synced write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=True),
     "flush": lambda core: core.flush(),
     "close": lambda core: core.close(flush=True),
@@ -77,6 +80,7 @@ def test_dropped_in_the_middle(name, ticks, overlap, monkeypatch):
     if overlap:  # batches are checksummed while they are written
         monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
         monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
+    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
     with small_log():
         loop = SimLoop()
         loop.run(_begin(loop, WORK[name], ticks))

@@ -14,6 +14,7 @@ bounce frames, at most :data:`BOUNCE_FRAMES` at a time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,9 +32,6 @@ from uringblob.store.space import Space
 from uringblob.transfers import SyncFailed
 
 BOUNCE_FRAMES = 64
-
-#: Bytes checksummed before other tasks get a turn: about a tenth of a millisecond.
-CHECKSUM_BYTES_AT_ONCE = 2 * 1024 * 1024
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024
@@ -84,16 +82,10 @@ class Batch:
             self.pieces.append(Piece(run, guids, its_frames, bounces=self._bounces(its_frames)))
             done += run.slots
 
-    async def checksum(self) -> None:
-        """Checksum the frames and fill ``entries``; now and then other tasks get a turn."""
-        since = 0
-        for piece in self.pieces:
-            for slot, (guid, frame) in enumerate(zip(piece.guids, piece.frames, strict=True), piece.run.slot):
-                if since >= CHECKSUM_BYTES_AT_ONCE:
-                    await self._medium.next_tick()
-                    since = 0
-                since += frame.size
-                self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+    def checksum(self) -> None:
+        """Checksum the frames and fill ``entries``."""
+        for slot, guid, frame in self._places():
+            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
 
     async def checksum_while(self, landing: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run ``landing()``, which writes the frames, and checksum them meanwhile.
@@ -101,7 +93,7 @@ class Batch:
         Returns or raises when both have ended.
         """
         if self.size_bytes < OVERLAP_BYTES_MIN:
-            await self.checksum()
+            self.checksum()
             return await landing()
         job = self._medium.start(landing())
         try:
@@ -115,9 +107,15 @@ class Batch:
         return job.result()
 
     async def checksum_later(self) -> None:
-        """Checksum when the requests are submitted, which is at this tick's end."""
+        """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
         await self._medium.next_tick()
-        await self.checksum()
+        for slot, guid, frame in self._places():
+            await self._medium.pace.turn(frame.size)
+            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+
+    def _places(self) -> Iterator[tuple[int, bytes, Frame]]:
+        for piece in self.pieces:
+            yield from zip(itertools.count(piece.run.slot), piece.guids, piece.frames)
 
     # --- writing -------------------------------------------------------------------------
 

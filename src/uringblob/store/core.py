@@ -231,11 +231,15 @@ class Core:
                 await self.queue.join_commit([], deletes, landed=None, frame_bytes=0)
             self.commits += 1
             return
+        size_bytes = len(writes) * self.page_size
+        small = size_bytes < COMMIT_OVERLAP_BYTES_MIN
+        if small:  # its turn comes before anything else of it, so that the first of many write at once
+            await self.medium.pace.turn(size_bytes)
         batch = await self._prepare(writes)
         landed: Job[None] | None = None
         try:
-            if batch.size_bytes < COMMIT_OVERLAP_BYTES_MIN:
-                await batch.checksum()
+            if small:
+                batch.checksum()
                 landed = self.medium.start(batch.land())
             else:
                 landed = self.medium.start(batch.land())

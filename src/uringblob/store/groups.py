@@ -146,7 +146,8 @@ class GroupQueue:
                 raise
 
     async def _let_others_join(self) -> None:
-        """Callers who shared a group come back together: give them this tick, and the first's frames.
+        """Callers who shared a group come back together: give them this tick, their turns at
+        checksumming, and the first's frames.
 
         Without it 64 committers fall into groups of 1 and 63, and each of the two waits for the
         other's flush, again and again.  A lone committer never waits here.
@@ -155,6 +156,7 @@ class GroupQueue:
             return
         if len(self._waiting) < self._crowd:
             await self._medium.next_tick()
+            await self._medium.pace.turn(0)
         first = self._waiting[0].landed
         if first is not None and not first.done():
             await settle([first])

@@ -28,6 +28,7 @@ from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.job import Job
+from uringblob.store.pace import Pace
 from uringblob.transfers import SyncFailed
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Medium:
         self.engine = engine
         self.path = path
         self.loop = loop
+        self.pace = Pace(loop)
         self.poison_cause: BaseException | None = None
         self._riders: list[Completion[None]] = []
         self._pressing = 0
