@@ -150,10 +150,14 @@ class Pilot:
         if self._loop.thread.ident is None:
             self._loop.leave()  # not started, or only just: nothing was opened
             return
+        leaving = self._loop.leave_call(flush=flush)
         try:
-            self._see_through(self._loop.leave_call(flush=flush))
+            self._see_through(leaving)
         finally:
-            self._loop.thread.join()  # it has rung, and has nothing left to do
+            # A handler may have struck before the call was posted, and then nobody has asked the thread
+            # to end; where it has rung, it has nothing left to do.  Posting twice is harmless.
+            self._loop.post(leaving)
+            self._loop.thread.join()
 
     def __del__(self) -> None:
         if not (self.closed or self.inherited or sys.is_finalizing()):

@@ -10,9 +10,7 @@ span for ever.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import gc
 import os
 import sys
 import threading
@@ -22,6 +20,7 @@ import pytest
 from behaviour import children
 from behaviour.faults import FailingWrites
 from behaviour.work import frame, guid
+from striking import Handler
 from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed, facade, pilot
 from uringblob.store import async_store, core, visitors
 from uringblob.store.slots import SlotState
@@ -38,51 +37,6 @@ class Struck(BaseException):
 
 class Refused(RuntimeError):
     """The same, of a kind that the event loop raises, too."""
-
-
-class Handler:
-    """Does something at the n-th line of this thread in certain files, once; stands for a signal's."""
-
-    def __init__(self, files, act):
-        self.files = files
-        self.act = act
-        self.left = 0
-        self.paused = False
-        self.struck = False
-
-    def _trace(self, scope, event, _argument):
-        if scope.f_code.co_filename not in self.files or self.paused or self.struck:
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left < 0 and not self.paused and not self.struck:
-                self.struck = True
-                self.act()
-        return self._trace
-
-    @contextlib.contextmanager
-    def pause(self):
-        self.paused = True
-        try:
-            yield
-        finally:
-            self.paused = False
-
-    def at(self, line, call):
-        """Call ``call``, struck at the line of that number; return whether there was such a line."""
-        self.left, self.struck = line, False
-        before = sys.gettrace()
-        # The collector would run other tests' finalizers in here, some of which have lines of ours.
-        collects = gc.isenabled()
-        gc.disable()
-        sys.settrace(self._trace)
-        try:
-            call()
-        finally:
-            sys.settrace(before)
-            if collects:
-                gc.enable()
-        return self.struck
 
 
 def open_store(path, engine):

@@ -1,0 +1,52 @@
+"""A stand-in for a signal handler that strikes one chosen line of the calling thread."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+
+
+class Handler:
+    """Does something at the n-th line of this thread in certain files, once; stands for a signal's."""
+
+    def __init__(self, files, act):
+        self.files = files
+        self.act = act
+        self.left = 0
+        self.paused = False
+        self.struck = False
+
+    def _trace(self, scope, event, _argument):
+        if scope.f_code.co_filename not in self.files or self.paused or self.struck:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left < 0 and not self.paused and not self.struck:
+                self.struck = True
+                self.act()
+        return self._trace
+
+    @contextlib.contextmanager
+    def pause(self):
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
+
+    def at(self, line, call):
+        """Call ``call``, struck at the line of that number; return whether there was such a line."""
+        self.left, self.struck = line, False
+        before = sys.gettrace()
+        # The collector would run other tests' finalizers in here, some of which have lines of ours.
+        collects = gc.isenabled()
+        gc.disable()
+        sys.settrace(self._trace)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
+            if collects:
+                gc.enable()
+        return self.struck
