@@ -105,11 +105,11 @@ async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Fr
     gather, size = gathers[0]
     put, synced = await engine.write_then_sync(offset, gather)
     if put == size:
-        _check_sync(synced, f"fdatasync after {what}")
+        _check_sync(synced, what, "fdatasync after ")
         return True
     if synced != -errno.ECANCELED:
         # It ran although the chain was broken.  Its success proves nothing, but a failure is one.
-        _check_sync(synced, f"fdatasync after {what}")
+        _check_sync(synced, what, "fdatasync after ")
     await _finish_write(engine, offset, gather, size, put, what)
     await sync(engine, f"fdatasync after {what}")
     return False
@@ -134,9 +134,9 @@ async def grow(engine: Engine, size: int, what: object) -> None:
         await _pause_or_raise(rc, idle, what)
 
 
-def _check_sync(rc: int, what: object) -> None:
-    if rc < 0:
-        raise SyncFailed(-rc, f"{what}: {errno_name(-rc)}", applied=None)
+def _check_sync(rc: int, what: object, head: str = "") -> None:
+    if rc < 0:  # only then is ``what`` made text
+        raise SyncFailed(-rc, f"{head}{what}: {errno_name(-rc)}", applied=None)
 
 
 async def _finish_read(

@@ -12,6 +12,7 @@ import textwrap
 
 import pytest
 
+from ring.faulty import FaultyLib
 from uringblob.buffers import AlignedBlobBuf
 from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
@@ -22,6 +23,8 @@ from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.slab import Slab
 
 PAGE = 4096
+#: So many frames are not kept waiting for the tick's end.
+MANY = (1 << 20) // PAGE
 FIXED_LINKED = SqeFlags.FIXED_FILE | SqeFlags.IO_LINK
 
 
@@ -55,6 +58,14 @@ def request_for(fd, **changes):
 @pytest.fixture
 async def engine(fd):
     engine = UringEngine.open(request_for(fd), False, 1)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def many(fd):
+    """An engine with frames for one large batch."""
+    engine = UringEngine.open(request_for(fd, buffers=MANY), False, 1)
     yield engine
     await engine.close()
 
@@ -146,9 +157,11 @@ async def test_more_batches_than_the_queue_is_deep_stay_whole(engine, fd):
 
 
 @pytest.mark.parametrize("again", [0, -errno.EIO])
-async def test_a_whole_write_whose_sync_was_cancelled_is_synced_again(engine, again):
+@pytest.mark.parametrize("count", [1, MANY])
+async def test_a_whole_write_whose_sync_was_cancelled_is_synced_again(many, count, again):
     """The kernel took only half the chain.  The sync never began, so it is no failed sync."""
-    frames = frames_of(engine, [1])
+    engine = many
+    frames = frames_of(engine, [1] * count)
     real = engine.ring._lib
 
     class HalfChain:
@@ -167,8 +180,30 @@ async def test_a_whole_write_whose_sync_was_cancelled_is_synced_again(engine, ag
 
     engine.ring._queue.lib = HalfChain()
     expected = 0 if not again else -errno.EINVAL
-    assert await engine.write_then_sync(0, frames) == (PAGE, expected)
+    assert await engine.write_then_sync(0, frames) == (count * PAGE, expected)
     assert engine.counters.syncs == 2
+
+
+async def test_a_large_batch_goes_out_at_once_and_a_small_one_with_its_tick(many):
+    frames = frames_of(many, [1] * MANY)
+    ring = many.ring
+    before = ring.enters
+    small = [many.write_then_sync(0, frames[:4]), many.write(0, frames[4:8])]
+    assert (ring.enters - before, ring.in_kernel) == (0, 0)
+    assert [await each for each in small] == [(4 * PAGE, 0), 4 * PAGE]
+    assert ring.enters - before == 1
+    batch, write = many.write_then_sync(0, frames), many.write(MANY * PAGE, frames)
+    assert (ring.enters - before, ring.in_kernel) == (3, 3)
+    assert (await batch, await write) == ((MANY * PAGE, 0), MANY * PAGE)
+    assert ring.enters - before == 3
+
+
+async def test_a_large_batch_that_the_kernel_refuses_at_once_has_ended(many):
+    FaultyLib(many.ring, [-errno.ENXIO])
+    batch = many.write_then_sync(0, frames_of(many, [1] * MANY))
+    assert batch.done()
+    assert await batch == (-errno.ENXIO, -errno.ENXIO)
+    assert many.in_flight == 0
 
 
 def _with_opcode(ops, opcode):

@@ -91,7 +91,7 @@ def test_a_deletion_while_an_older_frame_is_being_logged_is_not_forgotten(sim):
         assert not store._core.queue.idle
         # What the end of write_blob does, at once, so that the flush is still under way.
         slot = manifest.slots.take_run(1, SlotState.WRITING).slot
-        manifest.publish(A, pack_entry(slot, 0), synced=True)
+        manifest.publish([(A, pack_entry(slot, 0))], synced=True)
         await store.delete_blob(A)
         await flushing
         assert not await store.has_blob(A)

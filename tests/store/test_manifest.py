@@ -41,7 +41,7 @@ def flush(manifest, seq):
 
 def test_a_published_frame_is_visible_and_not_durable(manifest):
     a = frame(manifest)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     assert manifest.find(G) == a
     assert manifest.find_durable(G) is None
     assert state(manifest, a) is S.PENDING
@@ -53,18 +53,18 @@ def test_a_published_frame_is_visible_and_not_durable(manifest):
 
 def test_a_frame_overwritten_before_any_flush_gives_its_slot_back_at_once(manifest):
     a, b = frame(manifest), frame(manifest)
-    manifest.publish(G, a, synced=False)
-    manifest.publish(G, b, synced=False)
+    manifest.publish([(G, a)], synced=False)
+    manifest.publish([(G, b)], synced=False)
     assert state(manifest, a) is S.FREE
     assert len(manifest) == 1
 
 
 def test_a_frame_overwritten_while_its_group_is_in_flight_waits_for_the_group(manifest):
     a, b = frame(manifest), frame(manifest)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     changes = manifest.pending_changes()
     manifest.begin_group(changes)
-    manifest.publish(G, b, synced=False)
+    manifest.publish([(G, b)], synced=False)
     assert state(manifest, a) is S.PENDING
     manifest.finish_group(changes, 4)
     assert (manifest.find(G), manifest.find_durable(G)) == (b, a)
@@ -76,10 +76,10 @@ def test_a_frame_overwritten_while_its_group_is_in_flight_waits_for_the_group(ma
 
 def test_the_same_with_a_group_that_failed(manifest):
     a, b = frame(manifest), frame(manifest)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     changes = manifest.pending_changes()
     manifest.begin_group(changes)
-    manifest.publish(G, b, synced=False)
+    manifest.publish([(G, b)], synced=False)
     manifest.abort_group(changes)
     assert state(manifest, a) is S.FREE
     assert manifest.find(G) == b
@@ -97,7 +97,7 @@ def test_a_commit_is_invisible_until_it_is_durable(manifest):
 
 def test_a_commit_overrules_the_pending_change_made_before_it(manifest):
     a, b = frame(manifest), frame(manifest)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     commit(manifest, 1, (G, b))
     assert manifest.find(G) == b
     assert not manifest.has_pending
@@ -108,14 +108,14 @@ def test_a_pending_change_made_during_a_commit_stays_on_top(manifest):
     a, b = frame(manifest), frame(manifest)
     changes = manifest.commit_changes([(G, b)], [])
     manifest.begin_group(changes)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     manifest.finish_group(changes, 1)
     assert (manifest.find(G), manifest.find_durable(G)) == (a, b)
 
 
 def test_deleting_what_no_durable_group_knows_leaves_nothing_to_flush(manifest):
     a = frame(manifest)
-    manifest.publish(G, a, synced=False)
+    manifest.publish([(G, a)], synced=False)
     manifest.publish_deletion(G)
     assert not manifest.has_pending
     assert state(manifest, a) is S.FREE
@@ -144,7 +144,7 @@ def test_guids_are_those_that_a_read_would_find(manifest):
     frozen = manifest.freeze()
     commit(manifest, 2, (K, frame(manifest)), deletes=[G])
     new = b"N" * 16
-    manifest.publish(new, frame(manifest), synced=True)
+    manifest.publish([(new, frame(manifest))], synced=True)
     assert sorted(manifest.guids()) == sorted([K, new])
     assert [guid for guid, _ in frozen] == [G]
     manifest.thaw()
@@ -155,8 +155,8 @@ def test_guids_are_those_that_a_read_would_find(manifest):
 def test_a_snapshot_shows_the_durable_map_only(manifest):
     a = frame(manifest)
     commit(manifest, 1, (G, a))
-    manifest.publish(G, frame(manifest), synced=False)
-    manifest.publish(K, frame(manifest), synced=False)
+    manifest.publish([(G, frame(manifest))], synced=False)
+    manifest.publish([(K, frame(manifest))], synced=False)
     assert dict(manifest.freeze()) == {G: a}
 
 

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from uringblob.store.format import Segment
+from uringblob.store.free_index import CHUNK_SLOTS
 from uringblob.store.slots import MOVES, SlotState, SlotTable
 
 S = SlotState
@@ -57,6 +58,52 @@ def test_runs_are_contiguous_and_lowest_first():
     slots.move_run(Segment(3, 1), S.FREE)
     assert slots.take_run(2, S.WRITING) == Segment(8, 2)
     assert slots.take_run(1, S.WRITING) == Segment(3, 1)
+
+
+def brought_to(states, beyond):
+    """Return a table with slots 5, 6, ... in ``states``, and maybe with one past the file's end."""
+    slots = table()
+    if beyond:
+        assert slots.claim(20, S.LIVE)
+    for slot, state in enumerate(states, 5):
+        for step in PATHS[state]:
+            slots.move(slot, step)
+    return slots
+
+
+RUNS = [([before] * 4, after) for before in S for after in MOVES[before]]
+MIXED = ([S.WRITING, S.PENDING, S.WRITING, S.WRITING], S.LIVE)
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize(("states", "to"), [*RUNS, MIXED])
+def test_a_run_moves_as_its_slots_would_one_by_one(states, to, beyond):
+    together, one_by_one = brought_to(states, beyond), brought_to(states, beyond)
+    together.move_run(Segment(5, 4), to)
+    for slot in range(5, 9):
+        one_by_one.move(slot, to)
+    assert [together.state(slot) for slot in range(21)] == [one_by_one.state(slot) for slot in range(21)]
+    assert [together.count(state) for state in S] == [one_by_one.count(state) for state in S]
+    assert together.find_run(1) == one_by_one.find_run(1)
+
+
+@pytest.mark.parametrize("state", [S.LIVE, S.BAD])
+def test_a_run_that_may_not_move_stays_whole(state):
+    slots = brought_to([state] * 4, beyond=False)
+    with pytest.raises(AssertionError, match="slot 5: "):
+        slots.move_run(Segment(5, 4), S.WRITING)
+    assert [slots.state(slot) for slot in range(5, 9)] == [state] * 4
+
+
+def test_a_freed_run_across_chunks_of_the_index_is_found_again():
+    slots = SlotTable(2, 3 * CHUNK_SLOTS)
+    run = slots.take_run(3 * CHUNK_SLOTS - 2, S.WRITING)
+    assert slots.find_run(1) is None
+    slots.move_run(Segment(CHUNK_SLOTS - 1, CHUNK_SLOTS + 2), S.FREE)
+    for slot in range(CHUNK_SLOTS - 1, 2 * CHUNK_SLOTS + 1):
+        assert slots.take_run(1, S.WRITING) == Segment(slot, 1)
+    assert slots.find_run(1) is None
+    assert run.slots == slots.count(S.WRITING)
 
 
 def test_without_a_run_there_are_pieces():

@@ -46,6 +46,8 @@ _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 
 #: A transfer of so many bytes is not kept waiting: its checksum takes longer than an enter.
 _LARGE: Final = 64 * 1024
+#: So many bytes are not kept waiting for what may share their enter: nothing follows in this tick.
+_HUGE: Final = 1024 * 1024
 #: So many smaller ones wait for the tick's end, and the next takes them along at once ...
 _QUEUED_MAX: Final = 3
 #: ... while the kernel has fewer than this many to work on.
@@ -150,9 +152,11 @@ class UringEngine:
                 # Alone it waits for the tick's end: a commit's log block follows and shares the enter.
                 now = self._device_starves() or (frame.size >= _LARGE and bool(self._queue.waiting))
                 return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
+            size = frame.size
         else:
-            counters.bytes_written += sum(frame.size for frame in frames)
-        return self.ring.submit([self._writes.op(offset, frames)])[0]
+            size = sum(frame.size for frame in frames)
+            counters.bytes_written += size
+        return self.ring.submit([self._writes.op(offset, frames)], now=size >= _HUGE)[0]
 
     def _device_starves(self) -> bool:
         return len(self._queue.waiting) >= _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
@@ -165,7 +169,7 @@ class UringEngine:
         """
         size = sum(frame.size for frame in frames)
         split = self.ring.chains_split
-        write, sync = self.ring.chain(self._writes.op(offset, frames), _FDATASYNC)
+        write, sync = self.ring.chain(self._writes.op(offset, frames), _FDATASYNC, now=size >= _HUGE)
         counters = self._counters
         counters.writes += 1
         counters.syncs += 1
@@ -258,7 +262,10 @@ def _join(
         else:
             sync.then(settle)
 
-    write.then(settle_after_sync)
+    if write.done():  # the kernel refused it at once
+        settle_after_sync(write)
+    else:
+        write.then(settle_after_sync)
     return both
 
 

@@ -81,11 +81,22 @@ def join_neighbours(frames: Sequence[Frame]) -> list[Frame]:
     A joined frame has the view of its first part only, so keep ``frames`` too.
     """
     joined: list[Frame] = []
+    first: Frame | None = None
+    end = 0
     for frame in frames:
-        if joined:
-            last = joined[-1]
-            if last.address + last.size == frame.address and last.buf_index == frame.buf_index:
-                joined[-1] = last._replace(size=last.size + frame.size)
-                continue
-        joined.append(frame)
+        _, address, size, buf_index = frame
+        if first is not None and address == end and buf_index == first.buf_index:
+            end += size
+            continue
+        if first is not None:
+            joined.append(_until(first, end))
+        first, end = frame, address + size
+    if first is not None:
+        joined.append(_until(first, end))
     return joined
+
+
+def _until(first: Frame, end: int) -> Frame:
+    """Return the stretch that begins as ``first`` does and ends before the address ``end``."""
+    size = end - first.address
+    return first if size == first.size else first._replace(size=size)

@@ -77,8 +77,10 @@ class RingDriver:
 
     # -- in -------------------------------------------------------------------------------
 
-    def submit(self, ops: Iterable[Op]) -> list[Completion[int]]:
+    def submit(self, ops: Iterable[Op], *, now: bool = False) -> list[Completion[int]]:
         """Ask for ``ops``, in order; one completion each.  Linked ones stay together.
+
+        ``now`` submits them, and what was asked for before them, instead of leaving that to the tick.
 
         :raises ValueError: the last one is linked to nothing, or a chain is longer than the
             submission queue.  Nothing was asked for then.
@@ -95,18 +97,21 @@ class RingDriver:
             entries[user_data] = (self._new_completion(), op.keep)
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        if not self._flush_due and self._loop is not None:
+        if now:
+            self._check_process()
+            self._queue.flush()
+        if not self._flush_due and self._loop is not None and len(self._queue):
             self._flush_due = True
             self._loop.call_soon(self._tick)
         return [completion for completion, _ in entries.values()]
 
-    def chain(self, *ops: Op) -> list[Completion[int]]:
+    def chain(self, *ops: Op, now: bool = False) -> list[Completion[int]]:
         """Ask for ``ops`` so that each begins only when the one before has wholly succeeded.
 
         After a failed or short one, the rest end with ``-ECANCELED``.  Use registered files.
         Raises what :meth:`submit` raises.
         """
-        return self.submit([*(op.link() for op in ops[:-1]), *ops[-1:]])
+        return self.submit([*(op.link() for op in ops[:-1]), *ops[-1:]], now=now)
 
     def _enqueue(
         self,

@@ -63,7 +63,9 @@ GATHER_PIECES_MAX: Final = 1024
 #: One request moves at most this many bytes (the kernel's MAX_RW_COUNT, on 4 KiB pages).
 REQUEST_SIZE_MAX: Final = 0x7FFFF000
 
-_LINKS = int(SqeFlags.IO_LINK | SqeFlags.IO_HARDLINK)
+# Plain ints: a flag made of members goes through Python code at each "or" and "and".
+_IO_LINK: Final = int(SqeFlags.IO_LINK)
+_LINKS: Final = int(SqeFlags.IO_LINK | SqeFlags.IO_HARDLINK)
 #: ``struct ub_op``.
 _PACKING = struct.Struct("=QQQIiIHBB")
 OP_SIZE: Final = _PACKING.size
@@ -86,11 +88,11 @@ class Op(NamedTuple):
     @property
     def linked(self) -> bool:
         """Whether the operation after this one hangs on it."""
-        return bool(self.flags & _LINKS)
+        return bool(int(self.flags) & _LINKS)
 
     def link(self) -> Op:
         """Return this operation with ``IO_LINK``."""
-        return self._replace(flags=self.flags | SqeFlags.IO_LINK)
+        return self._replace(flags=int(self.flags) | _IO_LINK)
 
 
 class TracedOp(NamedTuple):

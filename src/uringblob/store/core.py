@@ -215,8 +215,7 @@ class Core:
             batch.give_back()
             raise
         self.bounces += batch.bounces
-        for guid, entry in batch.entries:
-            self.manifest.publish(guid, entry, synced=data_sync)
+        self.manifest.publish(batch.entries, synced=data_sync)
 
     async def delete(self, guid: bytes) -> None:
         """Make ``guid`` invisible; durable with the next flush."""

@@ -21,6 +21,9 @@ from collections.abc import Container, Iterable, Iterator
 from uringblob.store.format import entry_slot
 from uringblob.store.slots import SlotState, SlotTable
 
+_PENDING = SlotState.PENDING
+_LIVE = SlotState.LIVE
+
 
 class Pending:
     """One visible change that no durable group holds: a new frame, or a deletion (``None``)."""
@@ -119,11 +122,22 @@ class Manifest:
 
     # --- visible changes -----------------------------------------------------------------
 
-    def publish(self, guid: bytes, entry: int, *, synced: bool) -> None:
-        """Make a wholly written frame visible; the frame it replaces is retired when it may."""
-        self._live += self.find(guid) is None
-        self.slots.move(entry_slot(entry), SlotState.PENDING)
-        self._replace_pending(guid, Pending(entry, synced=synced))
+    def publish(self, entries: Iterable[tuple[bytes, int]], *, synced: bool) -> None:
+        """Make wholly written frames visible; the frames they replace are retired when they may.
+
+        A whole batch in one loop: the device has nothing to do meanwhile.
+        """
+        pending, slots = self._pending, self.slots
+        for guid, entry in entries:
+            slots.move(entry_slot(entry), _PENDING)
+            old = pending.get(guid)
+            pending[guid] = Pending(entry, synced=synced)
+            if old is None:
+                self._live += self.find_durable(guid) is None
+            elif old.entry is None:
+                self._live += 1
+            elif not old.grouped:
+                slots.retire(entry_slot(old.entry), 0)
 
     def publish_deletion(self, guid: bytes) -> None:
         """Make ``guid`` invisible; nothing happens if it is not visible."""
@@ -196,7 +210,7 @@ class Manifest:
 
     def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
         if entry is not None:
-            self.slots.move(entry_slot(entry), SlotState.LIVE)
+            self.slots.move(entry_slot(entry), _LIVE)
         if self._delta is not None:
             self._delta[guid] = entry
         elif entry is None:

@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from uringblob.store.format import Segment
-from uringblob.store.free_index import FreeIndex
+from uringblob.store.free_index import CHUNK_SLOTS, FreeIndex
 
 
 class SlotState(enum.IntEnum):
@@ -57,7 +57,10 @@ MOVES: dict[SlotState, frozenset[SlotState]] = {
     _S.LOG: frozenset({_S.FREE, _S.RESERVE}),
     _S.BAD: frozenset(),
 }
-_ALLOWED = frozenset((a, b) for a, after in MOVES.items() for b in after)
+_ALLOWED = tuple(MOVES[state] for state in SlotState)
+#: Names of their own: looking a member up takes 75 ns on CPython 3.11, and a slot moves four times a write.
+_FREE = SlotState.FREE
+_RETIRED = SlotState.RETIRED
 
 
 class SlotTable:
@@ -106,21 +109,23 @@ class SlotTable:
 
     def move(self, slot: int, to: SlotState) -> None:
         """Move ``slot`` to state ``to``; a move that :data:`MOVES` lacks is a bug in the store."""
-        before = self._states[slot] if slot < len(self._states) else self._beyond[slot]
-        if (before, to) not in _ALLOWED:
-            raise AssertionError(f"slot {slot}: {SlotState(before).name} -> {to.name} is not in the table")
+        states, beyond = self._states, self._beyond
+        inside = slot < len(states)
+        before = states[slot] if inside else beyond[slot]
+        if to not in _ALLOWED[before]:
+            raise _not_in_table(slot, before, to)
         self._counts[before] -= 1
-        if slot in self._beyond:
-            if to == _S.FREE:
-                del self._beyond[slot]
+        if beyond and slot in beyond:
+            if to == _FREE:
+                del beyond[slot]
             else:
-                self._beyond[slot] = to
-        if slot < len(self._states):
-            self._states[slot] = to
-        elif to == _S.FREE:
+                beyond[slot] = to
+        if inside:
+            states[slot] = to
+        elif to == _FREE:
             return  # There is no such slot in the file any more.
         self._counts[to] += 1
-        if to == _S.FREE:
+        if to == _FREE:
             self._free.freed(slot)
 
     def claim(self, slot: int, state: SlotState) -> bool:
@@ -197,15 +202,27 @@ class SlotTable:
         return pieces
 
     def move_run(self, run: Segment, to: SlotState) -> None:
-        """Move every slot of ``run`` to state ``to``."""
-        for slot in range(run.slot, run.slot + run.slots):
-            self.move(slot, to)
+        """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
+        states, begin, end = self._states, run.slot, run.slot + run.slots
+        if self._beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
+            for slot in range(begin, end):
+                self.move(slot, to)
+            return
+        before = states[begin]
+        if to not in _ALLOWED[before]:
+            raise _not_in_table(begin, before, to)
+        states[begin:end] = bytes((to,)) * run.slots
+        self._counts[before] -= run.slots
+        self._counts[to] += run.slots
+        if to == _FREE:
+            for slot in (*range(begin, end, CHUNK_SLOTS), end - 1):
+                self._free.freed(slot)
 
     # --- fences --------------------------------------------------------------------------
 
     def retire(self, slot: int, fence: int) -> None:
         """Nobody will look ``slot`` up again; it is free once ``fence`` and its holders allow."""
-        self.move(slot, _S.RETIRED)
+        self.move(slot, _RETIRED)
         if fence <= self.confirmed:
             self._drain(slot)
         else:
@@ -243,7 +260,7 @@ class SlotTable:
         """Free ``slot`` if it waits for holders and the last of them has left."""
         if slot in self._draining and slot not in self._holds and not self._is_visited(slot):
             self._draining.discard(slot)
-            self.move(slot, _S.FREE)
+            self.move(slot, _FREE)
 
     def _is_visited(self, slot: int) -> bool:
         # A copy, made in one step: the threads that read enter and leave meanwhile.
@@ -257,3 +274,7 @@ class SlotTable:
     def live_beyond(self) -> Iterable[int]:
         """Yield the live slots past the end of the file as it was when opened."""
         return (slot for slot, state in self._beyond.items() if state == _S.LIVE)
+
+
+def _not_in_table(slot: int, before: int, to: SlotState) -> AssertionError:
+    return AssertionError(f"slot {slot}: {SlotState(before).name} -> {to.name} is not in the table")
