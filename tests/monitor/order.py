@@ -65,6 +65,11 @@ class NewLog:
         self.last = 0
         self.spoiled = False
 
+    def link_failed(self, offset: int, size: int) -> bool:
+        """Whether these zeroes wipe the header of its last segment, whose write has failed."""
+        header = self.chain.headers.get(offset)
+        return header is not None and not header.ended and size == BLOCK and offset == self.chain.start(-2)
+
 
 class OrderMonitor:
     """One store's monitor, from the moment its engine is handed over; see the module's first lines.
@@ -214,6 +219,8 @@ class OrderMonitor:
                 units = self._marked(offset, bytes(frames[0].view)) or self._slots(offset, frames)
             elif head == _ZERO8 and offset // self.page_size in self._chain_of:
                 units = self._wiped(offset, size)
+            elif head == _ZERO8 and self._new is not None and self._new.link_failed(offset, size):
+                units = [self._unlinked_in_new_log(self._new, offset)]
             else:
                 units = self._slots(offset, frames, first_blank=head == _ZERO8)
         for unit in units:
@@ -576,6 +583,12 @@ class OrderMonitor:
         first, count = chain.segments.pop()
         for slot in range(first, first + count):
             self._chain_of.pop(slot, None)
+
+    def _unlinked_in_new_log(self, new: NewLog, at: int) -> Unit:
+        """The same in a log that compaction writes: its tail stays the zeroed room that it was."""
+        self._unlink(new.chain, at)
+        new.units.pop(at, None)
+        return Unit(at, at + BLOCK, blank=True)
 
     def _check_zeroed(self, slot: int) -> None:
         unit = self.units.pop(slot, None)

@@ -137,7 +137,7 @@ class Manifest:
             elif old.entry is None:
                 self._live += 1
             elif not old.grouped:
-                slots.retire(entry_slot(old.entry), 0)
+                self._retire_unlogged(old)
 
     def publish_deletion(self, guid: bytes) -> None:
         """Make ``guid`` invisible; nothing happens if it is not visible."""
