@@ -33,13 +33,24 @@ class ObservedEngine:
     def read(self, offset, frames):
         # Nothing can come between: a read may be told of when it was asked for.
         done = self.engine.read(offset, frames)
+        self._tell_of_read(offset, frames, done)
+        return done
+
+    def _tell_of_read(self, offset, frames, done):
         observer = self.observer
         if not done.done():
             token = observer.read_begins(offset, frames)
             done.then(lambda ended: observer.read_ends(token, _answer(ended)))
         elif observer.recording:
             observer.record(frames, offset, _answer(done))
-        return done
+
+    def read_each(self, reads, answers):
+        # As one request of the engine's, and each of them told of.
+        try:
+            self.engine.read_each(reads, answers)
+        finally:
+            for (offset, frame), done in zip(reads, answers, strict=False):
+                self._tell_of_read(offset, (frame,), done)
 
     def read_now(self, offset, frame):
         visit = self.observer.visit_begins(offset, frame)

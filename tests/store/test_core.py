@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, StoreLocked, StorePoisoned
+from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, StorePoisoned
 from uringblob.store import batch
 from uringblob.store.log_reader import LogReader
 from uringblob.store.slots import SlotState
@@ -32,32 +32,6 @@ async def store(store_path, engine):
         await store.commit([(guid, fill(number))])
     yield store
     await store.aclose(flush=False)
-
-
-async def test_of_a_batch_that_cannot_go_on_the_other_reads_end_first(store, monkeypatch):
-    """No memory is nobody's blob: it is raised, and not before the kernel has let go of the other buffers."""
-    reading = store._core.medium.engine
-    real, asked = reading.read, []
-
-    def read(offset, frames):
-        asked.append(offset)
-        if len(asked) == 2:
-            raise MemoryError("for this request")
-        return real(offset, frames)
-
-    monkeypatch.setattr(reading, "read", read)
-    buffers = [bytearray(PAGE) for _ in range(4)]
-    with pytest.raises(MemoryError, match="for this request"):
-        await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
-    assert len(asked) == 4
-    assert reading.in_flight == 0
-    assert [bytes(buffers[n]) == fill(n) for n in range(4)] == [True, False, True, True]
-    monkeypatch.undo()
-    outcomes = await store.read_blobs(
-        [(GUIDS[0], buffers[0]), (bytes(16), buffers[1]), (b"x" * 16, buffers[2])]
-    )
-    assert outcomes[:2] == [None, None]
-    assert isinstance(outcomes[2], BlobNotFound)
 
 
 @pytest.mark.parametrize("left", [0, 512])

@@ -67,6 +67,14 @@ class Engine(Protocol):
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         ...
 
+    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+        """Fill each frame from its own offset on, all asked for together.
+
+        Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
+        If this raises, those in the list were asked for, and no others.
+        """
+        ...
+
     def read_now(self, offset: int, frame: Frame) -> int:
         """Fill ``frame`` from ``offset`` on, in the calling thread, which may be any, and block meanwhile.
 

@@ -77,6 +77,11 @@ class PreadEngine:
         self.counters.reads += 1
         return self._ask(_count_read, self._calls.readv, self._fd, _views(frames), offset)
 
+    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+        """Fill each frame from its own offset on; each one's completion goes into ``answers``."""
+        for offset, frame in reads:
+            answers.append(self.read(offset, (frame,)))
+
     def read_now(self, offset: int, frame: Frame) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``."""
         return read_now(self._calls, self._fd, offset, frame.view)

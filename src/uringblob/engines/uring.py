@@ -52,6 +52,8 @@ _HUGE: Final = 1024 * 1024
 _QUEUED_MAX: Final = 3
 #: ... while the kernel has fewer than this many to work on.
 _IN_KERNEL_ENOUGH: Final = 16
+#: So many reads of a batch, or ``_HUGE`` bytes, make an enter.
+_TOGETHER: Final = 8
 
 
 class UringEngine:
@@ -133,6 +135,25 @@ class UringEngine:
             counters.bytes_read += sum(frame.size for frame in frames)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
+    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+        """Fill each frame from its own offset on, in few submissions; completions go into ``answers``.
+
+        The first ones go out while the next are made ready (with 16 of 4 KiB in one piece a seventh fewer
+        a second were read), and are enough for an enter not to count.
+        """
+        step = min(_TOGETHER, max(_HUGE // reads[0][1].size, 1)) if reads else 1
+        for start in range(0, len(reads), step):
+            part = reads[start : start + step]
+            size_bytes = sum([frame.size for _, frame in part])
+            self._counters.reads += len(part)
+            self._counters.bytes_read += size_bytes
+            now = size_bytes >= _LARGE or self._device_starves(len(part))
+            if all(frame.buf_index >= 0 for _, frame in part):
+                answers += self.ring.read_fixed_each(FILE, part, flags=_FIXED_FILE, now=now)
+            else:
+                ops = [self._reads.op(offset, (frame,)) for offset, frame in part]
+                answers += self.ring.submit(ops, now=now)
+
     def read_now(self, offset: int, frame: Frame) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``.
 
@@ -158,8 +179,9 @@ class UringEngine:
             counters.bytes_written += size
         return self.ring.submit([self._writes.op(offset, frames)], now=size >= _HUGE)[0]
 
-    def _device_starves(self) -> bool:
-        return len(self._queue.waiting) >= _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
+    def _device_starves(self, more: int = 1) -> bool:
+        queued = len(self._queue.waiting) + more
+        return queued > _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """One gathered write linked to one fdatasync that begins only after it, in one submission.

@@ -95,6 +95,12 @@ class RingDriver:
             user_data = self._in_flight.next_user_data()
             packed.append(packed_op(user_data, op))
             entries[user_data] = (self._new_completion(), op.keep)
+        return self._enqueue_all(packed, entries, now=now)
+
+    def _enqueue_all(
+        self, packed: list[bytes], entries: dict[int, tuple[Completion[int], object]], *, now: bool
+    ) -> list[Completion[int]]:
+        """Ask for packed operations, whose completions and memory are in ``entries``, in one step."""
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
         if now:

@@ -228,6 +228,8 @@ def packed_op(user_data: int, op: Op) -> bytes:
 
 def check_chains(ops: Sequence[Op], chain_max: int) -> None:
     """Raise ``ValueError`` for a chain that is too long, or linked to nothing at its end."""
+    if not any(int(op.flags) & _LINKS for op in ops):
+        return
     length = 0
     for op in ops:
         length += 1

@@ -9,6 +9,7 @@ After a fork only the parent may use the ring; the child calls :meth:`Ring.aband
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -137,6 +138,25 @@ class Ring(RingLife):
         """
         view, address, size, buf_index = frame
         return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
+
+    def read_fixed_each(
+        self, file: int, reads: Sequence[tuple[int, Frame]], *, flags: int = 0, now: bool = False
+    ) -> list[Completion[int]]:
+        """Do :meth:`read_fixed` for each offset and frame; what is in common is done once."""
+        self._check_open()
+        new_completion, next_user_data = self._new_completion, self._in_flight.next_user_data
+        packed = []
+        entries: dict[int, tuple[Completion[int], object]] = {}
+        try:
+            for offset, (view, address, size, buf_index) in reads:
+                user_data = next_user_data()
+                packed.append(
+                    _ops.pack(user_data, address, offset, size, file, 0, buf_index, _READ_FIXED, flags)
+                )
+                entries[user_data] = (new_completion(), view)
+        except struct.error as error:
+            raise ValueError(_ops.OUT_OF_RANGE) from error
+        return self._enqueue_all(packed, entries, now=now)
 
     def write_fixed(
         self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False

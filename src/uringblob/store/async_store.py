@@ -26,6 +26,7 @@ from uringblob.store.core import Core
 from uringblob.store.job import Job, bare, end_of, join
 from uringblob.store.opener import Opening
 from uringblob.store.opening import Options, engine_default
+from uringblob.store.read_batch import read_batch
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
 from uringblob.views import BlobBuffer, check_range, checked_deletes, size_of
@@ -228,10 +229,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        # No name for the frames here: the error of a cancelled call knows this function's locals.
-        return await self._change(
-            self._core.read_all([(guid_bytes(guid), self._frame_to_fill(dst)) for guid, dst in reads])
-        )
+        fill = self._frame_to_fill  # no name for the frames: a cancelled call's error knows the locals
+        return await self._change(read_batch(self._core, [(guid_bytes(g), fill(dst)) for g, dst in reads]))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""

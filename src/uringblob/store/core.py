@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from uringblob import transfers
 from uringblob.checksums import frame_checksum
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError, StoreReadOnly
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.batch import Batch
@@ -53,7 +53,7 @@ class Core:
         self.page_size = page_size
         self.superblocks = superblocks
         self.notes: list[str] = []
-        self._verify = verify
+        self.verifies = verify  #: whether each frame's checksum is checked when it is read
         self.queue = GroupQueue(medium, manifest, page_size, after_group=self._after_group)
         self.space = Space(
             medium,
@@ -79,25 +79,25 @@ class Core:
     async def read(self, guid: bytes, dst: Frame) -> None:
         """Fill ``dst`` with the frame that is visible now.
 
-        The hot path: what :meth:`_fill` does for every frame is written out for the common one,
+        The hot path: what :meth:`fill` does for every frame is written out for the common one,
         because each coroutine between the caller and the engine is stepped through twice a read.
         """
         entry = self.manifest.find(guid)
         if entry is None:
-            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+            raise self.not_found(guid)
         slot = entry >> CHECKSUM_BITS
         slots, engine = self.manifest.slots, self.medium.engine
         if dst.address % engine.memory_align or slots.beyond_end(slot):
-            await self._fill(guid, slot, 0, dst)
+            await self.fill(guid, slot, 0, dst)
         else:
             slots.hold(slot)
             try:
                 got = await engine.read(slot * self.page_size, (dst,))
                 if got != dst.size:
-                    await self._fill(guid, slot, 0, dst, got)
+                    await self.fill(guid, slot, 0, dst, got)
             finally:
                 slots.unhold(slot)
-        self._check_frame(guid, entry, dst)
+        self.check_frame(guid, entry, dst)
 
     def read_here(self, guid: bytes, dst: Frame) -> int:
         """Read in the calling thread; return the frame's size, or a number to go on with.
@@ -106,34 +106,18 @@ class Core:
         """
         visit = Visit(self.visitors, self.manifest, self.medium.engine, guid, dst)
         del dst  # its view would be kept by the traceback of whatever a signal handler raises
-        return visit.see_through(verify=self._verify)
+        return visit.see_through(verify=self.verifies)
 
     async def read_after(self, guid: bytes, dst: Frame, answer: int) -> None:
         """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
         entry = self._entry(guid)
-        await self._fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
-        self._check_frame(guid, entry, dst)
+        await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
+        self.check_frame(guid, entry, dst)
 
-    def _check_frame(self, guid: bytes, entry: int, frame: Frame) -> None:
-        if self._verify and frame_checksum(frame.view) != entry_checksum(entry):
+    def check_frame(self, guid: bytes, entry: int, frame: Frame) -> None:
+        """Raise ``BlobCorrupt`` if ``frame`` is not what was written, where this store looks."""
+        if self.verifies and frame_checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
-
-    async def read_all(self, frames: Sequence[tuple[bytes, Frame]]) -> list[BlobStoreError | None]:
-        """Fill all of ``frames``, the reads going out together; return each position's error."""
-        jobs = [self.medium.start(self.read(key, frame)) for key, frame in frames]
-        outcomes: list[BlobStoreError | None] = []
-        unexpected: Exception | None = None
-        for job in jobs:
-            try:
-                await job
-                outcomes.append(None)
-            except BlobStoreError as error:
-                outcomes.append(error.with_traceback(None))
-            except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
-                unexpected = error
-        if unexpected is not None:
-            raise unexpected
-        return outcomes
 
     def checksum(self, guid: bytes) -> int:
         """Return the checksum of the frame that is visible now; in any thread."""
@@ -142,18 +126,22 @@ class Core:
     def _entry(self, guid: bytes) -> int:
         entry = self.manifest.find(guid)
         if entry is None:
-            raise BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+            raise self.not_found(guid)
         return entry
+
+    def not_found(self, guid: bytes) -> BlobNotFound:
+        """Return the error that says that there is no such blob."""
+        return BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
 
     async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""
-        await self._fill(guid, entry >> CHECKSUM_BITS, 0, dst)
+        await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst)
 
     async def read_range(self, guid: bytes, offset: int, dst: Frame) -> None:
         """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        await self._fill(guid, self._entry(guid) >> CHECKSUM_BITS, offset, dst)
+        await self.fill(guid, self._entry(guid) >> CHECKSUM_BITS, offset, dst)
 
-    async def _fill(self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None) -> None:
+    async def fill(self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None) -> None:
         """Fill ``dst`` wholly; ``answer`` is what the engine said to the first request, if it was made."""
         slots = self.manifest.slots
         if slots.beyond_end(slot):

@@ -121,6 +121,11 @@ class SimEngine:
         self._when_complete(finish, fault)
         return done
 
+    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+        """See :meth:`Engine.read_each`."""
+        for offset, frame in reads:
+            answers.append(self.read(offset, (frame,)))
+
     def read_now(self, offset: int, frame: Frame) -> int:  # noqa: ARG002 - the protocol's
         """Return 0: there are no threads here, and nothing may block."""
         return 0

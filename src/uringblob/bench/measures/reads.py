@@ -14,11 +14,18 @@ from uringblob.bench.subjects.store import AsyncStore
 
 SMALL = 4096
 UNVERIFIED = "store, verify=False"
+#: The same frames in flight, in calls of ``read_blobs``.
+TOGETHER = "store, read_blobs"
+_IN_BATCHES = {32: Load(Verb.READ, 4, 8)}
 
 
 def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
-    """Return the store and fio under the same load."""
-    return [Entry(AsyncStore(params, bench.place), (load,)), Entry(Fio(params, bench.place), (load,))]
+    """Return the store and fio under the same load, and the store in batches where they are comparable."""
+    store = AsyncStore(params, bench.place)
+    entries = [Entry(store, (load,)), Entry(Fio(params, bench.place), (load,))]
+    if load.workers in _IN_BATCHES:
+        entries.append(Entry(store, (_IN_BATCHES[load.workers],), TOGETHER))
+    return entries
 
 
 def random_reads(bench: Bench) -> list[Finding]:
@@ -44,6 +51,13 @@ def random_reads(bench: Bench) -> list[Finding]:
                 detail="frames/s: " + detail(case, UNVERIFIED, "fio", frames_per_s),
             )
         )
+    found.append(
+        stated(
+            "read_blobs of 8, depth 32, against fio",
+            ratio(case, TOGETHER, "fio", frames_per_s),
+            detail="frames/s: " + detail(case, TOGETHER, "fio", frames_per_s),
+        )
+    )
     return found
 
 
@@ -59,7 +73,13 @@ def cpu_of_reads(bench: Bench) -> list[Finding]:
             ratio(case, "store", "fio", cpu_per_frame),
             1.5,
             detail="µs per frame: " + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        )
+        ),
+        at_most(
+            "the same in calls of read_blobs, 8 frames each",
+            ratio(case, TOGETHER, "fio", cpu_per_frame),
+            1.5,
+            detail="µs per frame: " + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
+        ),
     ]
 
 
@@ -81,7 +101,16 @@ def small_frames(bench: Bench) -> list[Finding]:
             + detail(case, "store", "fio", frames_per_s)
             + "; CPU µs per frame: "
             + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        )
+        ),
+        at_least(
+            "the same in calls of read_blobs, 8 frames each",
+            ratio(case, TOGETHER, "fio", frames_per_s),
+            0.75,
+            detail="frames/s: "
+            + detail(case, TOGETHER, "fio", frames_per_s)
+            + "; CPU µs per frame: "
+            + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
+        ),
     ]
 
 

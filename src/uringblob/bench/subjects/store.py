@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
@@ -16,6 +17,7 @@ from uringblob.bench.memory_kind import small_pages
 from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, noise
 from uringblob.bench.subjects.base import TaskSubject, ThreadSubject
+from uringblob.errors import BlobStoreError
 from uringblob.stats import StoreStats
 
 #: Frames of one call while the store is filled.
@@ -84,8 +86,11 @@ def call_of(
     picker = Picker(params.live, seed=number)
     buffers = [lease() for _ in range(load.frames)]
     if load.verb is Verb.READ:
+        guids = itertools.cycle([guid_of(n) for n in picker.some(params.live)])
+        if load.frames > 1:
+            return _batch_read_of(store, guids, buffers)
         (buffer,) = buffers
-        next_guid = itertools.cycle([guid_of(n) for n in picker.some(params.live)]).__next__
+        next_guid = guids.__next__
         read = store.read_blob
         return lambda: read(next_guid(), buffer)
     change = {
@@ -94,6 +99,23 @@ def call_of(
         Verb.COMMIT: store.commit,
     }[load.verb]
     return lambda: change([(guid_of(n), b) for n, b in zip(picker.some(load.frames), buffers, strict=True)])
+
+
+def _batch_read_of(store: Any, guids: Iterator[bytes], buffers: list[Any]) -> Callable[[], Any]:
+    count = len(buffers)
+
+    async def read_async() -> None:
+        _check(await store.read_blobs(list(zip(itertools.islice(guids, count), buffers, strict=True))))
+
+    def read() -> None:
+        _check(store.read_blobs(list(zip(itertools.islice(guids, count), buffers, strict=True))))
+
+    return read_async if inspect.iscoroutinefunction(store.read_blobs) else read
+
+
+def _check(outcomes: list[BlobStoreError | None]) -> None:
+    if any(outcomes):
+        raise next(filter(None, outcomes))
 
 
 class _Leases:
