@@ -73,15 +73,23 @@ async def read_whole(
     return done
 
 
-async def write_whole(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> None:
+def one_request(frames: Sequence[Frame]) -> bool:
+    """Whether :func:`write_whole` begins with one request for all of ``frames``."""
+    return 0 < len(frames) <= GATHER_PIECES_MAX and sum([f.size for f in frames]) <= GATHER_BYTES_MAX
+
+
+async def write_whole(
+    engine: Engine, offset: int, frames: Sequence[Frame], what: object, answer: int | None = None
+) -> None:
     """Write all of ``frames``, in order, from ``offset`` on.
 
     More than one gather goes out one after the other.
 
+    :param answer: what the engine said to the one request for them, if the caller has made it.
     :raises BlobStoreIOError: the system refused; any part may have been written.
     """
     for gather, size in _gathers(frames):
-        put = await engine.write(offset, gather)
+        put = await engine.write(offset, gather) if answer is None else answer
         if put != size:
             await _finish_write(engine, offset, gather, size, put, what)
         offset += size

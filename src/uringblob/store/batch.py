@@ -15,8 +15,8 @@ bounce frames, at most :data:`BOUNCE_FRAMES` at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import AlignedBlobBuf
@@ -25,7 +25,8 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.format import Segment, pack_entry
-from uringblob.store.job import settle
+from uringblob.store.job import Job, settle
+from uringblob.store.landing import Landing
 from uringblob.store.medium import Medium, Where
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
@@ -87,24 +88,23 @@ class Batch:
         for slot, guid, frame in self._places():
             self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
 
-    async def checksum_while(self, landing: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run ``landing()``, which writes the frames, and checksum them meanwhile.
+    async def checksum_while(self, landing: Callable[[], Awaitable[T]]) -> T:
+        """Begin ``landing()``, which writes the frames, and checksum them meanwhile.
 
         Returns or raises when both have ended.
         """
         if self.size_bytes < OVERLAP_BYTES_MIN:
             self.checksum()
             return await landing()
-        job = self._medium.start(landing())
+        landed = landing()
         try:
             await self.checksum_later()
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle([job])
+            await settle([landed])
             raise
-        await settle([job])
-        return job.result()
+        return await landed
 
     async def checksum_later(self) -> None:
         """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
@@ -119,9 +119,15 @@ class Batch:
 
     # --- writing -------------------------------------------------------------------------
 
-    def land(self) -> Coroutine[Any, Any, None]:
-        """Write every frame wholly; returns or raises when no request is in flight any more."""
-        return self._land_piece(self.pieces[0]) if len(self.pieces) == 1 else self._land_pieces()
+    def land(self) -> Landing | Job[None]:
+        """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
+        if len(self.pieces) > 1:
+            return self._medium.start(self._land_pieces())
+        (piece,) = self.pieces
+        if piece.bounces or not transfers.one_request(piece.frames):
+            return self._medium.start(self._land_piece(piece))
+        answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
+        return Landing(self._medium, answer, self.size_bytes, lambda answer: self._land_piece(piece, answer))
 
     async def _land_pieces(self) -> None:
         jobs = []
@@ -133,11 +139,14 @@ class Batch:
         if errors:
             raise errors[0]
 
-    async def land_synced(self) -> bool:
-        """Write every frame and make its bytes durable; true if one submission did both.
+    def land_synced(self) -> Job[bool]:
+        """Begin to write every frame and make its bytes durable; yields true if one submission did both.
 
         A failed sync poisons the store.
         """
+        return self._medium.start(self._land_synced())
+
+    async def _land_synced(self) -> bool:
         linkable = len(self.pieces) == 1 and not self.pieces[0].bounces
         if not linkable:
             await self.land()
@@ -154,12 +163,12 @@ class Batch:
         except BlobStoreIOError as error:
             raise self._blame(piece, error) from None
 
-    async def _land_piece(self, piece: Piece) -> None:
+    async def _land_piece(self, piece: Piece, answer: int | None = None) -> None:
         engine, where = self._medium.engine, self._where(piece)
         offset = piece.run.slot * self._page_size
         try:
             if not piece.bounces:
-                await transfers.write_whole(engine, offset, piece.frames, where)
+                await transfers.write_whole(engine, offset, piece.frames, where, answer)
                 return
             for frames, leases in self._bounced(piece):
                 await transfers.write_whole(engine, offset, frames, where)

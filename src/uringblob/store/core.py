@@ -22,6 +22,7 @@ from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
+from uringblob.store.landing import Landing
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
 from uringblob.store.space import Space
@@ -223,13 +224,13 @@ class Core:
         if small:  # its turn comes before anything else of it, so that the first of many write at once
             await self.medium.pace.turn(size_bytes)
         batch = await self._prepare(writes)
-        landed: Job[None] | None = None
+        landed: Landing | Job[None] | None = None
         try:
             if small:
                 batch.checksum()
-                landed = self.medium.start(batch.land())
+                landed = batch.land()
             else:
-                landed = self.medium.start(batch.land())
+                landed = batch.land()
                 await batch.checksum_later()
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except GeneratorExit:

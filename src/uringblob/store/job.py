@@ -15,7 +15,7 @@ Checked on CPython 3.10 to 3.13, and with uvloop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from uringblob.completion import Completion
@@ -109,7 +109,7 @@ async def join(job: asyncio.Future[T]) -> T:
         raise
 
 
-async def settle(jobs: Iterable[asyncio.Future[Any]]) -> list[BaseException]:
+async def settle(jobs: Iterable[Awaitable[Any]]) -> list[BaseException]:
     """Wait until every one of ``jobs`` has ended; return the errors of those that failed."""
     errors: list[BaseException] = []
     for job in jobs:
