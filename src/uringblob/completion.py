@@ -26,6 +26,9 @@ class Completion(asyncio.Future[T]):
 
     __slots__ = ()
 
+    #: Whoever awaits this does no work by which it would have to be kept apart from others.
+    light = False
+
     def cancel(self, msg: Any | None = None) -> bool:
         """Refuse: only the operation's own end resolves a completion."""
         return False

@@ -73,9 +73,9 @@ async def read_whole(
     return done
 
 
-def one_request(frames: Sequence[Frame]) -> bool:
-    """Whether :func:`write_whole` begins with one request for all of ``frames``."""
-    return 0 < len(frames) <= GATHER_PIECES_MAX and sum([f.size for f in frames]) <= GATHER_BYTES_MAX
+def one_request(count: int, size_bytes: int) -> bool:
+    """Whether :func:`write_whole` makes one request for so many frames of so many bytes together."""
+    return 0 < count <= GATHER_PIECES_MAX and size_bytes <= GATHER_BYTES_MAX
 
 
 async def write_whole(

@@ -165,6 +165,31 @@ def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
     assert ring.in_flight == 0
 
 
+def test_light_completions_that_nobody_waits_for_are_handed_out_all_at_once(ring, monkeypatch):
+    """Nothing is done when they resolve; one that somebody waits for counts as any other."""
+    completions = [ring.nop() for _ in range(6)]
+    for completion in completions:
+        completion.light = True
+    resumed = []
+    completions[2].then(resumed.append)
+    completions[3].then(resumed.append)
+    ring._queue.flush()
+    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 1)
+    real = inflight._COMPLETION
+
+    class OneByteEach:
+        @staticmethod
+        def iter_unpack(data):
+            return [(user_data, 1, flags) for user_data, _, flags in real.iter_unpack(data)]
+
+    monkeypatch.setattr(inflight, "_COMPLETION", OneByteEach)
+    for done in (3, 4, 6):
+        assert ring._in_flight.reap()
+        assert sum(completion.done() for completion in completions) == done
+    assert resumed == completions[2:4]
+    assert ring.in_flight == 0
+
+
 async def test_the_doorbell_rings_again_after_an_interrupted_reaping(loop_ring):
     nops = [loop_ring.nop() for _ in range(8)]
     loop_ring._queue.flush()

@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from uringblob import BlobGuid, BlobStoreIOError, StorePoisoned
+from uringblob.completion import Completion
 from uringblob.store.async_store import AsyncFileBlobStore
 
 PAGE = 4096
@@ -71,6 +72,38 @@ async def test_committers_who_come_back_together_share_one_group(store):
     await asyncio.gather(*map(committer, range(tasks)))
     groups = store.stats().log_groups - before
     assert groups < 2 * rounds - 4, f"{groups} groups for {rounds} rounds of {tasks} committers"
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store, monkeypatch, missing):
+    """When the frames have landed, nothing is left to do but the flush; while some callers are missing,
+    the first's frames are waited for.
+    """
+    engine = store._core.medium.engine
+    await store.commit([(BlobGuid.random(), fill(0))])
+    real, withheld, blocks = engine.write, [], []
+
+    def write(offset, frames):
+        done = real(offset, frames)
+        if frames[0].view[:1] != b"f":
+            blocks.append(offset)
+            return done
+        withheld.append((done, Completion(loop=asyncio.get_running_loop())))
+        return withheld[-1][1]
+
+    monkeypatch.setattr(engine, "write", write)
+    store._core.queue._crowd = 3 + missing
+    calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), b"f" * PAGE)])) for _ in range(3)]
+    while len(withheld) < 3:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(blocks) == (0 if missing else 1)
+    assert not any(call.done() for call in calls)
+    for done, answer in withheld:
+        answer.finish(await done)
+    await asyncio.gather(*calls)
+    assert len(blocks) == 1
 
 
 async def test_committers_share_flushes(store):

@@ -230,12 +230,9 @@ def test_a_lone_commit_takes_no_more_iterations_than_without(monkeypatch):
         await store.aclose()
         return rounds
 
-    async def at_once(_pace, _size_bytes):
-        """No pace at all."""
-
     loop = SimLoop()
     paced = loop.run(rounds_of_a_commit(loop))
-    monkeypatch.setattr(Pace, "turn", at_once)
+    monkeypatch.setattr(Pace, "take", lambda _pace, _size_bytes: True)
     loop = SimLoop()
     assert paced == loop.run(rounds_of_a_commit(loop))
 

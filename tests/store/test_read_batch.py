@@ -215,15 +215,15 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 ):
     withheld = Withheld(store, monkeypatch)
     core = store._core
-    real, raised = core.medium.pace.turn, []
+    real, raised = core.medium.pace.take, []
 
-    async def strike(size_bytes):
+    def strike(size_bytes):
         if not raised:
             raised.append(Struck())
             raise raised[0]
-        await real(size_bytes)
+        return real(size_bytes)
 
-    monkeypatch.setattr(core.medium.pace, "turn", strike)
+    monkeypatch.setattr(core.medium.pace, "take", strike)
     buffers = rooms(store, 3)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)

@@ -40,6 +40,10 @@ OVERLAP_BYTES_MIN = 64 * 1024
 T = TypeVar("T")
 
 
+def _address(item: tuple[bytes, Frame]) -> int:
+    return item[1].address
+
+
 class Piece:
     """Consecutive frames for one run of slots."""
 
@@ -63,25 +67,25 @@ class Batch:
         self._align = medium.engine.memory_align
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
+        self.size_bytes = 0  #: of all frames
         self.bounces = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all frames."""
-        return sum(piece.run.slots for piece in self.pieces) * self._page_size
 
     async def take_slots(self, writes: Mapping[bytes, Frame]) -> None:
         """Take slots for ``writes``; nothing is written yet.
 
         :raises BlobStoreIOError: there is no room; no slot was taken.
         """
-        frames = sorted(writes.items(), key=lambda item: item[1].address)
+        frames = list(writes.items())
+        if len(frames) > 1:
+            frames.sort(key=_address)
+        ready = self._space.take_ready(len(frames))  # no coroutine for the common case
         done = 0
-        for run in await self._space.take_frames(len(frames)):
+        for run in await self._space.take_frames(len(frames)) if ready is None else (ready,):
             part = frames[done : done + run.slots]
             guids, its_frames = [guid for guid, _ in part], [frame for _, frame in part]
             self.pieces.append(Piece(run, guids, its_frames, bounces=self._bounces(its_frames)))
             done += run.slots
+        self.size_bytes = len(frames) * self._page_size
 
     def checksum(self) -> None:
         """Checksum the frames and fill ``entries``."""
@@ -109,8 +113,10 @@ class Batch:
     async def checksum_later(self) -> None:
         """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
         await self._medium.next_tick()
+        pace = self._medium.pace
         for slot, guid, frame in self._places():
-            await self._medium.pace.turn(frame.size)
+            if not pace.take(frame.size):
+                await pace.turn(frame.size)
             self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
 
     def _places(self) -> Iterator[tuple[int, bytes, Frame]]:
@@ -124,7 +130,7 @@ class Batch:
         if len(self.pieces) > 1:
             return self._medium.start(self._land_pieces())
         (piece,) = self.pieces
-        if piece.bounces or not transfers.one_request(piece.frames):
+        if piece.bounces or not transfers.one_request(len(piece.frames), self.size_bytes):
             return self._medium.start(self._land_piece(piece))
         answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
         return Landing(self._medium, answer, self.size_bytes, lambda answer: self._land_piece(piece, answer))

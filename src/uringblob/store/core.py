@@ -221,8 +221,9 @@ class Core:
             return
         size_bytes = len(writes) * self.page_size
         small = size_bytes < COMMIT_OVERLAP_BYTES_MIN
-        if small:  # its turn comes before anything else of it, so that the first of many write at once
-            await self.medium.pace.turn(size_bytes)
+        pace = self.medium.pace
+        if small and not pace.take(size_bytes):
+            await pace.turn(size_bytes)  # before anything else of it, so that the first of many write at once
         batch = await self._prepare(writes)
         landed: Landing | Job[None] | None = None
         try:

@@ -150,18 +150,18 @@ class GroupQueue:
 
     async def _let_others_join(self) -> None:
         """Callers who shared a group come back together: give them this tick, their turns at
-        checksumming, and the first's frames.
+        checksumming, and if some are still missing, the first's frames.
 
         Without it 64 committers fall into groups of 1 and 63, and each of the two waits for the
-        other's flush, again and again.  A lone committer never waits here.
+        other's flush, again and again.  A lone committer never waits here; and when all are there,
+        the group's blocks are written while the device is busy with the frames.
         """
-        if self._crowd <= 1:
+        if len(self._waiting) >= self._crowd:
             return
-        if len(self._waiting) < self._crowd:
-            await self._medium.next_tick()
-            await self._medium.pace.turn(0)
+        await self._medium.next_tick()
+        await self._medium.pace.turn(0)
         first = self._waiting[0].landed
-        if first is not None and not first.done():
+        if len(self._waiting) < self._crowd and first is not None and not first.done():
             await settle([first])
 
     def _fail(self, members: list[Member], error: Exception) -> None:
@@ -311,7 +311,7 @@ class _Group:
     async def _unlanded(self) -> dict[Member, BaseException]:
         """Wait for every member's frames; return the members whose frames failed."""
         failed: dict[Member, BaseException] = {}
-        for member in self._members:
+        for member in reversed(self._members):  # when the last one's have landed, mostly all have
             landed = member.landed
             if landed is None:
                 continue

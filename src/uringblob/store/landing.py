@@ -33,6 +33,7 @@ class Landing:
     ) -> None:
         """Say of one request that was made: ``finish(answer)`` brings it to its end where it fell short."""
         self._medium = medium
+        answer.light = True
         self._answer = answer
         self._size_bytes = size_bytes
         self._finish: Callable[[int], Coroutine[Any, Any, None]] | None = finish

@@ -175,7 +175,9 @@ class Manifest:
     ) -> dict[bytes, Change]:
         """Return a commit's changes; deletions of what no layer knows are left out."""
         changes = {guid: Change(entry) for guid, entry in entries}
-        changes.update((guid, Change(None)) for guid in deletes if self.knows(guid))
+        for guid in deletes:
+            if self.knows(guid):
+                changes[guid] = Change(None)
         return changes
 
     def begin_group(self, changes: dict[bytes, Change]) -> None:

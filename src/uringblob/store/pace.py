@@ -43,14 +43,20 @@ class Pace:
     def __repr__(self) -> str:
         return f"<Pace left={self._left} waiting={len(self._waiting)}>"
 
+    def take(self, size_bytes: int) -> bool:
+        """Take a turn at once if this iteration has room: whoever may not has to wait for one."""
+        if self._left <= 0 or self._waiting:
+            return False
+        self._left -= size_bytes
+        self._refill_later()
+        return True
+
     async def turn(self, size_bytes: int) -> None:
         """Return when ``size_bytes`` may be checksummed: at once if this iteration has room.
 
         A turn at nothing comes when all who wait now have had theirs.
         """
-        if self._left > 0 and not self._waiting:
-            self._left -= size_bytes
-            self._refill_later()
+        if self.take(size_bytes):
             return
         turn: Completion[None] = Completion(loop=self._loop)
         self._waiting.append((size_bytes, turn))

@@ -95,5 +95,7 @@ async def _finish(core: Core, guid: bytes, frame: Frame, entry: int, got: int) -
     if got != frame.size:
         await core.fill(guid, entry >> CHECKSUM_BITS, 0, frame, got)
     if core.verifies:
-        await core.medium.pace.turn(frame.size)
+        pace = core.medium.pace
+        if not pace.take(frame.size):
+            await pace.turn(frame.size)
         core.check_frame(guid, entry, frame)

@@ -68,6 +68,12 @@ class Space:
 
     # --- frames --------------------------------------------------------------------------
 
+    def take_ready(self, count: int) -> Segment | None:
+        """Hand out one run of ``count`` slots if there is one and nothing has to be done for it first."""
+        if self._medium.poison_cause is not None or not self._reserve_complete(count):
+            return None
+        return self._slots.take_run(count, SlotState.WRITING)
+
     async def take_frames(self, count: int) -> list[Segment]:
         """Hand out ``count`` slots for new frames, as one run where that can be.
 
