@@ -26,7 +26,7 @@ class Completion(asyncio.Future[T]):
 
     __slots__ = ()
 
-    #: Whoever awaits this does no work by which it would have to be kept apart from others.
+    #: Handing it out costs nothing while no job awaits it: see :data:`uringblob.ring.inflight.BYTES_AT_ONCE`.
     light = False
 
     def cancel(self, msg: Any | None = None) -> bool:

@@ -215,3 +215,41 @@ def _one_byte():
     from uringblob.slab import Slab
 
     return Slab(4096, 1).frame(0).part(0, 1)
+
+
+def without_memory_once(ring, monkeypatch):
+    """Let the next submission find no memory for what it hands to the kernel."""
+    queue = ring._queue
+    real, failed = type(queue)._enter, []
+
+    def enter(self, packed):
+        if not failed:
+            failed.append(len(packed))
+            raise MemoryError("for a submission")
+        return real(self, packed)
+
+    monkeypatch.setattr(type(queue), "_enter", enter)
+    return failed
+
+
+@pytest.mark.parametrize("way", ["one", "many"])
+async def test_what_there_is_no_memory_for_now_goes_out_at_the_ticks_end(loop_ring, pipe, monkeypatch, way):
+    """It was asked for: whoever is told that it failed gives its memory and its slot to others."""
+    failed = without_memory_once(loop_ring, monkeypatch)
+    if way == "many":
+        completions = loop_ring.submit([NOP, NOP], now=True)
+    else:
+        completions = [loop_ring._enqueue(*NOP, now=True)]
+    assert failed == [len(completions)]
+    assert not any(completion.done() for completion in completions)
+    assert await asyncio.gather(*completions) == [0] * len(completions)
+    assert loop_ring.in_flight == 0
+
+
+def test_without_a_loop_it_is_raised_and_the_next_submission_takes_it_along(ring, monkeypatch):
+    without_memory_once(ring, monkeypatch)
+    answers = []
+    with pytest.raises(MemoryError, match="for a submission"):
+        ring.submit([NOP, NOP], now=True, answers=answers)
+    assert len(answers) == 2
+    assert [ring.wait(answer) for answer in answers] == [0, 0]

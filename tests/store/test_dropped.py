@@ -19,6 +19,7 @@ from uringblob.buffers import frame_of
 from uringblob.store import batch, core, opening, pace
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening import Options, _open_on_engine
+from uringblob.store.read_batch import read_batch
 from uringblob.store.store_file import StoreFile, judge_superblocks
 from uringblob.store.verification import verify_core
 from uringblob.testing.sim_disk import SimDisk
@@ -40,7 +41,26 @@ WORK = {
     "close": lambda core: core.close(flush=True),
     "opening": lambda core: open_again(),
     "verify": lambda core: verify_core(core, None),
+    "reads": lambda core: read_batch(core, rooms_of(core, 4)),
+    "committers": lambda core: commit_together(core, 20),
 }
+
+
+def rooms_of(core, count):
+    """Return reads of which the last one's memory is not aligned."""
+    pool, odd = core.medium.engine.pool, memoryview(bytearray(PAGE + 1))[1:]
+    memory = [*(bytearray(PAGE) for _ in range(count)), odd]
+    return [
+        (guid(n % count), frame_of(room, PAGE, writable=True, pool=pool)) for n, room in enumerate(memory)
+    ]
+
+
+async def commit_together(core, count):
+    jobs = [
+        core.medium.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
+    ]
+    for job in jobs:
+        await job
 
 
 def frames_of(core, contents):

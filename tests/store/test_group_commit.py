@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import inspect
+import sys
 
 import pytest
 
 from uringblob import BlobGuid, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.async_store import AsyncFileBlobStore
+from uringblob.store.groups import GroupQueue
 
 PAGE = 4096
 
@@ -340,3 +343,33 @@ async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store,
         await store.commit([(guids[0], fill(2))])
     assert await read(store, kept) == fill(7)
     assert await store.list_blobs() == [kept]
+
+
+TAKING, FIRST = inspect.getsourcelines(GroupQueue._take_members)
+
+
+@pytest.mark.parametrize("line", range(FIRST + 1, FIRST + len(TAKING)))
+async def test_a_handler_that_strikes_while_a_group_is_formed_leaves_nobody_waiting(store, line):
+    """Whoever was on his way from one list to the other was once in neither, and waited for ever."""
+    await store.commit([(BlobGuid.random(), fill(7))])
+    struck = []
+
+    def trace(frame, event, _arg):
+        if frame.f_code is not GroupQueue._take_members.__code__:
+            return None
+        if event == "line" and frame.f_lineno == line and not struck:
+            struck.append(line)
+            sys.settrace(None)
+            raise Struck
+        return trace
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    store._core.queue._crowd = 3
+    sys.settrace(trace)
+    try:
+        calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), fill(n))])) for n in range(3)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        sys.settrace(None)
+    expected = RuntimeError if struck else type(None)
+    assert [type(outcome) for outcome in outcomes] == [expected] * 3

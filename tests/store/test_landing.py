@@ -1,4 +1,7 @@
-"""Frames on their way: whoever asks hears the same end, and afterwards nobody holds the caller's memory."""
+"""Frames on their way: whoever asks hears the same end, and afterwards nobody holds the caller's memory.
+
+And how those who share a group hear of it: in turns.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,7 @@ async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store)
     asked.answer.finish(PAGE)
     assert asked.landing.done()
     assert asked.landing.whole
+    asked.landing.finish_short()
     await asyncio.gather(*waiting)
     await asked.landing
     assert asked.finished == []
@@ -78,6 +82,7 @@ async def test_a_short_one_is_finished_once_however_many_ask(store, got):
     await asyncio.sleep(0)
     asked.answer.finish(got)
     assert not asked.landing.whole
+    assert not asked.landing.done()
     await asyncio.gather(*waiting)
     assert asked.finished == [got]
     assert asked.landing.done()
@@ -93,6 +98,31 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
     errors = await asyncio.gather(*waiting, ended(asked.landing), return_exceptions=True)
     assert [type(error) for error in errors] == [BlobStoreIOError] * 3
     assert asked.finished == [-errno.EIO]
+
+
+async def test_a_short_one_may_be_finished_before_anybody_waits(store):
+    asked = Asked(store)
+    asked.landing.finish_short()  # nothing is known yet
+    asked.answer.finish(512)
+    asked.landing.finish_short()
+    asked.landing.finish_short()
+    assert asked.finished == [512]
+    await asked.landing
+    assert asked.finished == [512]
+    gc.collect()
+    assert asked.alive() is None
+
+
+async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
+    """No engine does that of its own accord: its answers are numbers."""
+    asked = Asked(store)
+    asked.answer.fail(ValueError("the engine's own fault"))
+    assert not asked.landing.whole
+    asked.landing.finish_short()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the engine's own fault"):
+            await asked.landing
+    assert asked.finished == []
 
 
 async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
@@ -137,8 +167,22 @@ async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store)
     assert len(released) == 3 * 64
 
 
-async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store):
+async def make_room(store):
+    """Write and free slots beforehand: whoever waits for the file to grow comes back at another time."""
+    rooms = [BlobGuid(bytes([n]) * 16) for n in range(255)]
+    await store.commit([(guid, bytes(PAGE)) for guid in rooms])
+    await store.commit(deletes=rooms)
+    await store.commit([(rooms[0], bytes(PAGE))])
+
+
+@pytest.mark.parametrize("limit", ["members", "bytes"])
+async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
     """So that their next frames reach the device while the others hear of it."""
+    if limit == "members":
+        monkeypatch.setattr(groups, "HEARD_AT_ONCE", 4)
+    else:
+        monkeypatch.setattr(groups, "HEARD_BYTES_AT_ONCE", 4 * PAGE)
+    await make_room(store)
     heard = [0]
 
     def beat():
@@ -157,4 +201,109 @@ async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store
     handles[0].cancel()
     assert sum(heard) == 6 * 64
     assert store.stats().log_groups - before <= 24  # they did come as a crowd
-    assert max(heard) <= groups.HEARD_AT_ONCE
+    assert max(heard) <= 4
+
+
+@pytest.fixture
+def in_turns(monkeypatch):
+    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
+
+
+async def some_but_not_all_have_heard(store, count):
+    """Begin commits by tasks; return them while some have heard of their end and others have not."""
+
+    async def one(number):
+        await store.commit([(BlobGuid(number.to_bytes(16, "big")), bytes(PAGE))])
+
+    tasks = [asyncio.ensure_future(one(n)) for n in range(count)]
+    while sum(task.done() for task in tasks) < 3:
+        await asyncio.sleep(0)
+    assert not all(task.done() for task in tasks)
+    return tasks
+
+
+async def test_a_close_while_some_have_not_heard_yet_waits_for_them(store, in_turns):
+    tasks = await some_but_not_all_have_heard(store, 64)
+    await store.aclose()
+    await asyncio.sleep(0)
+    assert [task.exception() for task in tasks] == [None] * 64
+
+
+async def test_changes_while_some_have_not_heard_yet_are_made_and_flushed(store, in_turns):
+    tasks = await some_but_not_all_have_heard(store, 64)
+    await store.delete_blob(BlobGuid(bytes(16)))
+    await store.write_blob(BlobGuid(bytes(15) + b"\1"), b"x" * PAGE)
+    await store.flush()
+    assert not store.needs_flush()
+    await asyncio.gather(*tasks)
+    assert len(await store.list_blobs()) == 63
+    got = bytearray(PAGE)
+    await store.read_blob(BlobGuid(bytes(15) + b"\1"), got)
+    assert got == b"x" * PAGE
+
+
+# ---- members at fault -------------------------------------------------------------------------
+
+
+class Answers:
+    """Gives writes of frames that begin with ``XX`` another answer."""
+
+    def __init__(self, store, monkeypatch, answer):
+        self.engine = store._core.medium.engine
+        self.real = self.engine.write
+        self.answer = answer
+        self.asked = set()
+        monkeypatch.setattr(self.engine, "write", self.write)
+
+    def write(self, offset, frames):
+        if bytes(frames[0].view[:2]) != b"XX":
+            return self.real(offset, frames)
+        first = offset not in self.asked
+        self.asked.add(offset)
+        answer = Completion(loop=asyncio.get_running_loop())
+        self.real(offset, frames).then(lambda _: self.answer(answer, first))
+        return answer
+
+
+async def commit_all(store, contents):
+    """Commit each by a task of its own; return what each one raised."""
+
+    async def one(number, content):
+        buffer = store.alloc_blob_buf_zeroed()
+        buffer.view[:] = content * (PAGE // 2)
+        await store.commit([(BlobGuid(number.to_bytes(16, "big")), buffer)])
+        buffer.release()
+
+    return await asyncio.gather(*(one(n, c) for n, c in enumerate(contents)), return_exceptions=True)
+
+
+@pytest.mark.parametrize("bad", [0, 3, 7])
+async def test_an_engine_that_answers_with_an_error_costs_that_member_alone(store, monkeypatch, bad):
+    """Its group is wiped and written again without it, and the log write was waited for."""
+    Answers(store, monkeypatch, lambda answer, _first: answer.fail(ValueError("the engine's own fault")))
+    outcomes = await commit_all(store, [b"XX" if n == bad else b"YY" for n in range(8)])
+    assert [n for n, outcome in enumerate(outcomes) if outcome is not None] == [bad]
+    assert isinstance(outcomes[bad], ValueError)
+    assert sorted(await store.list_blobs()) == [n.to_bytes(16, "big") for n in range(8) if n != bad]
+    assert (await store.verify()).ok
+
+
+async def test_what_fell_short_is_finished_together_and_not_one_after_the_other(store, monkeypatch):
+    """EAGAIN makes each wait for a while before it is asked for again: meanwhile others wait, too."""
+    await make_room(store)
+    loop = asyncio.get_running_loop()
+    real, waiting = loop.call_later, [0]
+
+    def call_later(delay, callback, *args, **kwargs):
+        waiting.append(waiting[-1] + 1)
+        return real(delay, callback, *args, **kwargs)
+
+    def again_or_whole(answer, first):
+        if not first:
+            waiting.append(waiting[-1] - 1)
+        answer.finish(-errno.EAGAIN if first else PAGE)
+
+    Answers(store, monkeypatch, again_or_whole)
+    monkeypatch.setattr(loop, "call_later", call_later)
+    assert await commit_all(store, [b"XX"] * 16) == [None] * 16
+    assert max(waiting) >= 8

@@ -209,6 +209,35 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
     assert not store._core.manifest.slots._holds
 
 
+async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_is_raised(
+    needs_direct, store, monkeypatch
+):
+    """Unaligned memory is filled at the very end, by this store: its owner must not have it back by then."""
+    engine = store._core.medium.engine
+    real, withheld = engine.read, []
+
+    def read(offset, frames):
+        withheld.append((real(offset, frames), Completion(loop=asyncio.get_running_loop())))
+        return withheld[-1][1]
+
+    def read_each(reads, answers):
+        raise MemoryError("for any request")
+
+    monkeypatch.setattr(engine, "read", read)
+    monkeypatch.setattr(engine, "read_each", read_each)
+    odd = memoryview(bytearray(PAGE + 1))[1:]
+    reads = [(GUIDS[0], odd), (GUIDS[1], store.alloc_blob_buf_zeroed())]
+    task = asyncio.ensure_future(store.read_blobs(reads))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    for done, answer in withheld:
+        answer.finish(await done)
+    with pytest.raises(MemoryError, match="for any request"):
+        await task
+    assert odd == fill(0)
+
+
 @verifying
 async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_others_have_ended(
     store, monkeypatch

@@ -77,8 +77,10 @@ class RingDriver:
 
     # -- in -------------------------------------------------------------------------------
 
-    def submit(self, ops: Iterable[Op], *, now: bool = False) -> list[Completion[int]]:
-        """Ask for ``ops``, in order; one completion each.  Linked ones stay together.
+    def submit(
+        self, ops: Iterable[Op], *, now: bool = False, answers: list[Completion[int]] | None = None
+    ) -> list[Completion[int]]:
+        """Ask for ``ops``, in order; one completion each, added to ``answers``.  Linked ones stay together.
 
         ``now`` submits them, and what was asked for before them, instead of leaving that to the tick.
 
@@ -95,21 +97,37 @@ class RingDriver:
             user_data = self._in_flight.next_user_data()
             packed.append(packed_op(user_data, op))
             entries[user_data] = (self._new_completion(), op.keep)
-        return self._enqueue_all(packed, entries, now=now)
+        return self._enqueue_all(packed, entries, [] if answers is None else answers, now=now)
 
     def _enqueue_all(
-        self, packed: list[bytes], entries: dict[int, tuple[Completion[int], object]], *, now: bool
+        self,
+        packed: list[bytes],
+        entries: dict[int, tuple[Completion[int], object]],
+        answers: list[Completion[int]],
+        *,
+        now: bool,
     ) -> list[Completion[int]]:
         """Ask for packed operations, whose completions and memory are in ``entries``, in one step."""
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        if now:
-            self._check_process()
+        answers += [completion for completion, _ in entries.values()]  # known, also if a handler raises now
+        try:
+            if now:
+                self._flush_now()
+        finally:
+            if not self._flush_due and self._loop is not None and len(self._queue):
+                self._flush_due = True
+                self._loop.call_soon(self._tick)
+        return answers
+
+    def _flush_now(self) -> None:
+        """Submit what was asked for.  It stays asked for if there is no memory for that: the tick tries again."""
+        self._check_process()
+        try:
             self._queue.flush()
-        if not self._flush_due and self._loop is not None and len(self._queue):
-            self._flush_due = True
-            self._loop.call_soon(self._tick)
-        return [completion for completion, _ in entries.values()]
+        except MemoryError:
+            if self._loop is None:
+                raise
 
     def chain(self, *ops: Op, now: bool = False) -> list[Completion[int]]:
         """Ask for ``ops`` so that each begins only when the one before has wholly succeeded.
@@ -150,8 +168,7 @@ class RingDriver:
         queue = self._queue
         queue.waiting.append(packed)
         if now:
-            self._check_process()
-            queue.flush()
+            self._flush_now()
             if queue.empty:
                 return completion
         if not self._flush_due and self._loop is not None:

@@ -25,7 +25,7 @@ _SIZE: Final = _COMPLETION.size
 
 #: Whoever gets a frame checksums it in the same loop iteration, 30 to 50 µs for 512 KiB.  So many
 #: bytes a reaping keep an iteration below half a millisecond: 32 frames at once stalled the loop's
-#: other users for 1.5 ms (p99, Linux 6.18).  A light completion that nobody waits for counts nothing:
+#: other users for 1.5 ms (p99, Linux 6.18).  A light completion that no job awaits counts nothing:
 #: 64 writes of one group that end together took 16 iterations, and the disk had nothing to do meanwhile.
 BYTES_AT_ONCE: Final = 2 * 1024 * 1024
 

@@ -140,9 +140,15 @@ class Ring(RingLife):
         return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
 
     def read_fixed_each(
-        self, file: int, reads: Sequence[tuple[int, Frame]], *, flags: int = 0, now: bool = False
-    ) -> list[Completion[int]]:
-        """Do :meth:`read_fixed` for each offset and frame; what is in common is done once."""
+        self,
+        file: int,
+        reads: Sequence[tuple[int, Frame]],
+        answers: list[Completion[int]],
+        *,
+        flags: int = 0,
+        now: bool = False,
+    ) -> None:
+        """Do :meth:`read_fixed` for each offset and frame; the completions are added to ``answers``."""
         self._check_open()
         new_completion, next_user_data = self._new_completion, self._in_flight.next_user_data
         packed = []
@@ -156,7 +162,7 @@ class Ring(RingLife):
                 entries[user_data] = (new_completion(), view)
         except struct.error as error:
             raise ValueError(_ops.OUT_OF_RANGE) from error
-        return self._enqueue_all(packed, entries, now=now)
+        self._enqueue_all(packed, entries, answers, now=now)
 
     def write_fixed(
         self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False

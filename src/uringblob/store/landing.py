@@ -44,20 +44,33 @@ class Landing:
         return f"<Landing of {self._size_bytes} bytes, {state}>"
 
     def done(self) -> bool:
-        """Whether nothing is in flight that anybody has asked for so far."""
-        return self._answer.done() if self._job is None else self._job.done()
+        """Whether every frame is wholly written, or has failed for good."""
+        return self.whole if self._job is None else self._job.done()
+
+    @property
+    def answer(self) -> Completion[int]:
+        """What the engine says to the request: with it :meth:`finish_short` knows what is left to do."""
+        return self._answer
 
     @property
     def whole(self) -> bool:
         """Whether the one request was enough, and has ended."""
-        return self._answer.done() and self._answer.result() == self._size_bytes
+        answer = self._answer
+        return answer.done() and answer.exception() is None and answer.result() == self._size_bytes
+
+    def finish_short(self) -> None:
+        """Begin to finish what fell short, if that is known by now; do not wait for it."""
+        answer = self._answer
+        if self._job is None and answer.done() and answer.exception() is None and not self.whole:
+            assert self._finish is not None  # given up only for a job, or when all was whole
+            self._job = self._medium.start(self._finish(answer.result()))
+            self._finish = None
 
     def __await__(self) -> Generator[Any, None, None]:
         if self._job is None:
-            got = yield from self._answer.__await__()
-            if got != self._size_bytes and self._job is None and self._finish is not None:
-                self._job = self._medium.start(self._finish(got))
-            # It holds the caller's buffers, who wants to release them when his call returns.
-            self._finish = None
+            yield from self._answer.__await__()
+            self.finish_short()
+        # It holds the caller's buffers, who wants to release them when his call returns.
+        self._finish = None
         if self._job is not None:
             yield from self._job.__await__()

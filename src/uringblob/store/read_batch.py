@@ -25,28 +25,35 @@ Read = tuple[bytes, Frame]
 async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError | None]:
     """Fill every frame with the blob that is visible now; return each position's error, or None.
 
-    To be run as a job.  Returns or raises when no request is in flight any more.
+    To be run as a job.  Returns or raises when no request is in flight any more; until then every
+    slot is kept.
     """
     outcomes: list[BlobStoreError | None] = [None] * len(reads)
     plain: list[tuple[int, int]] = []  # position and entry of what one request should fill
     others: list[tuple[int, Job[None]]] = []
     align, slots = core.medium.engine.memory_align, core.manifest.slots
-    for position, (guid, frame) in enumerate(reads):
-        entry = core.manifest.find(guid)
-        if entry is None:
-            outcomes[position] = core.not_found(guid)
-        elif frame.address % align or slots.beyond_end(entry >> CHECKSUM_BITS):
-            others.append((position, core.medium.start(core.read(guid, frame))))
-        else:
-            plain.append((position, entry))
-    unexpected = await _read_plain(core, reads, plain, outcomes) if plain else None
+    try:
+        for position, (guid, frame) in enumerate(reads):
+            entry = core.manifest.find(guid)
+            if entry is None:
+                outcomes[position] = core.not_found(guid)
+            elif frame.address % align or slots.beyond_end(entry >> CHECKSUM_BITS):
+                others.append((position, core.medium.start(core.read(guid, frame))))
+            else:
+                plain.append((position, entry))
+        unexpected = await _read_plain(core, reads, plain, outcomes) if plain else None
+    except GeneratorExit:
+        raise  # the store was dropped, not closed: nothing may be awaited any more
+    except BaseException:
+        await settle([job for _, job in others])  # they fill the caller's frames, too
+        raise
     for position, job in others:
         try:
             await job
         except BlobStoreError as error:
             outcomes[position] = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
-            unexpected = error
+            unexpected = unexpected or error
     if unexpected is not None:
         raise unexpected
     return outcomes
@@ -77,7 +84,7 @@ async def _read_plain(
                 except BlobStoreError as error:
                     outcomes[position] = error.with_traceback(None)
                 except Exception as error:  # noqa: BLE001 - returned, when the other reads are done
-                    unexpected = error
+                    unexpected = unexpected or error
     except GeneratorExit:
         raise  # the store was dropped, not closed: nothing may be awaited any more
     except BaseException:
