@@ -1,9 +1,10 @@
+import gc
 import pickle
 import uuid
 
 import pytest
 
-from uringblob.guid import BlobGuid, guid_bytes
+from uringblob.guid import BlobGuid, guid_bytes, known_guids
 
 RAW = bytes(range(16))
 TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f"
@@ -51,3 +52,28 @@ def test_pickled(protocol):
     guid = pickle.loads(pickle.dumps(BlobGuid(RAW), protocol))
     assert type(guid) is BlobGuid
     assert guid == RAW
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_many_are_made_without_a_walk_of_the_collector_and_it_goes_on_as_before(collecting):
+    """It walked over the half-made list, again and again: two million took 1.3 s instead of 0.5."""
+    values = [n.to_bytes(16, "big") for n in range(200_000)]
+    walks, inside = [], [False]
+
+    def walk(_phase, _info):
+        walks.append(inside[0])
+
+    was_on = gc.isenabled()
+    gc.callbacks.append(walk)
+    try:
+        (gc.enable if collecting else gc.disable)()
+        inside[0] = True
+        made = known_guids(values)
+        inside[0] = False
+        assert gc.isenabled() is collecting
+    finally:
+        gc.callbacks.remove(walk)
+        (gc.enable if was_on else gc.disable)()
+    assert True not in walks
+    assert made == values
+    assert {type(guid) for guid in made} == {BlobGuid}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Union
 
 GUID_SIZE = 16
@@ -48,9 +49,24 @@ class BlobGuid(bytes):
 _OF_SIXTEEN = functools.partial(bytes.__new__, BlobGuid)
 
 
-def known_guids(values: Iterable[bytes]) -> list[BlobGuid]:
-    """Return guids for ``values``, of which each is known to be sixteen bytes: nothing is checked."""
-    return list(map(_OF_SIXTEEN, values))
+#: From here on the collector's walks are what takes the time.
+_MANY = 50_000
+
+
+def known_guids(values: Sequence[bytes]) -> list[BlobGuid]:
+    """Return guids for ``values``, of which each is known to be sixteen bytes: nothing is checked.
+
+    The garbage collector rests while many are made: it would walk over the half-made list again and
+    again (1.3 s for two million instead of 0.5; CPython 3.11), and nothing in it can be garbage.
+    """
+    if len(values) < _MANY or not gc.isenabled():
+        return list(map(_OF_SIXTEEN, values))
+    try:
+        gc.disable()
+        # One step of the interpreter's: no other thread runs meanwhile, and no signal handler.
+        return list(map(_OF_SIXTEEN, values))
+    finally:
+        gc.enable()
 
 
 #: What every method that takes a guid takes.
