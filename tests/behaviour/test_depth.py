@@ -12,6 +12,7 @@ from behaviour.quiet import quiet_async
 from behaviour.stamps import blank, sequence_of, stamped
 from uringblob import BUF_ALIGN, AsyncFileBlobStore, BlobGuid, FileBlobStore
 
+pytestmark = pytest.mark.one_interpreter  # queues and pools are alike in every interpreter
 REQUESTS = 500
 POOL = 8
 DEPTHS = [1, 8]

@@ -7,6 +7,7 @@ import pytest
 from behaviour.stamps import blank, sequence_of, stamped
 from uringblob import AsyncFileBlobStore, BlobGuid, FileBlobStore, StoreLocked
 
+pytestmark = pytest.mark.one_interpreter  # the lock is the kernel's
 TIMES = 200
 GUID = BlobGuid(bytes(range(16)))
 

@@ -10,6 +10,7 @@ import pytest
 from uringblob import BlobGuid
 from uringblob.store.async_store import AsyncFileBlobStore
 
+pytestmark = pytest.mark.one_interpreter  # pure logic, whatever the interpreter
 PAGE = 4096
 
 
