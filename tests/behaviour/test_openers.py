@@ -13,7 +13,8 @@ from behaviour import children
 from behaviour.work import frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobNotFound, FileBlobStore, StoreLocked
 
-ROUNDS = 50
+#: For each of two engines: fifty of each kind are promised.
+ROUNDS = 25
 
 
 @pytest.mark.one_interpreter

@@ -141,3 +141,24 @@ def test_ctrl_c_lets_a_session_end(kind):
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended
+
+
+def test_a_signal_that_nobody_heeds_yet_ends_the_turn_before_it_has_begun(monkeypatch):
+    """It came between the task's making and the handler's; then the task ran into the loop's clearing up."""
+    begun = []
+
+    async def work():
+        begun.append(True)
+        await asyncio.sleep(60)
+
+    def strike(_loop, _number, _callback):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", strike)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_on("asyncio", work())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not begun

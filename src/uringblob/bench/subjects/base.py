@@ -102,19 +102,21 @@ def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
         loop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
     try:
-        with _ended_by_signals(loop, loop.create_task(coroutine)) as task:
+        with _ended_by_signals(loop, task):
             return loop.run_until_complete(task)
     finally:
+        # A signal may come before anybody heeds it: then the task has not even begun.
+        task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
 @contextlib.contextmanager
-def _ended_by_signals(
-    loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]
-) -> Generator[asyncio.Task[T], None, None]:
+def _ended_by_signals(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> Generator[None, None, None]:
     """Have Ctrl-C (and what else raises ``KeyboardInterrupt``) cancel ``task``, then be raised.
 
     Raised in the middle of the loop's work it would lose a callback that somebody waits for.
@@ -134,7 +136,7 @@ def _ended_by_signals(
     for number in raising if main else ():
         loop.add_signal_handler(number, strike)
     try:
-        yield task
+        yield
     except asyncio.CancelledError:
         if struck:
             raise KeyboardInterrupt from None
