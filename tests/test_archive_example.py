@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from archiving import catalogue, compare, pack, progress, restore, tree  # noqa: E402 - needs the path above
 
+pytestmark = pytest.mark.one_interpreter  # plain use of the library, which the others' suites cover
+
 
 @pytest.fixture
 def source(disk_dir):

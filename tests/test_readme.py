@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.one_interpreter  # the wheel check follows the README on the others' behalf
+pytestmark = pytest.mark.one_interpreter  # plain use of the library, which the others' suites cover
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -14,7 +14,8 @@ import pytest
 
 from behaviour import children
 
-pytestmark = pytest.mark.usefixtures("needs_uring", "needs_root")
+#: One interpreter: the limits are the kernel's.
+pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring", "needs_root")]
 
 MIB = 1 << 20
 

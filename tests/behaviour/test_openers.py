@@ -13,6 +13,8 @@ from behaviour import children
 from behaviour.work import frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobNotFound, FileBlobStore, StoreLocked
 
+pytestmark = pytest.mark.one_interpreter  # the locks are the kernel's
+
 #: For each of two engines: fifty of each kind are promised.
 ROUNDS = 25
 

@@ -8,7 +8,8 @@ import pytest
 
 from behaviour import children
 
-pytestmark = pytest.mark.usefixtures("needs_uring")
+#: One interpreter: the kernel refuses, whoever asks.
+pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring")]
 
 ERRNOS = ["EPERM", "ENOSYS", "EOPNOTSUPP"]
 #: What is refused, and the stage of starting up at which that shows.

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from uringblob.doctor import command as the_command
 from uringblob.doctor.command import screen
 from uringblob.doctor.diagnosis import Applied, Diagnosis
@@ -15,6 +17,8 @@ from uringblob.doctor.examination import Examination, _run
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial import check_store
 from uringblob.facade import FileBlobStore
+
+pytestmark = pytest.mark.one_interpreter  # it looks at the machine, not at the interpreter
 
 
 def run(*arguments):
