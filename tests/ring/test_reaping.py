@@ -145,11 +145,7 @@ def test_reaping_that_an_exception_interrupts_starts_over(ring, monkeypatch):
     assert not ring._in_flight.table
 
 
-def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
-    """Whoever gets one works on it in the same loop iteration; the others stay where they are."""
-    completions = [ring.nop() for _ in range(6)]
-    ring._queue.flush()
-    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 2)
+def every_result_is_one_byte(monkeypatch):
     real = inflight._COMPLETION
 
     class OneByteEach:
@@ -158,6 +154,14 @@ def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
             return [(user_data, 1, flags) for user_data, _, flags in real.iter_unpack(data)]
 
     monkeypatch.setattr(inflight, "_COMPLETION", OneByteEach)
+
+
+def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
+    """Whoever gets one works on it in the same loop iteration; the others stay where they are."""
+    completions = [ring.nop() for _ in range(6)]
+    ring._queue.flush()
+    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 2)
+    every_result_is_one_byte(monkeypatch)
     for done in (2, 4, 6):
         assert ring._in_flight.reap()
         assert sum(completion.done() for completion in completions) == done
@@ -175,14 +179,7 @@ def test_light_completions_that_nobody_waits_for_are_handed_out_all_at_once(ring
     completions[3].then(resumed.append)
     ring._queue.flush()
     monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 1)
-    real = inflight._COMPLETION
-
-    class OneByteEach:
-        @staticmethod
-        def iter_unpack(data):
-            return [(user_data, 1, flags) for user_data, _, flags in real.iter_unpack(data)]
-
-    monkeypatch.setattr(inflight, "_COMPLETION", OneByteEach)
+    every_result_is_one_byte(monkeypatch)
     for done in (3, 4, 6):
         assert ring._in_flight.reap()
         assert sum(completion.done() for completion in completions) == done

@@ -30,6 +30,11 @@ async def store(store_path, engine):
         yield store
 
 
+@pytest.fixture
+def in_turns(monkeypatch):
+    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
+
+
 class Frames:
     """Stands for a caller's memory."""
 
@@ -152,7 +157,7 @@ def test_it_says_how_it_stands():
     loop.close()
 
 
-async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store):
+async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store, in_turns):
     """The group goes on to tell the others: it must not hold the first one's frames meanwhile."""
     released = []
 
@@ -202,11 +207,6 @@ async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store
     assert sum(heard) == 6 * 64
     assert store.stats().log_groups - before <= 24  # they did come as a crowd
     assert max(heard) <= 4
-
-
-@pytest.fixture
-def in_turns(monkeypatch):
-    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
 
 
 async def some_but_not_all_have_heard(store, count):
