@@ -206,7 +206,9 @@ async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store
     handles[0].cancel()
     assert sum(heard) == 6 * 64
     assert store.stats().log_groups - before <= 24  # they did come as a crowd
-    assert max(heard) <= 4
+    # The last of one group may hear beside the first of the next, whose blocks and flush ended by the
+    # time they were submitted: on a busy machine the first commit is such a group of one.
+    assert max(heard) <= 4 + 4
 
 
 async def some_but_not_all_have_heard(store, count):
