@@ -70,6 +70,17 @@ def has_direct_io(directory: Path) -> bool:
     return True
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collector_looks_at_what_is_new():
+    """The collector passes over what was there before this module.
+
+    Hundreds of tests collect garbage, and a worker that keeps 5,000 tests took 0.3 s each time: those
+    of ``store/test_dropped.py`` 81 s together instead of 7.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def locked_memory():
     """Room for a bare ring's buffers, which no store of another test takes."""
