@@ -25,6 +25,8 @@ from uringblob.slab import Slab
 PAGE = 4096
 #: So many frames are not kept waiting for the tick's end.
 MANY = (1 << 20) // PAGE
+#: A frame of so many bytes waits for no other of its size.
+LARGE = 64 * 1024
 FIXED_LINKED = SqeFlags.FIXED_FILE | SqeFlags.IO_LINK
 
 
@@ -70,12 +72,20 @@ async def many(fd):
     await engine.close()
 
 
+@pytest.fixture
+async def wide(fd):
+    """An engine with a frame that is large."""
+    engine = UringEngine.open(request_for(fd, page_size=LARGE, buffers=1), False, 1)
+    yield engine
+    await engine.close()
+
+
 def frames_of(engine, contents):
     """Lease a frame for each byte of ``contents`` and fill it with that byte."""
     frames = []
     for content in contents:
         buf = engine.pool.lease()
-        buf.view[:] = bytes([content]) * PAGE
+        buf.view[:] = bytes([content]) * len(buf.view)
         frames.append(buf._frame(engine.pool))
     return frames
 
@@ -196,6 +206,21 @@ async def test_a_large_batch_goes_out_at_once_and_a_small_one_with_its_tick(many
     assert (ring.enters - before, ring.in_kernel) == (3, 3)
     assert (await batch, await write) == ((MANY * PAGE, 0), MANY * PAGE)
     assert ring.enters - before == 3
+
+
+@pytest.mark.parametrize("index", [0, -1], ids=["registered", "plain"])
+async def test_a_large_write_waits_for_its_log_block_and_both_go_out_at_once(wide, index):
+    """In one submission, and without another trip through the loop; what comes then waits for the tick."""
+    ring = wide.ring
+    before = ring.enters
+    large = frames_of(wide, [1])[0]._replace(buf_index=index)
+    block, other = (large.part(start, start + PAGE)._replace(buf_index=-1) for start in (0, PAGE))
+    written = []
+    for offset, frame, sent in ((0, large, 0), (LARGE, block, 2), (LARGE + PAGE, other, 2)):
+        written.append(wide.write(offset, [frame]))
+        assert ring.in_kernel == sent
+    assert [await each for each in written] == [LARGE, PAGE, PAGE]
+    assert ring.enters - before == 2
 
 
 async def test_a_large_batch_that_the_kernel_refuses_at_once_has_ended(many):

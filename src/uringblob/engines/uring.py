@@ -87,6 +87,7 @@ class UringEngine:
         self._fd = fd
         self._calls = pick_calls()
         self._counters = IoCounters()
+        self._holds_large = False  # a large write waits for company: the next write, or the tick's end
         self._reads = Shapes(ring, READ)
         self._writes = Shapes(ring, WRITE)
 
@@ -170,14 +171,17 @@ class UringEngine:
             counters.bytes_written += frame.size
             if frame.buf_index >= 0:
                 ring = self.ring
-                # Alone it waits for the tick's end: a commit's log block follows and shares the enter.
+                # Alone it waits: a commit's log block follows and shares the enter.
                 now = self._device_starves() or (frame.size >= _LARGE and bool(self._queue.waiting))
+                self._holds_large = frame.size >= _LARGE and not now
                 return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
             size = frame.size
         else:
             size = sum(frame.size for frame in frames)
             counters.bytes_written += size
-        return self.ring.submit([self._writes.op(offset, frames)], now=size >= _HUGE)[0]
+        now = size >= _HUGE or (self._holds_large and bool(self._queue.waiting))
+        self._holds_large = size >= _LARGE and not now
+        return self.ring.submit([self._writes.op(offset, frames)], now=now)[0]
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more
