@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import queue
 import threading
@@ -24,6 +25,7 @@ from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.mailbox import Count, Mailbox
 from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls, read_now
+from uringblob.engines.write_runs import Part, WriteRun
 from uringblob.frames import Frame
 from uringblob.pool import BufferPool
 
@@ -31,7 +33,8 @@ from uringblob.pool import BufferPool
 THREADS_MAX = 8
 
 #: What a thread does: the call with its arguments; whom its result resolves, and what it counts.
-_Job = tuple["Completion[Any]", Count, Callable[..., Any], tuple[Any, ...]]
+_Call = tuple["Completion[Any]", Count, Callable[..., Any], tuple[Any, ...]]
+_Job = _Call | WriteRun
 
 
 class PreadEngine:
@@ -62,6 +65,7 @@ class PreadEngine:
         self._fd = fd
         self._calls = pick_calls()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._run: WriteRun | None = None  # the newest, to which the next write may belong
         self._mailbox = Mailbox(loop, self.counters)
         self._threads: list[threading.Thread] = []
         self._grow_lock = threading.Lock()  # taken by worker threads only
@@ -89,7 +93,22 @@ class PreadEngine:
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
         self.counters.writes += 1
-        return self._ask(_count_write, self._calls.writev, self._fd, _views(frames), offset)
+        completion = self._new_completion()
+        part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
+        run = self._run
+        if run is None or not run.add(part):
+            self._queue_run(part)
+        else:
+            while (missed := run.left()) is not None:
+                self._queue_run(missed)
+        self._mailbox.pending.add(completion)
+        if not self._threads:
+            self._work_here()
+        return completion
+
+    def _queue_run(self, part: Part) -> None:
+        self._run = run = WriteRun(part, functools.partial(_write, self._calls, self._fd))
+        self._jobs.put(run)
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
@@ -138,11 +157,7 @@ class PreadEngine:
         )
 
     def _ask(self, count: Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
-        if not self._open:
-            raise RuntimeError("this engine is closed")
-        completion: Completion[Any] = Completion(loop=self._mailbox.loop)
-        if len(self._threads) < THREADS_MAX and len(self._threads) <= self.in_flight:
-            self._start_thread()
+        completion = self._new_completion()
         # First the queue, then the list of pending ones: a signal handler that raises in between
         # leaves a job that ends on its own, and not a promise that nobody keeps.
         self._jobs.put((completion, count, call, args))
@@ -150,6 +165,13 @@ class PreadEngine:
         if not self._threads:
             self._work_here()
         return completion
+
+    def _new_completion(self) -> Completion[Any]:
+        if not self._open:
+            raise RuntimeError("this engine is closed")
+        if len(self._threads) < THREADS_MAX and len(self._threads) <= self.in_flight:
+            self._start_thread()
+        return Completion(loop=self._mailbox.loop)
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
@@ -179,12 +201,20 @@ def _live(jobs: queue.SimpleQueue[_Job | None], mailbox: Mailbox) -> None:
 
 def _work(take: Callable[[], _Job | None], mailbox: Mailbox) -> None:
     while (job := take()) is not None:
+        if isinstance(job, WriteRun):
+            _work_off(job, mailbox)
+            continue
         completion, count, call, args = job
         result = _result_of(call, args)
         # The frames are let go before the result is seen, so that they can be released at once.
         del job, args
         mailbox.post(completion, count, result)
         del completion, result
+
+
+def _work_off(run: WriteRun, mailbox: Mailbox) -> None:
+    for completion, result in run.work():  # the frames are let go before the first result is seen
+        mailbox.post(completion, _count_write, result)
 
 
 def _result_of(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -201,6 +231,10 @@ def _result_of(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 def _views(frames: Sequence[Frame]) -> list[memoryview]:
     return [frame.view for frame in frames]
+
+
+def _write(calls: PosixCalls, fd: int, views: list[memoryview], offset: int) -> Any:
+    return _result_of(calls.writev, (fd, views, offset))
 
 
 def _write_then_sync(

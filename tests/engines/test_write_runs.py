@@ -1,0 +1,333 @@
+"""Adjacent writes that wait for a thread become one call, and each gets what it would have got alone."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import errno
+import gc
+import os
+import threading
+import weakref
+
+import pytest
+
+from uringblob.buffers import frame_of
+from uringblob.completion import Completion
+from uringblob.engines import write_runs
+from uringblob.engines.posix_calls import pick_calls
+from uringblob.engines.pread import THREADS_MAX, PreadEngine
+from uringblob.engines.write_runs import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
+from uringblob.pool import BufferPool
+
+BLOCK = 4096
+
+
+@pytest.fixture
+def loop():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def part_of(loop):
+    """Make a part of a run: the ``number``-th block, or another size at that block's place."""
+
+    def make(number, size=BLOCK):
+        return Part(Completion(loop=loop), number * BLOCK, [memoryview(bytes([number % 256]) * size)], size)
+
+    return make
+
+
+class Disk:
+    """Takes writes, notes them, and answers as told."""
+
+    def __init__(self, answer=lambda views, offset: sum(len(view) for view in views)):
+        self.calls = []
+        self._answer = answer
+
+    def __call__(self, views, offset):
+        self.calls.append((offset, b"".join(views)))
+        return self._answer(views, offset)
+
+
+# ---- what belongs together ----------------------------------------------------------------------
+
+
+def test_what_follows_is_written_by_one_call(part_of):
+    disk = Disk()
+    first, *others = [part_of(n) for n in range(4)]
+    run = WriteRun(first, disk)
+    assert [run.add(part) for part in others] == [True] * 3
+    assert run.left() is None
+    assert run.work() == [(part.completion, BLOCK) for part in (first, *others)]
+    assert disk.calls == [(0, b"".join(bytes([n]) * BLOCK for n in range(4)))]
+
+
+@pytest.mark.parametrize("number", [0, 2, 3], ids=["the same place", "a gap", "a larger gap"])
+def test_what_does_not_follow_is_not_added(part_of, number):
+    disk = Disk()
+    run = WriteRun(part_of(0), disk)
+    assert not run.add(part_of(number))
+    assert len(run.work()) == 1
+
+
+def test_a_run_is_no_larger_than_a_thread_should_be_busy_with(part_of):
+    half = RUN_BYTES_MAX // 2
+    run = WriteRun(part_of(0, half), Disk())
+    assert run.add(part_of(half // BLOCK, half))
+    assert not run.add(part_of(RUN_BYTES_MAX // BLOCK))
+    many = WriteRun(part_of(0), Disk())
+    assert [many.add(part_of(n)) for n in range(1, RUN_PARTS_MAX + 1)] == [True] * (RUN_PARTS_MAX - 1) + [
+        False
+    ]
+
+
+def test_it_says_how_it_stands(part_of):
+    run = WriteRun(part_of(1), Disk())
+    assert repr(run) == "<WriteRun of 4096 bytes up to 8192, waiting>"
+    run.work()
+    assert repr(run) == "<WriteRun of 4096 bytes up to 8192, taken>"
+
+
+# ---- who gets what ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "together", [-errno.EIO, 0, BLOCK, 2 * BLOCK - 512, ValueError("odd")], ids=lambda value: repr(value)
+)
+def test_where_one_call_fails_or_falls_short_each_is_written_by_itself(part_of, together):
+    """The one at fault alone has the error, and those beside it are whole."""
+
+    def answer(views, offset):
+        if len(views) > 1:
+            return together
+        return -errno.ENOSPC if offset == BLOCK else BLOCK
+
+    disk = Disk(answer)
+    run = WriteRun(part_of(0), disk)
+    run.add(part_of(1))
+    run.add(part_of(2))
+    assert [result for _, result in run.work()] == [BLOCK, -errno.ENOSPC, BLOCK]
+    assert [offset for offset, _ in disk.calls] == [0, 0, BLOCK, 2 * BLOCK]
+
+
+def test_one_alone_is_written_once_whatever_comes_of_it(part_of):
+    disk = Disk(lambda _views, _offset: -errno.EIO)
+    assert [result for _, result in WriteRun(part_of(3), disk).work()] == [-errno.EIO]
+    assert disk.calls == [(3 * BLOCK, bytes([3]) * BLOCK)]
+
+
+# ---- a worker that comes at any moment ----------------------------------------------------------
+
+
+class Watched(collections.deque):
+    """Calls back before each of its steps."""
+
+    before = None
+
+    def _step(self):
+        if self.before is not None:
+            before, self.before = self.before, None
+            before()
+
+    def append(self, item):
+        self._step()
+        super().append(item)
+
+    def popleft(self):
+        self._step()
+        return super().popleft()
+
+    def pop(self):
+        self._step()
+        return super().pop()
+
+
+def test_what_a_worker_did_not_see_is_taken_back(part_of):
+    run = WriteRun(part_of(0), Disk())
+    run._parts = parts = Watched(run._parts)
+    parts.before = lambda: worked.extend(run.work())  # between the loop's look and its addition
+    worked = []
+    second = part_of(1)
+    assert run.add(second)
+    assert len(worked) == 1
+    assert run.left() is second
+    assert run.left() is None
+    assert not run.add(part_of(2))
+
+
+@pytest.mark.parametrize("seen", [1, 2])
+def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, seen):
+    """The loop takes back while the worker empties the run: before its first step, and before its second."""
+    run = WriteRun(part_of(0), Disk())
+    run.add(part_of(1))
+    run._parts = parts = Watched(run._parts)
+    back = []
+
+    def take_back():
+        if seen == 2 and not back:
+            back.append(None)
+            parts.before = take_back
+            return
+        back.append(run.left())
+
+    parts.before = take_back
+    worked = run.work()
+    returned = [part for part in back if part is not None]
+    assert [part.offset for part in returned] == [BLOCK]
+    assert len(worked) == 1
+    assert worked[0][1] == BLOCK
+
+
+def test_all_that_is_taken_back_leaves_a_worker_nothing(part_of):
+    run = WriteRun(part_of(0), disk := Disk())
+    run._parts = parts = Watched(run._parts)
+    parts.before = lambda: back.append(run.left())
+    back = []
+    assert run.work() == []
+    assert [part.offset for part in back] == [0]
+    assert disk.calls == []
+
+
+def test_a_handler_that_writes_in_the_middle_of_an_addition_moves_no_byte(part_of):
+    """Its part comes before the one that it struck, and follows it in the file."""
+    disk = Disk()
+    run = WriteRun(part_of(0), disk)
+    run._parts = parts = Watched(run._parts)
+    parts.before = lambda: added.append(run.add(part_of(2)))
+    added = []
+    assert run.add(part_of(1))
+    assert added == [True]
+    assert [result for _, result in run.work()] == [BLOCK] * 3
+    assert sorted(disk.calls) == [(n * BLOCK, bytes([n]) * BLOCK) for n in range(3)]
+
+
+def test_a_handler_that_raises_in_the_middle_of_an_addition_moves_no_byte(part_of):
+    """What it struck is not written, and what is added after that goes to its own place."""
+
+    def strike():
+        raise KeyboardInterrupt
+
+    disk = Disk()
+    run = WriteRun(part_of(0), disk)
+    run._parts = parts = Watched(run._parts)
+    parts.before = strike
+    with pytest.raises(KeyboardInterrupt):
+        run.add(part_of(1))
+    assert run.add(part_of(2))
+    assert [result for _, result in run.work()] == [BLOCK] * 2
+    assert sorted(disk.calls) == [(n * BLOCK, bytes([n]) * BLOCK) for n in (0, 2)]
+
+
+# ---- in the engine ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def engine(store_path):
+    fd = os.open(store_path, os.O_RDWR | os.O_CREAT, 0o600)
+    pool = BufferPool(BLOCK, None, asked=0)
+    opened = PreadEngine(
+        asyncio.get_running_loop(), fd, pool=pool, direct_io=False, memory_align=1, reason=""
+    )
+    yield opened
+    await opened.close()
+    os.close(fd)
+
+
+class Gate:
+    """Keeps every thread of the pool busy until it is opened; notes the writes that come then."""
+
+    def __init__(self, engine):
+        self.calls = []
+        self._real = pick_calls().writev
+        self._open = threading.Event()
+        self._busy = threading.Semaphore(0)
+        engine._calls = engine._calls._replace(writev=self._write)
+        self.held = [engine.write(2 * n * BLOCK, frames(b"h")) for n in range(100, 100 + THREADS_MAX)]
+        for _ in self.held:
+            self._busy.acquire()
+
+    def _write(self, fd, views, offset):
+        if offset >= 200 * BLOCK:
+            self._busy.release()
+            self._open.wait()
+        else:
+            self.calls.append((offset, len(views)))
+        return self._real(fd, views, offset)
+
+    def open(self):
+        self._open.set()
+
+
+def frames(*chunks):
+    return [frame_of(chunk, len(chunk), writable=False, pool=None) for chunk in chunks]
+
+
+async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(engine):
+    gate = Gate(engine)
+    written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(4)]
+    apart = engine.write(6 * BLOCK, frames(b"\6" * BLOCK))
+    assert engine.in_flight == THREADS_MAX + 5
+    gate.open()
+    assert [await each for each in gate.held] == [1] * THREADS_MAX
+    assert [await each for each in (*written, apart)] == [BLOCK] * 5
+    assert sorted(gate.calls) == [(0, 4), (6 * BLOCK, 1)]
+    assert os.pread(engine._fd, 4 * BLOCK, 0) == b"".join(bytes([n]) * BLOCK for n in range(4))
+    assert (engine.counters.writes, engine.counters.bytes_written) == (
+        THREADS_MAX + 5,
+        5 * BLOCK + THREADS_MAX,
+    )
+
+
+async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
+    gate = Gate(engine)
+    first = engine.write(0, frames(b"a" * BLOCK))
+    run = engine._run
+    run._parts = parts = Watched(run._parts)
+
+    def a_thread_comes():
+        for completion, result in run.work():
+            engine._mailbox.post(completion, lambda _counters, _result: None, result)
+
+    parts.before = a_thread_comes
+    second = engine.write(BLOCK, frames(b"b" * BLOCK))
+    assert engine._run is not run
+    gate.open()
+    assert [await first, await second] == [BLOCK] * 2
+    assert gate.calls == [(0, 1), (BLOCK, 1)]
+
+
+async def test_while_a_thread_is_free_nothing_waits_for_company(engine):
+    assert [await engine.write(n * BLOCK, frames(b"x" * BLOCK)) for n in range(3)] == [BLOCK] * 3
+    assert len(engine._threads) == 1
+
+
+async def test_a_run_keeps_no_frame_when_its_writes_are_done(engine):
+    """Also the newest, which the engine still knows."""
+
+    class Memory(bytearray):
+        """Can be weakly referenced."""
+
+    memory = Memory(b"m" * BLOCK)
+    gone = weakref.ref(memory)
+    assert await engine.write(0, frames(memory)) == BLOCK
+    del memory
+    gc.collect()
+    assert gone() is None
+
+
+async def test_many_writers_of_many_runs_all_end_and_nothing_is_lost(engine, monkeypatch):
+    """Threads come at any moment: 2,000 writes beside one another, each in its place, once."""
+    monkeypatch.setattr(write_runs, "RUN_BYTES_MAX", 8 * BLOCK)
+    numbers = range(2000)
+    written = []
+    for number in numbers:
+        written.append(engine.write(number * BLOCK, frames(number.to_bytes(4, "big") * (BLOCK // 4))))
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    assert [await each for each in written] == [BLOCK] * len(numbers)
+    for number in numbers:
+        assert os.pread(engine._fd, BLOCK, number * BLOCK) == number.to_bytes(4, "big") * (BLOCK // 4)
+    assert engine.in_flight == 0
