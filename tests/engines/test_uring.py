@@ -223,6 +223,29 @@ async def test_a_large_write_waits_for_its_log_block_and_both_go_out_at_once(wid
     assert ring.enters - before == 2
 
 
+async def test_plain_frames_apart_and_their_log_block_share_a_submission(wide):
+    ring = wide.ring
+    before = ring.enters
+    large = frames_of(wide, [1])[0]._replace(buf_index=-1)
+    written = []
+    for offset, frame, sent in ((0, large, 0), (2 * LARGE, large, 0), (4 * LARGE, large.part(0, PAGE), 3)):
+        written.append(wide.write(offset, [frame]))
+        assert ring.in_kernel == sent
+    assert [await each for each in written] == [LARGE, LARGE, PAGE]
+    assert ring.enters - before == 1
+
+
+async def test_a_small_write_waits_for_its_tick_where_a_large_one_has_gone_out_with_an_earlier(wide):
+    ring = wide.ring
+    large = frames_of(wide, [1])[0]
+    written = [wide.write(0, [large])]
+    await asyncio.sleep(0)
+    enters = ring.enters
+    written.append(wide.write(LARGE, [large.part(0, PAGE)._replace(buf_index=-1)]))
+    assert ring.enters == enters
+    assert [await each for each in written] == [LARGE, PAGE]
+
+
 async def test_a_large_batch_that_the_kernel_refuses_at_once_has_ended(many):
     FaultyLib(many.ring, [-errno.ENXIO])
     batch = many.write_then_sync(0, frames_of(many, [1] * MANY))

@@ -7,6 +7,7 @@ import collections
 import errno
 import gc
 import os
+import sys
 import threading
 import weakref
 
@@ -60,7 +61,7 @@ def test_what_follows_is_written_by_one_call(part_of):
     first, *others = [part_of(n) for n in range(4)]
     run = WriteRun(first, disk)
     assert [run.add(part) for part in others] == [True] * 3
-    assert run.left() is None
+    assert not any(run.missed(part) for part in (first, *others))
     assert run.work() == [(part.completion, BLOCK) for part in (first, *others)]
     assert disk.calls == [(0, b"".join(bytes([n]) * BLOCK for n in range(4)))]
 
@@ -113,6 +114,17 @@ def test_where_one_call_fails_or_falls_short_each_is_written_by_itself(part_of, 
     assert [offset for offset, _ in disk.calls] == [0, 0, BLOCK, 2 * BLOCK]
 
 
+def test_where_there_is_no_memory_for_all_each_is_written_by_itself(part_of):
+    def answer(views, offset):
+        if len(views) > 1:
+            raise MemoryError
+        return BLOCK
+
+    run = WriteRun(part_of(0), Disk(answer))
+    run.add(part_of(1))
+    assert [result for _, result in run.work()] == [BLOCK] * 2
+
+
 def test_one_alone_is_written_once_whatever_comes_of_it(part_of):
     disk = Disk(lambda _views, _offset: -errno.EIO)
     assert [result for _, result in WriteRun(part_of(3), disk).work()] == [-errno.EIO]
@@ -140,55 +152,69 @@ class Watched(collections.deque):
         self._step()
         return super().popleft()
 
-    def pop(self):
+    def remove(self, item):
         self._step()
-        return super().pop()
+        super().remove(item)
 
 
 def test_what_a_worker_did_not_see_is_taken_back(part_of):
+    """The worker comes between the loop's look and its addition."""
     run = WriteRun(part_of(0), Disk())
     run._parts = parts = Watched(run._parts)
-    parts.before = lambda: worked.extend(run.work())  # between the loop's look and its addition
+    parts.before = lambda: worked.extend(run.work())
     worked = []
     second = part_of(1)
     assert run.add(second)
     assert len(worked) == 1
-    assert run.left() is second
-    assert run.left() is None
+    assert run.missed(second)
+    assert not run.missed(second)
     assert not run.add(part_of(2))
 
 
-@pytest.mark.parametrize("seen", [1, 2])
-def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, seen):
-    """The loop takes back while the worker empties the run: before its first step, and before its second."""
-    run = WriteRun(part_of(0), Disk())
-    run.add(part_of(1))
-    run._parts = parts = Watched(run._parts)
-    back = []
-
-    def take_back():
-        if seen == 2 and not back:
-            back.append(None)
-            parts.before = take_back
-            return
-        back.append(run.left())
-
-    parts.before = take_back
-    worked = run.work()
-    returned = [part for part in back if part is not None]
-    assert [part.offset for part in returned] == [BLOCK]
-    assert len(worked) == 1
-    assert worked[0][1] == BLOCK
-
-
-def test_all_that_is_taken_back_leaves_a_worker_nothing(part_of):
+@pytest.mark.parametrize("already", range(3))
+def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, already):
+    """The loop looks for the last of three while the worker, who has some ``already``, empties the run."""
     run = WriteRun(part_of(0), disk := Disk())
+    run.add(part_of(1))
+    run.add(last := part_of(2))
     run._parts = parts = Watched(run._parts)
-    parts.before = lambda: back.append(run.left())
     back = []
-    assert run.work() == []
-    assert [part.offset for part in back] == [0]
-    assert disk.calls == []
+    steps = []
+
+    def look():
+        if len(steps) < already:
+            steps.append("not yet")
+            parts.before = look
+        else:
+            back.append(run.missed(last))
+
+    parts.before = look
+    worked = run.work()
+    assert back == [True]
+    assert [offset for offset, _ in disk.calls] == [0]
+    assert [result for _, result in worked] == [BLOCK] * 2
+
+
+def test_what_the_worker_has_is_not_taken_back(part_of):
+    run = WriteRun(first := part_of(0), Disk())
+    run.add(second := part_of(1))
+    run.work()
+    assert not run.missed(first)
+    assert not run.missed(second)
+
+
+def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
+    """``deque.remove`` gives up when the deque changes meanwhile."""
+    run = WriteRun(part_of(0), Disk())
+    run.add(last := part_of(1))
+    run._parts = parts = Watched(run._parts)
+    run._taken = True
+
+    def disturb():
+        raise IndexError("deque mutated during remove().")
+
+    parts.before = disturb
+    assert run.missed(last)
 
 
 def test_a_handler_that_writes_in_the_middle_of_an_addition_moves_no_byte(part_of):
@@ -239,9 +265,10 @@ async def engine(store_path):
 class Gate:
     """Keeps every thread of the pool busy until it is opened; notes the writes that come then."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, write=None):
         self.calls = []
         self._real = pick_calls().writev
+        self._then = write or self._real
         self._open = threading.Event()
         self._busy = threading.Semaphore(0)
         engine._calls = engine._calls._replace(writev=self._write)
@@ -249,16 +276,19 @@ class Gate:
         for _ in self.held:
             self._busy.acquire()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self._open.set()
+
     def _write(self, fd, views, offset):
         if offset >= 200 * BLOCK:
             self._busy.release()
             self._open.wait()
-        else:
-            self.calls.append((offset, len(views)))
-        return self._real(fd, views, offset)
-
-    def open(self):
-        self._open.set()
+            return self._real(fd, views, offset)
+        self.calls.append((offset, len(views)))
+        return self._then(fd, views, offset)
 
 
 def frames(*chunks):
@@ -266,11 +296,10 @@ def frames(*chunks):
 
 
 async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(engine):
-    gate = Gate(engine)
-    written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(4)]
-    apart = engine.write(6 * BLOCK, frames(b"\6" * BLOCK))
-    assert engine.in_flight == THREADS_MAX + 5
-    gate.open()
+    with Gate(engine) as gate:
+        written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(4)]
+        apart = engine.write(6 * BLOCK, frames(b"\6" * BLOCK))
+        assert engine.in_flight == THREADS_MAX + 5
     assert [await each for each in gate.held] == [1] * THREADS_MAX
     assert [await each for each in (*written, apart)] == [BLOCK] * 5
     assert sorted(gate.calls) == [(0, 4), (6 * BLOCK, 1)]
@@ -282,26 +311,73 @@ async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(eng
 
 
 async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
-    gate = Gate(engine)
-    first = engine.write(0, frames(b"a" * BLOCK))
-    run = engine._run
-    run._parts = parts = Watched(run._parts)
+    with Gate(engine) as gate:
+        first = engine.write(0, frames(b"a" * BLOCK))
+        run = engine._run
+        run._parts = parts = Watched(run._parts)
 
-    def a_thread_comes():
-        for completion, result in run.work():
-            engine._mailbox.post(completion, lambda _counters, _result: None, result)
+        def a_thread_comes():
+            for completion, result in run.work():
+                engine._mailbox.post(completion, lambda _counters, _result: None, result)
 
-    parts.before = a_thread_comes
-    second = engine.write(BLOCK, frames(b"b" * BLOCK))
-    assert engine._run is not run
-    gate.open()
+        parts.before = a_thread_comes
+        second = engine.write(BLOCK, frames(b"b" * BLOCK))
+        assert engine._run is not run
     assert [await first, await second] == [BLOCK] * 2
     assert gate.calls == [(0, 1), (BLOCK, 1)]
 
 
-async def test_while_a_thread_is_free_nothing_waits_for_company(engine):
-    assert [await engine.write(n * BLOCK, frames(b"x" * BLOCK)) for n in range(3)] == [BLOCK] * 3
-    assert len(engine._threads) == 1
+async def test_a_run_that_was_not_queued_is_not_added_to(engine, monkeypatch):
+    """No thread would ever come to it, and a close would wait for ever."""
+
+    class Full:
+        def put(self, _job):
+            raise MemoryError
+
+    assert await engine.write(8 * BLOCK, frames(b"c" * BLOCK)) == BLOCK  # its thread is there
+    jobs = engine._jobs
+    monkeypatch.setattr(engine, "_jobs", Full())
+    with pytest.raises(MemoryError):
+        engine.write(0, frames(b"a" * BLOCK))
+    monkeypatch.setattr(engine, "_jobs", jobs)
+    assert await engine.write(BLOCK, frames(b"b" * BLOCK)) == BLOCK
+
+
+async def test_no_write_is_held_back_for_company(engine):
+    """It is made although the loop does nothing more."""
+    made = threading.Event()
+    real = engine._calls.writev
+
+    def write(fd, views, offset):
+        made.set()
+        return real(fd, views, offset)
+
+    engine._calls = engine._calls._replace(writev=write)
+    written = engine.write(0, frames(b"x" * BLOCK))
+    assert made.wait(60)
+    assert await written == BLOCK
+
+
+async def test_an_error_of_one_keeps_no_view_of_its_neighbours(engine):
+    """Whoever keeps the error may keep it long, and its traceback knows who called."""
+
+    def write(_fd, views, _offset):
+        raise ValueError(f"odd: {len(views)}")
+
+    memory = [bytearray(BLOCK), bytearray(BLOCK)]
+    with Gate(engine, write) as gate:
+        written = [engine.write(n * BLOCK, frames(each)) for n, each in enumerate(memory)]
+    errors = []
+    for each in written:
+        with pytest.raises(ValueError, match="odd: 1") as caught:
+            await each
+        errors.append(caught.value)
+    assert gate.calls == [(0, 2), (0, 1), (BLOCK, 1)]
+    del written, each, caught
+    gc.collect()
+    for each in memory:
+        each.clear()  # refused while anything views it
+    assert len(errors) == 2
 
 
 async def test_a_run_keeps_no_frame_when_its_writes_are_done(engine):
@@ -318,16 +394,30 @@ async def test_a_run_keeps_no_frame_when_its_writes_are_done(engine):
     assert gone() is None
 
 
-async def test_many_writers_of_many_runs_all_end_and_nothing_is_lost(engine, monkeypatch):
-    """Threads come at any moment: 2,000 writes beside one another, each in its place, once."""
+async def test_many_writes_beside_one_another_are_each_made_once(engine, monkeypatch):
+    """Threads come at any moment: 2,000 writes, each in its place."""
+    made = []
+    real = engine._calls.writev
+
+    def write(fd, views, offset):
+        made.append(sum(len(view) for view in views))
+        return real(fd, views, offset)
+
     monkeypatch.setattr(write_runs, "RUN_BYTES_MAX", 8 * BLOCK)
-    numbers = range(2000)
-    written = []
-    for number in numbers:
-        written.append(engine.write(number * BLOCK, frames(number.to_bytes(4, "big") * (BLOCK // 4))))
-        if number % 7 == 0:
-            await asyncio.sleep(0)
-    assert [await each for each in written] == [BLOCK] * len(numbers)
-    for number in numbers:
+    engine._calls = engine._calls._replace(writev=write)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        written = []
+        for number in range(2000):
+            content = number.to_bytes(4, "big") * (BLOCK // 4)
+            written.append(engine.write(number * BLOCK, frames(content)))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        assert [await each for each in written] == [BLOCK] * 2000
+    finally:
+        sys.setswitchinterval(interval)
+    for number in range(2000):
         assert os.pread(engine._fd, BLOCK, number * BLOCK) == number.to_bytes(4, "big") * (BLOCK // 4)
+    assert sum(made) == 2000 * BLOCK
     assert engine.in_flight == 0

@@ -96,19 +96,17 @@ class PreadEngine:
         completion = self._new_completion()
         part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
         run = self._run
-        if run is None or not run.add(part):
+        if run is None or not run.add(part) or run.missed(part):
             self._queue_run(part)
-        else:
-            while (missed := run.left()) is not None:
-                self._queue_run(missed)
         self._mailbox.pending.add(completion)
         if not self._threads:
             self._work_here()
         return completion
 
     def _queue_run(self, part: Part) -> None:
-        self._run = run = WriteRun(part, functools.partial(_write, self._calls, self._fd))
+        run = WriteRun(part, functools.partial(_write, self._calls, self._fd))
         self._jobs.put(run)
+        self._run = run  # last: nothing may be added to a run that no thread will come to
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
@@ -234,7 +232,11 @@ def _views(frames: Sequence[Frame]) -> list[memoryview]:
 
 
 def _write(calls: PosixCalls, fd: int, views: list[memoryview], offset: int) -> Any:
-    return _result_of(calls.writev, (fd, views, offset))
+    result = _result_of(calls.writev, (fd, views, offset))
+    if isinstance(result, BaseException):
+        # Its traceback knows the callers' frames, and so the views of those who are written beside this one.
+        return result.with_traceback(None)
+    return result
 
 
 def _write_then_sync(

@@ -87,7 +87,7 @@ class UringEngine:
         self._fd = fd
         self._calls = pick_calls()
         self._counters = IoCounters()
-        self._holds_large = False  # a large write waits for company: the next write, or the tick's end
+        self._held_at = -1  # enters when a large write began to wait for its log block, or the tick's end
         self._reads = Shapes(ring, READ)
         self._writes = Shapes(ring, WRITE)
 
@@ -173,15 +173,16 @@ class UringEngine:
                 ring = self.ring
                 # Alone it waits: a commit's log block follows and shares the enter.
                 now = self._device_starves() or (frame.size >= _LARGE and bool(self._queue.waiting))
-                self._holds_large = frame.size >= _LARGE and not now
+                self._held_at = ring.enters if frame.size >= _LARGE and not now else -1
                 return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
             size = frame.size
         else:
             size = sum(frame.size for frame in frames)
             counters.bytes_written += size
-        now = size >= _HUGE or (self._holds_large and bool(self._queue.waiting))
-        self._holds_large = size >= _LARGE and not now
-        return self.ring.submit([self._writes.op(offset, frames)], now=now)[0]
+        ring = self.ring
+        now = size >= _HUGE or (size < _LARGE and ring.enters == self._held_at)
+        self._held_at = ring.enters if _LARGE <= size < _HUGE else -1
+        return ring.submit([self._writes.op(offset, frames)], now=now)[0]
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more
