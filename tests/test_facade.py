@@ -63,16 +63,30 @@ def handler():
             deed()
 
     before = signal.signal(signal.SIGUSR1, handle)
+    woken = signal.signal(signal.SIGUSR2, lambda _number, _frame: None)
     yield bell, deeds
     signal.signal(signal.SIGUSR1, before)
+    signal.signal(signal.SIGUSR2, woken)
 
 
 def raise_struck():
     raise Struck
 
 
-def strike_main():
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+def strike_main(bell):
+    """Send the main thread a signal, and return when its handler has begun.
+
+    CPython sleeps through a signal that comes just before it begins to wait; another one, which does
+    nothing else, wakes it then.
+    """
+    main = threading.main_thread().ident
+    signal.pthread_kill(main, signal.SIGUSR1)
+    for _ in range(PATIENCE * 10):
+        try:
+            return bell.get(timeout=0.1)
+        except queue.Empty:
+            signal.pthread_kill(main, signal.SIGUSR2)
+    raise AssertionError("the handler was not called")
 
 
 def in_thread(function, *args):
@@ -242,8 +256,7 @@ class TestSignals:
         def helper():
             core.began.get(timeout=PATIENCE)
             for _ in range(3):  # striking the wait for the end changes nothing
-                strike_main()
-                bell.get(timeout=PATIENCE)
+                strike_main(bell)
             assert store.list_blobs() == []  # the store goes on, and the write has not ended
             assert not ended.is_set()
             core.let_go()
@@ -273,8 +286,7 @@ class TestSignals:
         def helper():
             while not store._pilot._loop._posted:
                 pass
-            strike_main()
-            bell.get(timeout=PATIENCE)
+            strike_main(bell)
             while len(store._pilot._loop._posted) < 2:
                 pass
             busy.set()
@@ -293,7 +305,7 @@ class TestSignals:
 
         def helper():
             core.began.get(timeout=PATIENCE)
-            strike_main()
+            strike_main(bell)
 
         join = in_thread(helper)
         store.commit([(BlobGuid.random(), A)])
@@ -309,7 +321,7 @@ class TestSignals:
 
         def helper():
             core.began.get(timeout=PATIENCE)
-            strike_main()
+            strike_main(bell)
 
         join = in_thread(helper)
         try:
@@ -365,8 +377,7 @@ class TestSignals:
 
         def helper():
             core.began.get(timeout=PATIENCE)
-            strike_main()
-            bell.get(timeout=PATIENCE)
+            strike_main(bell)
             core.let_go()
 
         join = in_thread(helper)
@@ -392,8 +403,7 @@ class TestSignals:
 
         def helper():
             cores.get(timeout=PATIENCE)
-            strike_main()
-            bell.get(timeout=PATIENCE)
+            strike_main(bell)
             gate.set()
 
         count = threading.active_count()
