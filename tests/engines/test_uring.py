@@ -208,6 +208,15 @@ async def test_a_large_batch_goes_out_at_once_and_a_small_one_with_its_tick(many
     assert ring.enters - before == 3
 
 
+def write_each(engine, *writes):
+    """Ask for one write after the other, in one tick; each says how many the kernel has then."""
+    written = []
+    for offset, frame, in_kernel in writes:
+        written.append(engine.write(offset, [frame]))
+        assert engine.ring.in_kernel == in_kernel
+    return written
+
+
 @pytest.mark.parametrize("index", [0, -1], ids=["registered", "plain"])
 async def test_a_large_write_waits_for_its_log_block_and_both_go_out_at_once(wide, index):
     """In one submission, and without another trip through the loop; what comes then waits for the tick."""
@@ -215,10 +224,7 @@ async def test_a_large_write_waits_for_its_log_block_and_both_go_out_at_once(wid
     before = ring.enters
     large = frames_of(wide, [1])[0]._replace(buf_index=index)
     block, other = (large.part(start, start + PAGE)._replace(buf_index=-1) for start in (0, PAGE))
-    written = []
-    for offset, frame, sent in ((0, large, 0), (LARGE, block, 2), (LARGE + PAGE, other, 2)):
-        written.append(wide.write(offset, [frame]))
-        assert ring.in_kernel == sent
+    written = write_each(wide, (0, large, 0), (LARGE, block, 2), (LARGE + PAGE, other, 2))
     assert [await each for each in written] == [LARGE, PAGE, PAGE]
     assert ring.enters - before == 2
 
@@ -227,10 +233,8 @@ async def test_plain_frames_apart_and_their_log_block_share_a_submission(wide):
     ring = wide.ring
     before = ring.enters
     large = frames_of(wide, [1])[0]._replace(buf_index=-1)
-    written = []
-    for offset, frame, sent in ((0, large, 0), (2 * LARGE, large, 0), (4 * LARGE, large.part(0, PAGE), 3)):
-        written.append(wide.write(offset, [frame]))
-        assert ring.in_kernel == sent
+    block = large.part(0, PAGE)
+    written = write_each(wide, (0, large, 0), (2 * LARGE, large, 0), (4 * LARGE, block, 3))
     assert [await each for each in written] == [LARGE, LARGE, PAGE]
     assert ring.enters - before == 1
 

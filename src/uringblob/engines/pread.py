@@ -98,10 +98,7 @@ class PreadEngine:
         run = self._run
         if run is None or not run.add(part) or run.missed(part):
             self._queue_run(part)
-        self._mailbox.pending.add(completion)
-        if not self._threads:
-            self._work_here()
-        return completion
+        return self._promised(completion)
 
     def _queue_run(self, part: Part) -> None:
         run = WriteRun(part, functools.partial(_write, self._calls, self._fd))
@@ -156,9 +153,15 @@ class PreadEngine:
 
     def _ask(self, count: Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
         completion = self._new_completion()
-        # First the queue, then the list of pending ones: a signal handler that raises in between
-        # leaves a job that ends on its own, and not a promise that nobody keeps.
         self._jobs.put((completion, count, call, args))
+        return self._promised(completion)
+
+    def _promised(self, completion: Completion[Any]) -> Completion[Any]:
+        """Note that somebody will wait for what is queued already.
+
+        First the queue, then the list of pending ones: a signal handler that raises in between leaves
+        a job that ends on its own, and not a promise that nobody keeps.
+        """
         self._mailbox.pending.add(completion)
         if not self._threads:
             self._work_here()

@@ -40,13 +40,12 @@ class Part(NamedTuple):
 class WriteRun:
     """Writes that follow one another, on their way to one thread."""
 
-    __slots__ = ("_count", "_end", "_parts", "_size_bytes", "_taken", "_write")
+    __slots__ = ("_end", "_parts", "_size_bytes", "_taken", "_write")
 
     def __init__(self, first: Part, write: Write) -> None:
         """Begin a run; ``write(views, offset)`` returns bytes, ``-errno`` or an exception."""
         self._write = write
         self._parts = collections.deque([first])
-        self._count = 1
         self._size_bytes = first.size_bytes
         self._end = first.offset + first.size_bytes
         self._taken = False
@@ -63,11 +62,10 @@ class WriteRun:
         if (
             self._taken
             or part.offset != self._end
-            or self._count >= RUN_PARTS_MAX
+            or len(self._parts) >= RUN_PARTS_MAX
             or self._size_bytes + part.size_bytes > RUN_BYTES_MAX
         ):
             return False
-        self._count += 1
         self._size_bytes += part.size_bytes
         self._end += part.size_bytes
         self._parts.append(part)
