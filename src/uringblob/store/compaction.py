@@ -9,20 +9,26 @@
 4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
    free.
 
+A store of version 1 is upgraded by the same way, before its first change: its log's segments lie
+among the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
+only would follow into a log it cannot judge: until the second superblock is durable no group is
+written, so the old log and the new one say the same.
+
 Until step 3 everything can be given up without a trace; a SWITCH for which there was no room is
 wiped.  From step 3 on any other failure poisons.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
+    BLOCK_SIZE,
     RECORDS_PER_BLOCK,
     BlockType,
+    VERSION,
     Segment,
     blocks_for,
     delete_record,
@@ -31,9 +37,10 @@ from uringblob.store.format import (
 )
 from uringblob.store.groups import GroupQueue
 from uringblob.store.log import Log, new_log_id
+from uringblob.store.log_space import LogSpace
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
-from uringblob.store.space import Space
+from uringblob.store.slots import SlotState
 from uringblob.store.superblocks import Superblocks
 
 #: Blocks encoded in one go: about a millisecond of the loop's time.
@@ -51,13 +58,13 @@ class Compaction:
         self,
         medium: Medium,
         manifest: Manifest,
-        space: Space,
+        log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,
     ) -> None:
         self._medium = medium
         self._manifest = manifest
-        self._space = space
+        self._log_space = log_space
         self._queue = queue
         self._superblocks = superblocks
         self._segments: list[Segment] = []
@@ -78,7 +85,7 @@ class Compaction:
         try:
             new = await self._write_snapshot(old, frozen, records, base_seq)
             await self._medium.sync("compaction")
-            await self._queue.join_turn(lambda: self._switch(old, new))
+            await self._queue.join_turn(lambda: self._switch(old, new), first=True)
         except GeneratorExit:
             self._failed = True  # the store was dropped, not closed: nothing may be awaited any more
             raise
@@ -90,15 +97,16 @@ class Compaction:
             self._manifest.thaw()
             if self._queue.log is old and self._medium.poison_cause is None and not self._failed:
                 await self._give_up()
-        await self._space.refill()
 
     async def _give_up(self) -> None:
         """The old log stays: nothing names the new one's segments, so others may have them."""
         if self._new is None:
-            self._give_back(self._segments)
+            segments = self._segments
         else:
             await self._new.wait_quiet()
-            self._give_back(self._new.chain)
+            segments = self._new.chain
+        for segment in segments:
+            self._log_space.give_back(segment)
 
     def _check_not_stopped(self) -> None:
         if self._stopped:
@@ -108,8 +116,7 @@ class Compaction:
         self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int, seq: int
     ) -> Log:
         blocks = blocks_for(records)
-        for _ in range(self._segments_for(old, blocks) + 1):
-            self._segments.append(await self._space.take_segment())
+        self._take_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         for first in range(0, blocks, _BLOCKS_AT_ONCE):
             self._check_not_stopped()
@@ -122,9 +129,15 @@ class Compaction:
             new.skip(count)
         return new
 
-    def _segments_for(self, old: Log, blocks: int) -> int:
-        # One block more for the CARRY: in the common case it needs no segment of its own.
-        return -(-(blocks + 1) // (old.blocks_of(old.tail) - 1))
+    def _take_segments(self, blocks: int) -> None:
+        """Take segments for so many blocks, and a tail."""
+        space = self._log_space
+        blocks_per_slot = self._queue.page_size // BLOCK_SIZE
+        while blocks > 0:
+            segment = space.take(min(space.segment_granules, space.granules_for(blocks)))
+            self._segments.append(segment)
+            blocks -= segment.slots * blocks_per_slot - 1
+        self._segments.append(space.take(space.segment_granules))
 
     async def _empty_log(self, old: Log) -> Log:
         """Zero and link the fresh segments; nothing names them yet, so nothing is flushed."""
@@ -138,8 +151,7 @@ class Compaction:
             tail=tail,
             position=(0, 1),
             seq=old.seq,
-            take_segment=self._space.take_segment,
-            give_back=self._space.give_back_segment,
+            space=self._log_space,
         )
         for index, segment in enumerate(segments):
             await new.zero(segment)
@@ -153,20 +165,31 @@ class Compaction:
         self._medium.check_trusted()
         self._check_not_stopped()
         await self._carry(old, new)
-        await self._write_switch(old, new)
-        self._queue.log = new
-        await self._superblocks.write_both(
-            dataclasses.replace(
-                self._superblocks.current,
-                log_id=new.log_id,
-                head_slot=new.segments[0].slot,
-                head_slots=new.segments[0].slots,
-                floor=new.seq,
-            )
+        upgrades = self._superblocks.current.version < VERSION
+        if upgrades:
+            await old.wait_quiet()
+        else:
+            await self._write_switch(old, new)
+            self._queue.log = new
+        await self._superblocks.change(
+            version=VERSION,
+            log_id=new.log_id,
+            head_slot=new.segments[0].slot,
+            head_slots=new.segments[0].slots,
+            floor=new.seq,
+            **({"log_space": tuple(self._log_space.extents)} if upgrades else {}),
         )
+        while upgrades and self._superblocks.current.log_space != tuple(self._log_space.extents):
+            # It grew while they were written, and was not recorded: that begins with version 2.
+            await self._superblocks.record_extents(self._log_space.extents)
+        self._queue.log = new
         # Everything up to the switch is durable for good: no group before it can be dropped.
         self._manifest.slots.confirm(new.seq)
-        self._give_back(old.chain)
+        for segment in old.chain:
+            if upgrades:
+                self._manifest.slots.move_run(segment, SlotState.FREE)
+            else:
+                self._log_space.give_back(segment)
 
     async def _carry(self, old: Log, new: Log) -> None:
         delta = self._manifest.delta()
@@ -191,7 +214,3 @@ class Compaction:
             await old.settle_failed(error, stretches)
             raise
         await self._medium.sync("compaction")
-
-    def _give_back(self, segments: Iterable[Segment]) -> None:
-        for segment in segments:
-            self._space.give_back_segment(segment)

@@ -23,6 +23,7 @@ from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
+from uringblob.store.log_space import LogSpace
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
 from uringblob.store.space import Space
@@ -47,6 +48,7 @@ class Core:
         page_size: int,
         verify: bool,
         superblocks: Superblocks,
+        log_space: LogSpace,
     ) -> None:
         self.file = file
         self.medium = medium
@@ -55,25 +57,21 @@ class Core:
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.queue = GroupQueue(medium, manifest, page_size, after_group=self._after_group)
+        self.queue = GroupQueue(medium, manifest, page_size)
+        self.log_space = log_space
         self.space = Space(
             medium,
             manifest.slots,
+            log_space,
             page_size,
-            records=lambda: manifest.durable_count() + manifest.pending_count,
+            blobs=manifest.__len__,
+            record_extents=superblocks.record_extents,
             confirm=self.queue.join_confirm,
-            compact=self._compact_for_room,
         )
-        self.upkeep = Upkeep(medium, manifest, self.space, self.queue, superblocks)
+        self.upkeep = self.queue.upkeep = Upkeep(medium, manifest, log_space, self.queue, superblocks)
         self.visitors = Visitors(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
-
-    def _after_group(self) -> None:
-        self.upkeep.after_group()
-
-    async def _compact_for_room(self) -> bool:
-        return await self.upkeep.compact_for_room()
 
     # --- reading -------------------------------------------------------------------------
 
@@ -273,10 +271,10 @@ class Core:
         error: BaseException | None = None
         try:
             if not self.file.read_only:
-                await self.upkeep.end()
-                if flush:
-                    await self.flush()
-                await self._seal()
+                error = await self._last_flush() if flush else None
+                await self._settle()
+                if error is None:
+                    await self._seal()
         except GeneratorExit:
             self.abandon()  # dropped half-way: nothing may be awaited any more
             raise
@@ -294,9 +292,22 @@ class Core:
         if error is not None:
             raise error
 
-    async def _seal(self) -> None:
+    async def _last_flush(self) -> BaseException | None:
+        try:
+            await self.flush()
+        except GeneratorExit:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - close raises it, when everything is freed
+            return failure
+        return None
+
+    async def _settle(self) -> None:
+        """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
         if not self.queue.idle:
             await self.queue.join_turn(self._nothing)
+        await self.upkeep.end()
+
+    async def _seal(self) -> None:
         await self.queue.log.wait_quiet()
         if self.medium.poison_cause is None:
             await self.superblocks.seal(self.queue.log.seq)

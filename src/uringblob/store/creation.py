@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 
 from uringblob import _native
+from uringblob.engines.posix_calls import grow_file
 from uringblob.errors import BlobStoreIOError, errno_name
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -25,7 +27,7 @@ from uringblob.store.format import (
     link_record,
 )
 from uringblob.store.log import new_log_id
-from uringblob.store.space import segment_slots
+from uringblob.store.log_space import base_granules, granule_slots
 
 #: What link(2) answers on file systems without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -67,16 +69,38 @@ def _write_image(fd: int, page_size: int) -> None:
         done = 0
         while done < len(data):
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+    grow_file(fd, initial_size(page_size))
     os.fsync(fd)
 
 
+def _log_extent(page_size: int) -> Segment:
+    """Return the log space of a new store: it begins behind the superblocks."""
+    return Segment(first_slot(page_size), base_granules(page_size) * granule_slots(page_size))
+
+
+def initial_size(page_size: int) -> int:
+    """Return the size of an empty store in bytes."""
+    return _log_extent(page_size).end * page_size
+
+
 def initial_image(page_size: int) -> list[tuple[int, bytes]]:
-    """Return the bytes of an empty store, as (offset, bytes)."""
+    """Return what is written into an empty store, as (offset, bytes); the rest of it is zero."""
     store_id, log_id = secrets.token_bytes(16), new_log_id()
-    slots = segment_slots(page_size)
-    head = Segment(first_slot(page_size), slots)
-    tail = Segment(head.slot + slots, slots)
-    superblock = Superblock(page_size, store_id, 1, log_id, head.slot, head.slots, floor=1)
+    slots = granule_slots(page_size)
+    extent = _log_extent(page_size)
+    head = Segment(extent.slot, slots)
+    tail = Segment(head.end, slots)
+    superblock = Superblock(
+        page_size,
+        store_id,
+        1,
+        log_id,
+        head.slot,
+        head.slots,
+        floor=1,
+        log_space=(extent,),
+        created_ns=time.time_ns(),
+    )
     image = [(offset, superblock.encode(offset)) for offset in SUPERBLOCK_OFFSETS]
     start = head.slot * page_size
     blocks = [

@@ -27,7 +27,9 @@ CELLS_PER_SECTOR = SECTOR_SIZE // CELL_SIZE - 1
 RECORDS_PER_BLOCK = SECTORS * CELLS_PER_SECTOR - 1
 
 MAGIC = b"uringblb"
-VERSION = 1
+VERSION = 2
+#: What this release opens; a store of version 1 is upgraded by its first change.
+VERSIONS = frozenset({1, 2})
 SUPERBLOCK_OFFSETS = (0, BLOCK_SIZE)
 HEADER_SIZE = 2 * BLOCK_SIZE
 
@@ -35,6 +37,13 @@ _MARK = b"ublk"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
 _SECTOR = struct.Struct("<4sBBBBQQQ")
 _BLOCK = struct.Struct("<QIIIIQ")
+#: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents.
+_SUPERBLOCK_2 = struct.Struct("<QQQ64sQ")
+_EXTENT = struct.Struct("<QQ")
+_EXTENTS_OFFSET = 256
+#: Extents of log space that a superblock has room for.
+EXTENTS_MAX = (BLOCK_SIZE - 8 - _EXTENTS_OFFSET) // _EXTENT.size
+LABEL_BYTES_MAX = 64
 _RECORD = struct.Struct("<16sQQ")
 _LINK = struct.Struct("<QQQQ")
 _U64 = struct.Struct("<Q")
@@ -86,8 +95,26 @@ def first_slot(page_size: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class Segment:
+    """A run of slots: frames that lie side by side, an extent of log space, or a part of a log."""
+
+    slot: int
+    slots: int
+
+    @property
+    def end(self) -> int:
+        """The first slot behind it."""
+        return self.slot + self.slots
+
+
+@dataclasses.dataclass(frozen=True)
 class Superblock:
-    """Where the log begins, and up to which group nothing may be missing."""
+    """Where the log begins, which slots are kept for logs, and up to which group nothing may be missing.
+
+    ``log_space`` is empty in version 1, where a log's segments lie among the frames.
+    ``required`` are features without which a store must not be opened, ``required_to_write`` those
+    without which it may only be read; this release knows none of either.
+    """
 
     page_size: int
     store_id: bytes
@@ -96,12 +123,21 @@ class Superblock:
     head_slot: int
     head_slots: int
     floor: int
+    version: int = VERSION
+    log_space: tuple[Segment, ...] = ()
+    required: int = 0
+    required_to_write: int = 0
+    created_ns: int = 0
+    label: bytes = b""
 
     def encode(self, offset: int) -> bytes:
         """Return the 4096 bytes of this superblock for its place at ``offset``."""
-        body = _SUPERBLOCK.pack(
+        body = bytearray(BLOCK_SIZE - 8)
+        _SUPERBLOCK.pack_into(
+            body,
+            0,
             MAGIC,
-            VERSION,
+            self.version,
             self.page_size,
             self.store_id,
             self.revision,
@@ -112,21 +148,54 @@ class Superblock:
             self.floor,
             0,
         )
-        body = body.ljust(BLOCK_SIZE - 8, b"\0")
-        return body + _U64.pack(xxhash.xxh3_64_intdigest(body))
+        if self.version > 1:
+            _SUPERBLOCK_2.pack_into(
+                body,
+                _SUPERBLOCK.size,
+                self.required,
+                self.required_to_write,
+                self.created_ns,
+                self.label,
+                len(self.log_space),
+            )
+            for index, extent in enumerate(self.log_space):
+                _EXTENT.pack_into(body, _EXTENTS_OFFSET + index * _EXTENT.size, extent.slot, extent.slots)
+        return bytes(body) + _U64.pack(xxhash.xxh3_64_intdigest(body))
 
 
 def decode_superblock(block: bytes, offset: int) -> Superblock | None:
     """Return the superblock that ``block`` is, or ``None`` if it is damaged or none at all."""
-    if len(block) != BLOCK_SIZE or block[:8] != MAGIC:
-        return None
-    if _U64.unpack_from(block, BLOCK_SIZE - 8)[0] != xxhash.xxh3_64_intdigest(block[:-8]):
+    if not is_sound(block):
         return None
     fields = _SUPERBLOCK.unpack_from(block)
     _, version, page_size, store_id, revision, own_offset, log_id, head, slots, floor, _ = fields
-    if version != VERSION or own_offset != offset:
+    if version not in VERSIONS or own_offset != offset:
         return None
-    return Superblock(page_size, store_id, revision, log_id, head, slots, floor)
+    old = Superblock(page_size, store_id, revision, log_id, head, slots, floor, version)
+    return old if version == 1 else _decode_version_2(block, old)
+
+
+def _decode_version_2(block: bytes, old: Superblock) -> Superblock | None:
+    required, to_write, created_ns, label, count = _SUPERBLOCK_2.unpack_from(block, _SUPERBLOCK.size)
+    if count > EXTENTS_MAX:
+        return None
+    extents = (_EXTENT.unpack_from(block, _EXTENTS_OFFSET + i * _EXTENT.size) for i in range(count))
+    return dataclasses.replace(
+        old,
+        log_space=tuple(Segment(slot, slots) for slot, slots in extents),
+        required=required,
+        required_to_write=to_write,
+        created_ns=created_ns,
+        label=label.rstrip(b"\0"),
+    )
+
+
+def is_sound(block: bytes) -> bool:
+    """Tell whether ``block`` is a superblock of any version, whole."""
+    if len(block) != BLOCK_SIZE or block[:8] != MAGIC:
+        return False
+    checksum: int = _U64.unpack_from(block, BLOCK_SIZE - 8)[0]
+    return checksum == xxhash.xxh3_64_intdigest(block[:-8])
 
 
 def superblock_version(block: bytes) -> int | None:
@@ -137,14 +206,6 @@ def superblock_version(block: bytes) -> int | None:
 
 
 # --- log blocks ------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A run of slots that holds a part of a log."""
-
-    slot: int
-    slots: int
 
 
 @dataclasses.dataclass(frozen=True)

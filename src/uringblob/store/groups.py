@@ -18,10 +18,12 @@ gigabytes to trust it (rule 15).
 from __future__ import annotations
 
 import collections
+import errno
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from uringblob.completion import Completion
-from uringblob.errors import BlobStoreError
+from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
@@ -31,9 +33,27 @@ from uringblob.store.medium import Medium
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
+#: Compactions that one group waits for: the first may have begun before, and leave too little.
+COMPACTIONS_MAX = 2
 #: Members that hear in one loop iteration that their group is durable, and the bytes of their frames.
 HEARD_AT_ONCE = 64
 HEARD_BYTES_AT_ONCE = 2 * 1024 * 1024
+
+
+class LogKeeper(Protocol):
+    """Who keeps the log short enough for the next group."""
+
+    def log_fits(self, blocks: int) -> bool:
+        """Tell whether a group of ``blocks`` blocks may be written."""
+
+    async def unheld(self) -> None:
+        """Wait until a compaction may begin."""
+
+    def start_compaction(self) -> Job[None]:
+        """Begin a compaction, unless one is under way; return it."""
+
+    def after_group(self) -> None:
+        """A group is durable."""
 
 
 class Member:
@@ -65,17 +85,16 @@ class Member:
 class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
-    def __init__(
-        self, medium: Medium, manifest: Manifest, page_size: int, *, after_group: Callable[[], None]
-    ) -> None:
+    def __init__(self, medium: Medium, manifest: Manifest, page_size: int) -> None:
         self._medium = medium
         self._manifest = manifest
         self._page_size = page_size
-        self._after_group = after_group
         self._waiting: collections.deque[Member] = collections.deque()
+        self._room_wanted: Completion[None] | None = None  # a group waits for a compaction's turn
         self._running: Job[None] | None = None
         self._crowd = 0  # how many callers shared a group of late
         self.log: Log
+        self.upkeep: LogKeeper
         self.groups = 0
 
     def __repr__(self) -> str:
@@ -116,12 +135,21 @@ class GroupQueue:
         """Write a group even if it is empty: then the one before it is no longer the last."""
         return self._join(Member(self._completion(), dict, forced=True))
 
-    def join_turn(self, turn: Callable[[], Awaitable[None]]) -> Completion[None]:
-        """Run ``turn`` in this queue's order, with no group in flight."""
-        return self._join(Member(self._completion(), dict, turn=turn))
+    def join_turn(self, turn: Callable[[], Awaitable[None]], *, first: bool = False) -> Completion[None]:
+        """Run ``turn`` with no group in flight: in this queue's order, or before the next group."""
+        member = Member(self._completion(), dict, turn=turn)
+        if not first:
+            return self._join(member)
+        self._waiting.appendleft(member)
+        if self._room_wanted is not None and not self._room_wanted.done():
+            self._room_wanted.finish(None)
+        return self._begun(member)
 
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
+        return self._begun(member)
+
+    def _begun(self, member: Member) -> Completion[None]:
         if self.idle:
             self._running = self._medium.start(self._run())
         return member.done
@@ -185,6 +213,11 @@ class GroupQueue:
     async def _write_group(self, members: list[Member]) -> None:
         self._medium.check_trusted()
         changes, losers = self._collect(members)
+        compactions = 0
+        while not self.upkeep.log_fits(blocks_for(len(changes))):
+            compactions += 1
+            await self._make_room(compactions)
+            changes, losers = self._collect(members)  # what is pending may have changed meanwhile
         if not changes and not any(member.forced for member in members):
             self._acknowledge(members)
             return
@@ -203,7 +236,36 @@ class GroupQueue:
         self._manifest.drop_unlogged(losers)
         self.groups += 1
         await self._acknowledge_in_turns(members)
-        self._after_group()
+        self.upkeep.after_group()
+
+    async def _make_room(self, times: int) -> None:
+        """The log has no room for the next group: let a compaction come to its switch, and run that."""
+        if times > COMPACTIONS_MAX:
+            raise BlobStoreIOError(
+                errno.ENOSPC,
+                f"{self._medium.path}: the log has no room for this change, also after a compaction; "
+                "change fewer blobs at once, or give the disk more room",
+            )
+        await self.upkeep.unheld()
+        wanted = self._room_wanted = self._completion()
+        compaction = self.upkeep.start_compaction()
+        compaction.add_done_callback(lambda _: wanted.done() or wanted.finish(None))
+        if self._waiting and self._waiting[0].turn is not None:
+            wanted.finish(None)  # it joined before
+        await wanted
+        self._room_wanted = None
+        if not self._waiting or self._waiting[0].turn is None:
+            await compaction  # it ended without its turn, so it raises why
+            return
+        member = self._waiting.popleft()
+        assert member.turn is not None
+        try:
+            await member.turn()
+        except Exception as error:  # noqa: BLE001 - the compaction raises it, below
+            member.done.fail(error)
+        else:
+            member.done.finish(None)
+        await compaction
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Let the first of many begin their next commit while the others hear of this one.

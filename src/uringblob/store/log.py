@@ -14,7 +14,7 @@ unless a group needs the room at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
@@ -27,6 +27,7 @@ from uringblob.store.format import (
     link_record,
 )
 from uringblob.store.job import Job
+from uringblob.store.log_space import LogSpace
 from uringblob.store.medium import Medium
 
 #: One contiguous stretch of blocks to write: offset and bytes.
@@ -56,8 +57,7 @@ class Log:
         tail: Segment,
         position: tuple[int, int],
         seq: int,
-        take_segment: Callable[[], Awaitable[Segment]],
-        give_back: Callable[[Segment], None],
+        space: LogSpace,
     ) -> None:
         self._medium = medium
         self.store_id = store_id
@@ -68,8 +68,7 @@ class Log:
         self._segment_index, self._block_index = position
         self.seq = seq
         self.group_blocks = 0  # written since the snapshot: what compaction would save
-        self._take_segment = take_segment
-        self._give_back = give_back
+        self._space = space
         self._extending: Job[None] | None = None
 
     def __repr__(self) -> str:
@@ -190,15 +189,32 @@ class Log:
             raise
 
     def accept(self, seq: int, stretches: Sequence[Stretch]) -> None:
-        """The group in ``stretches`` is durable: move on, and prepare more room when it runs low."""
+        """The group in ``stretches`` is durable: move on."""
         blocks = sum(len(data) for _, data in stretches) // BLOCK_SIZE
         self._advance(blocks)
         self.group_blocks += blocks
         self.seq = seq
-        if self.room < self.blocks_of(self.tail) // 2:
-            self._start_extending()
 
     # --- the chain -----------------------------------------------------------------------
+
+    @property
+    def runs_low(self) -> bool:
+        """The next segment should be linked before a group needs it."""
+        return self.room < self.blocks_of(self.tail) // 2
+
+    def granules_for(self, blocks: int) -> int:
+        """Return how much log space ``blocks`` more blocks, and the SWITCH that must follow, would take."""
+        missing = blocks + 1 - self.room
+        if missing <= 0:
+            return 0
+        # The tail is used next; what takes its place is a whole segment, as is the last one before it.
+        behind = self._space.granules_for(max(0, missing - self.blocks_of(self.tail) + 1))
+        segment = self._space.segment_granules
+        return segment if behind == 0 else behind + 2 * segment - 1
+
+    def prepare_room(self) -> None:
+        """Link one more segment in the background; its syncs ride on those of commits."""
+        self._start_extending()
 
     async def ensure_room(self, blocks: int) -> None:
         """Wait until ``blocks`` more blocks can be written, preparing segments as needed."""
@@ -222,12 +238,13 @@ class Log:
 
     async def _extend(self) -> None:
         """Give the tail a header, and the chain a new tail."""
-        new = await self._take_segment()
+        self._medium.check_trusted()
+        new = self._space.take(self._space.segment_granules)
         try:
             await self.zero(new)
         except BlobStoreIOError as error:
             if error.errno in NO_SPACE_ERRNOS:
-                self._give_back(new)
+                self._space.give_back(new)
             raise
         await self._medium.ride()
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
@@ -236,7 +253,7 @@ class Log:
         except BlobStoreError as error:
             await self.settle_failed(error, link)
             if self._medium.poison_cause is None:
-                self._give_back(new)
+                self._space.give_back(new)
             raise
         await self._medium.ride()
         self.segments.append(self.tail)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from uringblob.store.format import BLANK_BLOCK, Superblock
@@ -34,11 +33,11 @@ async def make_writable(
 
 async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
     head = found.reader.segments[0]
-    log_id = found.reader.log_id
-    if all(s is not None and s.log_id == log_id and s.floor >= found.seq for s in both):
+    log_id, extents = found.reader.log_id, found.log_space
+    if all(
+        s is not None and s.log_id == log_id and s.floor >= found.seq and s.log_space == extents for s in both
+    ):
         return
-    await superblocks.write_both(
-        dataclasses.replace(
-            superblocks.current, log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq
-        )
+    await superblocks.change(
+        log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq, log_space=extents
     )

@@ -22,6 +22,7 @@ from uringblob.store.core import Core
 from uringblob.store.creation import create_store
 from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
 from uringblob.store.log import Log
+from uringblob.store.log_space import LogSpace
 from uringblob.store.make_writable import make_writable
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
@@ -161,6 +162,11 @@ async def start_core(
     if this raises, and gave at least one good superblock.
     """
     current, offset = newest(superblocks, file.path)
+    if current.required_to_write and not file.read_only:
+        raise StoreCorrupt(
+            f"{file.path} uses features {current.required_to_write:#x} of a newer release, and must not be "
+            "changed without them: open it with read_only=True, or use the release that wrote it"
+        )
     medium = Medium(engine, file.path, asyncio.get_running_loop())
     found = await recover(medium, current, read_only=file.read_only)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
@@ -168,7 +174,7 @@ async def start_core(
         await make_writable(medium, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         core.manifest.slots.confirm(found.seq)
-        await core.space.refill()
+        await core.space.complete_log_space()
     return core
 
 
@@ -183,8 +189,11 @@ def _build(
 ) -> Core:
     page_size = superblock.page_size
     segments = [*found.reader.segments, found.reader.tail]
-    slots = SlotTable(first_slot(page_size), _slots_known(medium, found, segments, page_size))
-    _claim_log(slots, segments)
+    owned = [*found.log_space] if superblock.version > 1 else segments
+    slots = SlotTable(first_slot(page_size), _slots_known(medium, found, owned, page_size))
+    for run in owned:  # recovery checked that they lie inside the file and apart from each other
+        slots.claim_run(run, SlotState.LOG)
+    log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
     manifest = Manifest(slots)
     slots.confirm(max(found.floor, found.seq - 1))
     clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
@@ -193,7 +202,15 @@ def _build(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
             "Restore the store from a copy"
         )
-    core = Core(file, medium, manifest, page_size=page_size, verify=verify, superblocks=superblocks)
+    core = Core(
+        file,
+        medium,
+        manifest,
+        page_size=page_size,
+        verify=verify,
+        superblocks=superblocks,
+        log_space=log_space,
+    )
     core.notes += _notes(found, slots, file.path)
     _log_opened(core)
     core.queue.log = Log(
@@ -205,8 +222,7 @@ def _build(
         tail=found.reader.tail,
         position=found.reader.position,
         seq=found.seq,
-        take_segment=core.space.take_segment,
-        give_back=core.space.give_back_segment,
+        space=log_space,
     )
     core.queue.log.group_blocks = found.group_blocks
     return core
@@ -227,7 +243,7 @@ def _log_opened(core: Core) -> None:
 def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page_size: int) -> int:
     """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
     in_file = medium.engine.file_size() // page_size
-    used = max(segment.slot + segment.slots for segment in segments)
+    used = max(segment.end for segment in segments)
     # The slot is an entry's upper bits, so the largest entry has the highest slot.
     highest = entry_slot(max(found.entries.values(), default=0))
     if highest >= in_file:  # the file was cut
@@ -235,13 +251,6 @@ def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page
         highest = max((slot for slot in slots if slot < in_file), default=0)
     used = max(used, highest + 1)
     return min(in_file, used + _SPARE_SLOTS)
-
-
-def _claim_log(slots: SlotTable, segments: list[Segment]) -> None:
-    # The reader checked that segments lie inside the file and apart from each other.
-    for segment in segments:
-        for slot in range(segment.slot, segment.slot + segment.slots):
-            slots.claim(slot, SlotState.LOG)
 
 
 def _notes(found: Recovered, slots: SlotTable, path: str) -> list[str]:

@@ -28,6 +28,7 @@ from uringblob.store.format import (
     Segment,
     Superblock,
     entry_slot,
+    first_slot,
     pack_entry,
 )
 from uringblob.store.log_reader import LogReader, Place, Tail
@@ -92,6 +93,7 @@ class Recovered:
     last_place: Place
     group_blocks: int
     tail: Tail
+    log_space: tuple[Segment, ...]
     in_doubt: bool = False
     dropped: tuple[int, str] | None = None
 
@@ -150,7 +152,29 @@ async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) 
     tail = await reader.examine_tail()
     floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
     _check_tail(medium, reader, tail, seq, floor)
-    return Recovered(reader, replay, seq, base_seq, floor, last_group, last_place, group_blocks, tail)
+    log_space = _check_log_space(medium, superblock, reader)
+    return Recovered(
+        reader, replay, seq, base_seq, floor, last_group, last_place, group_blocks, tail, log_space
+    )
+
+
+def _check_log_space(medium: Medium, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
+    """Return the extents kept for logs, as far as the file goes; the log lies in them, in version 2."""
+    page_size = superblock.page_size
+    slots_in_file = medium.engine.file_size() // page_size
+    extents: list[Segment] = []
+    end = first_slot(page_size)
+    for extent in sorted(superblock.log_space, key=lambda extent: extent.slot):
+        if extent.slot < end or not 0 < extent.slots < COUNT_LIMIT:
+            raise _damaged(medium, "the list of log space in the superblock", extent.slot * page_size, 0)
+        end = extent.end
+        inside = min(end, slots_in_file) - extent.slot  # the file may have been cut
+        if inside > 0:
+            extents.append(Segment(extent.slot, inside))
+    for segment in [*reader.segments, reader.tail] if superblock.version > 1 else ():
+        if not any(extent.slot <= segment.slot and segment.end <= extent.end for extent in extents):
+            raise _damaged(medium, "a log segment outside the log space", segment.slot * page_size, reader.seq)
+    return tuple(extents)
 
 
 async def _play_carry(medium: Medium, reader: LogReader, replay: Replay, switch_seq: int | None) -> int:

@@ -10,8 +10,8 @@ Rule 1: every change of a slot's state goes through :meth:`SlotTable.move`, whic
      │ │              │                    │ overwritten unlogged   │ superseded
      │ │   failed: FREE or BAD             ▼                        ▼
      │ │                                RETIRED ◄───────────────────┘
-     │ └─reserve─► RESERVE ─► LOG          │ fences passed
-     └────────────────┴────────┴───────────┘
+     │ └─► LOG (log space)                 │ fences passed
+     └──────┴──────────────────────────────┘
 
 **Fences.**  A slot that group N superseded may be used again only when
 
@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from uringblob.store.format import Segment
-from uringblob.store.free_index import CHUNK_SLOTS, FreeIndex
+from uringblob.store.free_index import RUN_SLOTS_MAX, FreeIndex
 
 
 class SlotState(enum.IntEnum):
@@ -41,20 +41,18 @@ class SlotState(enum.IntEnum):
     PENDING = 2  #: visible to readers, not yet in a durable group
     LIVE = 3  #: the durable map points here
     RETIRED = 4  #: superseded; waits for its fences
-    RESERVE = 5  #: kept for the log, out of reach for frames
-    LOG = 6  #: part of a log segment
-    BAD = 7  #: a write into it failed: not used again before the store is reopened
+    LOG = 5  #: kept for logs, out of reach for frames
+    BAD = 6  #: a write into it failed: not used again before the store is reopened
 
 
 _S = SlotState
 MOVES: dict[SlotState, frozenset[SlotState]] = {
-    _S.FREE: frozenset({_S.WRITING, _S.RESERVE}),
+    _S.FREE: frozenset({_S.WRITING, _S.LOG}),
     _S.WRITING: frozenset({_S.PENDING, _S.LIVE, _S.FREE, _S.BAD}),
     _S.PENDING: frozenset({_S.LIVE, _S.RETIRED}),
     _S.LIVE: frozenset({_S.RETIRED}),
     _S.RETIRED: frozenset({_S.FREE}),
-    _S.RESERVE: frozenset({_S.LOG, _S.FREE}),
-    _S.LOG: frozenset({_S.FREE, _S.RESERVE}),
+    _S.LOG: frozenset({_S.FREE}),
     _S.BAD: frozenset(),
 }
 _ALLOWED = tuple(MOVES[state] for state in SlotState)
@@ -140,6 +138,13 @@ class SlotTable:
         self._counts[state] += 1
         return True
 
+    def claim_run(self, run: Segment, state: SlotState) -> None:
+        """Give free slots inside the file their state while a store is opened; slots below the first stay."""
+        begin, end = max(run.slot, self.first), run.end
+        self._states[begin:end] = bytes((state,)) * (end - begin)
+        self._counts[_S.FREE] -= end - begin
+        self._counts[state] += end - begin
+
     def claim_all(self, slots: Iterable[int], state: SlotState) -> int:
         """Claim one slot after the other; return how many were had before the first that was not.
 
@@ -163,19 +168,27 @@ class SlotTable:
 
     def extend(self, limit: int) -> None:
         """The file has grown to ``limit`` slots: the new ones are free, but for known ones."""
-        for slot in range(len(self._states), limit):
-            self._states.append(self._beyond.get(slot, _S.FREE))
-            if slot not in self._beyond:
-                self._counts[_S.FREE] += 1
+        old = len(self._states)
+        self._states.extend(bytes(limit - old))
+        known = [(slot, state) for slot, state in self._beyond.items() if slot < limit]
+        for slot, state in known:
+            self._states[slot] = state
+        self._counts[_S.FREE] += limit - old - len(known)
         self._free.grown()
+
+    @property
+    def named(self) -> int:
+        """How many slots a record names, or the next group may: no log has more records in one group."""
+        return self._counts[_S.LIVE] + self._counts[_S.PENDING] + self._counts[_S.WRITING]
 
     # --- handing out ---------------------------------------------------------------------
 
     def find_run(self, count: int) -> Segment | None:
-        """Return the lowest run of ``count`` free slots, or ``None``: that keeps the file dense."""
-        start = self._free.lowest()
-        if count > 1 and start >= 0:
-            start = self._states.find(bytes(count), start)
+        """Return the lowest run of ``count`` free slots, or ``None``: that keeps the file dense.
+
+        A run of more than ``RUN_SLOTS_MAX`` slots is not looked for.
+        """
+        start = self._free.lowest(count) if count <= RUN_SLOTS_MAX else -1
         return None if start < 0 else Segment(start, count)
 
     def take_run(self, count: int, to: SlotState) -> Segment | None:
@@ -186,19 +199,21 @@ class SlotTable:
         return run
 
     def take_pieces(self, count: int, to: SlotState) -> list[Segment]:
-        """Move ``count`` free slots to state ``to``, in as few runs as halving finds."""
+        """Move ``count`` free slots to state ``to``, the longest runs first, as halving finds them."""
         pieces: list[Segment] = []
-        size = count
+        size = min(count, RUN_SLOTS_MAX)
         while count:
-            size = min(size, count)
-            run = self.take_run(size, to)
-            if run is not None:
-                pieces.append(run)
-                count -= run.slots
-            elif size == 1:
-                raise AssertionError("take_pieces: fewer free slots than asked for")
-            else:
+            start = self._free.lowest(size) if size else -1
+            if start < 0:
+                if size <= 1:
+                    raise AssertionError("take_pieces: fewer free slots than asked for")
                 size = (size + 1) // 2
+                continue
+            piece = Segment(start, self._free.run_at(start, count))
+            self.move_run(piece, to)
+            pieces.append(piece)
+            count -= piece.slots
+            size = min(size, count)
         return pieces
 
     def move_run(self, run: Segment, to: SlotState) -> None:
@@ -215,8 +230,7 @@ class SlotTable:
         self._counts[before] -= run.slots
         self._counts[to] += run.slots
         if to == _FREE:
-            for slot in (*range(begin, end, CHUNK_SLOTS), end - 1):
-                self._free.freed(slot)
+            self._free.freed_run(begin, end)
 
     # --- fences --------------------------------------------------------------------------
 

@@ -1,8 +1,14 @@
-"""Who gets room in the file: the log first, then frames.
+"""Who gets room in the file: the log's own space first, then frames.
 
-The log must be able to go on when the disk is full, or the delete that would free room could not
-be recorded.  So *segments* (equal runs of slots) are kept in reserve for it: the next one, and
-enough for a snapshot of the whole map.  Frames get a slot only while the reserve is complete.
+The log must be able to go on when the disk is full, or the delete that would free room could not be
+recorded.  So frames get slots only while the log space (:mod:`uringblob.store.log_space`) is large
+enough for the blobs there would be then.
+
+**How long the file is.**  A frame is overwritten into a fresh slot, and the old one is free when a
+later group is durable: the file must hold what is in it and what two groups replace.  It grows
+beyond that only for the sake of contiguous room, while what frames have is within a sixteenth of
+what is live (:meth:`Space._growth_is_cheap`); otherwise a batch goes into the pieces there are.  So
+a store whose live size is constant stays within a quarter of it, and the log space.
 
 Growth is allocation, not just length, where the file system can (fallocate): lack of room shows
 when a slot is handed out, before anything is written.
@@ -11,66 +17,58 @@ when a slot is handed out, before anything is written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import errno
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from uringblob import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, RECORDS_PER_BLOCK, Segment
+from uringblob.store.format import EXTENTS_MAX, Segment
+from uringblob.store.free_index import RUN_SLOTS_MAX
+from uringblob.store.log_space import LogSpace
 from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
 
-SEGMENT_BYTES_MIN = 256 * 1024
+#: The file grows by a sixteenth of its length, within these.
+GROWTH_BYTES_MIN = 64 * 1024
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
 
-def segment_slots(page_size: int) -> int:
-    """Return how many slots make one log segment."""
-    return max(1, SEGMENT_BYTES_MIN // page_size)
-
-
-def records_per_segment(page_size: int) -> int:
-    """Return how many records one log segment holds; its first block is its header."""
-    blocks = segment_slots(page_size) * page_size // BLOCK_SIZE - 1
-    return blocks * RECORDS_PER_BLOCK
-
-
 class Space:
-    """Hands out slots and segments, growing the file when there are none.
+    """Hands out slots, growing the file when there are none.
 
-    ``records`` says how many records a snapshot would hold now.  Two remedies help a full disk:
-    ``confirm`` writes an empty group, after which slots freed by the last one may be reused;
-    ``compact`` makes the log as short as it can be, and returns false if it is that already.
+    ``blobs`` says how many blobs are visible, ``record_extents`` makes both superblocks list these
+    extents of log space, ``confirm`` writes an empty group, after which slots freed by the last one
+    may be reused.
     """
 
     def __init__(
         self,
         medium: Medium,
         slots: SlotTable,
+        log_space: LogSpace,
         page_size: int,
         *,
-        records: Callable[[], int],
+        blobs: Callable[[], int],
+        record_extents: Callable[[Sequence[Segment]], Awaitable[None]],
         confirm: Callable[[], Awaitable[None]],
-        compact: Callable[[], Awaitable[bool]],
     ) -> None:
         self._medium = medium
         self._slots = slots
+        self._log_space = log_space
         self._page_size = page_size
-        self._records = records
+        self._blobs = blobs
+        self._record_extents = record_extents
         self._confirm = confirm
-        self._compact = compact
-        self._segment_slots = segment_slots(page_size)
-        self._records_per_segment = records_per_segment(page_size)
-        self._reserve: list[Segment] = []
         self._growing = asyncio.Lock()
 
     def __repr__(self) -> str:
-        return f"<Space reserve={len(self._reserve)}/{self.segments_wanted(0)} {self._slots!r}>"
+        return f"<Space {self._log_space!r} {self._slots!r}>"
 
     # --- frames --------------------------------------------------------------------------
 
     def take_ready(self, count: int) -> Segment | None:
         """Hand out one run of ``count`` slots if there is one and nothing has to be done for it first."""
-        if self._medium.poison_cause is not None or not self._reserve_complete(count):
+        if self._medium.poison_cause is not None or not self._log_space_suffices(count):
             return None
         return self._slots.take_run(count, SlotState.WRITING)
 
@@ -79,19 +77,24 @@ class Space:
 
         :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was handed out.
         """
-        remedies = iter((self._confirm_waiting, self._compact))
-        while True:
-            try:
-                return self._trusted(await self._try_take_frames(count))
-            except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS:
-                    raise
-                refusal = error
-            for remedy in remedies:
-                if await remedy():
-                    break
-            else:
-                raise refusal
+        if self._confirming_is_cheaper(count):
+            await self._confirm_waiting()
+        try:
+            return self._trusted(await self._try_take_frames(count))
+        except BlobStoreIOError as error:
+            if error.errno not in NO_SPACE_ERRNOS or not await self._confirm_waiting():
+                raise
+        return self._trusted(await self._try_take_frames(count))
+
+    def _confirming_is_cheaper(self, count: int) -> bool:
+        """A small batch would make the file grow although the last group has freed enough for it."""
+        slots = self._slots
+        free = slots.count(SlotState.FREE)
+        return (
+            free < count <= free + slots.waiting
+            and 4 * count <= self._blobs()
+            and not self._growth_is_cheap(count - free, count)
+        )
 
     async def _confirm_waiting(self) -> bool:
         """Slots freed by the last group wait for the next one: write it now."""
@@ -102,7 +105,7 @@ class Space:
         except BlobStoreIOError as error:
             if error.errno not in NO_SPACE_ERRNOS:
                 raise
-            return False  # there is no room even for that: the next remedy
+            return False  # there is no room even for that
         return True
 
     def _trusted(self, runs: list[Segment]) -> list[Segment]:
@@ -119,107 +122,105 @@ class Space:
 
     async def _try_take_frames(self, count: int) -> list[Segment]:
         slots = self._slots
-        if self._reserve_complete(count):
-            run = slots.take_run(count, SlotState.WRITING)
-            if run is not None:
-                return [run]
         async with self._growing:
-            await self._refill(count)
-            run = slots.take_run(count, SlotState.WRITING)
-            if run is not None:
-                return [run]
+            await self._extend_log_space(count)
             # While the file grows, others take slots: look again after every step.
-            while (free := slots.count(SlotState.FREE)) < count or free * 4 < slots.limit:
+            while (run := slots.take_run(count, SlotState.WRITING)) is None:
+                missing = max(0, count - slots.count(SlotState.FREE))
+                if not missing and (count > RUN_SLOTS_MAX or not self._growth_is_cheap(count, count)):
+                    return slots.take_pieces(count, SlotState.WRITING)
                 try:
-                    await self._grow(count, at_least=max(0, count - free))
+                    await self._grow_for_frames(count, missing)
                 except BlobStoreIOError:
                     if slots.count(SlotState.FREE) < count:
                         raise
-                    break
-                run = slots.take_run(count, SlotState.WRITING)
-                if run is not None:
-                    return [run]
-            return slots.take_pieces(count, SlotState.WRITING)
+                    return slots.take_pieces(count, SlotState.WRITING)
+            return [run]
 
     def give_back(self, run: Segment, state: SlotState) -> None:
         """Frames that no record names: their slots are ``FREE`` again, or ``BAD``."""
         self._slots.move_run(run, state)
 
-    # --- the log's reserve ---------------------------------------------------------------
+    # --- the log's own space -------------------------------------------------------------
 
-    def segments_wanted(self, more_records: int) -> int:
-        """Return how many segments the reserve should hold: the next one, a snapshot and its end.
+    def _log_space_suffices(self, more_records: int) -> bool:
+        log_space = self._log_space
+        return log_space.capacity >= log_space.wanted(self._slots.named + more_records)
 
-        A snapshot is followed by what changed meanwhile, so there is one segment more for that.
-        """
-        snapshot = -(-(self._records() + more_records) // self._records_per_segment)
-        return snapshot + 3
-
-    def _reserve_complete(self, more_records: int) -> bool:
-        return len(self._reserve) >= self.segments_wanted(more_records)
-
-    async def _refill(self, more_records: int) -> None:
-        while not self._reserve_complete(more_records):
-            if not self._reserve_from_free():
-                missing = self.segments_wanted(more_records) - len(self._reserve)
-                await self._grow(missing * self._segment_slots, at_least=self._segment_slots)
-
-    def _reserve_from_free(self) -> bool:
-        run = self._slots.take_run(self._segment_slots, SlotState.RESERVE)
-        if run is not None:
-            self._reserve.append(run)
-        return run is not None
-
-    async def refill(self) -> None:
-        """Complete the reserve if there is room; a full disk is no error here."""
+    async def complete_log_space(self) -> None:
+        """Keep as much for the log as the blobs need, if there is room; a full disk is no error here."""
         async with self._growing:
             try:
-                await self._refill(0)
+                await self._extend_log_space(0)
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS:
                     raise
 
-    @property
-    def short(self) -> bool:
-        """The log took from the reserve, and nothing has replaced it yet."""
-        return not self._reserve_complete(0)
+    async def _extend_log_space(self, more_records: int) -> None:
+        """Give logs as many slots as so many more records need.
 
-    async def take_segment(self) -> Segment:
-        """Hand out one segment for the log; its slots are in state ``LOG``.
-
-        :raises BlobStoreIOError: the reserve is used up and the disk is full.
+        An extent is used only when both superblocks list it: a log whose segments are free slots to
+        the next opener would be overwritten.
         """
-        while not self._reserve and not self._reserve_from_free():
-            async with self._growing:
-                # Whoever held the lock may have filled the reserve with the last room there was.
-                if not self._reserve and not self._reserve_from_free():
-                    await self._grow(self._segment_slots, at_least=self._segment_slots)
-        self._medium.check_trusted()
-        segment = self._reserve.pop()
-        self._slots.move_run(segment, SlotState.LOG)
-        return segment
+        while not self._log_space_suffices(more_records):
+            extent = await self._take_extent(self._log_space.wanted(self._slots.named + more_records))
+            try:
+                await self._record_extents(self._log_space.with_extent(extent))
+            except BaseException:
+                if self._medium.poison_cause is None:
+                    self._slots.move_run(extent, SlotState.FREE)
+                raise
+            self._log_space.add(extent)
 
-    def give_back_segment(self, segment: Segment) -> None:
-        """The log no longer needs ``segment``: it completes the reserve, or is free."""
-        if not self._reserve_complete(0) and segment.slots == self._segment_slots:
-            self._slots.move_run(segment, SlotState.RESERVE)
-            self._reserve.append(segment)
-        else:
-            self._slots.move_run(segment, SlotState.FREE)
+    async def _take_extent(self, wanted: int) -> Segment:
+        """Take free slots for log space: in one extent and an eighth more than needed, where that can be."""
+        granule = self._log_space.granule
+        if len(self._log_space.extents) >= EXTENTS_MAX:
+            raise BlobStoreIOError(
+                errno.ENOSPC,
+                f"{self._medium.path}: the log needs more room, and its superblocks list {EXTENTS_MAX} parts"
+                " already. Copy the blobs to a new store",
+            )
+        missing = wanted - self._log_space.capacity
+        best = min(missing + wanted // 8, max(1, RUN_SLOTS_MAX // granule))
+        granules = best
+        while (run := self._slots.take_run(granules * granule, SlotState.LOG)) is None:
+            if granules > 1:
+                granules = -(-granules // 2)
+                continue
+            await self._grow({best * granule, missing * granule, granule})
+            granules = best
+        return run
 
     # --- growth --------------------------------------------------------------------------
 
-    async def _grow(self, wanted: int, *, at_least: int) -> None:
-        """Grow the file by about ``wanted`` slots or an eighth; by ``at_least`` if that is too much."""
-        eighth = min(self._slots.limit // 8, GROWTH_BYTES_MAX // self._page_size)
-        steps = sorted({max(wanted, eighth), wanted, at_least} - {0})
+    def _growth_is_cheap(self, slots: int, count: int) -> bool:
+        """Tell whether the file may grow by ``slots`` for comfort's sake, ``count`` frames being asked for."""
+        table = self._slots
+        frames = table.limit - table.first - table.count(SlotState.LOG)
+        blobs = self._blobs()
+        comfort = blobs + blobs // 16 + GROWTH_BYTES_MIN // self._page_size
+        return frames + slots <= comfort + table.count(SlotState.WRITING) + count
+
+    async def _grow_for_frames(self, count: int, missing: int) -> None:
+        """Grow by a run of ``count`` slots, or more, where that is cheap; else by the ``missing`` ones."""
+        page_size = self._page_size
+        most = min(max(self._blobs() // 16, GROWTH_BYTES_MIN // page_size), GROWTH_BYTES_MAX // page_size)
+        steps = {step for step in (max(count, most), count) if self._growth_is_cheap(step, count)}
+        if missing:
+            steps |= {missing, max(missing, GROWTH_BYTES_MIN // page_size)}
+        await self._grow(steps)
+
+    async def _grow(self, steps: Iterable[int]) -> None:
+        """Grow the file by the largest of ``steps``, in slots, for which there is room."""
+        left = sorted(set(steps))
         while True:
-            limit = self._slots.limit + steps.pop()
+            limit = self._slots.limit + left.pop()
             what = f"growing {self._medium.path} to {limit * self._page_size} bytes"
             try:
                 await transfers.grow(self._medium.engine, limit * self._page_size, what)
             except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS or not steps:
+                if error.errno not in NO_SPACE_ERRNOS or not left:
                     raise
             else:
                 self._slots.extend(limit)

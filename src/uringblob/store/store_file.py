@@ -26,9 +26,10 @@ from uringblob.store.format import (
     COUNT_LIMIT,
     HEADER_SIZE,
     SUPERBLOCK_OFFSETS,
-    VERSION,
+    VERSIONS,
     Superblock,
     decode_superblock,
+    is_sound,
     superblock_version,
 )
 from uringblob.units import check_page_size
@@ -148,17 +149,37 @@ def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
     found = [
         decode_superblock(block, offset) for block, offset in zip(blocks, SUPERBLOCK_OFFSETS, strict=True)
     ]
+    sound = {superblock_version(block) for block in blocks if is_sound(block)}
+    if (any(found) or sound) and not sound <= VERSIONS:
+        # Also beside an older one: an upgrade that a crash cut is finished by who began it.
+        raise _newer(path, sound)
     if any(found):
+        _check_features(found, path)
         return [superblock if _is_sane(superblock) else None for superblock in found]
     versions = {superblock_version(block) for block in blocks} - {None}
-    if versions - {VERSION}:
-        raise StoreCorrupt(
-            f"{path} has format version {sorted(v for v in versions if v)}, this library "
-            f"reads version {VERSION}: use the release that wrote it"
-        )
+    if versions - VERSIONS:
+        raise _newer(path, versions)
     if versions:
         raise StoreCorrupt(f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE})")
     raise StoreCorrupt(f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's)")
+
+
+def _newer(path: str, versions: set[int | None]) -> StoreCorrupt:
+    found = ", ".join(str(version) for version in sorted(v for v in versions if v is not None))
+    return StoreCorrupt(
+        f"{path} has format version {found}, this library reads versions "
+        f"{' and '.join(map(str, sorted(VERSIONS)))}: use the release that wrote it"
+    )
+
+
+def _check_features(superblocks: list[Superblock | None], path: str) -> None:
+    """Refuse a store that uses what this release does not know: it would read it wrongly."""
+    for superblock in superblocks:
+        if superblock is not None and superblock.required:
+            raise StoreCorrupt(
+                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
+                "them: use the release that wrote it"
+            )
 
 
 def _drop_cache(file: StoreFile) -> None:

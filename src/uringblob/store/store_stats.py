@@ -29,7 +29,7 @@ def collect_stats(core: Core) -> StoreStats:
         slots_pending=sum(
             slots.count(state) for state in (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED)
         ),
-        slots_log=slots.count(SlotState.LOG) + slots.count(SlotState.RESERVE),
+        slots_log=slots.count(SlotState.LOG),
         buffers=pool.asked,
         buffers_registered=pool.capacity if pool.registered else 0,
         buffers_leased=pool.leased,

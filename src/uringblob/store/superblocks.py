@@ -6,10 +6,13 @@ first.  A failed superblock write poisons the store: which of its bytes landed i
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from uringblob.errors import BlobStoreError
-from uringblob.store.format import SUPERBLOCK_OFFSETS, Superblock
+from uringblob.store.format import SUPERBLOCK_OFFSETS, Segment, Superblock
 from uringblob.store.medium import Medium
 
 
@@ -21,14 +24,22 @@ class Superblocks:
         self._medium = medium
         self.current = current
         self._offset = offset
+        self._writing = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Superblocks revision={self.current.revision} floor={self.current.floor}>"
 
-    async def write_both(self, new: Superblock) -> None:
-        """Make both say ``new``; revisions are counted up here."""
-        for _ in SUPERBLOCK_OFFSETS:
-            await self._write_older(new)
+    async def change(self, **fields: Any) -> None:
+        """Give both these fields; revisions are counted up here.  One change after the other."""
+        async with self._writing:
+            new = dataclasses.replace(self.current, **fields)
+            for _ in SUPERBLOCK_OFFSETS:
+                await self._write_older(new)
+
+    async def record_extents(self, extents: Sequence[Segment]) -> None:
+        """Make both list ``extents`` as log space; version 1 has no such list before its upgrade."""
+        if self.current.version > 1:
+            await self.change(log_space=tuple(extents))
 
     async def _write_older(self, new: Superblock) -> None:
         offset = SUPERBLOCK_OFFSETS[1] if self._offset == SUPERBLOCK_OFFSETS[0] else SUPERBLOCK_OFFSETS[0]
@@ -53,4 +64,4 @@ class Superblocks:
         as it is.
         """
         if seq > self.current.floor:
-            await self.write_both(dataclasses.replace(self.current, floor=seq))
+            await self.change(floor=seq)

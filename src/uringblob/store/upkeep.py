@@ -1,20 +1,21 @@
-"""What the store does for itself, between its users' changes: shorten the log, complete its reserve.
+"""What the store does for itself, between its users' changes: lengthen the log's chain, and shorten the log.
 
-Nobody waits for it and nobody gets its errors; they are logged.  On a full disk a writer that
-found no room asks for it (:meth:`Upkeep.compact_for_room`) before it gives up.
+It is done in the background, and its errors are logged.  A group for which the log space has no
+room waits for it (:meth:`Upkeep.log_fits`): what a compaction takes is never given to a group.
 """
 
 from __future__ import annotations
 
+from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
 from uringblob.store.compaction import Compaction
-from uringblob.store.format import blocks_for
+from uringblob.store.format import VERSION, blocks_for
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
+from uringblob.store.log_space import LogSpace
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
-from uringblob.store.space import Space
 from uringblob.store.superblocks import Superblocks
 
 #: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
@@ -22,38 +23,82 @@ COMPACTION_BLOCKS_MIN = 1024
 
 
 class Upkeep:
-    """When the log is compacted and its reserve refilled.  Belongs to the loop's thread."""
+    """When the log is compacted and its chain lengthened.  Belongs to the loop's thread."""
 
     def __init__(
-        self, medium: Medium, manifest: Manifest, space: Space, queue: GroupQueue, superblocks: Superblocks
+        self,
+        medium: Medium,
+        manifest: Manifest,
+        log_space: LogSpace,
+        queue: GroupQueue,
+        superblocks: Superblocks,
     ) -> None:
         self._medium = medium
         self._manifest = manifest
-        self._space = space
+        self._log_space = log_space
         self._queue = queue
         self._superblocks = superblocks
         self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
         self.compactions = 0
         self._compaction: Compaction | None = None
         self._compacting: Job[None] | None = None
-        self._refilling: Job[None] | None = None
         self._holds = 0
+        self._unheld: Completion[None] | None = None
         self._ended = False
 
     def __repr__(self) -> str:
-        state = "compacting" if self._compacting is not None and not self._compacting.done() else "idle"
-        return f"<Upkeep {state} compactions={self.compactions} holds={self._holds}>"
+        return (
+            f"<Upkeep {'compacting' if self.compacting else 'idle'} compactions={self.compactions}"
+            f" holds={self._holds}>"
+        )
+
+    @property
+    def compacting(self) -> bool:
+        """A compaction is under way."""
+        return self._compacting is not None and not self._compacting.done()
 
     def after_group(self) -> None:
-        """A group is durable: see whether the log is long, or took from its reserve."""
+        """A group is durable: see whether the log is long, or its chain short."""
+        log = self._queue.log
         if self._holds or self._ended:
             return
         enough = max(self.compaction_blocks_min, 2 * blocks_for(self._manifest.durable_count()))
-        if self._queue.log.group_blocks >= enough:
+        if log.group_blocks >= enough:
             self.start_compaction()
-        elif self._space.short and (self._refilling is None or self._refilling.done()):
-            self._refilling = self._medium.start(self._refill_or_compact())
-            self._refilling.add_done_callback(lambda job: job.exception())
+        elif log.runs_low:
+            space = self._log_space
+            left = space.free - space.segment_granules - space.for_compaction(self._manifest.slots.named)
+            # An eighth is for the groups that come while a compaction is under way.
+            if left >= space.capacity // 8 and not self.compacting:
+                log.prepare_room()
+            elif log.room <= log.blocks_of(log.tail) // 8:
+                self.start_compaction()
+
+    # --- room ----------------------------------------------------------------------------
+
+    def log_fits(self, blocks: int) -> bool:
+        """Tell whether a group of ``blocks`` may be written: there is room for it and for what must follow.
+
+        What must follow is a compaction of all there will be then, or the end of the one under way,
+        with this group in its carry, and another one after it.
+        """
+        log, space, named = self._queue.log, self._log_space, self._manifest.slots.named
+        if self._superblocks.current.version < VERSION:
+            return False  # its first group waits for the compaction that upgrades it
+        free = space.free - log.granules_for(blocks)
+        if not self.compacting:
+            return free >= space.for_compaction(named)
+        carried = blocks_for(len(self._manifest.delta())) + blocks
+        free -= space.granules_for(carried) + space.segment_granules
+        old = sum(segment.slots for segment in log.chain) // space.granule
+        return free >= 0 and free + old >= space.for_compaction(named)
+
+    async def unheld(self) -> None:
+        """Wait until no reader of the log keeps it where it is."""
+        while self._holds:
+            if self._unheld is None:
+                self._unheld = Completion(loop=self._medium.loop)
+            await self._unheld
 
     # --- compaction ----------------------------------------------------------------------
 
@@ -66,7 +111,7 @@ class Upkeep:
 
     async def _compact(self) -> None:
         self._compaction = Compaction(
-            self._medium, self._manifest, self._space, self._queue, self._superblocks
+            self._medium, self._manifest, self._log_space, self._queue, self._superblocks
         )
         try:
             await self._compaction.run()
@@ -86,31 +131,6 @@ class Upkeep:
             raise
         self.compactions += 1
 
-    async def compact_for_room(self) -> bool:
-        """Compact if that frees at least one segment; tell whether it did."""
-        # What is missing may be the segment that the log was just given: it counts when it is linked.
-        await self._queue.log.wait_quiet()
-        if self._compacting is not None and not self._compacting.done():
-            # Until it ends it has both logs' segments, and the reserve lacks them.
-            await self.wait()
-            return True
-        log = self._queue.log
-        blocks = blocks_for(self._manifest.durable_count()) + 1
-        fewest = -(-blocks // (log.blocks_of(log.tail) - 1))
-        if len(log.segments) <= fewest or self._holds or self._ended:
-            return False
-        try:
-            await self.start_compaction()
-        except BlobStoreError:
-            return False  # it was logged; the caller has an error of its own to raise
-        return True
-
-    async def _refill_or_compact(self) -> None:
-        """The log took from its reserve: replace it, on a full disk by making the log shorter."""
-        await self._space.refill()
-        if self._space.short and not self._holds and not self._ended:
-            await self.compact_for_room()
-
     # --- standing still ------------------------------------------------------------------
 
     def hold(self) -> None:
@@ -120,6 +140,9 @@ class Upkeep:
     def unhold(self) -> None:
         """One reader of the log is done."""
         self._holds -= 1
+        if not self._holds and self._unheld is not None:
+            unheld, self._unheld = self._unheld, None
+            unheld.finish(None)
 
     async def wait(self) -> None:
         """Wait for a compaction under way; its error is not this caller's."""
@@ -131,6 +154,4 @@ class Upkeep:
         self._ended = True
         if self._compaction is not None:
             self._compaction.stop()
-        if self._refilling is not None:
-            await settle([self._refilling])
         await self.wait()

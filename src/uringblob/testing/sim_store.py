@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.creation import initial_image
+from uringblob.store.creation import initial_image, initial_size
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening import start_core
 from uringblob.store.store_file import StoreFile, judge_superblocks, newest
@@ -20,7 +20,7 @@ def new_image(page_size: int = 4096) -> Image:
     image = Image()
     for offset, data in initial_image(page_size):
         image.write(offset, data)
-        image.size = max(image.size, offset + len(data))
+    image.size = initial_size(page_size)
     return image
 
 
