@@ -12,6 +12,7 @@ import pytest
 from uringblob import BlobGuid
 from uringblob.ring import Opcode, SqeFlags
 from uringblob.store.async_store import AsyncFileBlobStore
+from uringblob.store.slots import SlotState
 
 PAGE = 4096
 FIXED_WRITES = {Opcode.WRITE_FIXED, Opcode.WRITEV_FIXED}
@@ -122,13 +123,14 @@ async def test_scattered_frames_of_one_run_are_one_write_too(store):
 
 async def test_several_runs_are_written_and_then_synced_once(store, monkeypatch):
     slots = store._core.manifest.slots
-    find_run = slots.find_run
-    monkeypatch.setattr(slots, "find_run", lambda count: None if count > 1 else find_run(count))
+    # Every second slot is taken, and the file cannot grow.
+    for run in slots.take_pieces(slots.count(SlotState.FREE), SlotState.WRITING):
+        for slot in range(run.slot, run.end, 2):
+            slots.move(slot, SlotState.FREE)
 
     async def cannot_grow(size):
         return -errno.ENOSPC
 
-    # Fragments are used where the file cannot grow.
     monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
     cost = await costs_of(
         store, store.write_blobs_with_data_sync([(BlobGuid.random(), buf) for buf in leases(store, 3)])

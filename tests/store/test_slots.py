@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
 from uringblob.store.format import Segment
-from uringblob.store.free_index import CHUNK_SLOTS
+from uringblob.store.free_index import CHUNK_SLOTS, RUN_SLOTS_MAX
 from uringblob.store.slots import MOVES, SlotState, SlotTable
 
 S = SlotState
@@ -18,8 +19,7 @@ PATHS = {
     S.PENDING: [S.WRITING, S.PENDING],
     S.LIVE: [S.WRITING, S.LIVE],
     S.RETIRED: [S.WRITING, S.LIVE, S.RETIRED],
-    S.RESERVE: [S.RESERVE],
-    S.LOG: [S.RESERVE, S.LOG],
+    S.LOG: [S.LOG],
     S.BAD: [S.WRITING, S.BAD],
 }
 
@@ -97,13 +97,36 @@ def test_a_run_that_may_not_move_stays_whole(state):
 
 def test_a_freed_run_across_chunks_of_the_index_is_found_again():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
-    run = slots.take_run(3 * CHUNK_SLOTS - 2, S.WRITING)
+    (run,) = slots.take_pieces(3 * CHUNK_SLOTS - 2, S.WRITING)
     assert slots.find_run(1) is None
     slots.move_run(Segment(CHUNK_SLOTS - 1, CHUNK_SLOTS + 2), S.FREE)
     for slot in range(CHUNK_SLOTS - 1, 2 * CHUNK_SLOTS + 1):
         assert slots.take_run(1, S.WRITING) == Segment(slot, 1)
     assert slots.find_run(1) is None
     assert run.slots == slots.count(S.WRITING)
+
+
+def test_a_run_longer_than_the_index_knows_is_had_in_one_piece_all_the_same():
+    slots = SlotTable(2, 3 * CHUNK_SLOTS)
+    assert slots.find_run(RUN_SLOTS_MAX) == Segment(2, RUN_SLOTS_MAX)
+    assert slots.find_run(RUN_SLOTS_MAX + 1) is None
+    assert slots.take_pieces(2 * RUN_SLOTS_MAX + 5, S.WRITING) == [Segment(2, 2 * RUN_SLOTS_MAX + 5)]
+
+
+def test_a_claimed_run_spares_the_slots_below_the_first_and_is_had_by_no_one():
+    slots = table(10)
+    slots.claim_run(Segment(0, 5), S.LOG)
+    assert [slots.state(slot) for slot in range(6)] == [S.BAD] * 2 + [S.LOG] * 3 + [S.FREE]
+    assert (slots.count(S.LOG), slots.count(S.FREE)) == (3, 5)
+    assert slots.take_run(5, S.WRITING) == Segment(5, 5)
+
+
+def test_what_a_log_may_have_to_name_is_what_lives_what_waits_and_what_is_being_written():
+    slots = table()
+    for slot, state in enumerate(S, 2):
+        for step in PATHS[state]:
+            slots.move(slot, step)
+    assert slots.named == 3
 
 
 def test_without_a_run_there_are_pieces():
@@ -113,8 +136,30 @@ def test_without_a_run_there_are_pieces():
         slots.move(slot, S.FREE)
     assert slots.take_run(3, S.WRITING) is None
     pieces = slots.take_pieces(5, S.WRITING)
-    assert sorted(slot for run in pieces for slot in range(run.slot, run.slot + run.slots)) == [2, 3, 5, 7, 8]
+    assert pieces == [Segment(2, 2), Segment(7, 2), Segment(5, 1)], "the longest first, and none cut in two"
     assert slots.count(S.FREE) == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pieces_are_whole_free_runs_until_the_last_and_no_slot_comes_twice(seed):
+    rng = random.Random(seed)
+    slots = SlotTable(2, 2 * CHUNK_SLOTS)
+    (everything,) = slots.take_pieces(slots.count(S.FREE), S.WRITING)
+    at = everything.slot
+    while at < everything.end:
+        end = min(everything.end, at + rng.choice((1, 1, 2, 3, 9, 130)))
+        if rng.random() < 0.5:
+            slots.move_run(Segment(at, end - at), S.FREE)
+        at = end
+    free = slots.count(S.FREE)
+    asked = rng.randint(1, free)
+    pieces = slots.take_pieces(asked, S.WRITING)
+    assert sum(piece.slots for piece in pieces) == asked
+    assert slots.count(S.FREE) == free - asked
+    taken = [slot for piece in pieces for slot in range(piece.slot, piece.end)]
+    assert len(set(taken)) == asked
+    for piece in pieces[:-1]:
+        assert slots.state(piece.end) is not S.FREE, "a run was cut though more was asked for"
 
 
 def live(slots):

@@ -49,7 +49,9 @@ class FreeIndex:
         """``slot`` has become free."""
         levels, chunk = self._levels, slot // CHUNK_SLOTS
         level = levels[chunk]
-        if level < _LEVEL_MAX:
+        if (slot + 1) % CHUNK_SLOTS == 0:
+            levels[chunk] = _LEVEL_MAX  # what it joins begins in the next chunk, whose level is its own
+        elif level < _LEVEL_MAX:
             levels[chunk] = level + 1
         # A free run that begins in the chunk before may reach the slot.
         if chunk and self._states[chunk * CHUNK_SLOTS - 1] == _FREE:
