@@ -74,7 +74,9 @@ def test_no_level_is_ever_too_low_whatever_is_taken_freed_and_grown(seed):
     rng = random.Random(1000 + seed)
     states = bytearray([LIVE]) * (4 * CHUNK_SLOTS + rng.randrange(CHUNK_SLOTS))
     index = FreeIndex(states)
-    edges = [edge for chunk in range(1, 6) for edge in range(chunk * CHUNK_SLOTS - 2, chunk * CHUNK_SLOTS + 2)]
+    edges = [
+        edge for chunk in range(1, 6) for edge in range(chunk * CHUNK_SLOTS - 2, chunk * CHUNK_SLOTS + 2)
+    ]
     for step in range(150):
         where = rng.choice((*edges, *(rng.randrange(len(states)) for _ in edges))) % len(states)
         action = rng.randrange(5)
