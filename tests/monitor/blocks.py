@@ -21,6 +21,7 @@ KINDS = {SEGMENT: "header", SNAPSHOT: "snapshot", CARRY: "carry", GROUP: "group"
 FRAMES_WERE_FLUSHED = 1
 
 _SUPERBLOCK = struct.Struct("<8sII16s7Q")
+_EXTENTS_COUNT_AT, _EXTENTS_AT = 176, 256
 _SECTOR_HEAD = struct.Struct("<4sBBBxQQ")
 _BLOCK_HEAD = struct.Struct("<QIII")
 _RECORD = struct.Struct("<16sQQ")
@@ -39,6 +40,12 @@ class Super(NamedTuple):
     log_id: int
     head: tuple[int, int]
     floor: int
+    version: int
+    log_space: tuple[tuple[int, int], ...]
+
+    def keeps(self, slot: int) -> bool:
+        """Whether ``slot`` is kept for logs."""
+        return any(first <= slot < first + count for first, count in self.log_space)
 
 
 class LogBlock(NamedTuple):
@@ -84,9 +91,14 @@ def _parse_superblock(raw: bytes, offset: int) -> Super | None:
     magic, version, page, store_id, revision, own, log_id, slot, slots, floor, _ = _SUPERBLOCK.unpack_from(
         raw
     )
-    if magic != b"uringblb" or version != 1 or own != offset:
+    if magic != b"uringblb" or version not in (1, 2) or own != offset:
         return None
-    return Super(page, store_id, revision, log_id, (slot, slots), floor)
+    extents = ()
+    if version == 2:
+        (count,) = _NUMBER.unpack_from(raw, _EXTENTS_COUNT_AT)
+        numbers = struct.unpack_from(f"<{2 * count}Q", raw, _EXTENTS_AT)
+        extents = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+    return Super(page, store_id, revision, log_id, (slot, slots), floor, version, extents)
 
 
 def _parse_block(raw: bytes, offset: int, store_id: bytes) -> LogBlock | None:

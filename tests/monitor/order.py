@@ -286,12 +286,40 @@ class OrderMonitor:
             self._wrong(9, f"superblock {offset} is the newer one, and is written first")
         if new.revision <= max(known.revision for known in (old, other) if known is not None):
             self._wrong(9, f"superblock {offset} has an old revision")
-        self._claims.append((new.floor, new.log_id))
-        if self._chunks is None:
-            self._check_claims()
+        if self._chunks is not None and other is not None and new.log_space != other.log_space:
+            self._settle()
+        if other is not None and self._chunks is None:
+            self._check_extents(new, other)
+        upgrades = new.version > 1 and self._chain is not None and new.log_id != self._chain.log_id
+        if upgrades and other is not None and other.version == 1:
+            self._check_new_log(new.floor, new.log_id, new.head)
+        elif upgrades and self._new is not None and new.log_id == self._new.chain.log_id:
+            self._switched()  # the other superblock, which names the new log, is durable
+        if not upgrades or self._chain.log_id == new.log_id:
+            self._claims.append((new.floor, new.log_id))
+            if self._chunks is None:
+                self._check_claims()
         unit = Unit(offset, offset + BLOCK)
         self.supers[offset] = [new, unit]
         return [unit]
+
+    def _check_extents(self, new, other) -> None:
+        """Log space grows out of slots that nothing needs; a log's slots stay in it."""
+        for first, count in new.log_space:
+            for slot in range(first, first + count):
+                if slot in self._owned:
+                    self._wrong(13, f"slot {slot} of blob {self._owned[slot].hex()} is made log space")
+        if new.version > 1 and other.version > 1:
+            for slot, chain in self._chain_of.items():
+                if chain is self._chain and not new.keeps(slot):
+                    self._wrong(13, f"slot {slot} of the log is no log space any more")
+
+    def _keep_both(self, slot: int) -> bool:
+        return all(known is None or known.keeps(slot) for known, _ in self.supers.values())
+
+    def _is_log_space(self, slot: int) -> bool:
+        """Whether a superblock of which an opener may read keeps ``slot`` for logs."""
+        return any(known is not None and known.keeps(slot) for known, _ in self.supers.values())
 
     def _check_claims(self) -> None:
         """What superblocks claim must be durable before they are written."""
@@ -568,6 +596,9 @@ class OrderMonitor:
         if at != chain.start(-1) or index != len(chain.segments) - 1 or slots != chain.segments[-1][1]:
             self._wrong(7, f"a header that does not fit its place in the chain, at {at}")
         for slot in range(next_slot, next_slot + next_slots):
+            if any(known is not None and known.version > 1 for known, _ in self.supers.values()):
+                if not self._keep_both(slot):
+                    self._wrong(13, f"slot {slot} is linked into the log, and is not listed as log space")
             self._check_zeroed(slot)
             self._chain_of[slot] = chain
         unit = chain.headers[at] = Unit(at, at + BLOCK)
@@ -650,7 +681,7 @@ class OrderMonitor:
             owner = self._owned.get(slot)
             if owner is not None:
                 self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of blob {owner.hex()}")
-            if slot in self._chain_of:
+            if slot in self._chain_of or self._is_log_space(slot):
                 self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of the log")
             if block.flags & FRAMES_WERE_FLUSHED and not self._slot_is_durable(slot):
                 self._wrong(15, f"group {block.seq} says its frames were flushed; slot {slot} was not")
@@ -716,9 +747,12 @@ class OrderMonitor:
 
     def _switch_begins(self, group: Group) -> None:
         """The record that ends the old log is written: the new log must be whole, durable and right."""
-        new = self._new
         log_id, slot, slots, _ = group.link
-        if new is None or new.chain.log_id != log_id or new.chain.segments[0] != (slot, slots):
+        self._check_new_log(group.seq, log_id, (slot, slots))
+
+    def _check_new_log(self, seq: int, log_id: int, head: tuple[int, int]) -> None:
+        new = self._new
+        if new is None or new.chain.log_id != log_id or new.chain.segments[0] != head:
             self._wrong(9, f"the log switches to {log_id:016x}, which was never written")
             return
         if new.spoiled:
@@ -728,12 +762,15 @@ class OrderMonitor:
         if not all(self.clock.is_durable(unit) for at, unit in new.units.items() if at not in spare):
             self._wrong(9, "the log switches before the new one is flushed")
         for taken in new.chain.slots:
+            if self._super.version > 1 and not self._keep_both(taken):
+                self._wrong(13, f"slot {taken} of the new log is not listed as log space")
+                break
             unit = self.units.get(taken)
             if unit is None or not unit.blank or not self.clock.is_durable(unit):
                 self._wrong(6, f"slot {taken} of the new log was not zeroed and flushed")
                 break
-        if new.carry_seq != group.seq:
-            self._wrong(9, f"the new log begins with group {new.carry_seq}, and the switch is {group.seq}")
+        if new.carry_seq != seq or seq != self.seq + 1:
+            self._wrong(9, f"the new log begins with group {new.carry_seq}, and the switch is {seq}")
         if new.entries != self.entries:
             self._wrong(9, "the new log does not hold the durable map")
 
@@ -741,6 +778,7 @@ class OrderMonitor:
         new, self._new = self._new, None
         if new is None:
             return
+        self.seq = new.carry_seq
         chain = new.chain
         chain.sealed.update(at for at in new.units if at not in chain.headers)
         chain.position = chain.after(new.last)

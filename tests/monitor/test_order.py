@@ -13,6 +13,7 @@ from uringblob.checksums import frame_checksum
 from uringblob.frames import Frame
 from uringblob.store.format import (
     BlockType,
+    Segment,
     decode_block,
     decode_superblock,
     delete_record,
@@ -21,7 +22,7 @@ from uringblob.store.format import (
     pack_entry,
     set_record,
 )
-from uringblob.store.space import segment_slots
+from uringblob.store.log_space import granule_slots
 from uringblob.testing import new_image
 
 pytestmark = pytest.mark.one_interpreter
@@ -40,7 +41,7 @@ class Play:
         self.monitor = OrderMonitor(self.image.read, self.lines.append)
         self.promises = Promises(self.monitor)
         self.super = decode_superblock(self.image.read(0, BLOCK), 0)
-        self.slots = segment_slots(BLOCK)
+        self.slots = granule_slots(BLOCK)
         self.place = self.super.head_slot * BLOCK
         self.tail = self.super.head_slot + self.slots
         self.read(self.place, self.slots * BLOCK)
@@ -314,6 +315,28 @@ def switch_to_nowhere(play):
     play.write(offset, play.encode(offset, BlockType.SWITCH, play.seq, [link_record(7, FREE, 1, 0)]))
 
 
+def frame_in_log_space(play):
+    extent = play.super.log_space[0]
+    play.group(put(A, extent.end - 1))
+
+
+def segment_linked_outside_log_space(play):
+    offset = play.tail * BLOCK
+    for slot in range(FREE, FREE + play.slots):
+        play.slot(slot, bytes(BLOCK))
+    play.sync()
+    link = link_record(1, play.slots, FREE, play.slots)
+    play.write(offset, play.encode(offset, BlockType.SEGMENT, 0, [link]))
+
+
+def log_space_over_a_blob(play):
+    play.commit(A, FREE)
+    grown = dataclasses.replace(
+        play.super, revision=10, log_space=(*play.super.log_space, Segment(FREE, play.slots))
+    )
+    play.write(0, grown.encode(0))
+
+
 def flush_that_forgot(play):
     play.promises.changed([A], 1)
     play.promises.flushed(play.promises.before_flush())
@@ -347,6 +370,9 @@ WRONG = {
     seal_before_the_flush: 10,
     newer_superblock_first: 9,
     switch_to_nowhere: 9,
+    frame_in_log_space: 8,
+    segment_linked_outside_log_space: 13,
+    log_space_over_a_blob: 13,
     flush_that_forgot: 16,
 }
 
@@ -369,6 +395,8 @@ def test_two_parsers_one_format():
             (theirs.head_slot, theirs.head_slots),
             theirs.floor,
         )
+        assert ours.version == theirs.version == 2
+        assert ours.log_space == tuple((extent.slot, extent.slots) for extent in theirs.log_space)
     for count in (0, 1, 14, 15, 100, 119):
         records = [set_record(bytes([n]) * 16, pack_entry(n + 1, n)) for n in range(count)]
         raw = encode_block(b"s" * 16, 8192, log_id=5, block_type=BlockType.GROUP, seq=9, records=records)

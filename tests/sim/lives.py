@@ -19,7 +19,8 @@ from unittest import mock
 import uringblob.store.format
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import compaction, creation, groups, inherit, log_reader, recovery, space
+from uringblob.store import compaction, creation, groups, inherit, log_reader, log_space, recovery
+from uringblob.store.format import first_slot
 from uringblob.store.slots import SlotState
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import SimDisk, Write
@@ -83,13 +84,15 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         return ids.getrandbits(64) | 1
 
     patches = [
-        mock.patch.object(space, "SEGMENT_BYTES_MIN", segment_bytes),
+        mock.patch.object(log_space, "GRANULE_BYTES", segment_bytes),
+        mock.patch.object(log_space, "BASE_BYTES", 10 * segment_bytes),
         mock.patch.object(log_reader, "_READ_AHEAD_BYTES", 4 * PAGE),
         # A pure function, asked about the same few blocks in thousands of images.
         mock.patch.object(log_reader, "decode_block", functools.lru_cache(1024)(log_reader.decode_block)),
         mock.patch.object(compaction, "new_log_id", next_id),
         mock.patch.object(creation, "new_log_id", next_id),
         mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),
+        mock.patch.object(creation.time, "time_ns", lambda: 1),
         # Thousands of dropped groups are nothing to report here.
         mock.patch.object(recovery.logger, "disabled", new=True),
     ]
@@ -134,15 +137,15 @@ async def read_all(store) -> dict[bytes, bytes]:
 
 
 def used_image(frames: int) -> Image:
-    """Return an empty store on space that was all written before, with room for ``frames`` and the reserve.
+    """Return an empty store on space that was all written before, with room for ``frames``.
 
     On fresh space a file system's own journaling hides ordering bugs, and so do zeroes here.
     """
     image = new_image(PAGE)
     first = image.size // PAGE
-    slots = frames + 4 * space.segment_slots(PAGE)
-    image.size += slots * PAGE
-    for slot in range(first, first + slots):
+    log_in_use = first_slot(PAGE) + 2 * log_space.granule_slots(PAGE)
+    image.size += frames * PAGE
+    for slot in (*range(log_in_use, first), *range(first, first + frames)):
         image.write(slot * PAGE, frame(1 << 50 | slot))
     return image
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from unittest import mock
 
 from sim.planted_engines import PLANTED_IN_ENGINES
@@ -389,18 +390,24 @@ def blocks_not_bound_to_their_place():
 
 @contextlib.contextmanager
 def segments_released_before_the_superblocks():
-    """The old log's segments are free as soon as the switch is durable."""
-    real_switch, real_give = Compaction._write_switch, Compaction._give_back
+    """The old log's segments are free as soon as one superblock names the new log."""
 
-    async def write_switch(self, old, new):
-        await real_switch(self, old, new)
-        real_give(self, old.chain)
-        self._released = set(old.chain)
+    async def change(self, **fields):
+        async with self._writing:
+            await self._write_older(dataclasses.replace(self.current, **fields))
 
-    def give_back(self, segments):
-        real_give(self, [s for s in segments if s not in getattr(self, "_released", ())])
+    with replaced(superblocks.Superblocks, "change", change):
+        yield
 
-    with replaced(Compaction, "_write_switch", write_switch), replaced(Compaction, "_give_back", give_back):
+
+@contextlib.contextmanager
+def log_space_used_before_it_is_listed():
+    """A log takes a new extent at once; the superblocks list it with the next change of theirs."""
+
+    async def record_extents(self, extents):
+        self.current = dataclasses.replace(self.current, log_space=tuple(extents))
+
+    with replaced(superblocks.Superblocks, "record_extents", record_extents):
         yield
 
 
@@ -561,6 +568,7 @@ PLANTED = {
     new_log_not_flushed_before_the_switch: "power cuts",
     old_log_freed_before_the_superblocks: "power cuts",
     segments_released_before_the_superblocks: "power cuts",
+    log_space_used_before_it_is_listed: "power cuts",
     superblocks_not_flushed_apart: "power cuts",
     segment_linked_before_it_is_zeroed: "power cuts",
     header_linked_before_it_is_durable: "power cuts",

@@ -18,7 +18,7 @@ from sim.hunts import hunt_for
 from sim.rig import PAGE, forget, frame, guid, small_log
 from sim.test_full_disk import live_on_a_full_disk
 from uringblob import BlobStoreError, FileBlobStore
-from uringblob.store import creation, manifest, opening, recovery, space, store_file
+from uringblob.store import creation, log_space, manifest, opening, recovery, store_file
 from uringblob.testing import History, SimDisk, SimLoop, new_image, open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
@@ -86,7 +86,7 @@ def a_full_disk_takes_deletes(_directory) -> None:
 
 
 def no_reserve():
-    return mock.patch.object(space.Space, "segments_wanted", return_value=0)
+    return mock.patch.object(log_space.LogSpace, "for_compaction", return_value=0)
 
 
 def rewrites_do_not_eat_the_disk(_directory) -> None:
