@@ -18,6 +18,7 @@ from uringblob.engines.select import EngineRequest, open_engine
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
+from uringblob.store.cached_reads import why_cached
 from uringblob.store.core import Core
 from uringblob.store.creation import create_store
 from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
@@ -143,7 +144,8 @@ async def _open_on_engine(
         )
     )
     try:
-        return await start_core(file, engine, superblocks, verify=options.verify)
+        cached = why_cached(file.fd, direct_io=engine.direct_io, flushed=file.flushed)
+        return await start_core(file, engine, superblocks, verify=options.verify, cached=cached)
     except GeneratorExit:
         engine.abandon()  # dropped half-way: nothing may be awaited any more
         raise
@@ -153,16 +155,16 @@ async def _open_on_engine(
 
 
 async def start_core(
-    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool
+    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool, cached: str
 ) -> Core:
     """Recover what ``file`` durably says, through ``engine``, and make it ready.
 
-    Whoever calls has made sure that what the engine reads is durable (rule 12), closes ``engine``
-    if this raises, and gave at least one good superblock.
+    Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
+    one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
     current, offset = newest(superblocks, file.path)
     medium = Medium(engine, file.path, asyncio.get_running_loop())
-    found = await recover(medium, current, read_only=file.read_only)
+    found = await recover(medium, current, read_only=file.read_only, cached=cached)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
         await make_writable(medium, found, core.superblocks, superblocks)
