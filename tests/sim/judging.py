@@ -104,9 +104,7 @@ def read_only_view(
     faults, disk.faults = disk.faults, _no_change
 
     async def run():
-        store = await open_sim_store(
-            disk, loop, read_only=True, direct_io=direct_io, cache_kept=cache_kept, instant=True
-        )
+        store = await open_sim_store(disk, loop, read_only=True, direct_io=direct_io, cache_kept=cache_kept)
         try:
             return await read_all(store), store.stats().notes
         finally:

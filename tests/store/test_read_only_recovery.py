@@ -6,6 +6,7 @@ is in flight.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 
@@ -14,7 +15,7 @@ import pytest
 from behaviour.mounts import MIB, ext4, tmpfs
 from behaviour.work import frame, guid
 from uringblob import AsyncFileBlobStore
-from uringblob.store import groups
+from uringblob.store import groups, opening
 from uringblob.store.medium import Medium
 
 PAGE = 4096
@@ -161,3 +162,19 @@ async def test_a_last_group_without_records_is_not_missed(needs_direct, store_pa
         await store._core.queue.join_confirm()
         shutil.copyfile(f"{store_path}.live", store_path)
     assert await seen(store_path, engine, read_only=True, direct=False) == (FIRST, ())
+
+
+async def test_a_superblock_that_only_the_page_cache_holds_is_not_believed(
+    needs_direct, store_path, engine, monkeypatch
+):
+    """The page size must be known before there is an engine; all else is read again past the cache."""
+    await left_at(store_path, engine, writes=list(NEW.items()))
+    real = opening.read_superblocks
+
+    def cached(file):
+        newest = max(filter(None, real(file)), key=lambda superblock: superblock.revision)
+        return [dataclasses.replace(newest, revision=newest.revision + 1, floor=newest.floor + 99)] * 2
+
+    monkeypatch.setattr(opening, "read_superblocks", cached)
+    assert await seen(store_path, engine, read_only=True) == ({**FIRST, **NEW}, ())
+    assert await seen(store_path, engine) == ({**FIRST, **NEW}, ())

@@ -21,7 +21,7 @@ from uringblob.logs import logger
 from uringblob.store.cached_reads import why_cached
 from uringblob.store.core import Core
 from uringblob.store.creation import create_store
-from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
+from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
 from uringblob.store.log import Log
 from uringblob.store.make_writable import make_writable
 from uringblob.store.manifest import Manifest
@@ -31,6 +31,7 @@ from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.store_file import (
     StoreFile,
     check_page_size_matches,
+    judge_superblocks,
     newest,
     open_locked,
     read_superblocks,
@@ -162,8 +163,12 @@ async def start_core(
     Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
     one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
-    current, offset = newest(superblocks, file.path)
     medium = Medium(engine, file.path, asyncio.get_running_loop())
+    if not cached:
+        # They were read through the page cache, which may hold one that a failed flush lost.
+        header = await medium.read(0, HEADER_SIZE, "reading the superblocks")
+        superblocks = judge_superblocks(header, file.path)
+    current, offset = newest(superblocks, file.path)
     found = await recover(medium, current, read_only=file.read_only, cached=cached)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
