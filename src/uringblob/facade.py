@@ -78,7 +78,8 @@ class FileBlobStore(BlobStore):
             from 4096 to 16 MiB; for an existing one it must be the store's.
         :param create: make the store if there is none.
         :param read_only: change not a byte on disk; several may be open together, none beside a
-            writer.  After an unclean end it may serve without the last, unconfirmed group.
+            writer.  After an unclean end it shows what a writer would find; only where it reads
+            through a cache the last, unconfirmed group is left out (``stats().notes``).
         :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
             environment variable ``URINGBLOB_ENGINE`` sets the default.
         :param direct: ``True`` requires O_DIRECT, ``False`` forbids it, ``None`` takes it where

@@ -160,7 +160,7 @@ def _hear_opened(real):
         real(self, core, loop, observer)
         promises = promises_of(self)
         if promises is not None:
-            promises._monitor.opened()
+            promises._monitor.opened(read_only=core.file.read_only)
 
     return opened
 

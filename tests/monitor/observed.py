@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 #: What an observer hears where a request ended without an answer of the system's.
@@ -90,5 +91,5 @@ def _ask(request, arguments, hear, token):
 def _answer(done):
     try:
         return done.result()
-    except Exception:
-        return _LOST
+    except (Exception, asyncio.CancelledError):
+        return _LOST  # no completion can be cancelled, but for a planted bug

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 
-from monitor.blocks import BLANK, BLOCK, CARRY, GROUP, SEGMENT, SNAPSHOT, SWITCH, parse_block
+import xxhash
+
+from monitor.blocks import (
+    BLANK,
+    BLOCK,
+    CARRY,
+    FRAMES_WERE_FLUSHED,
+    GROUP,
+    SEGMENT,
+    SNAPSHOT,
+    SWITCH,
+    parse_block,
+)
 
 
 class Chain:
@@ -76,6 +88,7 @@ class Reader:
     def __init__(self, store_id: bytes, page_size: int, chunks) -> None:
         self._store_id = store_id
         self._page_size = page_size
+        self._frames = {offset: data for offset, data in chunks if len(data) == page_size}
         self._blocks = {
             offset + at: data[at : at + BLOCK] for offset, data in chunks for at in range(0, len(data), BLOCK)
         }
@@ -114,6 +127,24 @@ class Reader:
                 return found
             undo, last, before = _apply(entries, group), offsets, at
         return Found(chain, None, entries, seq, base, last, undo, before, self._dirty(chain))
+
+    def unverified(self, found: Found, floor: int) -> set[int]:
+        """Return the slots of the last group's frames if nothing proves it, but for those read and right.
+
+        A header that was being linked proves nothing; frames that were flushed before their group need no proof.
+        """
+        blocks = [self._parse(offset) for offset in found.last_blocks]
+        if found.seq <= max(floor, found.base_seq) or found.dirty - {found.chain.start(-1)}:
+            return set()
+        if any(block.flags & FRAMES_WERE_FLUSHED for block in blocks):
+            return set()
+        named = {slot: checksum for block in blocks for _, slot, checksum in block.records if slot}
+        return {slot for slot, checksum in named.items() if not self._was_read(slot, checksum)}
+
+    def _was_read(self, slot: int, checksum: int) -> bool:
+        """By itself: what the log's read-ahead brings along, nobody has verified."""
+        frame = self._frames.get(slot * self._page_size, b"")
+        return xxhash.xxh3_64_intdigest(frame) == checksum
 
     def _enter(self, chain: Chain) -> bool:
         """Enter the chain's last segment; false if it has no header: then it is the tail."""

@@ -109,6 +109,7 @@ class OrderMonitor:
         self._visited: dict[object, int] = {}
         self._found = None
         self._dirty: set[int] = set()
+        self._unverified: set[int] = set()
         self._cleaned: dict[int, Unit] = {}
         self._began = False
         self._course: collections.deque[tuple] = collections.deque(maxlen=40)
@@ -134,9 +135,28 @@ class OrderMonitor:
         if self.clock.broken:
             self._wrong(10, f"{what} is written after a flush failed")
 
-    def opened(self) -> None:
+    def opened(self, *, read_only: bool = False) -> None:
         """The store is open: later reads are not the opening's."""
         self.recording = False
+        if read_only and not self._disturbed:
+            self._note_unverified()
+
+    def _note_unverified(self) -> None:
+        """What a read-only opener may show, it has verified while it was opening."""
+        self._awake()
+        if self.blind:
+            return
+        first = self._super
+        reader = Reader(first.store_id, first.page_size, self._chunks)
+        try:
+            found = reader.play(first.log_id, first.head)
+        except Unreadable:
+            return  # the store's opener has said so, or its reads were disturbed
+        self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
+
+    def _check_verified(self, slot: int) -> None:
+        if slot in self._unverified:
+            self._wrong(14, f"slot {slot}, of a group that nothing proves, is shown and was not verified")
 
     def _awake(self) -> None:
         """The first write: until then the superblocks were of no interest."""
@@ -163,6 +183,7 @@ class OrderMonitor:
         unit = self.units.get(slot)
         if unit is not None and unit.busy and not self.recording:
             self._wrong(8, f"slot {slot} is read while it is being written")
+        self._check_verified(slot)
         self._reading[slot] = self._reading.get(slot, 0) + 1
         return frames, offset, slot
 
@@ -182,6 +203,7 @@ class OrderMonitor:
         slot = offset // frame.size
         visit = object()
         self._visited[visit] = slot
+        self._check_verified(slot)
         unit = self.units.get(slot)
         if unit is not None and unit.busy:
             self._wrong(8, f"slot {slot} is read while it is being written")

@@ -35,8 +35,8 @@ FRAME = b"\x01" * BLOCK
 class Play:
     """A store that does what the test says, on an empty store's file, and its monitor."""
 
-    def __init__(self) -> None:
-        self.image = new_image()
+    def __init__(self, image=None, *, read_only: bool = False, verified: bool = False) -> None:
+        self.image = new_image() if image is None else image
         self.lines: list[str] = []
         self.monitor = OrderMonitor(self.image.read, self.lines.append)
         self.promises = Promises(self.monitor)
@@ -46,7 +46,9 @@ class Play:
         self.tail = self.super.head_slot + self.slots
         self.read(self.place, self.slots * BLOCK)
         self.read(self.tail * BLOCK, self.slots * BLOCK)
-        self.monitor.opened()
+        if verified:
+            self.read(FREE * BLOCK, BLOCK)
+        self.monitor.opened(read_only=read_only)
         self.seq, self.block = 1, 3
 
     @property
@@ -121,6 +123,20 @@ def test_a_good_life_has_no_remark(play):
     assert not play.lines
     assert play.monitor.seq == 5
     assert play.monitor.entries == {A: FREE + 1}
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_a_read_only_opener_shows_and_has_not_verified_is_named(verified):
+    """Rule 14: nothing proves the last group, so its frames are read before they are shown."""
+    writer = Play()
+    offset = writer.place + writer.block * BLOCK
+    record = set_record(A, pack_entry(FREE, frame_checksum(FRAME)))
+    writer.image.write(offset, writer.encode(offset, BlockType.GROUP, 2, [record]))
+    writer.image.size = (FREE + 1) * BLOCK
+    writer.image.write(FREE * BLOCK, FRAME)
+    reader = Play(writer.image, read_only=True, verified=verified)
+    reader.read(FREE * BLOCK, BLOCK)
+    assert reader.rules == (set() if verified else {14})
 
 
 def test_a_groups_frame_may_come_after_its_blocks(play):

@@ -152,10 +152,14 @@ def exhaust(
     limit: int = 10,
     torn: bool = False,
     together: bool = False,
+    looks: int = 4,
 ) -> collections.Counter:
-    """Judge everything that the ``chosen`` sequences can leave; returns figures."""
+    """Judge everything that the ``chosen`` sequences can leave; returns figures.
+
+    Every ``looks``-th different image is also opened read-only.
+    """
     figures: collections.Counter = collections.Counter()
-    judge = Judge()
+    judge = Judge(looks=looks)
     with small_log(segment_bytes=segment_blocks * PAGE, seed=1):
         image = used_store(groups)
         for operations in chosen:
@@ -175,5 +179,6 @@ def exhaust(
             figures["most un-flushed"] = max(figures["most un-flushed"], sequence.most)
             figures["with more than the limit"] += sequence.most > limit
     figures["disk images"] = judge.opened
+    figures["opened read-only"] = judge.looked
     figures["judged with other knowledge"] = judge.judged - judge.opened
     return figures

@@ -64,12 +64,11 @@ def lent(changes: dict[bytes, bytes]) -> list[tuple[bytes, memoryview]]:
 
 
 class Moment(NamedTuple):
-    """What a power cut would leave, and what was known then; ``grown``: this life has logged a group."""
+    """What a power cut would leave, and what was known then."""
 
     image: Image
     known: Knowledge
     why: str
-    grown: bool = False
 
 
 @contextlib.contextmanager
@@ -211,8 +210,7 @@ class Life:
         if self.images_per_step:
             known = self.history.knowledge()
             for _ in range(min(self.images_per_step, max(1, len(self.disk.unflushed)))):
-                grown = self.store._core.queue.log.seq > self._first_seq
-                self.moments.append(Moment(self.disk.crash(self.rng), known, why, grown))
+                self.moments.append(Moment(self.disk.crash(self.rng), known, why))
 
     def run(self) -> None:
         try:
@@ -226,7 +224,6 @@ class Life:
 
     async def _run(self) -> None:
         self.store = store = await open_sim_store(self.disk, self.loop, rng=self.rng)
-        self._first_seq = store._core.queue.log.seq
         self.history.recovered(await read_all(store))
         store._core.upkeep.compaction_blocks_min = self.rng.choice((3, 6, 1000))
         self.disk.on_step = self.step

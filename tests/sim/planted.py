@@ -514,6 +514,58 @@ def cache_believed_by_an_opener():
         yield
 
 
+def _read_only_openers(recovering):
+    """What ``recovering`` does is done by read-only openers instead of recovery; writable ones are as they were."""
+    real = recovery.recover
+
+    async def recover(medium_, superblock, *, read_only, cached):
+        how = recovering if read_only else real
+        return await how(medium_, superblock, read_only=read_only, cached=cached)
+
+    return replaced(opening, "recover", recover)
+
+
+@contextlib.contextmanager
+def doubtful_group_shown_unverified():
+    """A read-only opener shows the last group, whatever became of its frames."""
+    real = recovery.recover
+
+    async def trusting(*arguments, **options):
+        with doubtful_group_accepted_unverified():
+            return await real(*arguments, **options)
+
+    with _read_only_openers(trusting):
+        yield
+
+
+@contextlib.contextmanager
+def cache_believed_by_a_read_only_opener():
+    """A read-only opener verifies the last group in a cache, and takes that for the medium."""
+    real = recovery.recover
+
+    async def trusting(*arguments, read_only, **_cached):
+        return await real(*arguments, read_only=read_only, cached="")
+
+    with _read_only_openers(trusting):
+        yield
+
+
+@contextlib.contextmanager
+def deletions_believed_by_a_read_only_opener():
+    """A read-only opener leaves out only what has frames."""
+    real = recovery.Recovered.is_unproved
+
+    def is_unproved(self):
+        return real(self) and any(slot for _, slot, _ in recovery._entries(self.last_group))
+
+    async def hasty(*arguments, **options):
+        with replaced(recovery.Recovered, "is_unproved", is_unproved):
+            return await recovery.recover(*arguments, **options)
+
+    with _read_only_openers(hasty):
+        yield
+
+
 @contextlib.contextmanager
 def next_group_before_the_last_is_durable():
     """Groups are flushed one behind: a group is acknowledged by the flush of the next one."""
@@ -574,6 +626,9 @@ PLANTED = {
     header_linked_before_it_is_durable: "power cuts",
     seal_before_the_flush: "power cuts",
     cache_believed_by_an_opener: "lost pages",
+    doubtful_group_shown_unverified: "power cuts",
+    cache_believed_by_a_read_only_opener: "lost pages",
+    deletions_believed_by_a_read_only_opener: "lost pages",
     frames_said_to_be_synced: "power cuts",
     group_dropped_though_a_later_one_stands: "flipped bits",
     failed_group_not_wiped: "ENOSPC",

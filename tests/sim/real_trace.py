@@ -104,7 +104,7 @@ async def judged(path: str, engine: str, seed: int = 1) -> tuple[int, Shadow]:
     async with AsyncFileBlobStore.open(path, engine=engine, page_size=PAGE) as store:
         await store.commit([(guid(n), frame(900 + n)) for n in range(12)])
         await store.commit((), [guid(n) for n in range(6, 12)])
-    history, judge, moments, rng = History(), Judge(), [], random.Random(seed)
+    history, judge, moments, rng = History(), Judge(looks=20), [], random.Random(seed)
 
     def step(_why: str) -> None:
         known = history.knowledge()

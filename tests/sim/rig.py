@@ -6,7 +6,7 @@ A failure's last line replays it: ``replay: seed=... life=... image=...``.
 from __future__ import annotations
 
 from sim.faulty import FAULTS, KINDS, NO_ROOM, Failing, life_with_fault, life_with_faults, open_with_fault
-from sim.judging import Judge, contents, look, read_only_view, recover, relapse, rotten
+from sim.judging import Judge, contents, recover, relapse, rotten
 from sim.lives import (
     PAGE,
     Life,
@@ -41,11 +41,9 @@ __all__ = [
     "life_with_fault",
     "life_with_faults",
     "lives",
-    "look",
     "open_with_fault",
     "options_of",
     "read_all",
-    "read_only_view",
     "recover",
     "relapse",
     "rotten",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -68,13 +67,6 @@ async def test_a_group_in_doubt_is_written_again_where_the_cache_might_lie(
     written.clear()
     async with AsyncFileBlobStore.open(in_doubt, engine=engine, direct=direct):
         assert written == [], "it was sealed, so nothing is in doubt"
-
-
-async def test_a_read_only_opener_leaves_a_group_in_doubt_out(in_doubt):
-    before = os.stat(in_doubt).st_mtime_ns
-    async with AsyncFileBlobStore.open(in_doubt, read_only=True) as store:
-        assert await frames(store) == {GUIDS[0]: b"0" * PAGE}
-    assert os.stat(in_doubt).st_mtime_ns == before
 
 
 async def test_a_second_change_of_logs_is_damage():

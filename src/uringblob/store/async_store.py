@@ -80,8 +80,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
             from 4096 to 16 MiB; for an existing one ``PageSizeMismatch`` if it differs.
         :param create: make the store if there is none; false: ``FileNotFoundError``.
         :param read_only: change no byte on disk.  Several such openers share a store; none beside
-            a writer.  After an unclean end the last, unconfirmed group may be left out
-            (``stats().notes``).
+            a writer.  After an unclean end it shows what a writer would find; only where it reads
+            through a cache the last, unconfirmed group is left out (``stats().notes``).
         :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
             environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
         :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where

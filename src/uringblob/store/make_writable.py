@@ -16,13 +16,13 @@ async def make_writable(
 ) -> None:
     """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
 
-    1. Where I/O is buffered the cache may show what the disk does not hold, so that is written again
+    1. Where reads are a cache's they may show what the disk does not hold, so that is written again
        before it is believed.
     2. Both superblocks name the log in use, and the last group as the floor: whatever follows it
        proves that it is durable, and the next step takes that proof away.
     3. The tail is wiped.
     """
-    if not medium.engine.direct_io:
+    if found.cached:
         await write_again(medium, found, superblocks)
     await _raise_floor(found, superblocks, both)
     for offset in found.tail.dirty_blocks:

@@ -18,9 +18,10 @@ from uringblob.engines.select import EngineRequest, open_engine
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
+from uringblob.store.cached_reads import why_cached
 from uringblob.store.core import Core
 from uringblob.store.creation import create_store
-from uringblob.store.format import Segment, Superblock, entry_slot, first_slot
+from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
 from uringblob.store.log import Log
 from uringblob.store.log_space import LogSpace
 from uringblob.store.make_writable import make_writable
@@ -31,6 +32,7 @@ from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.store_file import (
     StoreFile,
     check_page_size_matches,
+    judge_superblocks,
     newest,
     open_locked,
     read_superblocks,
@@ -144,7 +146,8 @@ async def _open_on_engine(
         )
     )
     try:
-        return await start_core(file, engine, superblocks, verify=options.verify)
+        cached = why_cached(file.fd, direct_io=engine.direct_io, flushed=file.flushed)
+        return await start_core(file, engine, superblocks, verify=options.verify, cached=cached)
     except GeneratorExit:
         engine.abandon()  # dropped half-way: nothing may be awaited any more
         raise
@@ -154,21 +157,25 @@ async def _open_on_engine(
 
 
 async def start_core(
-    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool
+    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool, cached: str
 ) -> Core:
     """Recover what ``file`` durably says, through ``engine``, and make it ready.
 
-    Whoever calls has made sure that what the engine reads is durable (rule 12), closes ``engine``
-    if this raises, and gave at least one good superblock.
+    Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
+    one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
+    medium = Medium(engine, file.path, asyncio.get_running_loop())
+    if not cached:
+        # They were read through the page cache, which may hold one that a failed flush lost.
+        header = await medium.read(0, HEADER_SIZE, "reading the superblocks")
+        superblocks = judge_superblocks(header, file.path)
     current, offset = newest(superblocks, file.path)
     if current.required_to_write and not file.read_only:
         raise StoreCorrupt(
             f"{file.path} uses features {current.required_to_write:#x} of a newer release, and must not be "
             "changed without them: open it with read_only=True, or use the release that wrote it"
         )
-    medium = Medium(engine, file.path, asyncio.get_running_loop())
-    found = await recover(medium, current, read_only=file.read_only)
+    found = await recover(medium, current, read_only=file.read_only, cached=cached)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
         await make_writable(medium, found, core.superblocks, superblocks)

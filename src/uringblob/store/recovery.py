@@ -81,7 +81,8 @@ class Recovered:
 
     ``seq`` is the last group that happened, ``last_group`` its blocks with their offsets and
     ``last_place`` where they begin; ``group_blocks`` is how many blocks groups take; groups up to ``floor`` can never be dropped.  ``dropped`` is the sequence number of a last
-    group that never happened, with the reason, else ``None``.
+    group that never happened, with the reason, else ``None``.  ``cached`` says why what was read may
+    be a cache's and not the medium's, or "".
     """
 
     reader: LogReader
@@ -95,6 +96,7 @@ class Recovered:
     tail: Tail
     log_space: tuple[Segment, ...]
     in_doubt: bool = False
+    cached: str = ""
     dropped: tuple[int, str] | None = None
 
     @property
@@ -102,16 +104,27 @@ class Recovered:
         """The map: guid to packed entry."""
         return self.replay.entries
 
+    def is_unproved(self) -> bool:
+        """Whether neither a floor nor a trace of a later group proves that the last group is durable."""
+        return self.seq > self.floor and not self.tail.traces
 
-async def recover(medium: Medium, superblock: Superblock, *, read_only: bool) -> Recovered:
+
+async def recover(medium: Medium, superblock: Superblock, *, read_only: bool, cached: str) -> Recovered:
     """Return what the store durably says; changes nothing.
+
+    A group that nothing proves may, where reads are ``cached``, be in the cache alone, whatever it
+    holds: a writable opener will write it again, a read-only one leaves it out (rule 14).
 
     :raises StoreCorrupt: the log is damaged in a place that a torn write does not explain.
     """
     found = await _play(medium, superblock, switch_seq=None)
     found.in_doubt = _is_in_doubt(found)
-    if found.in_doubt and read_only:
-        _drop_last_group(found, "it is unconfirmed, and a read-only opener may not confirm it")
+    found.cached = cached
+    if read_only and cached and found.is_unproved() and any(_entries(found.last_group)):
+        _drop_last_group(
+            found,
+            f"{cached}, so the medium may not hold it; open the store once without read_only to settle that",
+        )
     elif found.in_doubt:
         bad = await _first_bad_frame(medium, found, superblock.page_size)
         if bad is not None:
@@ -219,7 +232,7 @@ def _check_tail(medium: Medium, reader: LogReader, tail: Tail, seq: int, floor: 
 
 
 def _is_in_doubt(found: Recovered) -> bool:
-    if found.seq <= found.floor or found.tail.traces:
+    if not found.is_unproved():
         return False
     flags = found.last_group[0][1].flags
     return not flags & FLAG_FRAMES_SYNCED and any(slot for _, slot, _ in _entries(found.last_group))

@@ -44,6 +44,8 @@ class StoreFile:
         self.fd = fd
         self.path = path
         self.read_only = read_only
+        #: Whether a flush has returned 0 since it was locked.
+        self.flushed = False
 
     def __repr__(self) -> str:
         return f"<StoreFile {self.path!r} fd={self.fd}>"
@@ -185,9 +187,11 @@ def _check_features(superblocks: list[Superblock | None], path: str) -> None:
 def _drop_cache(file: StoreFile) -> None:
     """See only what is durable: after a failed fsync the cache shows what the disk does not hold."""
     try:
+        # A descriptor without the right to write can flush, too: what the file was written through is flushed.
         getattr(os, "fdatasync", os.fsync)(file.fd)
+        file.flushed = True
     except OSError as error:
-        # A read-only medium has nothing to flush; some say so with these.
+        # A read-only medium has nothing to flush; some say so with these.  So does one that failed.
         if not (file.read_only and error.errno in (errno.EROFS, errno.EINVAL, errno.EBADF)):
             raise BlobStoreIOError(
                 error.errno or errno.EIO,

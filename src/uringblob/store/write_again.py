@@ -1,4 +1,4 @@
-"""Where I/O is buffered, the cache may show what the disk does not hold: an opener writes it again.
+"""Where reads are a cache's they may show what the disk does not hold: a writable opener writes it again.
 
 After a failed flush Linux, macOS and the BSDs keep the lost pages as clean ones, and no later flush
 writes them out.  The process that was told poisons its store; the next opener is told nothing.  It
@@ -30,7 +30,7 @@ async def write_again(medium: Medium, found: Recovered, superblocks: Superblocks
     """Write again what the last flush may have lost, as the cache shows it, and flush."""
     page_size = superblocks.current.page_size
     await superblocks.write_newest_again()
-    if found.seq > found.floor and not found.tail.traces and found.dropped is None:
+    if found.is_unproved() and found.dropped is None:
         for _, block in found.last_group if found.in_doubt else ():
             for _, slot, _ in block.entries():
                 if slot:

@@ -51,7 +51,8 @@ async def open_sim_store(
     engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io, instant=instant)
     file = StoreFile(-1, "simulated", read_only=read_only)
     try:
-        core = await start_core(file, engine, superblocks, verify=verify)
+        cached = "" if direct_io else "it was read through a simulated cache"
+        core = await start_core(file, engine, superblocks, verify=verify, cached=cached)
     except BaseException:
         await engine.close()
         raise
