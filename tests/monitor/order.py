@@ -618,9 +618,8 @@ class OrderMonitor:
         if at != chain.start(-1) or index != len(chain.segments) - 1 or slots != chain.segments[-1][1]:
             self._wrong(7, f"a header that does not fit its place in the chain, at {at}")
         for slot in range(next_slot, next_slot + next_slots):
-            if any(known is not None and known.version > 1 for known, _ in self.supers.values()):
-                if not self._keep_both(slot):
-                    self._wrong(13, f"slot {slot} is linked into the log, and is not listed as log space")
+            if self._super.version > 1 and not self._keep_both(slot):
+                self._wrong(13, f"slot {slot} is linked into the log, and is not listed as log space")
             self._check_zeroed(slot)
             self._chain_of[slot] = chain
         unit = chain.headers[at] = Unit(at, at + BLOCK)

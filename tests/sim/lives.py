@@ -91,7 +91,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         mock.patch.object(compaction, "new_log_id", next_id),
         mock.patch.object(creation, "new_log_id", next_id),
         mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),
-        mock.patch.object(creation.time, "time_ns", lambda: 1),
+        mock.patch.object(creation.time, "time_ns", return_value=1),
         # Thousands of dropped groups are nothing to report here.
         mock.patch.object(recovery.logger, "disabled", new=True),
     ]

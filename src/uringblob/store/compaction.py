@@ -27,8 +27,8 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
     RECORDS_PER_BLOCK,
-    BlockType,
     VERSION,
+    BlockType,
     Segment,
     blocks_for,
     delete_record,

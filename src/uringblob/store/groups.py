@@ -249,7 +249,7 @@ class GroupQueue:
         await self.upkeep.unheld()
         wanted = self._room_wanted = self._completion()
         compaction = self.upkeep.start_compaction()
-        compaction.add_done_callback(lambda _: wanted.done() or wanted.finish(None))
+        compaction.add_done_callback(lambda _: None if wanted.done() else wanted.finish(None))
         if self._waiting and self._waiting[0].turn is not None:
             wanted.finish(None)  # it joined before
         await wanted

@@ -186,7 +186,9 @@ def _check_log_space(medium: Medium, superblock: Superblock, reader: LogReader) 
             extents.append(Segment(extent.slot, inside))
     for segment in [*reader.segments, reader.tail] if superblock.version > 1 else ():
         if not any(extent.slot <= segment.slot and segment.end <= extent.end for extent in extents):
-            raise _damaged(medium, "a log segment outside the log space", segment.slot * page_size, reader.seq)
+            raise _damaged(
+                medium, "a log segment outside the log space", segment.slot * page_size, reader.seq
+            )
     return tuple(extents)
 
 
