@@ -17,29 +17,38 @@ gigabytes to trust it (rule 15).
 
 from __future__ import annotations
 
+import asyncio
 import collections
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
+from uringblob.store.changes import Change
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
 from uringblob.store.log import Log, Stretch
-from uringblob.store.manifest import Change, Manifest
+from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
+from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.shards import Mapped, mapping_for
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
 #: Members that hear in one loop iteration that their group is durable, and the bytes of their frames.
 HEARD_AT_ONCE = 64
 HEARD_BYTES_AT_ONCE = 2 * 1024 * 1024
+#: Members of one group: as many are counted, and their frames looked for, in a millisecond.
+MEMBERS_MAX = 2048
+#: A group of so many changes is applied in one step.
+APPLIED_AT_ONCE = 256
 
 
 class Member:
     """One caller's part of a group.
 
-    ``collect`` returns its changes when the group is formed (and again after a failed group);
+    ``collect`` yields its ``size`` changes when the group is formed (and again after a failed group);
+    ``flushes`` says that they are all that is pending then.
     ``landed``, awaited, says that its frames are wholly written; ``frame_bytes`` is what of them no
     flush has covered.  ``done`` resolves when all of it is durable.
     """
@@ -47,8 +56,10 @@ class Member:
     def __init__(
         self,
         done: Completion[None],
-        collect: Callable[[], dict[bytes, Change]],
+        collect: Callable[[], Iterable[tuple[bytes, Change]]],
         *,
+        size: int = 0,
+        flushes: bool = False,
         landed: Landing | Job[None] | None = None,
         frame_bytes: int = 0,
         forced: bool = False,
@@ -56,6 +67,8 @@ class Member:
     ) -> None:
         self.done = done
         self.collect = collect
+        self.size = size
+        self.flushes = flushes
         self.landed = landed
         self.frame_bytes = frame_bytes
         self.forced = forced  #: write a group even if there is no record to put into it
@@ -77,6 +90,8 @@ class GroupQueue:
         self._crowd = 0  # how many callers shared a group of late
         self.log: Log
         self.groups = 0
+        #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
+        self.names_still = asyncio.Lock()
 
     def __repr__(self) -> str:
         state = "idle" if self.idle else "writing"
@@ -94,7 +109,10 @@ class GroupQueue:
 
     def join_flush(self) -> Completion[None]:
         """Make every change pending when the group is formed durable."""
-        return self._join(Member(self._completion(), self._manifest.pending_changes))
+        pending = self._manifest.pending_count
+        return self._join(
+            Member(self._completion(), self._manifest.pending_changes, size=pending, flushes=True)
+        )
 
     def join_commit(
         self,
@@ -106,19 +124,20 @@ class GroupQueue:
     ) -> Completion[None]:
         """Make these entries and deletions durable together, and then visible."""
 
-        def collect() -> dict[bytes, Change]:
+        def collect() -> Iterable[tuple[bytes, Change]]:
             return self._manifest.commit_changes(entries, deletes)
 
-        member = Member(self._completion(), collect, landed=landed, frame_bytes=frame_bytes)
+        size = len(entries) + len(deletes)
+        member = Member(self._completion(), collect, size=size, landed=landed, frame_bytes=frame_bytes)
         return self._join(member)
 
     def join_confirm(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""
-        return self._join(Member(self._completion(), dict, forced=True))
+        return self._join(Member(self._completion(), tuple, forced=True))
 
     def join_turn(self, turn: Callable[[], Awaitable[None]]) -> Completion[None]:
         """Run ``turn`` in this queue's order, with no group in flight."""
-        return self._join(Member(self._completion(), dict, turn=turn))
+        return self._join(Member(self._completion(), tuple, turn=turn))
 
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
@@ -177,6 +196,8 @@ class GroupQueue:
             frame_bytes += member.frame_bytes
             if members and (members[0].turn or member.turn or frame_bytes > LARGE_GROUP_BYTES):
                 break
+            if len(members) >= MEMBERS_MAX:
+                break
             # In both lists for a moment, never in none: should a signal handler raise, all must hear of it.
             members.append(member)
             self._waiting.popleft()
@@ -184,14 +205,13 @@ class GroupQueue:
 
     async def _write_group(self, members: list[Member]) -> None:
         self._medium.check_trusted()
-        changes, losers = self._collect(members)
-        if not changes and not any(member.forced for member in members):
-            self._acknowledge(members)
-            return
-        self._manifest.begin_group(changes)
+        changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
         group = _Group(self, members, changes)
+        self._manifest.begin_group(changes)
         try:
-            failed = await group.write()
+            await group.collect(self._manifest)
+            idle = not changes and not any(member.forced for member in members)
+            failed = {} if idle else await group.write()
         except BaseException:
             self._manifest.abort_group(changes)
             raise
@@ -199,11 +219,43 @@ class GroupQueue:
             self._manifest.abort_group(changes)
             self._regroup(members, failed)
             return
-        self._manifest.finish_group(changes, group.seq)
-        self._manifest.drop_unlogged(losers)
-        self.groups += 1
+        if idle:
+            self._manifest.end_group()
+        else:
+            await self._apply(group)
         await self._acknowledge_in_turns(members)
-        self._after_group()
+        if not idle:
+            self._after_group()
+
+    async def _apply(self, group: _Group) -> None:
+        """The group is durable: make it visible, and free what it replaced."""
+        manifest, changes = self._manifest, group.changes
+        try:
+            if len(changes) <= APPLIED_AT_ONCE:
+                manifest.finish_group(changes, group.seq)
+            else:
+                async with self.names_still:
+                    manifest.show_group(changes)
+                    for number, (guid, change) in enumerate(changes.items()):
+                        if number % GUIDS_AT_ONCE == 0:
+                            await self._turn_at_changes()
+                        manifest.apply_change(guid, change, group.seq)
+                    manifest.end_group()
+            while manifest.slots.confirm(group.seq - 1, GUIDS_AT_ONCE):
+                await self._turn_at_changes()
+            for start in range(0, len(group.losers), GUIDS_AT_ONCE):
+                if start:
+                    await self._turn_at_changes()
+                manifest.drop_unlogged(group.losers[start : start + GUIDS_AT_ONCE])
+        except Exception as error:
+            self._medium.poison(error)  # the log has it, and the map only a part of it
+            raise
+        self.groups += 1
+
+    async def _turn_at_changes(self) -> None:
+        pace = self._medium.pace
+        if not pace.take(GUIDS_AT_ONCE * CHANGE):
+            await pace.turn(GUIDS_AT_ONCE * CHANGE)
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Let the first of many begin their next commit while the others hear of this one.
@@ -220,28 +272,6 @@ class GroupQueue:
             member.done.finish(None)
             heard += 1
             heard_bytes += member.frame_bytes
-
-    def _acknowledge(self, members: list[Member]) -> None:
-        for member in members:
-            member.done.finish(None)
-
-    def _collect(self, members: list[Member]) -> tuple[dict[bytes, Change], list[Change]]:
-        """Merge the members' changes in order; the last one to name a guid wins.
-
-        But a commit wins over what a flush brings, also where the flush was asked for later: the
-        pending change was made before this group was formed, so at the latest during the commit.
-        """
-        changes: dict[bytes, Change] = {}
-        losers: list[Change] = []
-        for member in members:
-            for guid, change in member.collect().items():
-                if change.pending is not None and guid in changes and changes[guid].pending is None:
-                    continue
-                loser = changes.pop(guid, None)
-                if loser is not None and loser.pending is None:
-                    losers.append(loser)
-                changes[guid] = change
-        return changes, losers
 
     def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):
@@ -266,13 +296,32 @@ class GroupQueue:
 class _Group:
     """One group on its way to the medium."""
 
-    def __init__(self, queue: GroupQueue, members: list[Member], changes: dict[bytes, Change]) -> None:
+    def __init__(self, queue: GroupQueue, members: list[Member], changes: Mapped[Change]) -> None:
         self._log = queue.log
         self._medium = queue.medium
         self._members = members
-        self._changes = changes
+        self._unsynced = sum(member.frame_bytes for member in members)
         self._page_size = queue.page_size
+        self.changes = changes
+        self.losers: list[Change] = []  #: overruled by others in this group: no record names their frames
         self.seq = queue.log.seq + 1
+
+    async def collect(self, manifest: Manifest) -> None:
+        """Merge the members' changes in order, commits first; the last one to name a guid wins."""
+        pace, number = self._medium.pace, 0
+        commits = [member for member in self._members if not member.flushes]
+        # All flushes bring the same.
+        flushes = [member for member in self._members if member.flushes][:1]
+        for member in (*commits, *flushes):
+            for guid, change in member.collect():
+                number += 1
+                if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
+                    await pace.turn(GUIDS_AT_ONCE * CHANGE)
+                loser = manifest.join_group(self.changes, guid, change)
+                if loser is not None:
+                    self.losers.append(loser)
+                if change.pending is not None and not change.pending.synced:
+                    self._unsynced += self._page_size
 
     async def write(self) -> dict[Member, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.
@@ -280,16 +329,17 @@ class _Group:
         Raises if it is neither durable nor wiped by fault of a member: then the store is poisoned,
         or the log had no room, and all members share the error.
         """
-        await self._log.ensure_room(blocks_for(len(self._changes)))
+        blocks = blocks_for(len(self.changes))
+        await self._log.ensure_room(blocks)
         synced, failed = await self._sync_first()
         if failed:
             return failed
-        records = [
+        records = (
             delete_record(guid) if change.entry is None else set_record(guid, change.entry)
-            for guid, change in self._changes.items()
-        ]
+            for guid, change in self.changes.items()
+        )
         flags = FLAG_FRAMES_SYNCED if synced else 0
-        stretches = self._log.encode_group(BlockType.GROUP, self.seq, records, flags)
+        stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
         log_errors = await settle([written])
@@ -305,12 +355,8 @@ class _Group:
 
     async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
         """Flush a large group's frames before its blocks; tell whether all frames are flushed."""
-        unsynced = sum(member.frame_bytes for member in self._members)
-        for change in self._changes.values():
-            if change.pending is not None and not change.pending.synced:
-                unsynced += self._page_size
-        if unsynced <= LARGE_GROUP_BYTES:
-            return unsynced == 0, {}
+        if self._unsynced <= LARGE_GROUP_BYTES:
+            return self._unsynced == 0, {}
         failed = await self._unlanded()
         if not failed:
             await self._medium.sync(f"frames of group {self.seq}")
