@@ -9,11 +9,12 @@ the call returns, and only the log record needs it.  (Before, the device idled m
 30 µs a frame of 512 KiB, a third of the time that writing it takes.)
 
 Memory that the engine cannot move (not 4096-aligned where I/O is direct) is copied through
-bounce frames, at most :data:`BOUNCE_BYTES` and :data:`BOUNCE_FRAMES` at a time, at the store's pace.
+bounce frames (:mod:`uringblob.store.bounces`), at the store's pace.
 """
 
 from __future__ import annotations
 
+import collections
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,10 +35,6 @@ from uringblob.store.shards import Mapped
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
 from uringblob.transfers import SyncFailed
-
-BOUNCE_FRAMES = 64
-#: Half of it is written while the other half is filled.
-BOUNCE_BYTES = 8 * 1024 * 1024
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024
@@ -212,36 +209,57 @@ class Batch:
             raise self._blame(piece, error) from None
 
     async def _land_bounced(self, piece: Piece, offset: int, where: Where) -> None:
-        """Write ``piece`` through bounce frames: one half is filled while the other is written."""
-        medium, pool = self._medium, self._medium.engine.pool
-        half = max(1, min(BOUNCE_FRAMES, BOUNCE_BYTES // self._page_size) // 2)
-        spare: list[AlignedBlobBuf] = []
-        writing: tuple[Job[None], list[AlignedBlobBuf]] | None = None
+        """Write ``piece`` through bounce frames: some are filled while others are written."""
+        medium, bounces, done = self._medium, self._medium.bounces, 0
+        writing: collections.deque[Job[None]] = collections.deque()
         try:
-            for start in range(0, len(piece.frames), half):
-                part = piece.frames[start : start + half]
-                leases, spare = spare, []
-                while len(leases) < len(part):
-                    leases.append(pool.lease())
-                frames = [lease._frame(pool) for lease in leases[: len(part)]]
-                for frame, source in zip(frames, part, strict=True):
-                    await medium.pace.copy(frame.view, source.view)
+            while done < len(piece.frames):
+                await bounces.take()
+                leases = [await bounces.frame()]
+                try:
+                    while len(leases) < min(bounces.limit // 2, len(piece.frames) - done):
+                        if not bounces.take_now():
+                            break
+                        leases.append(await bounces.frame())
+                    part = piece.frames[done : done + len(leases)]
+                    frames = [lease._frame(medium.engine.pool) for lease in leases]
+                    for frame, source in zip(frames, part, strict=True):
+                        await medium.pace.copy(frame.view, source.view)
+                    writing.append(medium.start(self._write_bounced(offset, frames, leases, where)))
+                except GeneratorExit:
+                    raise
+                except BaseException:
+                    for lease in leases:
+                        bounces.give(lease)
+                    raise
                 self.bounces += len(part)
-                if writing is not None:
-                    (job, spare), writing = writing, None
-                    await job
-                write = transfers.write_whole(medium.engine, offset, frames, where)
-                writing = medium.start(write), leases
+                done += len(part)
                 offset += len(part) * self._page_size
-            if writing is not None:
-                (job, _), writing = writing, None
-                await job
+                if len(writing) > 1:
+                    await writing.popleft()
+            while writing:
+                await writing.popleft()
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            if writing is not None:
-                await settle([writing[0]])
+            await settle(writing)
             raise
+
+    async def _write_bounced(
+        self, offset: int, frames: Sequence[Frame], leases: Sequence[AlignedBlobBuf], where: Where
+    ) -> None:
+        try:
+            await transfers.write_whole(self._medium.engine, offset, frames, where)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._give_bounced(leases)
+            raise
+        self._give_bounced(leases)
+
+    def _give_bounced(self, leases: Sequence[AlignedBlobBuf]) -> None:
+        for lease in leases:
+            self._medium.bounces.give(lease)
 
     def _bounces(self, frames: Sequence[Frame]) -> bool:
         return self._align > 1 and any(frame.address % self._align for frame in frames)

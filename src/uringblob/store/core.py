@@ -180,25 +180,48 @@ class Core:
         if slots.beyond_end(slot):
             raise self._corrupt(guid, slot, "the file ended before it when the store was opened")
         engine = self.medium.engine
-        target, lease = dst, None
         if dst.address % engine.memory_align:
-            lease = engine.pool.lease()
-            target = lease._frame(engine.pool).part(0, dst.size)
-            self.bounces += 1
-        at = slot * self.page_size + offset
+            await self._fill_bounced(guid, slot, offset, dst)
+            return
         slots.hold(slot)
         try:
+            await self._fill_aligned(guid, slot, offset, dst, answer)
+        finally:
+            slots.unhold(slot)
+
+    async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: Frame) -> None:
+        """Fill memory that the engine cannot move."""
+        bounces, pool = self.medium.bounces, self.medium.engine.pool
+        self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
+        try:
+            await bounces.take()
+            lease = await bounces.frame()
+            try:
+                self.bounces += 1
+                target = lease._frame(pool).part(0, dst.size)
+                await self._fill_aligned(guid, slot, offset, target)
+                await self.medium.pace.copy(dst.view, target.view)
+            except GeneratorExit:
+                raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame
+            except BaseException:
+                bounces.give(lease)
+                raise
+            bounces.give(lease)
+        finally:
+            self.manifest.slots.unhold(slot)
+
+    async def _fill_aligned(
+        self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None
+    ) -> None:
+        at = slot * self.page_size + offset
+        try:
             where = Where("reading blob", self.file.path, at, guid)
-            got = await transfers.read_whole(engine, at, [target], where, answer)
+            got = await transfers.read_whole(self.medium.engine, at, [dst], where, answer)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(guid)
             raise
-        finally:
-            slots.unhold(slot)
         if got != dst.size:
             raise self._corrupt(guid, slot, f"the file ends after {got} of its bytes")
-        if lease is not None:
-            await self.medium.pace.copy(dst.view, target.view)
 
     def corrupt(self, guid: bytes, entry: int, why: str) -> BlobCorrupt:
         """Return the error that says why the frame of a packed entry is not the one written."""

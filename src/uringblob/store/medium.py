@@ -27,6 +27,7 @@ from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
+from uringblob.store.bounces import Bounces
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.job import Job
 from uringblob.store.pace import Pace
@@ -64,6 +65,7 @@ class Medium:
         self.path = path
         self.loop = loop
         self.pace = Pace(loop)
+        self.bounces = Bounces(engine.pool, self.pace, loop)
         self.poison_cause: BaseException | None = None
         self._riders: list[Completion[None]] = []
         self._pressing = 0
