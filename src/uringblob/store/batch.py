@@ -34,7 +34,7 @@ from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, Pace
 from uringblob.store.shards import Mapped
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
-from uringblob.transfers import SyncFailed
+from uringblob.transfers import GATHER_PIECES_MAX, SyncFailed
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024
@@ -57,8 +57,8 @@ async def _sorted_in_turns(items: list[tuple[bytes, Frame]], pace: Pace) -> list
         runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=_address))
     merged: list[tuple[bytes, Frame]] = []
     for number, item in enumerate(heapq.merge(*runs, key=_address)):
-        if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * NAME):
-            await pace.turn(GUIDS_AT_ONCE * NAME)
+        if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
+            await pace.turn(GUIDS_AT_ONCE * CHANGE)
         merged.append(item)
     return merged
 
@@ -102,12 +102,15 @@ class Batch:
         ready = self._space.take_ready(len(frames))  # no coroutine for the common case
         done = 0
         for run in await self._space.take_frames(len(frames)) if ready is None else (ready,):
-            if done and not self._medium.pace.take(CHANGE):
-                await self._medium.pace.turn(CHANGE)
-            part = frames[done : done + run.slots]
-            guids, its_frames = [guid for guid, _ in part], [frame for _, frame in part]
-            self.pieces.append(Piece(run, guids, its_frames, bounces=self._bounces(its_frames)))
-            done += run.slots
+            # More than one gather is more than one request anyway.
+            for start in range(0, run.slots, GATHER_PIECES_MAX):
+                piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
+                if done and not self._medium.pace.take(piece.slots * CHANGE):
+                    await self._medium.pace.turn(piece.slots * CHANGE)
+                part = frames[done : done + piece.slots]
+                guids, its_frames = [guid for guid, _ in part], [frame for _, frame in part]
+                self.pieces.append(Piece(piece, guids, its_frames, bounces=self._bounces(its_frames)))
+                done += piece.slots
         self.size_bytes = len(frames) * self._page_size
 
     def checksum(self) -> None:

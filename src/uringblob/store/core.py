@@ -25,7 +25,7 @@ from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
-from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES
+from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
 from uringblob.store.shards import PARTS, Mapped
 from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
@@ -200,6 +200,7 @@ class Core:
                 self.bounces += 1
                 target = lease._frame(pool).part(0, dst.size)
                 await self._fill_aligned(guid, slot, offset, target)
+                await self.medium.pace.turn(JOB)
                 await self.medium.pace.copy(dst.view, target.view)
             except GeneratorExit:
                 raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame

@@ -234,6 +234,10 @@ class GroupQueue:
             if len(changes) <= APPLIED_AT_ONCE:
                 manifest.finish_group(changes, group.seq)
             else:
+                for number, change in enumerate(changes.values()):
+                    if number % GUIDS_AT_ONCE == 0:
+                        await self._turn_at_changes()
+                    manifest.settle_slot(change)
                 async with self.names_still:
                     manifest.show_group(changes)
                     for number, (guid, change) in enumerate(changes.items()):

@@ -248,13 +248,20 @@ class Manifest:
         if self._moments:
             for guid in changes:
                 self._remember(guid)
+        for change in changes.values():
+            self.settle_slot(change)
         self.show_group(changes)
         for guid, change in changes.items():
             self.apply_change(guid, change, seq)
         self.end_group()
 
+    def settle_slot(self, change: Change) -> None:
+        """The group of ``change`` is durable: so is the slot that it names, before readers come to it."""
+        if change.entry is not None:
+            self.slots.move(entry_slot(change.entry), _LIVE)
+
     def show_group(self, changes: Mapped[Change]) -> None:
-        """Make a durable group visible, wholly, in one step.
+        """Make a durable group visible, wholly, in one step, when its slots are settled.
 
         Each change is then given to :meth:`apply_change`, as slowly as wanted, but for those who list
         a moment; then comes :meth:`end_group`.  Meanwhile other changes go on as while it was written.
@@ -287,8 +294,6 @@ class Manifest:
         return current.entry
 
     def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
-        if entry is not None:
-            self.slots.move(entry_slot(entry), _LIVE)
         if self._delta is not None and not self._thawing:
             self._delta[guid] = entry
         else:

@@ -44,6 +44,8 @@ STEP_BYTES = 512 * 1024
 #: What a guid counts in each pass over a list of them: 2,048 names, or 256 changes, in an iteration.
 NAME = 1024
 CHANGE = 8 * 1024
+#: What a small frame counts at least, where a job of its own moves it: 20 to 40 µs.
+JOB = 32 * 1024
 #: What making a log block of 119 records counts.
 BLOCK = 256 * 1024
 #: Guids between two looks at the limit.

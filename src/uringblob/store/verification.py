@@ -19,6 +19,7 @@ from uringblob.store.format import (
 )
 from uringblob.store.job import Job, settle
 from uringblob.store.log_reader import LogReader
+from uringblob.store.pace import JOB
 
 _FRAMES_AT_ONCE = 8
 
@@ -68,6 +69,7 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     if entry is None:
         return False
     await core.read_entry(guid, entry, frame)
+    await core.medium.pace.turn(JOB)
     if await core.medium.pace.checksum(frame.view) != entry_checksum(entry):
         raise core.corrupt(guid, entry, "its checksum does not match")
     return True
