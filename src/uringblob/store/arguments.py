@@ -8,14 +8,16 @@ keep buffers.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from uringblob.buffers import frame_of
 from uringblob.frames import Frame
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.pool import BufferPool
-from uringblob.store.pace import CHANGE
+from uringblob.store.job import bare
+from uringblob.store.pace import CHANGE, Pace
 from uringblob.store.shards import FEW, Mapped, Shards
 from uringblob.views import BlobBuffer, checked_deletes
 
@@ -114,3 +116,18 @@ class Reads:
         """Hold no memory of the caller's any more."""
         self._reads = []
         self._rest = iter(())
+
+
+async def check_rest(checked: Changes | Reads, pace: Pace, check_open: Callable[[], None]) -> None:
+    """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
+    try:
+        await pace.after(STEP_COST)
+        while not checked.check():
+            await pace.after(STEP_COST)
+        check_open()
+    except asyncio.CancelledError as error:
+        checked.forget()
+        raise bare(error)  # noqa: B904 - it is the same error
+    except BaseException:
+        checked.forget()
+        raise

@@ -22,7 +22,7 @@ from uringblob.observing import StoreObserver, observe
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
-from uringblob.store.arguments import STEP_COST, Changes, Reads
+from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.core import Core
 from uringblob.store.job import Job, bare, end_of, join
 from uringblob.store.opener import Opening
@@ -233,7 +233,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._check_loop()
         checked = Reads(self._page_size, self._core.medium.engine.pool, reads)
         if not checked.check():
-            await self._check_rest(checked)
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
         return await self._change(read_batch(self._core, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
@@ -268,27 +268,11 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     # --- changing ------------------------------------------------------------------------
 
-    async def _check_rest(self, checked: Changes | Reads) -> None:
-        """Check what is left, some at a time."""
-        pace = self._core.medium.pace
-        try:
-            while True:
-                await pace.turn(STEP_COST)
-                if checked.check():
-                    break
-            self._check_loop()  # it may have been closed meanwhile
-        except asyncio.CancelledError as error:
-            checked.forget()
-            raise bare(error)  # noqa: B904 - it is the same error
-        except BaseException:
-            checked.forget()
-            raise
-
     async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
         self._check_loop()
         checked = Changes(self._page_size, self._core.medium.engine.pool, writes)
         if not checked.check():
-            await self._check_rest(checked)
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
         await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
@@ -330,7 +314,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._check_loop()
         checked = Changes(self._page_size, self._core.medium.engine.pool, writes, deletes)
         if not checked.check():
-            await self._check_rest(checked)
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
         await self._change(self._core.commit(*checked.hand_over()))
 
     async def flush(self) -> None:

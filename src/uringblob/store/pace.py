@@ -84,6 +84,11 @@ class Pace:
         self._refill_later()
         await turn
 
+    async def after(self, size_bytes: int) -> None:
+        """Count what was done already, and return when there is room for more."""
+        self.take(size_bytes)
+        await self.turn(0)
+
     async def copy(self, target: memoryview, source: memoryview) -> None:
         """Copy bytes, no more in an iteration than it may."""
         for start in range(0, len(source), STEP_BYTES):

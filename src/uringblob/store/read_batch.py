@@ -92,7 +92,7 @@ async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError |
     try:
         while position < len(reads):
             if position:
-                await pace.turn(READS_AT_ONCE * CHANGE)
+                await pace.after(READS_AT_ONCE * CHANGE)
             position = asked.ask(position)
         unexpected = await _finish_plain(core, reads, asked)
     except GeneratorExit:
