@@ -221,8 +221,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
         self._check_loop()
-        key = guid_bytes(guid)
-        core = self._core
+        key, core = guid_bytes(guid), self._core
         size = size_of(dst)
         check_range(offset, size, self._page_size)
         pool = core.medium.engine.pool
@@ -252,10 +251,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         return self._core.checksum(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
-        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O.
-
-        The names are those of the moment of the call, however many; the loop is not held up.
-        """
+        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O.  The names are those of one moment."""
         self._check_loop()
         guids: list[BlobGuid] = []
         await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))

@@ -86,7 +86,8 @@ class Pace:
 
     async def after(self, size_bytes: int) -> None:
         """Count what was done already, and return when there is room for more."""
-        self.take(size_bytes)
+        self._left -= size_bytes  # also where take() would have it wait behind others
+        self._refill_later()
         await self.turn(0)
 
     async def copy(self, target: memoryview, source: memoryview) -> None:
