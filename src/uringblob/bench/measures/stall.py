@@ -113,7 +113,10 @@ class _Bulk(AsyncStore):
     """The store, given memory that begins between two blocks."""
 
     @contextlib.asynccontextmanager
-    async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+    async def session(
+        self,
+        loads: Sequence[Load],  # noqa: ARG002 - its memory is its own
+    ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
         async with AsyncFileBlobStore.open(self.filler.path, **self.filler.options(0)) as store:
 
             def call_for(load: Load, number: int) -> TaskCall:
