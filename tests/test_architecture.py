@@ -55,7 +55,10 @@ ROOMS = {
     ),
     "metrics": Room(("metrics",), ("ground",)),
     "memory stores": Room(("memory",), ("ground", "traits")),
-    "pure core": Room(("store.format", "store.free_index", "store.manifest", "store.slots"), ("ground",)),
+    "pure core": Room(
+        tuple(f"store.{name}" for name in ("changes", "format", "free_index", "manifest", "shards", "slots")),
+        ("ground",),
+    ),
     "core": Room(
         ("store.",), ("ground", "frames", "engine protocol", "engines", "transfers", "traits", "pure core")
     ),

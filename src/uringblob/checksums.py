@@ -8,3 +8,7 @@ import xxhash
 def frame_checksum(frame: memoryview | bytes | bytearray) -> int:
     """Return the XXH3-64 of a frame's bytes: what ``store.checksum(guid)`` answers once it is written."""
     return xxhash.xxh3_64_intdigest(frame)
+
+
+#: The same, of a frame that comes in pieces: ``update(piece)``, then ``intdigest()``.
+FrameHasher = xxhash.xxh3_64

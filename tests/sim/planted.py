@@ -320,16 +320,16 @@ def acknowledged_before_the_fsync_returned():
 @contextlib.contextmanager
 def slots_freed_before_their_record_is_durable():
     """What a group replaces is free when the group begins."""
-    real_begin, real_retire = manifest.Manifest.begin_group, slots.SlotTable.retire
+    real_join, real_retire = manifest.Manifest.join_group, slots.SlotTable.retire
     freed = set()
 
-    def begin_group(self, changes):
-        real_begin(self, changes)
-        for name in changes:
-            old = self.find_durable(name)
-            if old is not None and self.slots.state(old >> 64) is SlotState.LIVE:
-                real_retire(self.slots, old >> 64, 0)
-                freed.add(old >> 64)
+    def join_group(self, changes, name, change):
+        loser = real_join(self, changes, name, change)
+        old = self.find_durable(name)
+        if old is not None and self.slots.state(old >> 64) is SlotState.LIVE:
+            real_retire(self.slots, old >> 64, 0)
+            freed.add(old >> 64)
+        return loser
 
     def retire(self, slot, fence):
         if slot in freed:
@@ -338,7 +338,7 @@ def slots_freed_before_their_record_is_durable():
             real_retire(self, slot, fence)
 
     with (
-        replaced(manifest.Manifest, "begin_group", begin_group),
+        replaced(manifest.Manifest, "join_group", join_group),
         replaced(slots.SlotTable, "retire", retire),
     ):
         yield

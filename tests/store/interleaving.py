@@ -15,13 +15,13 @@ import inspect
 import sys
 import types
 
-from uringblob.store import manifest, slots, visitors
+from uringblob.store import manifest, shards, slots, visitors
 
 STEPPED = {
     "see_through", "_step", "_read", "enter", "leave", "_tell", "close", "_left",
     "retire", "confirm", "_drain", "settle", "_is_visited", "is_draining",
     "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
-    "finish_group", "_settle_pending", "_store_durable", "thaw", "read_now",
+    "finish_group", "settle_slot", "show_group", "apply_change", "end_group", "_find_applying", "_settle_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
 
@@ -123,6 +123,8 @@ def _digest(value, depth=0):
             tuple(sorted(names.items(), key=repr)),
             _digest(value.gi_yieldfrom, 1),
         )
+    if isinstance(value, shards.Shards):
+        value = dict(value.items())
     if isinstance(value, dict):
         return tuple((_digest(k, 5), _digest(v, depth + 1)) for k, v in value.items())
     if isinstance(value, (set, frozenset)):

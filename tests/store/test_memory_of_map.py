@@ -12,11 +12,13 @@ CHILD = f"""
 import re
 from uringblob.store.format import pack_entry
 from uringblob.store.manifest import Manifest
+from uringblob.store.shards import Shards
 from uringblob.store.slots import SlotTable
 
 rng = __import__("random").Random(1)
 manifest = Manifest(SlotTable(2, {BLOBS} + 2))
-entries = {{rng.randbytes(16): pack_entry(2 + i, rng.getrandbits(64)) for i in range({BLOBS})}}
+entries = Shards()
+entries.update((rng.randbytes(16), pack_entry(2 + i, rng.getrandbits(64))) for i in range({BLOBS}))
 assert manifest.load(entries, [], 1) is None
 assert len(manifest) == {BLOBS}
 # Not getrusage: a process begins with the peak of the one that started it.

@@ -13,6 +13,7 @@ import pytest
 from store.interleaving import Loop, _digest, explore, load
 from uringblob.frames import Frame
 from uringblob.store.format import pack_entry
+from uringblob.store.shards import Shards
 from uringblob.store.slots import SlotState
 
 pytestmark = pytest.mark.one_interpreter
@@ -39,7 +40,7 @@ class World:
         self.loop = Loop()
         self.manifest = twins.Manifest(self.slots)
         self.visitors = twins.Visitors(self.slots, self.loop)
-        self.manifest.load({GUID: pack_entry(OLD, OLD)}, [], 0)
+        self.manifest.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
         self.open, self.reading, self.strikes, self.result = True, None, strikes, None
         self.memory_align = 1
         self.medium = {slot: slot for slot in range(6)}

@@ -22,6 +22,7 @@ from uringblob.observing import StoreObserver, observe
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
+from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.core import Core
 from uringblob.store.job import Job, bare, end_of, join
 from uringblob.store.opener import Opening
@@ -29,7 +30,7 @@ from uringblob.store.opening import Options, engine_default
 from uringblob.store.read_batch import read_batch
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
-from uringblob.views import BlobBuffer, check_range, checked_deletes, size_of
+from uringblob.views import BlobBuffer, check_range, size_of
 
 T = TypeVar("T")
 
@@ -220,8 +221,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
         self._check_loop()
-        key = guid_bytes(guid)
-        core = self._core
+        key, core = guid_bytes(guid), self._core
         size = size_of(dst)
         check_range(offset, size, self._page_size)
         pool = core.medium.engine.pool
@@ -230,8 +230,10 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        fill = self._frame_to_fill  # no name for the frames: a cancelled call's error knows the locals
-        return await self._change(read_batch(self._core, [(guid_bytes(g), fill(dst)) for g, dst in reads]))
+        checked = Reads(self._page_size, self._core.medium.engine.pool, reads)
+        if not checked.check():
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
+        return await self._change(read_batch(self._core, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""
@@ -249,9 +251,11 @@ class AsyncFileBlobStore(AsyncBlobStore):
         return self._core.checksum(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
-        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O."""
+        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O.  The names are those of one moment."""
         self._check_loop()
-        return known_guids(self._core.manifest.guids())
+        guids: list[BlobGuid] = []
+        await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))
+        return guids
 
     async def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """See :meth:`AsyncBlobStore.verify`; a few frames are read at a time."""
@@ -260,19 +264,20 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     # --- changing ------------------------------------------------------------------------
 
-    def _frames(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> dict[bytes, Frame]:
-        """Check every guid and length; the last write of a repeated guid wins."""
-        size, pool = self._page_size, self._core.medium.engine.pool
-        return {guid_bytes(guid): frame_of(src, size, writable=False, pool=pool) for guid, src in writes}
+    async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
+        self._check_loop()
+        checked = Changes(self._page_size, self._core.medium.engine.pool, writes)
+        if not checked.check():
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
+        await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.write_blob`."""
         await self.write_blobs([(guid, src)])
 
     async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """See :meth:`AsyncBlobStore.write_blobs`; it becomes visible all at once."""
-        self._check_loop()
-        await self._change(self._core.write(self._frames(writes), data_sync=False))
+        """See :meth:`AsyncBlobStore.write_blobs`."""
+        await self._write(writes, data_sync=False)
 
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
@@ -281,8 +286,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         submission (``stats().batches_linked``); otherwise all writes, then one fdatasync
         (``stats().batches_scattered``).
         """
-        self._check_loop()
-        await self._change(self._core.write(self._frames(writes), data_sync=True))
+        await self._write(writes, data_sync=True)
 
     async def delete_blob(self, guid: GuidLike) -> None:
         """See :meth:`AsyncBlobStore.delete_blob`."""
@@ -304,15 +308,10 @@ class AsyncFileBlobStore(AsyncBlobStore):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_loop()
-        await self._change(self._begin_commit(writes, deletes))
-
-    def _begin_commit(
-        self, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike]
-    ) -> Coroutine[Any, Any, None]:
-        # Not in commit itself: its frame stays in the traceback of a cancelled call, and would
-        # keep the buffers with it.
-        frames = self._frames(writes)
-        return self._core.commit(frames, checked_deletes(deletes, frames))
+        checked = Changes(self._page_size, self._core.medium.engine.pool, writes, deletes)
+        if not checked.check():
+            await check_rest(checked, self._core.medium.pace, self._check_loop)
+        await self._change(self._core.commit(*checked.hand_over()))
 
     async def flush(self) -> None:
         """See :meth:`AsyncBlobStore.flush`; makes no system call if nothing is pending."""

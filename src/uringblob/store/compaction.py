@@ -40,6 +40,7 @@ from uringblob.store.log import Log, new_log_id
 from uringblob.store.log_space import LogSpace
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
+from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE
 from uringblob.store.slots import SlotState
 from uringblob.store.superblocks import Superblocks
 
@@ -78,6 +79,7 @@ class Compaction:
 
     async def run(self) -> None:
         """Compact; raises what made it give up, with the old log in use as before."""
+        await self._fold()  # what the last one left, if it failed
         old = self._queue.log
         base_seq = old.seq
         records = self._manifest.durable_count()
@@ -97,6 +99,14 @@ class Compaction:
             self._manifest.thaw()
             if self._queue.log is old and self._medium.poison_cause is None and not self._failed:
                 await self._give_up()
+        await self._fold()
+
+    async def _fold(self) -> None:
+        """Bring what changed meanwhile into the map."""
+        pace = self._medium.pace
+        while self._manifest.fold(GUIDS_AT_ONCE):
+            if not pace.take(GUIDS_AT_ONCE * CHANGE):
+                await pace.turn(GUIDS_AT_ONCE * CHANGE)
 
     async def _give_up(self) -> None:
         """The old log stays: nothing names the new one's segments, so others may have them."""
@@ -193,10 +203,10 @@ class Compaction:
 
     async def _carry(self, old: Log, new: Log) -> None:
         delta = self._manifest.delta()
-        records = [delete_record(g) if e is None else set_record(g, e) for g, e in delta.items()]
-        seq = old.seq + 1
-        await new.ensure_room(blocks_for(len(records)))
-        stretches = new.encode_group(BlockType.CARRY, seq, records)
+        records = (delete_record(g) if e is None else set_record(g, e) for g, e in delta.items())
+        seq, blocks = old.seq + 1, blocks_for(len(delta))
+        await new.ensure_room(blocks)
+        stretches = await new.encode_in_turns(BlockType.CARRY, seq, records, blocks)
         await new.write(stretches, "compaction")
         await self._medium.sync("compaction")
         new.accept(seq, stretches)

@@ -11,7 +11,7 @@ when the record that replaces it is durable, is not the last one, and its reader
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from uringblob import transfers
 from uringblob.checksums import frame_checksum
@@ -26,12 +26,16 @@ from uringblob.store.landing import Landing
 from uringblob.store.log_space import LogSpace
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
+from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
+from uringblob.store.shards import PARTS, Mapped
 from uringblob.store.space import Space
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
 from uringblob.store.visitors import Visit, Visitors
 
+#: Names that are listed in one step.
+LISTED_AT_ONCE = 2048
 #: A commit below this is checksummed first, so that its frames and its log block share a submission.
 COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
@@ -96,7 +100,10 @@ class Core:
                     await self.fill(guid, slot, 0, dst, got)
             finally:
                 slots.unhold(slot)
-        self.check_frame(guid, entry, dst)
+        if dst.size <= STEP_BYTES:
+            self.check_frame(guid, entry, dst)
+        else:
+            await self.check_in_turns(guid, entry, dst)
 
     def read_here(self, guid: bytes, dst: Frame) -> int:
         """Read in the calling thread; return the frame's size, or a number to go on with.
@@ -111,11 +118,16 @@ class Core:
         """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
         entry = self._entry(guid)
         await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
-        self.check_frame(guid, entry, dst)
+        await self.check_in_turns(guid, entry, dst)
 
     def check_frame(self, guid: bytes, entry: int, frame: Frame) -> None:
         """Raise ``BlobCorrupt`` if ``frame`` is not what was written, where this store looks."""
         if self.verifies and frame_checksum(frame.view) != entry_checksum(entry):
+            raise self.corrupt(guid, entry, "its checksum does not match")
+
+    async def check_in_turns(self, guid: bytes, entry: int, frame: Frame) -> None:
+        """Do what :meth:`check_frame` does, at the store's pace."""
+        if self.verifies and await self.medium.pace.checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
 
     def checksum(self, guid: bytes) -> int:
@@ -132,6 +144,26 @@ class Core:
         """Return the error that says that there is no such blob."""
         return BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
 
+    async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
+        """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
+        manifest, pace = self.manifest, self.medium.pace
+        if len(manifest) + manifest.pending_count <= LISTED_AT_ONCE and not manifest.applying:
+            found(manifest.guids())
+            return
+        async with self.queue.names_still:
+            moment = manifest.begin_moment()
+            try:
+                # As many parts as have a few names; a part of the largest stores has some thousands.
+                step = max(1, LISTED_AT_ONCE // 2 * PARTS // (len(manifest) + manifest.pending_count + 1))
+                for first in range(0, PARTS, step):
+                    names = manifest.names(first, min(first + step, PARTS), moment)
+                    for start in range(0, len(names), LISTED_AT_ONCE):
+                        part = names[start : start + LISTED_AT_ONCE]
+                        await pace.turn(len(part) * NAME)
+                        found(part)
+            finally:
+                manifest.end_moment(moment)
+
     async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""
         await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst)
@@ -146,25 +178,49 @@ class Core:
         if slots.beyond_end(slot):
             raise self._corrupt(guid, slot, "the file ended before it when the store was opened")
         engine = self.medium.engine
-        target, lease = dst, None
         if dst.address % engine.memory_align:
-            lease = engine.pool.lease()
-            target = lease._frame(engine.pool).part(0, dst.size)
-            self.bounces += 1
-        at = slot * self.page_size + offset
+            await self._fill_bounced(guid, slot, offset, dst)
+            return
         slots.hold(slot)
         try:
+            await self._fill_aligned(guid, slot, offset, dst, answer)
+        finally:
+            slots.unhold(slot)
+
+    async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: Frame) -> None:
+        """Fill memory that the engine cannot move."""
+        bounces, pool = self.medium.bounces, self.medium.engine.pool
+        self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
+        try:
+            await bounces.take()
+            lease = await bounces.frame()
+            try:
+                self.bounces += 1
+                target = lease._frame(pool).part(0, dst.size)
+                await self._fill_aligned(guid, slot, offset, target)
+                await self.medium.pace.turn(JOB)
+                await self.medium.pace.copy(dst.view, target.view)
+            except GeneratorExit:
+                raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame
+            except BaseException:
+                bounces.give(lease)
+                raise
+            bounces.give(lease)
+        finally:
+            self.manifest.slots.unhold(slot)
+
+    async def _fill_aligned(
+        self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None
+    ) -> None:
+        at = slot * self.page_size + offset
+        try:
             where = Where("reading blob", self.file.path, at, guid)
-            got = await transfers.read_whole(engine, at, [target], where, answer)
+            got = await transfers.read_whole(self.medium.engine, at, [dst], where, answer)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(guid)
             raise
-        finally:
-            slots.unhold(slot)
         if got != dst.size:
             raise self._corrupt(guid, slot, f"the file ends after {got} of its bytes")
-        if lease is not None:
-            dst.view[:] = target.view
 
     def corrupt(self, guid: bytes, entry: int, why: str) -> BlobCorrupt:
         """Return the error that says why the frame of a packed entry is not the one written."""
@@ -185,7 +241,7 @@ class Core:
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
         self.medium.check_trusted()
 
-    async def write(self, writes: Mapping[bytes, Frame], *, data_sync: bool) -> None:
+    async def write(self, writes: Mapped[Frame], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
         if not writes:
             self.check_writable()
@@ -202,18 +258,23 @@ class Core:
             batch.give_back()
             raise
         self.bounces += batch.bounces
-        self.manifest.publish(batch.entries, synced=data_sync)
+        entries = batch.entries
+        for start in range(0, len(entries), GUIDS_AT_ONCE):
+            if start and not self.medium.pace.take(GUIDS_AT_ONCE * CHANGE):
+                await self.medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
+            part = entries if len(entries) <= GUIDS_AT_ONCE else entries[start : start + GUIDS_AT_ONCE]
+            self.manifest.publish(part, synced=data_sync)
 
     async def delete(self, guid: bytes) -> None:
         """Make ``guid`` invisible; durable with the next flush."""
         self.check_writable()
         self.manifest.publish_deletion(guid)
 
-    async def commit(self, writes: Mapping[bytes, Frame], deletes: Sequence[bytes]) -> None:
+    async def commit(self, writes: Mapped[Frame], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""
         if not writes:
             self.check_writable()
-            if any(self.manifest.knows(guid) for guid in deletes):
+            if await self._knows_any(deletes):
                 await self.queue.join_commit([], deletes, landed=None, frame_bytes=0)
             self.commits += 1
             return
@@ -243,7 +304,15 @@ class Core:
         self.bounces += batch.bounces
         self.commits += 1
 
-    async def _prepare(self, writes: Mapping[bytes, Frame]) -> Batch:
+    async def _knows_any(self, guids: Sequence[bytes]) -> bool:
+        for number, guid in enumerate(guids, 1):
+            if self.manifest.knows(guid):
+                return True
+            if number % GUIDS_AT_ONCE == 0 and not self.medium.pace.take(GUIDS_AT_ONCE * NAME):
+                await self.medium.pace.turn(GUIDS_AT_ONCE * NAME)
+        return False
+
+    async def _prepare(self, writes: Mapped[Frame]) -> Batch:
         self.check_writable()
         batch = Batch(self.medium, self.space, self.page_size)
         await batch.take_slots(writes)

@@ -17,19 +17,23 @@ gigabytes to trust it (rule 15).
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import errno
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError
+from uringblob.store.changes import Change
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
 from uringblob.store.log import Log, Stretch
-from uringblob.store.manifest import Change, Manifest
+from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
+from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.shards import Mapped, mapping_for
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
@@ -38,6 +42,10 @@ COMPACTIONS_MAX = 2
 #: Members that hear in one loop iteration that their group is durable, and the bytes of their frames.
 HEARD_AT_ONCE = 64
 HEARD_BYTES_AT_ONCE = 2 * 1024 * 1024
+#: Members of one group: as many are counted, and their frames looked for, in a millisecond.
+MEMBERS_MAX = 2048
+#: A group of so many changes is applied in one step.
+APPLIED_AT_ONCE = 256
 
 
 class LogKeeper(Protocol):
@@ -59,7 +67,8 @@ class LogKeeper(Protocol):
 class Member:
     """One caller's part of a group.
 
-    ``collect`` returns its changes when the group is formed (and again after a failed group);
+    ``collect`` yields its ``size`` changes when the group is formed (and again after a failed group);
+    ``flushes`` says that they are all that is pending then.
     ``landed``, awaited, says that its frames are wholly written; ``frame_bytes`` is what of them no
     flush has covered.  ``done`` resolves when all of it is durable.
     """
@@ -67,8 +76,10 @@ class Member:
     def __init__(
         self,
         done: Completion[None],
-        collect: Callable[[], dict[bytes, Change]],
+        collect: Callable[[], Iterable[tuple[bytes, Change]]],
         *,
+        size: int = 0,
+        flushes: bool = False,
         landed: Landing | Job[None] | None = None,
         frame_bytes: int = 0,
         forced: bool = False,
@@ -76,6 +87,8 @@ class Member:
     ) -> None:
         self.done = done
         self.collect = collect
+        self.size = size
+        self.flushes = flushes
         self.landed = landed
         self.frame_bytes = frame_bytes
         self.forced = forced  #: write a group even if there is no record to put into it
@@ -90,12 +103,15 @@ class GroupQueue:
         self._manifest = manifest
         self._page_size = page_size
         self._waiting: collections.deque[Member] = collections.deque()
+        self._urgent: collections.deque[Member] = collections.deque()  # turns that come before any group
         self._room_wanted: Completion[None] | None = None  # a group waits for a compaction's turn
         self._running: Job[None] | None = None
         self._crowd = 0  # how many callers shared a group of late
         self.log: Log
         self.upkeep: LogKeeper
         self.groups = 0
+        #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
+        self.names_still = asyncio.Lock()
 
     def __repr__(self) -> str:
         state = "idle" if self.idle else "writing"
@@ -113,7 +129,10 @@ class GroupQueue:
 
     def join_flush(self) -> Completion[None]:
         """Make every change pending when the group is formed durable."""
-        return self._join(Member(self._completion(), self._manifest.pending_changes))
+        pending = self._manifest.pending_count
+        return self._join(
+            Member(self._completion(), self._manifest.pending_changes, size=pending, flushes=True)
+        )
 
     def join_commit(
         self,
@@ -125,22 +144,23 @@ class GroupQueue:
     ) -> Completion[None]:
         """Make these entries and deletions durable together, and then visible."""
 
-        def collect() -> dict[bytes, Change]:
+        def collect() -> Iterable[tuple[bytes, Change]]:
             return self._manifest.commit_changes(entries, deletes)
 
-        member = Member(self._completion(), collect, landed=landed, frame_bytes=frame_bytes)
+        size = len(entries) + len(deletes)
+        member = Member(self._completion(), collect, size=size, landed=landed, frame_bytes=frame_bytes)
         return self._join(member)
 
     def join_confirm(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""
-        return self._join(Member(self._completion(), dict, forced=True))
+        return self._join(Member(self._completion(), tuple, forced=True))
 
     def join_turn(self, turn: Callable[[], Awaitable[None]], *, first: bool = False) -> Completion[None]:
         """Run ``turn`` with no group in flight: in this queue's order, or before the next group."""
-        member = Member(self._completion(), dict, turn=turn)
+        member = Member(self._completion(), tuple, turn=turn)
         if not first:
             return self._join(member)
-        self._waiting.appendleft(member)
+        self._urgent.append(member)
         if self._room_wanted is not None and not self._room_wanted.done():
             self._room_wanted.finish(None)
         return self._begun(member)
@@ -157,7 +177,7 @@ class GroupQueue:
     # --- the committer -------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while self._waiting:
+        while self._waiting or self._urgent:
             members: list[Member] = []
             try:
                 await self._let_others_join()
@@ -173,7 +193,8 @@ class GroupQueue:
                 raise  # the store was dropped, not closed, and everybody who waits with it
             except BaseException as error:
                 # A signal handler raised in here, and this job ends: so does everybody's wait.
-                self._fail([*members, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))
+                self._fail([*members, *self._urgent, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))
+                self._urgent.clear()
                 self._waiting.clear()
                 raise
 
@@ -185,7 +206,7 @@ class GroupQueue:
         other's flush, again and again.  A lone committer never waits here; and when all are there,
         the group's blocks are written while the device is busy with the frames.
         """
-        if len(self._waiting) >= self._crowd:
+        if self._urgent or len(self._waiting) >= self._crowd:
             return
         await self._medium.next_tick()
         await self._medium.pace.turn(0)
@@ -199,11 +220,16 @@ class GroupQueue:
 
     def _take_members(self, members: list[Member]) -> None:
         """Move who waits into ``members``, as far as they make one group, or a single turn."""
+        if self._urgent:
+            members.append(self._urgent.popleft())
+            return
         frame_bytes = 0
         while self._waiting:
             member = self._waiting[0]
             frame_bytes += member.frame_bytes
             if members and (members[0].turn or member.turn or frame_bytes > LARGE_GROUP_BYTES):
+                break
+            if len(members) >= MEMBERS_MAX:
                 break
             # In both lists for a moment, never in none: should a signal handler raise, all must hear of it.
             members.append(member)
@@ -212,19 +238,11 @@ class GroupQueue:
 
     async def _write_group(self, members: list[Member]) -> None:
         self._medium.check_trusted()
-        changes, losers = self._collect(members)
-        compactions = 0
-        while not self.upkeep.log_fits(blocks_for(len(changes))):
-            compactions += 1
-            await self._make_room(compactions)
-            changes, losers = self._collect(members)  # what is pending may have changed meanwhile
-        if not changes and not any(member.forced for member in members):
-            self._acknowledge(members)
-            return
-        self._manifest.begin_group(changes)
-        group = _Group(self, members, changes)
+        group = await self._form_group(members)
+        changes = group.changes
         try:
-            failed = await group.write()
+            idle = not changes and not any(member.forced for member in members)
+            failed = {} if idle else await group.write()
         except BaseException:
             self._manifest.abort_group(changes)
             raise
@@ -232,11 +250,32 @@ class GroupQueue:
             self._manifest.abort_group(changes)
             self._regroup(members, failed)
             return
-        self._manifest.finish_group(changes, group.seq)
-        self._manifest.drop_unlogged(losers)
-        self.groups += 1
+        if idle:
+            self._manifest.end_group()
+        else:
+            await self._apply(group)
         await self._acknowledge_in_turns(members)
-        self.upkeep.after_group()
+        if not idle:
+            self.upkeep.after_group()
+
+    async def _form_group(self, members: list[Member]) -> _Group:
+        """Collect what the members change, once the log has room for it."""
+        compactions = 0
+        while True:
+            changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
+            group = _Group(self, members, changes)
+            self._manifest.begin_group(changes)
+            try:
+                await group.collect(self._manifest)
+                forced = any(member.forced for member in members)
+                if not (changes or forced) or self.upkeep.log_fits(blocks_for(len(changes))):
+                    return group
+            except BaseException:
+                self._manifest.abort_group(changes)
+                raise
+            self._manifest.abort_group(changes)  # what is pending may change while it waits
+            compactions += 1
+            await self._make_room(compactions)
 
     async def _make_room(self, times: int) -> None:
         """The log has no room for the next group: let a compaction come to its switch, and run that."""
@@ -250,14 +289,14 @@ class GroupQueue:
         wanted = self._room_wanted = self._completion()
         compaction = self.upkeep.start_compaction()
         compaction.add_done_callback(lambda _: None if wanted.done() else wanted.finish(None))
-        if self._waiting and self._waiting[0].turn is not None:
+        if self._urgent:
             wanted.finish(None)  # it joined before
         await wanted
         self._room_wanted = None
-        if not self._waiting or self._waiting[0].turn is None:
+        if not self._urgent:
             await compaction  # it ended without its turn, so it raises why
             return
-        member = self._waiting.popleft()
+        member = self._urgent.popleft()
         assert member.turn is not None
         try:
             await member.turn()
@@ -266,6 +305,40 @@ class GroupQueue:
         else:
             member.done.finish(None)
         await compaction
+
+    async def _apply(self, group: _Group) -> None:
+        """The group is durable: make it visible, and free what it replaced."""
+        manifest, changes = self._manifest, group.changes
+        try:
+            if len(changes) <= APPLIED_AT_ONCE:
+                manifest.finish_group(changes, group.seq)
+            else:
+                for number, change in enumerate(changes.values()):
+                    if number % GUIDS_AT_ONCE == 0:
+                        await self._turn_at_changes()
+                    manifest.settle_slot(change)
+                async with self.names_still:
+                    manifest.show_group(changes)
+                    for number, (guid, change) in enumerate(changes.items()):
+                        if number % GUIDS_AT_ONCE == 0:
+                            await self._turn_at_changes()
+                        manifest.apply_change(guid, change, group.seq)
+                    manifest.end_group()
+            while manifest.slots.confirm(group.seq - 1, GUIDS_AT_ONCE):
+                await self._turn_at_changes()
+            for start in range(0, len(group.losers), GUIDS_AT_ONCE):
+                if start:
+                    await self._turn_at_changes()
+                manifest.drop_unlogged(group.losers[start : start + GUIDS_AT_ONCE])
+        except Exception as error:
+            self._medium.poison(error)  # the log has it, and the map only a part of it
+            raise
+        self.groups += 1
+
+    async def _turn_at_changes(self) -> None:
+        pace = self._medium.pace
+        if not pace.take(GUIDS_AT_ONCE * CHANGE):
+            await pace.turn(GUIDS_AT_ONCE * CHANGE)
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Let the first of many begin their next commit while the others hear of this one.
@@ -282,28 +355,6 @@ class GroupQueue:
             member.done.finish(None)
             heard += 1
             heard_bytes += member.frame_bytes
-
-    def _acknowledge(self, members: list[Member]) -> None:
-        for member in members:
-            member.done.finish(None)
-
-    def _collect(self, members: list[Member]) -> tuple[dict[bytes, Change], list[Change]]:
-        """Merge the members' changes in order; the last one to name a guid wins.
-
-        But a commit wins over what a flush brings, also where the flush was asked for later: the
-        pending change was made before this group was formed, so at the latest during the commit.
-        """
-        changes: dict[bytes, Change] = {}
-        losers: list[Change] = []
-        for member in members:
-            for guid, change in member.collect().items():
-                if change.pending is not None and guid in changes and changes[guid].pending is None:
-                    continue
-                loser = changes.pop(guid, None)
-                if loser is not None and loser.pending is None:
-                    losers.append(loser)
-                changes[guid] = change
-        return changes, losers
 
     def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):
@@ -328,13 +379,32 @@ class GroupQueue:
 class _Group:
     """One group on its way to the medium."""
 
-    def __init__(self, queue: GroupQueue, members: list[Member], changes: dict[bytes, Change]) -> None:
+    def __init__(self, queue: GroupQueue, members: list[Member], changes: Mapped[Change]) -> None:
         self._log = queue.log
         self._medium = queue.medium
         self._members = members
-        self._changes = changes
+        self._unsynced = sum(member.frame_bytes for member in members)
         self._page_size = queue.page_size
+        self.changes = changes
+        self.losers: list[Change] = []  #: overruled by others in this group: no record names their frames
         self.seq = queue.log.seq + 1
+
+    async def collect(self, manifest: Manifest) -> None:
+        """Merge the members' changes in order, commits first; the last one to name a guid wins."""
+        pace, number = self._medium.pace, 0
+        commits = [member for member in self._members if not member.flushes]
+        # All flushes bring the same.
+        flushes = [member for member in self._members if member.flushes][:1]
+        for member in (*commits, *flushes):
+            for guid, change in member.collect():
+                number += 1
+                if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
+                    await pace.turn(GUIDS_AT_ONCE * CHANGE)
+                loser = manifest.join_group(self.changes, guid, change)
+                if loser is not None:
+                    self.losers.append(loser)
+                if change.pending is not None and not change.pending.synced:
+                    self._unsynced += self._page_size
 
     async def write(self) -> dict[Member, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.
@@ -342,16 +412,17 @@ class _Group:
         Raises if it is neither durable nor wiped by fault of a member: then the store is poisoned,
         or the log had no room, and all members share the error.
         """
-        await self._log.ensure_room(blocks_for(len(self._changes)))
+        blocks = blocks_for(len(self.changes))
+        await self._log.ensure_room(blocks)
         synced, failed = await self._sync_first()
         if failed:
             return failed
-        records = [
+        records = (
             delete_record(guid) if change.entry is None else set_record(guid, change.entry)
-            for guid, change in self._changes.items()
-        ]
+            for guid, change in self.changes.items()
+        )
         flags = FLAG_FRAMES_SYNCED if synced else 0
-        stretches = self._log.encode_group(BlockType.GROUP, self.seq, records, flags)
+        stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
         log_errors = await settle([written])
@@ -367,12 +438,8 @@ class _Group:
 
     async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
         """Flush a large group's frames before its blocks; tell whether all frames are flushed."""
-        unsynced = sum(member.frame_bytes for member in self._members)
-        for change in self._changes.values():
-            if change.pending is not None and not change.pending.synced:
-                unsynced += self._page_size
-        if unsynced <= LARGE_GROUP_BYTES:
-            return unsynced == 0, {}
+        if self._unsynced <= LARGE_GROUP_BYTES:
+            return self._unsynced == 0, {}
         failed = await self._unlanded()
         if not failed:
             await self._medium.sync(f"frames of group {self.seq}")

@@ -13,8 +13,9 @@ unless a group needs the room at once.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
@@ -28,7 +29,8 @@ from uringblob.store.format import (
 )
 from uringblob.store.job import Job
 from uringblob.store.log_space import LogSpace
-from uringblob.store.medium import Medium
+from uringblob.store.medium import SCRATCH_BYTES, Medium
+from uringblob.store.pace import BLOCK
 
 #: One contiguous stretch of blocks to write: offset and bytes.
 Stretch = tuple[int, bytes]
@@ -159,6 +161,37 @@ class Log:
             stretches.append((offset, b"".join(encoded)))
         return stretches
 
+    async def encode_in_turns(
+        self, block_type: BlockType, seq: int, records: Iterable[bytes], count: int, flags: int = 0
+    ) -> list[Stretch]:
+        """Do what :meth:`encode_group` does for a group of ``count`` blocks, a few of them an iteration."""
+        pace, rest = self._medium.pace, iter(records)
+        stretches: list[Stretch] = []
+        for place, first, blocks in self._next_places(count):
+            encoded: list[bytes] = []
+            start = place
+            for index in range(first, first + blocks):
+                if index and not pace.take(BLOCK):
+                    await pace.turn(BLOCK)
+                offset = place + (index - first) * BLOCK_SIZE
+                encoded.append(
+                    encode_block(
+                        self.store_id,
+                        offset,
+                        log_id=self.log_id,
+                        block_type=block_type,
+                        seq=seq,
+                        flags=flags,
+                        index=index,
+                        count=count,
+                        records=list(itertools.islice(rest, RECORDS_PER_BLOCK)),
+                    )
+                )
+                if len(encoded) * BLOCK_SIZE == SCRATCH_BYTES or index == first + blocks - 1:
+                    stretches.append((start, b"".join(encoded)))
+                    start, encoded = offset + BLOCK_SIZE, []
+        return stretches
+
     def skip(self, count: int) -> None:
         """Move the position past ``count`` blocks that were written as a part of something larger."""
         self._advance(count)
@@ -171,7 +204,7 @@ class Log:
     async def wipe(self, stretches: Sequence[Stretch]) -> None:
         """Zero the blocks of a group that failed, durably, so that no later open can meet it."""
         for offset, data in stretches:
-            await self._medium.write(offset, bytes(len(data)), "wiping a failed group")
+            await self._medium.zero(offset, len(data), "wiping a failed group")
         await self._medium.sync("wiping a failed group")
 
     async def settle_failed(self, error: BaseException, stretches: Sequence[Stretch]) -> None:
@@ -262,7 +295,7 @@ class Log:
     async def zero(self, segment: Segment) -> None:
         """Zero every block of ``segment``; nothing is synced."""
         size = segment.slots * self.page_size
-        await self._medium.write(self.offset_of(segment), bytes(size), "zeroing a log segment")
+        await self._medium.zero(self.offset_of(segment), size, "zeroing a log segment")
 
     def encode_header(self, index: int, segment: Segment, successor: Segment) -> bytes:
         """Return the header block of ``segment``, the ``index``-th of the chain."""

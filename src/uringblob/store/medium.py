@@ -27,12 +27,17 @@ from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
+from uringblob.store.bounces import Bounces
+from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.job import Job
 from uringblob.store.pace import Pace
 from uringblob.transfers import SyncFailed
 
 T = TypeVar("T")
 
+#: What one request for blocks moves at most, and so the largest stretch of scratch memory.
+SCRATCH_BYTES = 256 * 1024
+#: Stretches kept of each of the two sizes, so at most 2.3 MiB, with the one that stays zero.
 _SCRATCH_KEPT = 8
 
 
@@ -60,11 +65,13 @@ class Medium:
         self.path = path
         self.loop = loop
         self.pace = Pace(loop)
+        self.bounces = Bounces(engine.pool, self.pace, loop)
         self.poison_cause: BaseException | None = None
         self._riders: list[Completion[None]] = []
         self._pressing = 0
         self._syncing: set[Completion[None]] = set()
-        self._scratch: dict[int, list[Frame]] = {}
+        self._scratch: dict[int, list[Frame]] = {BLOCK_SIZE: [], SCRATCH_BYTES: []}
+        self._zeros: Frame | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
         """Run ``coroutine`` as a job of this store; one that a signal handler strikes poisons it."""
@@ -124,10 +131,22 @@ class Medium:
 
         ``offset`` and ``size`` are multiples of 4096.
         """
+        if size <= SCRATCH_BYTES:
+            return await self._read_piece(offset, size, what)
+        pieces: list[bytes] = []
+        for start in range(0, size, SCRATCH_BYTES):
+            wanted = min(SCRATCH_BYTES, size - start)
+            pieces.append(await self._read_piece(offset + start, wanted, what))
+            if len(pieces[-1]) < wanted:
+                break
+        return b"".join(pieces)
+
+    async def _read_piece(self, offset: int, size: int, what: str) -> bytes:
         scratch = self._take_scratch(size)
         try:
-            got = await transfers.read_whole(self.engine, offset, [scratch], self.where(what, offset))
-            return bytes(scratch.view[:got])
+            frame = scratch.part(0, size)
+            got = await transfers.read_whole(self.engine, offset, [frame], self.where(what, offset))
+            return bytes(frame.view[:got])
         finally:
             self._keep_scratch(scratch)
 
@@ -136,23 +155,45 @@ class Medium:
 
         A poisoned store changes no block any more: what was prepared for it may have been lost.
         """
+        for start in range(0, len(data), SCRATCH_BYTES):
+            piece = data if len(data) <= SCRATCH_BYTES else data[start : start + SCRATCH_BYTES]
+            if start and not self.pace.take(len(piece)):
+                await self.pace.turn(len(piece))
+            if self.poison_cause is not None:
+                raise self._unbelievable(self.where(what, offset + start))
+            scratch = self._take_scratch(len(piece))
+            try:
+                frame = scratch.part(0, len(piece))
+                frame.view[:] = piece
+                await transfers.write_whole(
+                    self.engine, offset + start, [frame], self.where(what, offset + start)
+                )
+            finally:
+                self._keep_scratch(scratch)
+
+    async def zero(self, offset: int, size: int, what: str) -> None:
+        """Write ``size`` zero bytes as :meth:`write` does; no memory of that size is made or copied."""
         if self.poison_cause is not None:
             raise self._unbelievable(self.where(what, offset))
-        scratch = self._take_scratch(len(data))
-        try:
-            scratch.view[:] = data
-            await transfers.write_whole(self.engine, offset, [scratch], self.where(what, offset))
-        finally:
-            self._keep_scratch(scratch)
+        if self._zeros is None:
+            self._zeros = self._map_scratch(SCRATCH_BYTES)
+        whole, rest = divmod(size, SCRATCH_BYTES)
+        frames = [self._zeros] * whole
+        if rest:
+            frames.append(self._zeros.part(0, rest))
+        await transfers.write_whole(self.engine, offset, frames, self.where(what, offset))
 
     def where(self, what: str, offset: int) -> Where:
         """Say which operation, on which file, at which offset: the head of an error message."""
         return Where(what, self.path, offset)
 
     def _take_scratch(self, size: int) -> Frame:
-        kept = self._scratch.get(size)
-        if kept:
-            return kept.pop()
+        """Return memory for ``size`` bytes, at most :data:`SCRATCH_BYTES`: one of two sizes."""
+        size = BLOCK_SIZE if size <= BLOCK_SIZE else SCRATCH_BYTES
+        kept = self._scratch[size]
+        return kept.pop() if kept else self._map_scratch(size)
+
+    def _map_scratch(self, size: int) -> Frame:
         try:
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
@@ -160,7 +201,7 @@ class Medium:
         return frame_of(memory, size, writable=True, pool=self.engine.pool)
 
     def _keep_scratch(self, scratch: Frame) -> None:
-        kept = self._scratch.setdefault(scratch.size, [])
+        kept = self._scratch[scratch.size]
         if len(kept) < _SCRATCH_KEPT:
             kept.append(scratch)
 

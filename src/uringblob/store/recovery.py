@@ -33,8 +33,9 @@ from uringblob.store.format import (
 )
 from uringblob.store.log_reader import LogReader, Place, Tail
 from uringblob.store.medium import Medium
+from uringblob.store.shards import Shards
 
-Entries = dict[bytes, int]
+Entries = Shards[int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).
 Undo = list[tuple[bytes, "int | None"]]
 
@@ -43,7 +44,7 @@ class Replay:
     """The map while the log is played, with what the last two groups replaced."""
 
     def __init__(self) -> None:
-        self.entries: Entries = {}
+        self.entries: Entries = Shards()
         self._undo: collections.deque[Undo] = collections.deque([[], []], maxlen=2)
 
     def load(self, block: Block) -> None:
@@ -59,14 +60,14 @@ class Replay:
                 if slot:
                     self.entries[guid] = pack_entry(slot, checksum)
                 else:
-                    self.entries.pop(guid, None)
+                    self.entries.discard(guid)
         self._undo.append(undo)
 
     def drop_last(self) -> None:
         """Take the last group back."""
         for guid, entry in reversed(self._undo.pop()):
             if entry is None:
-                self.entries.pop(guid, None)
+                self.entries.discard(guid)
             else:
                 self.entries[guid] = entry
 

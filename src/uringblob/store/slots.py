@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -242,11 +243,18 @@ class SlotTable:
         else:
             self._retired.append((fence, slot))
 
-    def confirm(self, seq: int) -> None:
-        """Groups up to ``seq`` are durable and not the last: pass their fences."""
+    def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
+        """Groups up to ``seq`` are durable and not the last: pass their fences.
+
+        Frees ``at_most`` slots, and tells whether there are more.
+        """
         self.confirmed = max(self.confirmed, seq)
         while self._retired and self._retired[0][0] <= self.confirmed:
+            if at_most <= 0:
+                return True
+            at_most -= 1
             self._drain(self._retired.popleft()[1])
+        return False
 
     @property
     def waiting(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 
-from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobStoreError, StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.report import VerifyReport
@@ -20,6 +19,7 @@ from uringblob.store.format import (
 )
 from uringblob.store.job import Job, settle
 from uringblob.store.log_reader import LogReader
+from uringblob.store.pace import JOB
 
 _FRAMES_AT_ONCE = 8
 
@@ -28,15 +28,16 @@ Progress = Callable[[int, int], object]
 
 async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
     """Check every checksum; goes on past what is bad.  An exception from ``progress`` ends it."""
-    guids = core.manifest.guids()
+    waiting: list[bytes] = []
+    await core.list_names(waiting.extend)
+    total = len(waiting)
     bad: list[tuple[BlobGuid, BlobStoreError]] = []
     checked = good_bytes = 0
-    waiting = collections.deque(guids)
     under_way: collections.deque[tuple[bytes, Job[bool]]] = collections.deque()
     try:
         while waiting or under_way:
             while waiting and len(under_way) < _FRAMES_AT_ONCE:
-                guid = waiting.popleft()
+                guid = waiting.pop()
                 under_way.append((guid, core.medium.start(_check_frame(core, guid))))
             guid, job = under_way.popleft()
             try:
@@ -45,7 +46,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
             except BlobStoreError as error:
                 bad.append((BlobGuid(guid), error.with_traceback(None)))
             if progress is not None:
-                progress(checked, len(guids))
+                progress(checked, total)
     except GeneratorExit:
         under_way.clear()  # the store was dropped, not closed: nothing may be awaited any more
         raise
@@ -68,7 +69,8 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     if entry is None:
         return False
     await core.read_entry(guid, entry, frame)
-    if frame_checksum(frame.view) != entry_checksum(entry):
+    await core.medium.pace.turn(JOB)
+    if await core.medium.pace.checksum(frame.view) != entry_checksum(entry):
         raise core.corrupt(guid, entry, "its checksum does not match")
     return True
 

@@ -3,13 +3,18 @@
 The measure is of a ticker whose timer is exact (:mod:`uringblob.bench.ticker`).  ``asyncio.sleep``,
 which rounds to whole milliseconds, stands beside it, in turns of its own: each of the two
 tickers wakes the loop, and so changes what the other sees.
+
+What grows with a single call stands by itself: batches in memory that the engine cannot move, and the
+names of a hundred thousand blobs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from uringblob import AsyncFileBlobStore
 from uringblob.bench.alternate import Case, Entry
 from uringblob.bench.bench import Bench, p99
 from uringblob.bench.drive import TaskCall
@@ -17,9 +22,10 @@ from uringblob.bench.finding import Finding, at_most, stated
 from uringblob.bench.load import Load, Verb
 from uringblob.bench.measures.base import Measure
 from uringblob.bench.sample import Sample
+from uringblob.bench.scale.build import build
 from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.ring import BareRing
-from uringblob.bench.subjects.store import AsyncStore
+from uringblob.bench.subjects.store import AsyncStore, guid_of
 from uringblob.bench.subjects.thread_pool import ThreadPool
 
 DEPTH = 32
@@ -29,6 +35,12 @@ LOADS = {
     "writes": (Load(Verb.WRITE, 4, DEPTH // 4),),
     "commits": (Load(Verb.COMMIT, 4, DEPTH // 4),),
 }
+#: Single calls with very much to do, by name.
+BULK = {
+    "commits of 64 in ordinary memory": Load(Verb.COMMIT, 1, 64),
+    "reads of 64 into ordinary memory": Load(Verb.READ, 1, 64),
+}
+NAMES = 100_000
 _MS = 1000
 _TICK = Load(Verb.TICK)
 _SLEEP = Load(Verb.SLEEP)
@@ -69,7 +81,21 @@ def loop_stall(bench: Bench) -> list[Finding]:
             "ms",
             words(sleeping),
         ),
+        _bulk_stall(bench),
     ]
+
+
+def _bulk_stall(bench: Bench) -> Finding:
+    bulk = _Bulk(bench.params, bench.place)
+    entries = [Entry(bulk, (_TICK, load), f"store, {name}") for name, load in BULK.items()]
+    entries.append(
+        Entry(_Names(bench.params, bench.place), (_TICK, Load(Verb.READ)), f"store, {NAMES:,} names")
+    )
+    case = bench.case("loop stall, large calls", entries)
+    names = [entry.name for entry in entries if case.has(entry.name)]
+    worst = max((case.median(name, _worst) * _MS for name in names), default=None)
+    said = ", ".join(f"{name} {_late(case, name)}" for name in names)
+    return at_most("the worst delay beside one large call", worst, 5, "ms", f"p99 / worst ms: {said}")
 
 
 def _worst(sample: Sample) -> float:
@@ -81,6 +107,48 @@ def _late(case: Case, name: str) -> str:
     return (
         f"{case.median(name, p99) * _MS:.2f} / {case.median(name, _worst) * _MS:.2f} (up to {max(worst):.2f})"
     )
+
+
+class _Bulk(AsyncStore):
+    """The store, given memory that begins between two blocks."""
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self,
+        loads: Sequence[Load],  # noqa: ARG002 - its memory is its own
+    ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+        async with AsyncFileBlobStore.open(self.filler.path, **self.filler.options(0)) as store:
+
+            def call_for(load: Load, number: int) -> TaskCall:
+                size, first = self.params.page_size, number % max(self.params.live - load.frames, 1)
+                memory = [memoryview(bytearray(size + 64))[64:] for _ in range(load.frames)]
+                pairs = [(guid_of((first + n) % self.params.live), view) for n, view in enumerate(memory)]
+                if load.verb is Verb.READ:
+                    return lambda: store.read_blobs(pairs)
+                return lambda: store.commit(pairs)
+
+            yield call_for
+
+
+class _Names(TaskSubject):
+    """A store of many blobs that are holes, and are listed again and again."""
+
+    name = "store of many names"
+
+    def settings(self) -> dict[str, object]:
+        return {"blobs": NAMES, "loop": self.params.loop}
+
+    def prepare(self) -> None:
+        """Make it, once."""
+        self._path = self.place.once("names.blobs", lambda path: asyncio.run(build(path, NAMES, 4096)))
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self,
+        loads: Sequence[Load],  # noqa: ARG002 - there is one
+    ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+        async with AsyncFileBlobStore.open(self._path) as store:
+            yield lambda _load, _number: store.list_blobs
 
 
 class _Idle(TaskSubject):

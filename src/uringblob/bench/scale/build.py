@@ -14,6 +14,7 @@ import os
 from uringblob import AsyncFileBlobStore
 from uringblob.checksums import frame_checksum
 from uringblob.store.format import pack_entry
+from uringblob.store.shards import Shards
 
 #: Blobs after which the loop gets a turn.
 _CHUNK = 100_000
@@ -37,7 +38,7 @@ async def build(path: str, blobs: int, page_size: int) -> None:
         os.truncate(temporary, (first + blobs) * page_size)
         core.manifest.slots.extend(first + blobs)
         checksum = frame_checksum(memoryview(bytes(page_size)))
-        entries: dict[bytes, int] = {}
+        entries: Shards[int] = Shards()
         for number in range(blobs):
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)

@@ -1,0 +1,133 @@
+"""What a caller passes for many blobs, checked a few at a time.
+
+Every guid and length is checked before anything is done, and a hundred thousand of them take 200 ms.
+Not in the store's job: the caller's own iterators run in here, and what they raise is the caller's.
+What was checked so far is forgotten when something is wrong, or the caller cancelled: an error must not
+keep buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+
+from uringblob.buffers import frame_of
+from uringblob.frames import Frame
+from uringblob.guid import GuidLike, guid_bytes
+from uringblob.pool import BufferPool
+from uringblob.store.job import bare
+from uringblob.store.pace import CHANGE, Pace
+from uringblob.store.shards import FEW, Mapped, Shards
+from uringblob.views import BlobBuffer, checked_deletes
+
+#: Guids and buffers that are checked in one step.
+CHECKED_AT_ONCE = 256
+#: What such a step takes of an iteration.
+STEP_COST = CHECKED_AT_ONCE * CHANGE
+
+
+class Changes:
+    """The writes and deletes of one call; the last write of a repeated guid wins."""
+
+    def __init__(
+        self,
+        page_size: int,
+        pool: BufferPool,
+        writes: Iterable[tuple[GuidLike, BlobBuffer]],
+        deletes: Iterable[GuidLike] = (),
+    ) -> None:
+        self._page_size = page_size
+        self._pool = pool
+        self._writes = iter(writes)
+        self._deletes = iter(deletes)
+        self._frames: Mapped[Frame] = {}
+        self._doomed: Mapped[None] = {}
+
+    def check(self) -> bool:
+        """Check the next few; tell whether those were all."""
+        try:
+            return self._check_writes() and self._check_deletes()
+        except BaseException:
+            self.forget()
+            raise
+
+    def _check_writes(self) -> bool:
+        size, pool, frames = self._page_size, self._pool, self._frames
+        taken = 0
+        for guid, src in itertools.islice(self._writes, CHECKED_AT_ONCE):
+            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+            taken += 1
+        if len(frames) > FEW and isinstance(frames, dict):
+            self._frames = Shards.of(frames)
+        return taken < CHECKED_AT_ONCE
+
+    def _check_deletes(self) -> bool:
+        some = list(itertools.islice(self._deletes, CHECKED_AT_ONCE))
+        for guid in checked_deletes(some, self._frames):
+            self._doomed[guid] = None
+        if len(self._doomed) > FEW and isinstance(self._doomed, dict):
+            self._doomed = Shards.of(self._doomed)
+        return len(some) < CHECKED_AT_ONCE
+
+    def hand_over(self) -> tuple[Mapped[Frame], list[bytes]]:
+        """Return what is to be written and what deleted; nothing is kept here."""
+        handed = self._frames, list(self._doomed)
+        self.forget()
+        return handed
+
+    def forget(self) -> None:
+        """Hold no memory of the caller's any more."""
+        self._frames, self._doomed = {}, {}
+        self._writes, self._deletes = iter(()), iter(())
+
+
+class Reads:
+    """The reads of one call."""
+
+    def __init__(
+        self, page_size: int, pool: BufferPool, reads: Iterable[tuple[GuidLike, BlobBuffer]]
+    ) -> None:
+        self._page_size = page_size
+        self._pool = pool
+        self._rest = iter(reads)
+        self._reads: list[tuple[bytes, Frame]] = []
+
+    def check(self) -> bool:
+        """Check the next few; tell whether those were all."""
+        size, pool, before = self._page_size, self._pool, len(self._reads)
+        try:
+            self._reads.extend(
+                (guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool))
+                for guid, dst in itertools.islice(self._rest, CHECKED_AT_ONCE)
+            )
+        except BaseException:
+            self.forget()
+            raise
+        return len(self._reads) - before < CHECKED_AT_ONCE
+
+    def hand_over(self) -> list[tuple[bytes, Frame]]:
+        """Return what is to be read; nothing is kept here."""
+        handed = self._reads
+        self.forget()
+        return handed
+
+    def forget(self) -> None:
+        """Hold no memory of the caller's any more."""
+        self._reads = []
+        self._rest = iter(())
+
+
+async def check_rest(checked: Changes | Reads, pace: Pace, check_open: Callable[[], None]) -> None:
+    """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
+    try:
+        await pace.after(STEP_COST)
+        while not checked.check():
+            await pace.after(STEP_COST)
+        check_open()
+    except asyncio.CancelledError as error:
+        checked.forget()
+        raise bare(error)  # noqa: B904 - it is the same error
+    except BaseException:
+        checked.forget()
+        raise
