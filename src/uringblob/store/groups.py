@@ -257,7 +257,7 @@ class GroupQueue:
         if not self._waiting or self._waiting[0].turn is None:
             await compaction  # it ended without its turn, so it raises why
             return
-        member = self._waiting.popleft()
+        member = self._waiting[0]  # until it has ended: should a signal handler raise, it must hear of it
         assert member.turn is not None
         try:
             await member.turn()
@@ -265,6 +265,7 @@ class GroupQueue:
             member.done.fail(error)
         else:
             member.done.finish(None)
+        self._waiting.remove(member)
         await compaction
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
