@@ -296,7 +296,7 @@ class GroupQueue:
         if not self._urgent:
             await compaction  # it ended without its turn, so it raises why
             return
-        member = self._urgent.popleft()
+        member = self._urgent[0]  # until it has ended: a signal handler that raises must fail it, too
         assert member.turn is not None
         try:
             await member.turn()
@@ -304,6 +304,7 @@ class GroupQueue:
             member.done.fail(error)
         else:
             member.done.finish(None)
+        self._urgent.remove(member)
         await compaction
 
     async def _apply(self, group: _Group) -> None:

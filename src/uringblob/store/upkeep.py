@@ -94,8 +94,11 @@ class Upkeep:
         return free >= 0 and free + old >= space.for_compaction(named)
 
     async def unheld(self) -> None:
-        """Wait until no reader of the log keeps it where it is."""
-        while self._holds:
+        """Wait until no reader of the log keeps it where it is, or a compaction is under way.
+
+        That one has begun before, and a reader waits for its end.
+        """
+        while self._holds and not self.compacting:
             if self._unheld is None:
                 self._unheld = Completion(loop=self._medium.loop)
             await self._unheld
