@@ -26,6 +26,7 @@ from uringblob.store.landing import Landing
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium, Where
 from uringblob.store.space import Space
+from uringblob.store.standing import Standing
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
@@ -55,7 +56,14 @@ class Core:
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.queue = GroupQueue(medium, manifest, page_size, after_group=self._after_group)
+        self.standing = Standing(file, medium, manifest.slots, superblocks)
+        self.queue = GroupQueue(
+            medium,
+            manifest,
+            page_size,
+            before_group=self._before_group,
+            after_group=self._after_group,
+        )
         self.space = Space(
             medium,
             manifest.slots,
@@ -68,6 +76,9 @@ class Core:
         self.visitors = Visitors(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
+
+    def _before_group(self) -> None:
+        self.standing.check(self.queue.log)
 
     def _after_group(self) -> None:
         self.upkeep.after_group()
@@ -299,6 +310,7 @@ class Core:
             await self.queue.join_turn(self._nothing)
         await self.queue.log.wait_quiet()
         if self.medium.poison_cause is None:
+            await self.standing.check_contents(self.queue.log)
             await self.superblocks.seal(self.queue.log.seq)
 
     async def _nothing(self) -> None:

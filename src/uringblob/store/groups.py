@@ -66,11 +66,18 @@ class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
     def __init__(
-        self, medium: Medium, manifest: Manifest, page_size: int, *, after_group: Callable[[], None]
+        self,
+        medium: Medium,
+        manifest: Manifest,
+        page_size: int,
+        *,
+        before_group: Callable[[], None],
+        after_group: Callable[[], None],
     ) -> None:
         self._medium = medium
         self._manifest = manifest
         self._page_size = page_size
+        self._before_group = before_group
         self._after_group = after_group
         self._waiting: collections.deque[Member] = collections.deque()
         self._running: Job[None] | None = None
@@ -184,6 +191,7 @@ class GroupQueue:
 
     async def _write_group(self, members: list[Member]) -> None:
         self._medium.check_trusted()
+        self._before_group()
         changes, losers = self._collect(members)
         if not changes and not any(member.forced for member in members):
             self._acknowledge(members)
