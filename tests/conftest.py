@@ -144,11 +144,14 @@ def pytest_sessionfinish(session):
 
 
 def pytest_collection_modifyitems(items):
-    """Under coverage, leave out tests whose exceptions would strike the tracer itself.
+    """The longest tests begin first, so that no worker is left alone with one at the end.
+
+    Under coverage, leave out tests whose exceptions would strike the tracer itself.
 
     Seen with coverage 7.17: a handler that raises while the tracer holds its lock leaves the lock
     taken, and the next new file that is traced waits for it for ever.
     """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if sys.gettrace() is None:
         return
     for item in items:
