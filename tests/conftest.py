@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 import memlock
+import seeds
 from fault_rows import count_row, pytest_terminal_summary  # noqa: F401 - a fixture and a hook
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,9 +26,12 @@ LEAK_WAIT_SECONDS = 10
 
 # Shared disks stall now and then; no test asserts a timing, so neither may hypothesis.
 _CHECKS_OFF = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
-hypothesis.settings.register_profile("here", deadline=None, suppress_health_check=_CHECKS_OFF)
+# Not derandomized, as it would be by itself where CI is set: `pytest_configure` gives it the commit's seed.
 hypothesis.settings.register_profile(
-    "ci", parent=hypothesis.settings.get_profile("here"), derandomize=True, database=None, print_blob=True
+    "here", deadline=None, suppress_health_check=_CHECKS_OFF, derandomize=False
+)
+hypothesis.settings.register_profile(
+    "ci", parent=hypothesis.settings.get_profile("here"), database=None, print_blob=True
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
@@ -101,7 +105,11 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before hypothesis looks at its own option
 def pytest_configure(config):
+    os.environ[seeds.VARIABLE] = str(seeds.number())  # children and workers count from the same
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(seeds.first())
     memlock.keep_reserve()
     config.skips_forbidden = False
     if not config.getoption("--no-skips"):
@@ -113,7 +121,7 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     reason = why_no_uring()
-    lines = [f"io_uring: {reason or 'works'}"]
+    lines = [f"io_uring: {reason or 'works'}", f"seeds: {seeds.VARIABLE}={seeds.number()} replays this run"]
     return lines + ([config.skips_note] if config.getoption("--no-skips") else [])
 
 
@@ -136,11 +144,14 @@ def pytest_sessionfinish(session):
 
 
 def pytest_collection_modifyitems(items):
-    """Under coverage, leave out tests whose exceptions would strike the tracer itself.
+    """The longest tests begin first, so that no worker is left alone with one at the end.
+
+    Under coverage, leave out tests whose exceptions would strike the tracer itself.
 
     Seen with coverage 7.17: a handler that raises while the tracer holds its lock leaves the lock
     taken, and the next new file that is traced waits for it for ever.
     """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if sys.gettrace() is None:
         return
     for item in items:
@@ -160,7 +171,10 @@ def _forbid_skip(report, config) -> None:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
-    _forbid_skip(outcome.get_result(), item.config)
+    report = outcome.get_result()
+    _forbid_skip(report, item.config)
+    if report.failed:
+        report.sections.append(("seed", seeds.replay_line(item.nodeid)))
 
 
 @pytest.hookimpl(hookwrapper=True)

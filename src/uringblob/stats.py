@@ -84,5 +84,6 @@ class StoreStats:
     read_only: bool = False
     #: The failure that poisoned the store; empty while it is sound.
     poisoned: str = ""
-    #: What the opener should know: an unclean end, a group not served, a truncated file.
+    #: What the opener should know: an unclean end, a group not served, a truncated file, a
+    #: file that was deleted, moved or replaced while it is open.
     notes: tuple[str, ...] = ()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
+
+import seeds
 
 
 @pytest.fixture
 def replay(request):
-    """The seed of a test's dice: always the same, unless ``URINGBLOB_TEST_SEED`` is another.
+    """The seed of a test's dice: the commit's, unless ``URINGBLOB_TEST_SEED`` is another.
 
     What the dice decide repeats itself; when threads and kernel act does not.
     """
-    seed = os.environ.get("URINGBLOB_TEST_SEED", "1")
-    print(f"replay: URINGBLOB_TEST_SEED={seed} python -m pytest '{request.node.nodeid}'")
-    return seed
+    print(seeds.replay_line(request.node.nodeid))
+    return str(seeds.number())

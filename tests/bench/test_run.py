@@ -65,6 +65,7 @@ def test_there_are_fifteen_measures():
     assert list(MEASURES) == list(range(1, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.unobserved("the measure of large stores opens one whose map no log has brought")
 def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
     kept = str(tmp_path / "results")

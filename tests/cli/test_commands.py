@@ -132,6 +132,17 @@ def test_get_to_standard_output_has_no_room_for_json(run, store, guids):
     assert (said.code, said.out) == (2, b"")
 
 
+def test_create_makes_what_a_dangling_link_names_and_takes_no_store_for_free(run, tmp_path):
+    """As ``open`` does."""
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    assert run("create", link, "--page-size", "4k").code == 0
+    assert (link.is_symlink(), target.is_file()) == (True, True)
+    again = run("create", link, "--page-size", "4k")
+    assert again.code != 0
+    assert "File exists" in again.err
+
+
 def test_rm_takes_a_name_twice_as_once(run, store, guids):
     told = json.loads(run("rm", store, guids[0], guids[0], guids[1], "--json").out)
     assert told == {"deleted": [str(guids[0]), str(guids[1])], "missing": []}

@@ -8,10 +8,15 @@ request of the kind it names: ``{"kind": "fsync", "errno": 5}``, ``{"kind": "wri
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import sys
 import time
+
+# Written for libfuse 3.  By itself mfusepy takes libfuse 2 where other packages have brought that,
+# which cuts requests in other places.
+os.environ["FUSE_LIBRARY_PATH"] = ctypes.util.find_library("fuse3") or "libfuse3.so.3"
 
 import mfusepy
 

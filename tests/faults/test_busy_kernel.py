@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+import seeds
 from behaviour.work import exercise_and_reopen, fill, frame, guid, missing
 from faults.storm import REFUSALS, storm
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, StorePoisoned, _native
@@ -67,7 +68,7 @@ async def _commit(store, first, version):
 
 
 async def test_a_store_in_a_storm_goes_on(quick_path):
-    seen = await weather(quick_path, 1)
+    seen = await weather(quick_path, seeds.number())
     print(dict(seen))
 
 

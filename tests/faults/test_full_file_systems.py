@@ -75,6 +75,7 @@ async def _at_level(directory, engine, level) -> int:
 
 
 @pytest.mark.parametrize("place", [tmpfs, ext4], ids=["tmpfs", "ext4"])
+@pytest.mark.slow
 def test_at_each_page_around_the_edge(disk_dir, needs_uring, place, count_row):
     """The engines take turns: where the edge lies is the file system's affair, not theirs."""
     engines = ("io_uring", "pread")

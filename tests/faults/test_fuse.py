@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes.util
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -39,9 +41,11 @@ class Faulty:
 
 @pytest.fixture
 def faulty(disk_dir):
-    if not os.path.exists("/dev/fuse") or shutil.which("fusermount3") is None:
-        pytest.skip("n/a: no FUSE here (Debian: fuse3)")
-    pytest.importorskip("mfusepy", reason="n/a: no mfusepy here", exc_type=(ImportError, OSError))
+    installed = shutil.which("fusermount3") and ctypes.util.find_library("fuse3")
+    if not os.path.exists("/dev/fuse") or not installed:
+        pytest.skip("n/a: no FUSE 3 here (Debian: fuse3)")
+    if importlib.util.find_spec("mfusepy") is None:
+        pytest.skip("n/a: no mfusepy here")
     root, mountpoint, plan = disk_dir / "root", disk_dir / "mount", disk_dir / "plan.json"
     root.mkdir()
     mountpoint.mkdir()
@@ -59,6 +63,22 @@ def faulty(disk_dir):
         subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=False, capture_output=True)
         server.wait(30)
         server.stderr.close()
+
+
+LIBFUSE_2_BESIDE = """
+import ctypes.util
+real = ctypes.util.find_library
+ctypes.util.find_library = lambda name: "libfuse.so.2" if name == "fuse" else real(name)
+from faults import fuse_passthrough
+print(fuse_passthrough.mfusepy.fuse_version_major)
+"""
+
+
+def test_the_file_system_runs_on_libfuse_3_whatever_else_is_installed(faulty):
+    """Ceph's packages bring libfuse 2, and a write that is to be cut short was not."""
+    command = [sys.executable, "-c", LIBFUSE_2_BESIDE]
+    answer = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
+    assert answer.stdout == "3\n", answer.stderr
 
 
 @contextlib.asynccontextmanager

@@ -77,6 +77,7 @@ def run(source, command, **environment):
     )
 
 
+@pytest.mark.slow
 def test_native_and_ring_tests_are_clean_under_the_sanitizers(disk_dir):
     libasan()
     source = build(disk_dir)

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+import seeds
 from fuzz.attack import attack, mutants
 from fuzz.real import on_a_real_file
 from sim.settings import MUTATION_CHUNKS, MUTATIONS
@@ -20,9 +21,9 @@ pytestmark = [
 CHUNK = MUTATIONS // MUTATION_CHUNKS
 
 
-@pytest.mark.parametrize("seed", range(MUTATION_CHUNKS))
-def test_a_named_error_or_a_store_that_works(seed, count_row):
-    outcomes = attack(seed, CHUNK)
+@pytest.mark.parametrize("chunk", range(MUTATION_CHUNKS))
+def test_a_named_error_or_a_store_that_works(chunk, count_row):
+    outcomes = attack(seeds.first() + chunk, CHUNK)
     count_row(11, mutations=outcomes.total(), **{"stores that opened": outcomes["opened"]})
     assert outcomes.total() == CHUNK
     # The mutator gets past the door, and does not always: else it would test nothing.
@@ -30,10 +31,10 @@ def test_a_named_error_or_a_store_that_works(seed, count_row):
     assert outcomes["StoreCorrupt"] > CHUNK // 20, outcomes
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_same_on_real_files_with_each_engine(seed, store_path, engine, count_row):
+@pytest.mark.parametrize("chunk", range(6))
+def test_the_same_on_real_files_with_each_engine(chunk, store_path, engine, count_row):
     opened = 0
-    for image, deeds in mutants(1000 + seed, 40):
+    for image, deeds in mutants(seeds.first() + 1000 + chunk, 40):
         outcome = on_a_real_file(image, store_path, engine, deeds)
         opened += outcome == "opened"
     count_row(11, **{"mutations on real files": 40, "real stores that opened": opened})

@@ -161,7 +161,22 @@ class StoreMachine(RuleBasedStateMachine):
         assert [bytes(r) for r, e in zip(rooms, errors, strict=True) if e is None] == [
             found[g] for g in there
         ]
-        assert self.driver.call("verify").ok
+        self.verified()
+
+    def verified(self) -> None:
+        """Everything is good, but for a superblock that was being written when the store was poisoned.
+
+        No other poison leaves a mark: a group's blocks lie behind the last one that was durable, and a
+        frame whose writing failed was never shown.
+        """
+        report = self.driver.call("verify")
+        assert report.bad == (), report
+        if "reopen" in self.driver.can and self.driver.call("stats").poisoned:
+            self.poisoned = True
+            assert len(report.metadata_errors) <= 1, report
+            assert all("the superblock at offset" in str(error) for error in report.metadata_errors), report
+        else:
+            assert report.ok, report
 
     @rule(guid=GUID)
     def a_lease(self, guid):

@@ -163,6 +163,7 @@ def test_frames(victim, count_row):
     count_row(8, **{"bits in frames": wanted * len(victim.frames)})
 
 
+@pytest.mark.slow
 def test_log(victim, count_row):
     """Every bit of two logs, and every seventh of two more, which differ in how they ended only."""
     whole = (victim.compactions, victim.closed) in {(0, True), (1, False)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+import seeds
 from sim.cancelling import cancelling_life
 from sim.hunts import hunt_for, why_not
 from sim.planted import PLANTED
@@ -26,6 +27,6 @@ def test_is_found(bug, capsys):
         print(f"\n{bug.__name__}: {catch}", end=" ")
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_cancelled_callers_may_use_their_buffers(seed):
-    cancelling_life(seed)
+@pytest.mark.parametrize("number", range(20))
+def test_cancelled_callers_may_use_their_buffers(number):
+    cancelling_life(seeds.first() + number)

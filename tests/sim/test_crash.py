@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 
+import seeds
 from sim.exhaustive import exhaust, sequences
 from sim.power_cuts import options_of, relapses, torture
 from sim.settings import IMAGE_CHUNKS, IMAGES, RELAPSE_CHUNKS, RELAPSES, SEQUENCE_MAX
@@ -21,7 +22,7 @@ APART = 1000
 def test_random_lives(chunk, count_row):
     """Row 2.  Only different images are counted, each opened by the store's own recovery."""
     figures: collections.Counter = collections.Counter()
-    for seed in itertools.count(chunk * APART):
+    for seed in itertools.count(seeds.first() + chunk * APART):
         figures += torture(seed, **options_of(seed))
         if figures["disk images"] >= IMAGES // IMAGE_CHUNKS:
             break
@@ -54,7 +55,7 @@ def test_every_three_operations_at_once(groups, segment_blocks, count_row):
 def test_power_is_cut_again_during_recovery(chunk, count_row):
     """Row 4: at every step of a recovery, and at every step of the recovery from that."""
     figures: collections.Counter = collections.Counter()
-    for seed in itertools.count(chunk * APART + 500_000):
+    for seed in itertools.count(seeds.first() + chunk * APART + 500_000):
         figures += relapses(seed)
         if figures["disk images"] >= RELAPSES // RELAPSE_CHUNKS:
             break

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+import seeds
 from sim.lives import PAGE, frame, guid, lend, lent, small_log, used_image
 from sim.slow import slow_life
 from uringblob.testing import Fault, SimDisk, SimLoop
@@ -21,8 +22,8 @@ A, B, C = guid(1), guid(2), guid(3)
 def test_lives_on_a_slow_disk(delay_s, count_row):
     """Requests of every kind, here and there or all of them: frames and slots in flight stay their own."""
     sums: dict[str, int] = {}
-    for seed in range(40):
-        for name, count in slow_life(seed, delay_s).items():
+    for number in range(40):
+        for name, count in slow_life(seeds.first() + number, delay_s).items():
             sums[name] = sums.get(name, 0) + count
     assert sums["slow requests"] > 400
     count_row(17, **sums)

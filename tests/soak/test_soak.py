@@ -9,6 +9,7 @@ import itertools
 
 import pytest
 
+import seeds
 from sim.rig import life_with_fault
 from soak.load import Footprint, openings
 
@@ -37,7 +38,7 @@ def footprint(caplog):
 
 
 def test_real_stores_opened_again_and_again(store_path, engine, count_row, footprint):
-    life = openings(store_path, engine, seed=18)
+    life = openings(store_path, engine, seed=seeds.number())
     calls = sum(itertools.islice(life, WARM_UP))
     before = footprint()
     calls += sum(itertools.islice(life, OPENINGS))
@@ -53,8 +54,8 @@ def test_simulated_stores_with_random_faults(fault, count_row, footprint):
         # A last error keeps its life until the next one: end with a life that has none.
         life_with_fault(0, fault, UNREACHED, forever=False, calls=14)
 
-    live(WARM_UP, 0)
+    live(WARM_UP, seeds.first())
     before = footprint()
-    live(LIVES, WARM_UP)
+    live(LIVES, seeds.first() + WARM_UP)
     before.assert_flat(footprint(), rss_bytes=RSS_SLACK_BYTES)
     count_row(18, **{"lives with faults": LIVES + WARM_UP})

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobStoreIOError
-from uringblob.store import store_file
+from uringblob import AsyncFileBlobStore, BlobStoreError, BlobStoreIOError, StoreCorrupt
+from uringblob.store import opening, store_file
+from uringblob.store.format import BLOCK_SIZE
 
 PAGE = 4096
 
@@ -44,6 +45,60 @@ async def test_with_create_the_vanished_file_is_made_anew(made, monkeypatch):
     monkeypatch.setattr(store_file, "_lock", lock)
     async with AsyncFileBlobStore.open(made, page_size=PAGE) as store:
         assert await store.list_blobs() == []
+
+
+def before_creation(monkeypatch, meddle):
+    """``meddle(path)`` runs just before each creation; returns the paths that were to be created."""
+    real, asked = opening.create_store, []
+
+    def create(path, *rest):
+        asked.append(path)
+        meddle(path)
+        real(path, *rest)
+
+    monkeypatch.setattr(opening, "create_store", create)
+    return asked
+
+
+async def test_a_path_that_becomes_a_dangling_link_is_followed(store_path, disk_dir, monkeypatch):
+    """Creation never replaces a link, so it makes what the link names, and does not try again for ever."""
+    target = str(disk_dir / "elsewhere")
+    asked = before_creation(
+        monkeypatch, lambda path: os.path.lexists(store_path) or os.symlink(target, store_path)
+    )
+    async with AsyncFileBlobStore.open(store_path, page_size=PAGE) as store:
+        assert store.path == target
+    assert asked == [store_path, target]
+    assert os.path.islink(store_path)
+    assert sorted(os.listdir(disk_dir)) == ["elsewhere", os.path.basename(store_path)]
+
+
+async def test_a_path_that_becomes_a_circle_of_links_is_an_error(store_path, disk_dir, monkeypatch):
+    other = str(disk_dir / "other")
+    os.symlink(store_path, other)
+    asked = before_creation(monkeypatch, lambda path: os.symlink(other, store_path))
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        await AsyncFileBlobStore.open(store_path, page_size=PAGE)
+    assert asked == [store_path]
+
+
+async def test_what_is_deleted_each_time_it_is_made_is_given_up(store_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(opening, "create_store", lambda path, *_: made.append(path))
+    with pytest.raises(BlobStoreError, match="names another file, or none, each time"):
+        await AsyncFileBlobStore.open(store_path, page_size=PAGE)
+    assert made == [store_path] * store_file._ROUNDS_MAX
+
+
+async def test_a_file_that_is_replaced_each_time_it_is_opened_is_given_up(made, monkeypatch):
+    async def lock(file, *_):
+        os.unlink(made)
+        with open(made, "wb"):
+            pass
+
+    monkeypatch.setattr(store_file, "_lock", lock)
+    with pytest.raises(BlobStoreError, match="names another file, or none, each time"):
+        await AsyncFileBlobStore.open(made)
 
 
 async def test_a_file_system_without_locks_is_named(made, monkeypatch):
@@ -87,3 +142,41 @@ async def test_what_cannot_be_flushed_before_recovery_is_not_recovered(
     monkeypatch.undo()
     async with AsyncFileBlobStore.open(made, lock_timeout=0) as store:
         assert len(await store.list_blobs()) == 1
+
+
+def unreadable(monkeypatch, *offsets):
+    real = os.pread
+
+    def pread(fd, size, offset):
+        if offset in offsets:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, size, offset)
+
+    monkeypatch.setattr(store_file.os, "pread", pread)
+
+
+@pytest.mark.parametrize("offset", [0, BLOCK_SIZE])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_superblock_that_cannot_be_read_is_like_a_damaged_one(made, monkeypatch, offset, read_only):
+    """The other one has all that counts."""
+    unreadable(monkeypatch, offset)
+    async with AsyncFileBlobStore.open(made, read_only=read_only) as store:
+        assert len(await store.list_blobs()) == 1
+
+
+async def test_two_superblocks_that_cannot_be_read_are_an_error_with_the_path(made, monkeypatch):
+    unreadable(monkeypatch, 0, BLOCK_SIZE)
+    with pytest.raises(BlobStoreIOError, match="no superblock is good") as raised:
+        await AsyncFileBlobStore.open(made)
+    assert raised.value.errno == errno.EIO
+    assert made in str(raised.value)
+
+
+async def test_a_file_that_is_no_store_and_cannot_be_read_says_what_could_not(disk_dir, monkeypatch):
+    path = disk_dir / "text"
+    path.write_bytes(b"hello" * 4000)
+    with pytest.raises(StoreCorrupt, match="not a uringblob store"):
+        await AsyncFileBlobStore.open(path)
+    unreadable(monkeypatch, 0)
+    with pytest.raises(BlobStoreIOError, match="not all can be read"):
+        await AsyncFileBlobStore.open(path)

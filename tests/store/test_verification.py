@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreCorrupt
-from uringblob.store.format import BLOCK_SIZE
+from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobStoreIOError, StoreCorrupt
+from uringblob.completion import Completion
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS
 
 PAGE = 4096
 
 
 @pytest.fixture
 async def store(store_path, engine):
-    async with AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine, direct=False) as store:
-        for n in range(4):
-            await store.commit([(bytes([n]) * 16, bytes([n]) * PAGE)])
-        yield store
+    store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine, direct=False)
+    for n in range(4):
+        await store.commit([(bytes([n]) * 16, bytes([n]) * PAGE)])
+    yield store
+    with contextlib.suppress(StoreCorrupt):  # closing notices a damaged log as well
+        await store.aclose()
 
 
 def damage(store, offset):
@@ -28,6 +33,84 @@ def damage(store, offset):
         os.pwrite(fd, bytes([byte[0] ^ 1]), offset)
     finally:
         os.close(fd)
+
+
+def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
+    """From now on the device cannot read the sectors at ``offsets``."""
+    engine = store._core.medium.engine
+    real = engine.read
+
+    def read(offset, frames):
+        if not any(offset <= lost < offset + sum(f.size for f in frames) for lost in offsets):
+            return real(offset, frames)
+        answer = Completion(loop=store._loop)
+        answer.finish(-number)
+        return answer
+
+    monkeypatch.setattr(engine, "read", read)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENODATA], ids=errno.errorcode.get)
+@pytest.mark.parametrize("offsets", [(0,), (BLOCK_SIZE + 512,), SUPERBLOCK_OFFSETS], ids=str)
+async def test_a_superblock_that_cannot_be_read_is_an_entry(store, monkeypatch, offsets, number):
+    """The report was lost with it, and all that it had found until then."""
+    entry = store._core.manifest.find(bytes([2]) * 16)
+    damage(store, (entry >> 64) * PAGE)
+    lose_sectors(store, monkeypatch, *offsets, number=number)
+    report = await store.verify()
+    assert not report.ok
+    assert [(type(e), e.errno) for e in report.metadata_errors] == [(BlobStoreIOError, number)] * len(offsets)
+    assert all(store.path in str(error) for error in report.metadata_errors)
+    assert [guid for guid, _ in report.bad] == [BlobGuid(bytes([2]) * 16)]
+
+
+async def test_a_log_sector_that_cannot_be_read_is_an_entry(store, monkeypatch):
+    head = store._core.queue.log.segments[0].slot * PAGE
+    lose_sectors(store, monkeypatch, head + 4 * BLOCK_SIZE + 1024)
+    report = await store.verify()
+    (error,) = report.metadata_errors
+    assert error.errno == errno.EIO
+    assert error.offset == head + 4 * BLOCK_SIZE
+    assert (report.bad, report.blobs_checked) == ((), 4)
+
+
+async def test_a_frames_sector_that_cannot_be_read_is_its_blobs(store, monkeypatch):
+    """Also where the frame lies so near to the log that the reading ahead meets it."""
+    offset = (store._core.manifest.find(bytes([2]) * 16) >> 64) * PAGE
+    lose_sectors(store, monkeypatch, offset + 512)
+    report = await store.verify()
+    ((guid, error),) = report.bad
+    assert (guid, error.errno, error.guid) == (BlobGuid(bytes([2]) * 16), errno.EIO, guid)
+    assert report.metadata_errors == ()
+    assert report.blobs_checked == 4
+
+
+async def test_everything_unreadable_is_a_report_too(store, monkeypatch):
+    """A file system that has died: even its status cannot be had."""
+    lose_sectors(store, monkeypatch, *range(0, store.stats().file_bytes, 512))
+
+    def file_size():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(store._core.medium.engine, "file_size", file_size)
+    report = await store.verify()
+    assert len(report.bad) == 4
+    assert len(report.metadata_errors) == 3
+    assert all(store.path in str(error) for error in report.metadata_errors)
+
+
+async def test_another_stores_superblock_is_an_entry(store, disk_dir):
+    other = str(disk_dir / "other")
+    await (await AsyncFileBlobStore.open(other, page_size=PAGE)).aclose()
+    with open(other, "rb") as file:
+        header = file.read(2 * BLOCK_SIZE)
+    fd = os.open(store.path, os.O_RDWR)
+    mine = os.pread(fd, 2 * BLOCK_SIZE, 0)
+    os.pwrite(fd, header, 0)
+    report = await store.verify()
+    os.pwrite(fd, mine, 0)
+    os.close(fd)
+    assert ["another store's" in str(error) for error in report.metadata_errors] == [True, True]
 
 
 #: Block of the log's first segment, and what is said of it.

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     :returns: 0; what is there already is a ``FileExistsError``.
     """
-    if os.path.lexists(args.store):
+    # As open does it: a link that leads nowhere yet is no obstacle, its target is made.
+    if os.path.exists(args.store):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), args.store)
     with FileBlobStore.open(
         args.store, page_size=args.page_size, engine=args.engine, mode=args.mode

@@ -174,6 +174,7 @@ class Compaction:
         """The turn: no group is in flight, and none begins before this returns."""
         self._medium.check_trusted()
         self._check_not_stopped()
+        await self._superblocks.check_ours()
         await self._carry(old, new)
         upgrades = self._superblocks.current.version < VERSION
         if upgrades:

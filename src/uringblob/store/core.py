@@ -29,6 +29,7 @@ from uringblob.store.medium import Medium, Where
 from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
 from uringblob.store.shards import PARTS, Mapped
 from uringblob.store.space import Space
+from uringblob.store.standing import Standing
 from uringblob.store.store_file import StoreFile
 from uringblob.store.superblocks import Superblocks
 from uringblob.store.upkeep import Upkeep
@@ -61,7 +62,8 @@ class Core:
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.queue = GroupQueue(medium, manifest, page_size)
+        self.standing = Standing(file, medium, manifest.slots, superblocks)
+        self.queue = GroupQueue(medium, manifest, page_size, before_group=self._before_group)
         self.log_space = log_space
         self.space = Space(
             medium,
@@ -76,6 +78,9 @@ class Core:
         self.visitors = Visitors(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
+
+    def _before_group(self) -> None:
+        self.standing.check(self.queue.log)
 
     # --- reading -------------------------------------------------------------------------
 
@@ -379,6 +384,7 @@ class Core:
     async def _seal(self) -> None:
         await self.queue.log.wait_quiet()
         if self.medium.poison_cause is None:
+            await self.standing.check_contents(self.queue.log)
             await self.superblocks.seal(self.queue.log.seq)
 
     async def _nothing(self) -> None:

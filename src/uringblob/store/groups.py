@@ -98,10 +98,13 @@ class Member:
 class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
-    def __init__(self, medium: Medium, manifest: Manifest, page_size: int) -> None:
+    def __init__(
+        self, medium: Medium, manifest: Manifest, page_size: int, *, before_group: Callable[[], None]
+    ) -> None:
         self._medium = medium
         self._manifest = manifest
         self._page_size = page_size
+        self._before_group = before_group
         self._waiting: collections.deque[Member] = collections.deque()
         self._urgent: collections.deque[Member] = collections.deque()  # turns that come before any group
         self._room_wanted: Completion[None] | None = None  # a group waits for a compaction's turn
@@ -238,6 +241,7 @@ class GroupQueue:
 
     async def _write_group(self, members: list[Member]) -> None:
         self._medium.check_trusted()
+        self._before_group()
         group = await self._form_group(members)
         changes = group.changes
         try:

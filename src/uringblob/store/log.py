@@ -90,6 +90,11 @@ class Log:
         return segment.slots * self.page_size // BLOCK_SIZE
 
     @property
+    def position(self) -> tuple[int, int]:
+        """The next block to write: index of the segment, index of the block in it."""
+        return self._segment_index, self._block_index
+
+    @property
     def room(self) -> int:
         """Blocks that can be written before the chain needs another segment."""
         later = self.segments[self._segment_index + 1 :]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from uringblob.errors import StoreCorrupt
+from uringblob.errors import BlobStoreIOError, StoreCorrupt
 from uringblob.store.format import (
     BLANK_BLOCK,
     BLOCK_SIZE,
@@ -122,8 +122,14 @@ class LogReader:
             size = max(
                 BLOCK_SIZE, min(_READ_AHEAD_BYTES, self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE
             )
-            self._ahead = await self._medium.read(offset, size, "reading the log")
-            self._ahead_offset, at = offset, 0
+            self._ahead, self._ahead_offset, at = b"", offset, 0
+            try:
+                self._ahead = await self._medium.read(offset, size, "reading the log")
+            except BlobStoreIOError:
+                # A bad sector farther on, perhaps of a frame behind the segment, is not this block's.
+                if size == BLOCK_SIZE:
+                    raise
+                self._ahead = await self._medium.read(offset, BLOCK_SIZE, "reading the log")
         return self._ahead[at : at + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0")
 
     def _blocks_of(self, segment: Segment) -> int:

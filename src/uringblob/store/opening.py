@@ -101,8 +101,8 @@ def engine_default(engine: str) -> str:
 async def find_file(options: Options) -> StoreFile:
     """Find or make the file, and lock it; may be cancelled, and then holds nothing."""
 
-    def create() -> None:
-        create_store(options.path, options.page_size or PAGE_SIZE, options.mode)
+    def create(path: str) -> None:
+        create_store(path, options.page_size or PAGE_SIZE, options.mode)
 
     return await open_locked(
         options.path,

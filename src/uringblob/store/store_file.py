@@ -20,11 +20,17 @@ import stat
 import time
 from collections.abc import Callable
 
-from uringblob.errors import BlobStoreIOError, PageSizeMismatch, StoreCorrupt, StoreLocked, errno_name
+from uringblob.errors import (
+    BlobStoreError,
+    BlobStoreIOError,
+    PageSizeMismatch,
+    StoreCorrupt,
+    StoreLocked,
+    errno_name,
+)
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
-    HEADER_SIZE,
     SUPERBLOCK_OFFSETS,
     VERSIONS,
     Superblock,
@@ -35,6 +41,9 @@ from uringblob.store.format import (
 from uringblob.units import check_page_size
 
 _LOCK_POLL_S = 0.002
+
+#: How often an opener begins again because the path was made to name something else meanwhile.
+_ROUNDS_MAX = 32
 
 
 class StoreFile:
@@ -67,23 +76,28 @@ class StoreFile:
 
 
 async def open_locked(
-    path: str, *, read_only: bool, lock_timeout: float, create: Callable[[], None] | None
+    path: str, *, read_only: bool, lock_timeout: float, create: Callable[[str], None] | None
 ) -> StoreFile:
     """Open and lock the file that ``path`` names; ``create`` makes it where there is none.
 
+    Symbolic links are followed anew in each round, so that creation makes a link's target, and
+    never meets the link itself.
+
     :raises FileNotFoundError: there is none, and ``create`` is ``None``.
     :raises StoreLocked: another opener held it for ``lock_timeout`` seconds.
+    :raises BlobStoreError: the path named another file in each of many rounds.
     """
     loop = asyncio.get_running_loop()
     deadline = time.monotonic() + lock_timeout
-    while True:
+    for _ in range(_ROUNDS_MAX):
+        path = _followed(path)
         try:
             _check_regular(path, read_only=read_only)
             fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except FileNotFoundError:
             if create is None:
                 raise
-            await loop.run_in_executor(None, create)
+            await loop.run_in_executor(None, create, path)
             continue
         file = StoreFile(fd, path, read_only=read_only)
         try:
@@ -95,6 +109,14 @@ async def open_locked(
             raise
         # Between opening and locking the path came to name another file: begin again.
         file.close()
+    raise BlobStoreError(
+        f"{path}: gave up after {_ROUNDS_MAX} attempts, because the path names another file, or none, "
+        "each time: stop what replaces or deletes it, then open the store again"
+    )
+
+
+def _followed(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def _check_regular(path: str, *, read_only: bool) -> None:
@@ -136,10 +158,28 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
 def read_superblocks(file: StoreFile) -> list[Superblock | None]:
     """Return both superblocks, ``None`` for a damaged one, as the medium durably has them.
 
+    One whose sectors cannot be read is damaged like any other: the other one has all that counts.
+
     :raises StoreCorrupt: neither is good, or the file is no store.
+    :raises BlobStoreIOError: neither is good, and one of them cannot be read.
     """
     _drop_cache(file)
-    return judge_superblocks(os.pread(file.fd, HEADER_SIZE, 0), file.path)
+    header, failure = b"", None
+    for offset in SUPERBLOCK_OFFSETS:
+        try:
+            header += os.pread(file.fd, BLOCK_SIZE, offset)
+        except OSError as error:
+            header, failure = header + bytes(BLOCK_SIZE), error
+    try:
+        return judge_superblocks(header, file.path)
+    except StoreCorrupt:
+        if failure is None:
+            raise
+        number = failure.errno or errno.EIO
+        what = f"{file.path}: no superblock is good, and not all can be read"
+        raise BlobStoreIOError(
+            number, f"{what}: {errno_name(number)}. Restore the store from a copy"
+        ) from failure
 
 
 def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:

@@ -51,8 +51,13 @@ def collect_stats(core: Core) -> StoreStats:
         bounces=core.bounces,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=tuple(core.notes),
+        notes=tuple(_notes(core)),
     )
+
+
+def _notes(core: Core) -> list[str]:
+    of_name = core.standing.note()
+    return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else core.notes
 
 
 def _sizes(core: Core) -> tuple[int, int]:

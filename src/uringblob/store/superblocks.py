@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob.errors import BlobStoreError
-from uringblob.store.format import SUPERBLOCK_OFFSETS, Segment, Superblock
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
 from uringblob.store.medium import Medium
 
 
@@ -53,6 +53,32 @@ class Superblocks:
         self.current = block
         self._offset = offset
 
+    async def check_ours(self) -> None:
+        """Look whether both are what this opener read or wrote; one of them may be damaged.
+
+        :raises StoreCorrupt: the file was overwritten from outside; the store is poisoned.
+        :raises BlobStoreIOError: neither can be read.
+        """
+        found, failure = [], None
+        for offset in SUPERBLOCK_OFFSETS:
+            try:
+                block = await self._medium.read(offset, BLOCK_SIZE, "reading a superblock")
+            except BlobStoreIOError as error:
+                failure = error
+            else:
+                found.append(decode_superblock(block, offset))
+        if not found and failure is not None:
+            raise failure
+        good = [superblock for superblock in found if superblock is not None]
+        ours = [s.revision for s in good if s.store_id == self.current.store_id]
+        newest = max((superblock.revision for superblock in good), default=0)
+        # Where the newest is damaged, the other one is its predecessor.
+        if not ours or max(ours) < self.current.revision - 1 or newest > self.current.revision:
+            what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
+            corrupt = overwritten(self._medium.path, what)
+            self._medium.poison(corrupt)
+            raise corrupt
+
     async def write_newest_again(self) -> None:
         """Write the newest as it is, in its place; nothing is flushed."""
         await self._medium.write(self._offset, self.current.encode(self._offset), "writing a superblock")
@@ -65,3 +91,11 @@ class Superblocks:
         """
         if seq > self.current.floor:
             await self.change(floor=seq)
+
+
+def overwritten(path: str, what: str) -> StoreCorrupt:
+    """Return the error that says that somebody else changed the open file."""
+    return StoreCorrupt(
+        f"{path}: the open store was overwritten from outside: {what}. Nothing more is written to it: "
+        "find out what wrote to the file, and restore the store from a copy"
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Coroutine
 
-from uringblob.errors import BlobStoreError, StoreCorrupt
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
 from uringblob.report import VerifyReport
 from uringblob.store.core import Core
@@ -81,16 +82,31 @@ async def _check_metadata(core: Core) -> list[BlobStoreError]:
         await core.upkeep.wait()
         errors: list[BlobStoreError] = []
         for offset in SUPERBLOCK_OFFSETS:
-            block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
-            if decode_superblock(block, offset) is None:
-                errors.append(StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is damaged"))
-        try:
-            await _check_log(core)
-        except BlobStoreError as error:
-            errors.append(error)
+            await _note_error(errors, _check_superblock(core, offset), core)
+        await _note_error(errors, _check_log(core), core)
         return errors
     finally:
         core.upkeep.unhold()
+
+
+async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, None, None], core: Core) -> None:
+    """Run ``check``; what it finds, or cannot read, is an entry of the report, and the next check goes on."""
+    try:
+        await check
+    except BlobStoreError as error:
+        errors.append(error.with_traceback(None))
+    except OSError as error:  # of fstat, on a file system that has died
+        number = error.errno or errno.EIO
+        errors.append(BlobStoreIOError(number, f"verifying {core.file.path}: {errno_name(number)}"))
+
+
+async def _check_superblock(core: Core, offset: int) -> None:
+    block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
+    superblock = decode_superblock(block, offset)
+    if superblock is None:
+        raise StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is damaged")
+    if superblock.store_id != core.superblocks.current.store_id:
+        raise StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is another store's")
 
 
 async def _check_log(core: Core) -> None:
