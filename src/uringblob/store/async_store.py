@@ -29,7 +29,8 @@ from uringblob.store.opening import Options, engine_default
 from uringblob.store.read_batch import read_batch
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
-from uringblob.views import BlobBuffer, check_range, checked_deletes, size_of
+from uringblob.units import MODE
+from uringblob.views import BlobBuffer, as_pair, check_range, checked_deletes, size_of
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         queue_depth: int = 256,
         lock_timeout: float = 5.0,
         verify: bool = True,
-        mode: int = 0o600,
+        mode: int = MODE,
         observer: StoreObserver | None = None,
     ) -> Opening[AsyncFileBlobStore]:
         """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
@@ -84,8 +85,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
             (``stats().notes``).
         :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
             environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
-        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where
-            the file system has it.
+        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where it is.
         :param buffers: frames in the registered pool (default 64, or as many as 32 MiB hold).
         :param queue_depth: submission queue entries; more requests wait their turn.
         :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
@@ -231,7 +231,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
         fill = self._frame_to_fill  # no name for the frames: a cancelled call's error knows the locals
-        return await self._change(read_batch(self._core, [(guid_bytes(g), fill(dst)) for g, dst in reads]))
+        pairs = map(as_pair, reads)
+        return await self._change(read_batch(self._core, [(guid_bytes(g), fill(dst)) for g, dst in pairs]))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""
@@ -263,7 +264,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
     def _frames(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> dict[bytes, Frame]:
         """Check every guid and length; the last write of a repeated guid wins."""
         size, pool = self._page_size, self._core.medium.engine.pool
-        return {guid_bytes(guid): frame_of(src, size, writable=False, pool=pool) for guid, src in writes}
+        return {guid_bytes(g): frame_of(b, size, writable=False, pool=pool) for g, b in map(as_pair, writes)}
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.write_blob`."""
@@ -277,9 +278,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
 
-        A batch that got one run of slots is one gathered write linked to one fdatasync, in one
-        submission (``stats().batches_linked``); otherwise all writes, then one fdatasync
-        (``stats().batches_scattered``).
+        A batch that got one run of slots is one gathered write linked to one fdatasync, in one submission
+        (``stats().batches_linked``); otherwise all writes, then one fdatasync (``batches_scattered``).
         """
         self._check_loop()
         await self._change(self._core.write(self._frames(writes), data_sync=True))

@@ -132,7 +132,11 @@ class Core:
 
     def not_found(self, guid: bytes) -> BlobNotFound:
         """Return the error that says that there is no such blob."""
-        return BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+        return BlobNotFound(
+            guid,
+            f"no blob {BlobGuid(guid)} in {self.file.path}: it was never written, or was deleted; "
+            "list_blobs() names those there",
+        )
 
     async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""
@@ -173,10 +177,12 @@ class Core:
         return self._corrupt(guid, entry >> CHECKSUM_BITS, why)
 
     def _corrupt(self, guid: bytes, slot: int, why: str) -> BlobCorrupt:
+        offset = slot * self.page_size
         return BlobCorrupt(
-            f"{self.file.path}: blob {BlobGuid(guid)} (offset {slot * self.page_size}): {why}. "
+            f"{self.file.path}: blob {BlobGuid(guid)} (offset {offset}): {why}. "
             "Write it again or restore it from a copy; all other blobs stay readable",
             guid,
+            offset,
         )
 
     # --- changing ------------------------------------------------------------------------

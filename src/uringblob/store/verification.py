@@ -81,7 +81,8 @@ async def _check_metadata(core: Core) -> list[BlobStoreError]:
         for offset in SUPERBLOCK_OFFSETS:
             block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
             if decode_superblock(block, offset) is None:
-                errors.append(StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is damaged"))
+                text = f"{core.file.path}: the superblock at offset {offset} is damaged: open the store to write, "
+                errors.append(StoreCorrupt(text + "which makes it anew from the other one", offset))
         try:
             await _check_log(core)
         except BlobStoreError as error:
@@ -116,6 +117,7 @@ async def _check_log(core: Core) -> None:
 
 
 def _damaged(core: Core, offset: int, seq: int) -> StoreCorrupt:
-    return StoreCorrupt(
+    text = (
         f"{core.file.path}: the log is damaged (offset {offset}, group {seq}): copy the blobs to a new store"
     )
+    return StoreCorrupt(text, offset)
