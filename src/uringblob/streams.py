@@ -71,12 +71,13 @@ def _wait(descriptor: int, event: int) -> None:
 
 def read_whole_input(stream: BinaryIO, size_max: int) -> bytes:
     """Read to the end, or ``size_max`` bytes; a non-blocking stream that has nothing yet is waited for."""
+    source: Any = stream  # typing has no name for a stream that may answer ``None``
     parts: list[bytes] = []
     left = size_max
     while left > 0:
-        part = stream.read(min(left, _PIECE))
+        part: bytes | None = source.read(min(left, _PIECE))
         if part is None:
-            _wait(stream.fileno(), select.POLLIN)
+            _wait(source.fileno(), select.POLLIN)
         elif part:
             parts.append(part)
             left -= len(part)
