@@ -55,15 +55,15 @@ test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 # tests/torture/__init__.py says how a row comes in.
-torture: $(VENV)/.installed
+torture: $(VENV)/.tests
 	PYTHONPATH=tests $(PY) -m torture --seconds $(SECONDS) --seed $(SEED) --rows '$(ROWS)' $(TORTURE_ARGS)
 
 # Fails if an error has a frame of the extension; as root on Debian or Ubuntu it gets valgrind.
-valgrind: $(VENV)/.installed
+valgrind: $(VENV)/.tests
 	VALGRIND=1 ./tools/system_packages.sh $(PYTHON)
 	$(PY) tools/valgrind_check.py
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.tests
 
 dev: $(VENV)/.dev
 
@@ -73,17 +73,25 @@ $(VENV)/.created: tools/system_packages.sh
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
+# The library and its two dependencies: all that the demo needs.
 $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
-	@echo "setting up $(VENV) (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test,bench]'
+	@echo "setting up $(VENV) (once; some seconds)"
+	$(PIP) install --quiet --editable .
 	@touch $@
 
+# In one installation with it where neither is there yet: the extension is built once.
+$(VENV)/.tests: $(VENV)/.created $(BUILD_INPUTS)
+	TEST_PACKAGES=1 ./tools/system_packages.sh $(PYTHON)
+	@echo "setting up $(VENV) for the tests (once; half a minute or so)"
+	$(PIP) install --quiet --editable '.[test,bench]'
+	@touch $(VENV)/.installed $@
+
 # The benchmark's peers, each of which may be missing: its tests then skip, and its results say so.
-$(VENV)/.bench: $(VENV)/.installed tools/bench_packages.sh
+$(VENV)/.bench: $(VENV)/.tests tools/bench_packages.sh
 	./tools/bench_packages.sh $(PY)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: $(VENV)/.tests
 	$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
 

@@ -75,3 +75,24 @@ def test_the_front_page_links_every_page():
     links = re.findall(r"\]\(([^)]+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
     assert pages == set(links), "link each page in docs/index.md, under its heading"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/quickstart.md",
+        *(f"docs/howto/{n}.md" for n in ("service", "buffer_manager", "from_threads")),
+    ],
+)
+def test_pages_say_that_read_blobs_returns_its_errors(page):
+    text = (ROOT / page).read_text("utf-8")
+    assert re.search(r"read_blobs.*?\breturn(s|ed)\b", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["docs/containers.md", "docs/reference/cli.md"])
+def test_pages_agree_on_how_many_frames_the_usual_limit_locks(page):
+    """Seen as an ordinary user: three huge pages of 2 MiB, and the fourth does not fit beside the ring."""
+    text = (ROOT / page).read_text("utf-8")
+    assert re.search(r"\b12 (of 64 )?frames", text)
+    assert "15 of 64 frames" not in text

@@ -1,5 +1,8 @@
 import gc
+import hashlib
+import os
 import pickle
+import re
 import uuid
 
 import pytest
@@ -29,7 +32,65 @@ def test_wrong_length(length):
         BlobGuid(bytes(length))
 
 
-@pytest.mark.parametrize("value", [TEXT, 16, None, bytearray(16), memoryview(RAW), [0] * 16])
+@pytest.mark.parametrize(
+    "text", [TEXT, TEXT.upper(), TEXT.replace("-", ""), str(BlobGuid(RAW)), BlobGuid(RAW).hex()]
+)
+def test_made_of_its_own_text(text):
+    """What is printed can be typed in."""
+    guid = BlobGuid(text)
+    assert type(guid) is BlobGuid
+    assert guid == RAW
+
+
+NO_GUIDS = ["", "frame 1", TEXT[:-1], f"{TEXT}0", f" {TEXT}", f"{TEXT}\n", f"{{{TEXT}}}", f"urn:uuid:{TEXT}"]
+NO_GUIDS += ["0x" + "0" * 30, "0" * 15 + "_" + "0" * 16, "-" * 4 + "0" * 32, "\u0661" * 32, "0" * 16]
+
+
+@pytest.mark.parametrize("text", NO_GUIDS)
+def test_other_texts_are_refused_and_the_way_to_a_guid_is_named(text):
+    with pytest.raises(ValueError, match=r"BlobGuid\.of"):
+        BlobGuid(text)
+
+
+#: For ever: stores in the field have these names.
+GOLDEN = {
+    "": "e3b0c442-98fc-1c14-9afb-f4c8996fb924",
+    "frames/0001.raw": "f29eea62-d0f6-01b0-dfb4-1981a30b6cad",
+    "caf\u00e9": "850f7dc4-3910-ff89-0f88-79c0ed26fe69",
+    "x" * 100_000: "d69e6898-8157-8332-7230-5aaf21f453c8",
+    TEXT: "f920f158-3dc9-da3b-c056-9e6e1dc5f231",
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_name_of_any_kind_has_one_guid_for_ever(name):
+    guid = BlobGuid.of(name)
+    assert type(guid) is BlobGuid
+    assert str(guid) == GOLDEN[name]
+
+
+def test_names_that_differ_at_all_have_different_guids():
+    assert BlobGuid.of("caf\u00e9") != BlobGuid.of("cafe\u0301")
+    assert BlobGuid.of("a") != BlobGuid.of("A")
+
+
+def test_a_path_that_is_no_utf8_is_hashed_as_its_bytes():
+    assert BlobGuid.of(os.fsdecode(b"caf\xe9")) == hashlib.sha256(b"caf\xe9").digest()[:16]
+
+
+@pytest.mark.parametrize("name", [b"bytes", 7, None])
+def test_only_text_is_hashed(name):
+    with pytest.raises(TypeError, match="hashes a str"):
+        BlobGuid.of(name)
+
+
+@pytest.mark.parametrize(("value", "hint"), [(TEXT, "BlobGuid(text)"), (16, "a list of them")])
+def test_a_wrong_type_names_the_way_out(value, hint):
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        guid_bytes(value)
+
+
+@pytest.mark.parametrize("value", [16, None, bytearray(16), memoryview(RAW), [0] * 16])
 def test_wrong_type(value):
     with pytest.raises(TypeError):
         BlobGuid(value)

@@ -13,12 +13,13 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 OLDEST = (3, 10)
 AT_ONCE = 3
@@ -78,6 +79,19 @@ def other_interpreters() -> list[Interpreter]:
     return [found[version] for version in sorted(found)]
 
 
+def versions_promised() -> list[tuple[int, int]]:
+    """Return the minor versions that the package says it runs on."""
+    page = (pathlib.Path(__file__).resolve().parent.parent / "pyproject.toml").read_text("utf-8")
+    found = re.findall(r"Programming Language :: Python :: (\d+)\.(\d+)", page)
+    return [(int(major), int(minor)) for major, minor in found]
+
+
+def versions_absent(interpreters: Sequence[Interpreter]) -> list[tuple[int, int]]:
+    """Return the promised versions that neither this interpreter nor one of ``interpreters`` has."""
+    here = {sys.version_info[:2], *(interpreter.version for interpreter in interpreters)}
+    return [version for version in versions_promised() if version not in here]
+
+
 def run_suite(interpreter: Interpreter, wheel: pathlib.Path, arguments: list[str]) -> int:
     """Run the suite on ``interpreter``; print its output in one piece when it is done."""
     started = time.monotonic()
@@ -109,6 +123,9 @@ def main() -> int:
     interpreters = other_interpreters()
     names = ", ".join(i.text for i in interpreters) or "none here"
     print(f"other CPythons: {names}", flush=True)
+    absent = [f"{major}.{minor}" for major, minor in versions_absent(interpreters)]
+    if absent:
+        print(f"not on this machine, so not tested on it: CPython {', '.join(absent)}", flush=True)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         results = list(pool.map(lambda i: run_suite(i, wheel, sys.argv[2:]), interpreters))
     return 1 if any(results) else 0

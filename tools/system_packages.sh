@@ -6,6 +6,7 @@
 # is missing; otherwise it names the packages and the line that gets them.
 #
 # Usage: system_packages.sh PYTHON      URINGBLOB_EXT=optional: only Python and venv are a must.
+#                                     TEST_PACKAGES=1: what some tests use, too.
 #                                     VALGRIND=1: valgrind, too, for make valgrind.
 set -eu
 
@@ -44,9 +45,11 @@ fi
 
 # Some tests use these where they are: a file system that fails on request, counters seen from outside.
 test_packages() {
-    command -v fusermount3 >/dev/null 2>&1 || printf ' fuse3'
-    command -v strace >/dev/null 2>&1 || printf ' strace'
-    command -v mkfs.ext4 >/dev/null 2>&1 || printf ' e2fsprogs'
+    if [ -n "${TEST_PACKAGES:-}" ]; then
+        command -v fusermount3 >/dev/null 2>&1 || printf ' fuse3'
+        command -v strace >/dev/null 2>&1 || printf ' strace'
+        command -v mkfs.ext4 >/dev/null 2>&1 || printf ' e2fsprogs'
+    fi
     [ -z "${VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || printf ' valgrind'
 }
 

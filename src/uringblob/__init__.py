@@ -71,3 +71,8 @@ __all__ = [
     "VerifyReport",
     "observe",
 ]
+
+
+def __dir__() -> list[str]:
+    """What ``dir(uringblob)`` shows: the public names, and not the modules they come from."""
+    return list(__all__)

@@ -134,7 +134,7 @@ class AlignedBlobBuf:
             self._exporter = survivor
             raise BufferError(
                 "the buffer cannot be released: a slice, cast or array of it is alive, "
-                "or a request in flight holds it"
+                "or a request in flight holds it: let go of that first"
             )
 
     def __enter__(self) -> AlignedBlobBuf:
@@ -170,7 +170,7 @@ class AlignedBlobBuf:
         """Return the exporter, or raise ``ValueError`` if the frame was given back."""
         exporter = self._exporter
         if exporter is None:
-            raise ValueError("this buffer was released")
+            raise ValueError("this buffer was released: allocate another one")
         return exporter
 
     def _frame(self, pool: BufferPool | None) -> Frame:
@@ -237,6 +237,8 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
     try:
         # Not memoryview(obj): it knows nothing of some NumPy formats, and cannot cast others.
         memory = _ffi.from_buffer(obj, require_writable=writable)
+    except TypeError:  # cffi's words are about C
+        raise not_a_buffer(obj) from None
     except (BufferError, ValueError) as error:  # NumPy refuses with the second
         kind = "writable and C-contiguous" if writable else "C-contiguous"
         raise ValueError(f"{kind} memory is needed, and this cannot be had of the buffer: {error}") from error
@@ -258,5 +260,17 @@ def _flat_view(obj: Any, memory: Any) -> memoryview:
     return memoryview(_ffi.buffer(memory))
 
 
+def not_a_buffer(obj: object) -> TypeError:
+    """Return the error that says what may stand where a frame is wanted."""
+    hint = ": encode it first" if isinstance(obj, str) else ""
+    return TypeError(
+        "a frame is an AlignedBlobBuf or another object with the buffer protocol (bytes, bytearray, "
+        f"memoryview, a NumPy array), not {type(obj).__name__}{hint}"
+    )
+
+
 def _wrong_length(have: int, want: int) -> ValueError:
-    return ValueError(f"the buffer holds {have} bytes where exactly {want} are needed")
+    return ValueError(
+        f"the buffer holds {have} bytes where exactly {want} are needed: a buffer is one whole frame "
+        "(store.page_size), or the part that read_blob_range is to fill"
+    )

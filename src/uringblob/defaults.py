@@ -16,6 +16,7 @@ from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
 from uringblob.views import (
     BlobBuffer,
+    as_pair,
     check_range,
     check_writable,
     checked_commit,
@@ -116,7 +117,7 @@ async def read_blobs(
     store: AsyncBlobStore, reads: Sequence[tuple[GuidLike, BlobBuffer]]
 ) -> list[BlobStoreError | None]:
     """Check everything, then read one after the other, and keep each position's error."""
-    checked = [(guid_bytes(guid), dst) for guid, dst in reads]
+    checked = [(guid_bytes(guid), dst) for guid, dst in map(as_pair, reads)]
     for _, dst in checked:
         check_writable(dst, store.page_size)
     return [await _read_one(store, guid, dst) for guid, dst in checked]

@@ -22,48 +22,95 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import re
+import uuid
 
-from uringblob.guid import BlobGuid
+from uringblob.guid import GUID_SIZE, BlobGuid, GuidLike, is_guid_text
 
 #: Errnos after which nothing is unknown: the file system had no room and said so.
 NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
 
 
+#: A code point that no encoding has; Python puts the low ones for bytes of a path that are no UTF-8.
+_LONE = re.compile("[\ud800-\udfff]")
+#: What a caller can do about an answer of the system, where the answer itself does not say it.
+_REMEDIES = {
+    _errno.ENOSPC: "delete blobs, or free space on the file system, and try again",
+    _errno.EDQUOT: "delete blobs, or raise the quota, and try again",
+    _errno.EFBIG: "delete blobs, or raise the limit on the size of files ('ulimit -f'), and try again",
+    _errno.EIO: "the kernel's log (dmesg) says what the device answered",
+}
+
+
+def encodable(text: str) -> str:
+    """Return ``text`` with what stands for bytes that are no UTF-8, as in some paths, escaped.
+
+    So a message can be printed, logged and sent whatever a file is called.
+    """
+    if text.isascii():
+        return text
+    # Every lone surrogate is escaped: those that are bytes of a path as these bytes.
+    return _LONE.sub(_escape, text)
+
+
+def _escape(lone: re.Match[str]) -> str:
+    code = ord(lone.group())
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
 class BlobStoreError(Exception):
-    """The root of the library's errors."""
+    """The root of the library's errors.  A message can always be encoded as UTF-8."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(encodable(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class BlobNotFound(BlobStoreError, KeyError):
-    """No blob has this guid; ``guid`` names it.  Write it first, or ask ``has_blob``."""
+    """No blob has this guid; ``guid`` names it.  Write it first, or ask ``has_blob``.
 
-    def __init__(self, guid: bytes, message: str | None = None) -> None:
-        self.guid = BlobGuid(guid)
-        super().__init__(message or f"no blob {self.guid}")
+    A store of yours may raise it with a text alone: ``guid`` is ``None`` then.
+    """
+
+    def __init__(self, guid: GuidLike | str | None = None, message: str | None = None) -> None:
+        self.guid = _known_guid(guid)
+        if message is None:
+            given = "no such blob" if guid is None else str(guid)
+            message = given if self.guid is None else f"no blob {self.guid}"
+        super().__init__(message)
 
     def __str__(self) -> str:
         # KeyError would show the message's repr.
         return str(self.args[0])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (bytes(self.guid), str(self)))
+        return (type(self), (None if self.guid is None else bytes(self.guid), str(self)))
 
 
 class BlobCorrupt(BlobStoreError):
     """The bytes on the medium are not those written: restore this blob from elsewhere.
 
-    ``guid`` names the blob where one is known.  All other blobs stay readable.
+    ``guid`` names the blob where one is known, ``offset`` is where in the file its frame lies, in
+    bytes, where that is known.  All other blobs stay readable.
     """
 
-    def __init__(self, message: str, guid: bytes | None = None) -> None:
-        self.guid = None if guid is None else BlobGuid(guid)
+    def __init__(self, message: str, guid: GuidLike | None = None, offset: int | None = None) -> None:
+        self.guid = _known_guid(guid)
+        self.offset = offset
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), None if self.guid is None else bytes(self.guid)))
+        return (type(self), (str(self), None if self.guid is None else bytes(self.guid), self.offset))
 
 
 class StoreCorrupt(BlobStoreError):
-    """The file is not a store, or its superblocks or log are damaged beyond a torn tail."""
+    """The file is not a store, or its superblocks or log are damaged beyond a torn tail.
+
+    ``offset`` is where in the file, in bytes, where one place is at fault.
+    """
+
+    def __init__(self, message: str = "", offset: int | None = None) -> None:
+        self.offset = offset
+        super().__init__(message)
 
 
 class StoreLocked(BlobStoreError):
@@ -121,12 +168,12 @@ class BlobStoreIOError(BlobStoreError, OSError):
         errno: int,
         message: str,
         *,
-        guid: bytes | None = None,
+        guid: GuidLike | None = None,
         offset: int | None = None,
         applied: bool | None = False,
     ) -> None:
         super().__init__(errno, message)
-        self.guid = None if guid is None else BlobGuid(guid)
+        self.guid = _known_guid(guid)
         self.offset = offset
         self.applied = applied
 
@@ -139,6 +186,19 @@ def _rebuild_io_error(errno: int, message: str, state: dict[str, object]) -> Blo
     error = BlobStoreIOError(errno, message)
     error.__dict__.update(state)
     return error
+
+
+def _known_guid(value: object) -> BlobGuid | None:
+    """Return the guid that ``value`` is, if it is one: what is wrong with it must not hide the error itself."""
+    if isinstance(value, uuid.UUID) or (isinstance(value, bytes) and len(value) == GUID_SIZE):
+        return BlobGuid(value)
+    return BlobGuid(value) if isinstance(value, str) and is_guid_text(value) else None
+
+
+def with_remedy(text: str, errno: int) -> str:
+    """Return ``text``, and what can be done about ``errno`` where that is known."""
+    remedy = _REMEDIES.get(errno)
+    return f"{text}: {remedy}" if remedy else text
 
 
 def errno_name(errno: int) -> str:
@@ -157,4 +217,5 @@ def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool 
     if rc >= 0:
         return rc
     offset = getattr(what, "offset", None)
-    raise BlobStoreIOError(-rc, f"{what}: {errno_name(-rc)}", guid=guid, offset=offset, applied=applied)
+    text = with_remedy(f"{what}: {errno_name(-rc)}", -rc)
+    raise BlobStoreIOError(-rc, text, guid=guid, offset=offset, applied=applied)

@@ -22,7 +22,8 @@ from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync_api import BlobStore
-from uringblob.views import BlobBuffer
+from uringblob.units import MODE
+from uringblob.views import BlobBuffer, guid_list
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -51,7 +52,7 @@ class FileBlobStore(BlobStore):
         """Take the wheel; users call :meth:`open`."""
         self._pilot: Pilot | None = None  # for __del__, should the next line raise
         if not isinstance(pilot, Pilot):
-            raise TypeError("use FileBlobStore.open(path, ...)")
+            raise TypeError("a FileBlobStore is made by FileBlobStore.open(path, ...)")
         self._core = pilot.core
         self._pilot = pilot
 
@@ -69,7 +70,7 @@ class FileBlobStore(BlobStore):
         queue_depth: int = 256,
         lock_timeout: float = 5.0,
         verify: bool = True,
-        mode: int = 0o600,
+        mode: int = MODE,
         observer: StoreObserver | None = None,
     ) -> FileBlobStore:
         """Open the store file at ``path``, or make it.
@@ -214,7 +215,7 @@ class FileBlobStore(BlobStore):
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         """See :meth:`BlobStore.commit`; atomic, with one device flush."""
-        self._wheel.run(self._core.commit, list(writes), list(deletes))
+        self._wheel.run(self._core.commit, list(writes), guid_list(deletes))
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """See :meth:`BlobStore.verify`; ``progress`` is called in this thread."""

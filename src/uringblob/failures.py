@@ -12,13 +12,15 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from uringblob.errors import BlobStoreIOError, encodable
 from uringblob.logs import FIELDS
 from uringblob.start import asks_json
-from uringblob.streams import STDIN, STDOUT
+from uringblob.streams import STDIN, STDOUT, complain, forget_output, say
 
-EXIT_USAGE = 2
+#: Wrong usage; what a command could not do: the store cannot be opened, an I/O failed, its output too.
+EXIT_USAGE, EXIT_FAILED = 2, 3
 
 
 class Failure(NamedTuple):
@@ -49,7 +51,7 @@ class CommandFailed(Exception):
     def __init__(
         self, message: str, exit_code: int, *, path: str | None = None, guid: bytes | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(encodable(message))
         self.exit_code = exit_code
         self.filename = path
         self.guid = guid
@@ -68,6 +70,25 @@ class Parser(argparse.ArgumentParser):
         """Hand the error to :func:`parse`."""
         raise _UsageError(self, message)
 
+    def print_help(self, file: Any = None) -> None:
+        """Say the help, or fail: argparse swallows what the system answers."""
+        if file is None:
+            say(self.format_help().rstrip("\n"))
+        else:
+            super().print_help(file)
+
+
+class ShowVersion(argparse.Action):
+    """``--version``, said or failed like the help; ``const`` is the text."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, const: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, const=const, help="say the version, and go")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Say it."""
+        say(str(self.const))
+        parser.exit()
+
 
 def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read a command line.
@@ -83,9 +104,27 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
             command = prog.partition(" ")[2] or None
             say_failure(Failure(str(wrong), "UsageError", command, EXIT_USAGE), as_json=True)
         else:
-            wrong.parser.print_usage(sys.stderr)
-            sys.stderr.write(f"{prog}: error: {wrong}\n")
+            complain(f"{wrong.parser.format_usage()}{prog}: error: {wrong}")
         raise SystemExit(EXIT_USAGE) from None
+
+
+def words_of(error: BaseException) -> str:
+    """Return what happened; to which file stands first, as it does with other commands."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the store is sound"
+    if isinstance(error, BlobStoreIOError):
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{encodable(os.fsdecode(error.filename))}: {error.strerror}"
+    return str(error)
+
+
+def output_failed(error: OSError, command: str, exit_code: int, *, as_json: bool) -> int:
+    """Say that a command's output could not be written, and return ``exit_code``."""
+    forget_output()
+    if isinstance(error, BrokenPipeError) and not as_json:
+        return exit_code  # nobody reads it any more, and a pipe's other end knows
+    return say_failure(failure_of(error, words_of(error), command, exit_code), as_json=as_json)
 
 
 def failure_of(
@@ -123,10 +162,10 @@ def _first_known(error: BaseException | None, name: str) -> int | None:
 def say_failure(failure: Failure, *, as_json: bool) -> int:
     """Say it on standard error and return its exit code."""
     if as_json:
-        sys.stderr.write(failure.as_json() + "\n")
+        complain(failure.as_json())
     else:
         command = f" {failure.command}" if failure.command else ""
-        sys.stderr.write(f"uringblob{command}: {failure.error}\n")
+        complain(f"uringblob{command}: {failure.error}")
     return failure.exit_code
 
 
@@ -139,4 +178,4 @@ class JsonWarnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; the fields are those of :mod:`uringblob.logs`."""
         known = {name: getattr(record, name) for name in ("event", *FIELDS) if hasattr(record, name)}
-        sys.stderr.write(json.dumps({"warning": record.getMessage(), **known}, default=str) + "\n")
+        complain(json.dumps({"warning": record.getMessage(), **known}, default=str))

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import functools
 import gc
+import hashlib
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Union
 
 GUID_SIZE = 16
+
+#: ``uuid.UUID`` takes more: hyphens anywhere, ``0x``, ``_`` between digits; a typing error would be a name.
+_TEXT = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def is_guid_text(text: str) -> bool:
+    """Whether ``text`` is a guid's: 32 hex digits, or 8-4-4-4-12 of them."""
+    return _TEXT.fullmatch(text) is not None
 
 
 class BlobGuid(bytes):
@@ -20,18 +30,43 @@ class BlobGuid(bytes):
 
     __slots__ = ()
 
-    def __new__(cls, value: GuidLike) -> BlobGuid:
-        """Make a guid of 16 bytes or of a ``uuid.UUID``.
+    def __new__(cls, value: GuidLike | str) -> BlobGuid:
+        """Make a guid of 16 bytes, of a ``uuid.UUID``, or of its text: 32 hex digits, or 8-4-4-4-12 of them.
 
-        :raises ValueError: a wrong length.
-        :raises TypeError: anything that is neither ``bytes`` nor ``uuid.UUID``.
+        :raises ValueError: a wrong length, or a text that is none of the two forms.
+        :raises TypeError: anything else.
         """
+        if isinstance(value, str):
+            if not is_guid_text(value):
+                raise ValueError(
+                    f"{value!r} is no guid: give {2 * GUID_SIZE} hex digits, or 8-4-4-4-12 of them, "
+                    "or make one of any name with BlobGuid.of(name)"
+                )
+            value = bytes.fromhex(value.replace("-", ""))
         return super().__new__(cls, guid_bytes(value))
 
     @classmethod
     def random(cls) -> BlobGuid:
         """Return a fresh random (version 4) guid."""
         return cls(uuid.UUID(bytes=os.urandom(GUID_SIZE), version=4))
+
+    @classmethod
+    def of(cls, text: str) -> BlobGuid:
+        """Return the guid that stands for a name of any length: the same one always and everywhere.
+
+        It is the first 16 bytes of the SHA-256 of the text's UTF-8 bytes, which are hashed as they are:
+        names that differ in case or in Unicode normalisation have different guids.  A path from
+        :func:`os.listdir` whose bytes are no UTF-8 is hashed as these bytes.  In a shell:
+        ``printf %s NAME | sha256sum | cut -c-32``.
+
+        >>> str(BlobGuid.of("frames/0001.raw"))
+        'f29eea62-d0f6-01b0-dfb4-1981a30b6cad'
+
+        :raises TypeError: not a ``str``.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"BlobGuid.of() hashes a str, not {type(text).__name__}: decode bytes first")
+        return cls(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:GUID_SIZE])
 
     @property
     def uuid(self) -> uuid.UUID:
@@ -90,4 +125,13 @@ def guid_bytes(value: GuidLike) -> bytes:
         return value
     if isinstance(value, uuid.UUID):
         return value.bytes
-    raise TypeError(f"a guid is {GUID_SIZE} bytes or a uuid.UUID, not {type(value).__name__}")
+    raise _wrong_type(value)
+
+
+def _wrong_type(value: object) -> TypeError:
+    hint = ""
+    if isinstance(value, str):
+        hint = ": use BlobGuid(text) for one in hex, BlobGuid.of(name) for any name"
+    elif isinstance(value, int):  # a single guid, walked over
+        hint = ": where several are wanted, give a list of them"
+    return TypeError(f"a guid is {GUID_SIZE} bytes or a uuid.UUID, not {type(value).__name__}{hint}")

@@ -135,7 +135,9 @@ class Frames:
     def _frame(self, guid: bytes) -> bytes:
         frame = self._frames.get(guid)
         if frame is None:
-            raise BlobNotFound(guid)
+            raise BlobNotFound(
+                guid, f"no blob {BlobGuid(guid)} in this memory store: list_blobs() names those there"
+            )
         return frame
 
     def _apply(self, writes: Mapping[bytes, BlobBuffer], deletes: Iterable[bytes] = ()) -> None:

@@ -14,6 +14,17 @@ PAGE_SIZE_MIN: Final = 4096
 PAGE_SIZE_MAX: Final = 16 * 1024 * 1024
 
 
+class Permissions(int):
+    """Permission bits, shown as people write them: ``0o600`` and not ``384``."""
+
+    def __repr__(self) -> str:
+        return f"0o{self:03o}"
+
+
+#: Of a new store file: its owner alone.
+MODE: Final = Permissions(0o600)
+
+
 def check_page_size(page_size: int) -> int:
     """Return ``page_size`` if a store may have it, else raise.
 

@@ -7,11 +7,12 @@ make the checks that the trait asks for, before any I/O.
 from __future__ import annotations
 
 import operator
+import uuid
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
-from uringblob.buffers import AlignedBlobBuf, frame_of
-from uringblob.guid import GuidLike, guid_bytes
+from uringblob.buffers import AlignedBlobBuf, frame_of, not_a_buffer
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.units import BUF_ALIGN
 
 if TYPE_CHECKING:
@@ -58,11 +59,51 @@ def checked_writes(writes: Iterable[tuple[GuidLike, BlobBuffer]], page_size: int
     Nothing has been applied when this raises.
     """
     latest: dict[bytes, BlobBuffer] = {}
-    for guid, src in writes:
+    for pair in writes:
+        guid, src = as_pair(pair)
         key = guid_bytes(guid)
         check_readable(src, page_size)
         latest[key] = src
     return latest
+
+
+def as_pair(pair: tuple[GuidLike, BlobBuffer]) -> tuple[GuidLike, BlobBuffer]:
+    """Return guid and buffer of a batch's member.
+
+    :raises TypeError: it is no tuple: the batch is a ``dict`` and not its items, or one pair alone.
+    :raises ValueError: it is a tuple of another length.
+    """
+    try:
+        guid, buffer = pair
+    except (TypeError, ValueError):
+        raise _no_pair(pair) from None
+    return guid, buffer
+
+
+def _no_pair(given: object) -> Exception:
+    text = "a batch is made of pairs (guid, buffer), and "
+    if isinstance(given, tuple):
+        return ValueError(f"{text}a tuple of {len(given)} is none")
+    kind = type(given).__name__
+    return TypeError(f"{text}this {kind} is none: give the items() of a dict, and a single pair in a list")
+
+
+def check_no_single_guid(guids: Iterable[GuidLike]) -> None:
+    """Check that what a commit deletes is not a single guid: its bytes, one by one, are none.
+
+    :raises TypeError: it is.
+    """
+    if isinstance(guids, (bytes, str, uuid.UUID)):
+        raise TypeError("deletes holds guids, and this is a single one: write deletes=[guid]")
+
+
+def guid_list(guids: Iterable[GuidLike]) -> list[GuidLike]:
+    """Return what a commit deletes as a list.
+
+    :raises TypeError: it is a single guid.
+    """
+    check_no_single_guid(guids)
+    return list(guids)
 
 
 def checked_commit(
@@ -83,10 +124,10 @@ def checked_deletes(deletes: Iterable[GuidLike], written: Container[bytes]) -> l
 
     :raises ValueError: a guid is both written and deleted.
     """
-    doomed = list(dict.fromkeys(guid_bytes(guid) for guid in deletes))
+    doomed = list(dict.fromkeys(map(guid_bytes, guid_list(deletes))))
     for guid in doomed:
         if guid in written:
-            raise ValueError(f"commit() both writes and deletes blob {guid.hex()}: drop one of the two")
+            raise ValueError(f"commit() both writes and deletes blob {BlobGuid(guid)}: drop one of the two")
     return doomed
 
 
@@ -112,5 +153,9 @@ def size_of(dst: BlobBuffer) -> int:
     """
     if isinstance(dst, AlignedBlobBuf):
         return len(dst)
-    with memoryview(dst) as view:
+    try:
+        view = memoryview(dst)
+    except TypeError:
+        raise not_a_buffer(dst) from None
+    with view:
         return view.nbytes

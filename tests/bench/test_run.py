@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,6 +237,43 @@ def test_a_comparison_of_ones_own(workload, disk_dir, tmp_path, needs_uring):
 def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
     assert main([str(disk_dir), *argv]) == 2
     assert "there are measures" in capfd.readouterr().err
+
+
+def test_a_directory_must_be_named_and_be_there(tmp_path, capfd):
+    """A mistyped one was made, filled and left behind; the current one was the default, for twenty minutes."""
+    assert main([*TINY]) == 2
+    assert "name the DIRECTORY" in capfd.readouterr().err
+    mistyped, file = tmp_path / "mistyped", tmp_path / "file"
+    file.write_bytes(b"")
+    for path in (mistyped, file):
+        assert main([str(path), *TINY]) == 2
+        said = capfd.readouterr()
+        assert f"{path}: " in said.err
+        assert "name a directory that exists" in said.err
+        assert said.out == ""
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(disk_dir, monkeypatch, capfd):
+    class Stop(Exception):
+        pass
+
+    def stop(_parent):
+        raise Stop
+
+    monkeypatch.setattr("uringblob.bench.running.Place", stop)
+    with pytest.raises(Stop):
+        main([str(disk_dir)])
+    said = " ".join(capfd.readouterr().out.split())
+    assert f"in {disk_dir}: " in said
+    minutes = int(re.search(r"about (\d+) minutes, at most 20 minutes", said)[1])
+    assert 5 <= minutes <= 20
+    assert "files of 1,024 MiB" in said
+    with pytest.raises(Stop):
+        main([str(disk_dir), "--quick", "--measure", "4"])
+    said = " ".join(capfd.readouterr().out.split())
+    assert MEASURES[4].title in said
+    assert "at most 75 s" in said
 
 
 def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):

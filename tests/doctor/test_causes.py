@@ -195,8 +195,26 @@ CASES = {
     ),
     "few frames, nobody knows why": ({"frames_fit": 3, "frames_errno": E.ENOMEM, **ROOT}, ["frames"], ""),
     "no O_DIRECT": ({"direct": False, "direct_reason": "refused"}, ["direct"], "ANOTHER_DIRECTORY"),
-    "no such directory": ({"pread_store": E.ENOENT, "uring_store": E.ENOENT}, ["directory"], "mkdir -p ."),
-    "not ours": ({"pread_store": E.EACCES, "uring_store": E.EACCES, "uid": 7}, ["directory"], "chown 7 ."),
+    "no such directory": (
+        {"pread_store": E.ENOENT, "uring_store": E.ENOENT, "can_be_made": True},
+        ["directory"],
+        "mkdir -p .",
+    ),
+    "no such directory, in one of another user": (
+        {"pread_store": E.ENOENT, "uring_store": E.ENOENT, "open_place": "/mine"},
+        ["directory"],
+        "mkdir -p /mine/uringblob && uringblob doctor /mine/uringblob",
+    ),
+    "not ours": (
+        {"pread_store": E.EACCES, "uring_store": E.EACCES, "uid": 7, "open_place": "/my own"},
+        ["directory"],
+        "mkdir -p '/my own/uringblob' && uringblob doctor '/my own/uringblob'",
+    ),
+    "a variable that names no engine": (
+        {"engine_variable": "foo"},
+        ["engine unknown"],
+        "unset URINGBLOB_ENGINE",
+    ),
     "read-only": (
         {"pread_store": E.EROFS, "uring_store": E.EROFS, "mount_point": "/mnt"},
         ["directory"],
@@ -213,7 +231,7 @@ CASES = {
         "ANOTHER_DIRECTORY",
     ),
     "ours, and we took our own rights away": (
-        {"pread_store": E.EACCES, "uring_store": E.EACCES, "uid": 7, "owner_uid": 7},
+        {"pread_store": E.EACCES, "uring_store": E.EACCES, "uid": 7, "own_and_closed": True},
         ["directory"],
         "chmod u+rwx .",
     ),
@@ -238,6 +256,8 @@ CASES = {
 
 
 def exit_code_of(facts):
+    if facts.get("engine_variable") == "foo":
+        return 2
     if facts.get("pread_store") and facts.get("uring_store"):
         return 2
     return 1 if facts.get("uring_store") or facts.get("engine_variable") == "pread" else 0

@@ -393,7 +393,7 @@ def test_what_another_process_took_meanwhile_is_not_counted_on():
 
 
 def test_an_unprivileged_user_gets_what_the_limit_allows(needs_root, disk_dir):
-    """In a child, because root is exempt: 8 MiB hold 15 frames of 512 KiB beside the ring itself."""
+    """In a child, because root is exempt: 8 MiB hold 12 frames of 512 KiB (three huge pages) beside the ring itself."""
     code = f"""
         import asyncio, os, resource
         from uringblob.engines.request import EngineRequest

@@ -86,7 +86,8 @@ async def test_a_long_log_is_compacted_by_itself_and_the_file_stays_small(store_
         assert await contents(store) == {guid: fill(599)}
 
 
-async def test_closing_gives_up_a_compaction_without_a_trace(store_path, engine):
+async def test_closing_gives_up_a_compaction_without_a_trace(store_path, engine, caplog):
+    """Nor a warning: nobody need act on it."""
     model = {BlobGuid.random(): fill(i) for i in range(5000)}
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
     await store.commit(model.items())
@@ -94,6 +95,7 @@ async def test_closing_gives_up_a_compaction_without_a_trace(store_path, engine)
     await store.aclose()
     assert job.done()
     assert store.stats().compactions == 0
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
     async with AsyncFileBlobStore.open(store_path, engine=engine) as again:
         assert len(await again.list_blobs()) == 5000
         assert (await again.verify()).ok

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from importlib import util
 
-from uringblob.failures import Failure, Parser, failure_of, parse, say_failure
+from uringblob.failures import Failure, Parser, failure_of, output_failed, parse, say_failure, words_of
 from uringblob.start import EXIT_INTERRUPTED
-from uringblob.streams import forget_output
+from uringblob.streams import forget_output, whole_streams
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         forget_output()  # nobody reads it any more
         return EXIT_FAILED
     except (OSError, ValueError) as error:
-        return _unusable(args, str(error), error)
+        return _unusable(args, words_of(error), error)
     except KeyboardInterrupt:
         failure = Failure("interrupted; its files are gone", "KeyboardInterrupt", "bench", EXIT_INTERRUPTED)
         return say_failure(failure, as_json=bool(args.json))
@@ -56,4 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="uringblob bench", description="Measures the store beside fio, a bare ring and its peers."
     )
     add_arguments(parser)
-    return run(parse(parser, argv))
+    with whole_streams():
+        try:
+            return run(parse(parser, argv))
+        except OSError as error:
+            return output_failed(error, "bench", EXIT_UNUSABLE, as_json=False)

@@ -54,9 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add every option."""
     parser.add_argument(
         "directory",
-        nargs="?",
-        default=".",
-        help="where the files under test lie, in a directory of their own that is removed (default: here)",
+        metavar="DIRECTORY",
+        nargs="?",  # --list and --render need none
+        help="where the files under test lie, in a directory of their own that is removed; it must exist",
     )
     what = parser.add_argument_group("what is run (default: all measures and all sweeps)")
     what.add_argument(

@@ -40,9 +40,26 @@ def params_of(args: argparse.Namespace) -> Params:
     )
 
 
+def budget_of(args: argparse.Namespace) -> float:
+    """Return the seconds after which no turn begins any more."""
+    return float(args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S))
+
+
+def expected_seconds(steps: Sequence[Step], pace: Pace) -> float:
+    """Return about how long these steps take at this pace, the deadline aside."""
+    total = 0.0
+    for step in steps:
+        if isinstance(step, Sweep):
+            total += step.turns * pace.sweep_rounds * (pace.sweep_seconds + _OVERHEAD_S)
+        else:
+            total += step.turns * pace.rounds * (pace.seconds + _OVERHEAD_S)
+            total += 0 if pace.thin or isinstance(step, AdHoc) else step.fixed_s
+    return total
+
+
 def pace_of(args: argparse.Namespace, steps: Sequence[Step]) -> Pace:
     """Share the budget among the turns."""
-    budget = args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S)
+    budget = budget_of(args)
     rounds = args.rounds or (1 if args.quick else 5)
     sweep_rounds = 1 if args.quick else min(rounds, 3)
     measured = sum(step.turns for step in steps if not isinstance(step, Sweep)) * rounds

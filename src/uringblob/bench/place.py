@@ -18,7 +18,6 @@ class Place:
     """A fresh directory inside the one the user named; a context manager that removes it."""
 
     def __init__(self, parent: str) -> None:
-        os.makedirs(parent, exist_ok=True)
         self.directory = tempfile.mkdtemp(prefix="uringblob-bench-", dir=parent)
 
     def __enter__(self) -> Place:

@@ -6,6 +6,7 @@ One that fails is said so, and the rest goes on.
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import signal
@@ -15,13 +16,13 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from uringblob.bench.adhoc import AdHoc
-from uringblob.bench.bench import Bench, OutOfTime
+from uringblob.bench.bench import Bench, OutOfTime, Pace
 from uringblob.bench.environment import environment
 from uringblob.bench.finding import Finding
 from uringblob.bench.hugepages import reserved
 from uringblob.bench.load import MIB
 from uringblob.bench.measures import MEASURES, Measure
-from uringblob.bench.pace import Step, pace_of, params_of
+from uringblob.bench.pace import Step, budget_of, expected_seconds, pace_of, params_of
 from uringblob.bench.place import Place
 from uringblob.bench.report.data import Results
 from uringblob.bench.report.journal import Journal, Outcome
@@ -34,6 +35,8 @@ from uringblob.bench.sweeps import SWEEPS
 _HUGE_BYTES = 160 * MIB
 #: So many times the size of one file is needed when every peer has made its own.
 _ROOM = 12
+#: So many steps are named, more are counted.
+_FEW = 3
 
 
 def chosen(args: argparse.Namespace) -> list[Step]:
@@ -65,6 +68,7 @@ def run_all(args: argparse.Namespace) -> bool:
     if args.render:
         publish(args, args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
         return True
+    check_directory(args.directory)
     steps = chosen(args)
     _end_by_signal_like_by_hand()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
@@ -78,6 +82,39 @@ def run_all(args: argparse.Namespace) -> bool:
     return journal.whole
 
 
+def check_directory(path: str | None) -> None:
+    """Refuse before anything is made: a mistyped directory would be filled, and left behind.
+
+    :raises ValueError: none was given.
+    :raises OSError: there is none.
+    """
+    if path is None:
+        raise ValueError("name the DIRECTORY whose disk is to be measured: a run writes gigabytes there")
+    if not os.path.isdir(path):
+        number = errno.ENOTDIR if os.path.exists(path) else errno.ENOENT
+        raise OSError(number, f"{os.strerror(number)}: name a directory that exists", path)
+
+
+def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, terminal: Terminal) -> None:
+    """Say what the run will do, and for how long, before it does anything."""
+    what = (
+        ", ".join(step.title for step in steps) if len(steps) <= _FEW else f"{len(steps)} measures and sweeps"
+    )
+    size = params_of(args).file_bytes
+    terminal.console.print(
+        f"in {args.directory}: {what}; about {in_minutes(expected_seconds(steps, pace))}, at most "
+        f"{in_minutes(budget_of(args))} and the step begun by then; files of {size / MIB:,.0f} MiB, up to {_ROOM} "
+        "of them, removed at the end (Ctrl-C does so, too)",
+        highlight=False,
+        markup=False,  # the directory's name may have brackets
+    )
+
+
+def in_minutes(seconds: float) -> str:
+    """Return a time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+
+
 def _end_by_signal_like_by_hand() -> None:
     """SIGTERM ends a run as Ctrl-C does: huge pages are given back and the files under test removed."""
     if threading.current_thread() is threading.main_thread():
@@ -87,6 +124,7 @@ def _end_by_signal_like_by_hand() -> None:
 def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:
     """Take each step, whatever became of the one before."""
     params, pace = params_of(args), pace_of(args, steps)
+    announce(args, steps, pace, terminal)
     with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
         asked = {
             key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))

@@ -11,6 +11,7 @@ from uringblob.bench.options import size
 from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text
+from uringblob.errors import encodable
 from uringblob.facade import FileBlobStore
 from uringblob.units import PAGE_SIZE
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     ) as store:
         page_size = store.page_size
     out.result(
-        {"store": args.store, "page_size": page_size}, f"{args.store}: frames of {size_text(page_size)}"
+        {"store": args.store, "page_size": page_size},
+        f"{encodable(args.store)}: frames of {size_text(page_size)}",
     )
     return exits.OK

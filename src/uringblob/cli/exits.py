@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from uringblob.failures import EXIT_USAGE
+from uringblob.failures import EXIT_FAILED, EXIT_USAGE
 from uringblob.start import EXIT_INTERRUPTED
 
 OK: Final = 0
@@ -13,7 +13,7 @@ NO: Final = 1
 #: The command line or the input makes no sense; argparse uses the same number.
 USAGE: Final = EXIT_USAGE
 #: The store cannot be opened, or the system refused an I/O, that of the output too.
-FAILED: Final = 3
+FAILED: Final = EXIT_FAILED
 #: Ctrl-C: the store is sound; what was not acknowledged may be missing.
 INTERRUPTED: Final = EXIT_INTERRUPTED
 
@@ -25,5 +25,4 @@ exit codes:
   3    the store cannot be opened, an I/O failed, or nobody reads the output
   130  interrupted; the store is sound
 under --json an error is one JSON object on standard error, with the code in it
-doctor has its own: 0 io_uring works, 1 the fallback works, 2 unusable
 """

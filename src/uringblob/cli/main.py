@@ -14,18 +14,21 @@ from uringblob.bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.output import Output
 from uringblob.doctor import command as doctor_command
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.failures import (
     CommandFailed,
     JsonWarnings,
     Parser,
+    ShowVersion,
     failure_of,
+    output_failed,
     parse,
     say_failure,
+    words_of,
 )
 from uringblob.logs import logger
 from uringblob.start import asks_json
-from uringblob.streams import STDOUT, forget_output, hold_standard_streams, named
+from uringblob.streams import STDOUT, named, whole_streams
 
 COMMANDS: dict[str, ModuleType] = {
     "create": create,
@@ -46,7 +49,7 @@ def make_parser() -> Parser:
         epilog=exits.TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"uringblob {uringblob.__version__}")
+    parser.add_argument("--version", action=ShowVersion, const=f"uringblob {uringblob.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
@@ -81,7 +84,11 @@ def _on_store(command: ModuleType) -> Callable[[argparse.Namespace], int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors become one line on standard error."""
-    hold_standard_streams()
+    with whole_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     as_json = asks_json(list(sys.argv[1:] if argv is None else argv))
     args = argparse.Namespace(command=None)
     try:
@@ -108,12 +115,10 @@ def _warnings(*, as_json: bool) -> Iterator[None]:
 
 def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) -> int:
     code = _exit_code(error)
-    if isinstance(error, BrokenPipeError) or getattr(error, "filename", None) == STDOUT:
-        forget_output()
-    if isinstance(error, BrokenPipeError) and not as_json:
-        return code  # nobody reads it any more, and a pipe's other end knows
+    if isinstance(error, OSError) and error.filename == STDOUT:
+        return output_failed(error, args.command, code, as_json=as_json)
     path = getattr(args, "store", None) or getattr(args, "directory", None)
-    return say_failure(failure_of(error, _words(error), args.command, code, path=path), as_json=as_json)
+    return say_failure(failure_of(error, words_of(error), args.command, code, path=path), as_json=as_json)
 
 
 def _exit_code(error: BaseException) -> int:
@@ -124,14 +129,3 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, (BlobNotFound, BlobCorrupt)):
         return exits.NO
     return exits.USAGE if isinstance(error, ValueError) else exits.FAILED
-
-
-def _words(error: BaseException) -> str:
-    """Return what happened; to which file stands first, as it does with other commands."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the store is sound"
-    if isinstance(error, BlobStoreIOError):
-        return str(error.strerror)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)

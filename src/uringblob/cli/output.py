@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from uringblob.streams import STDOUT, named, say
+from uringblob.streams import say, say_bytes
 
 Progress = Callable[[int, int], None]
 
@@ -51,9 +51,7 @@ class Output:
 
         :raises OSError: it could not be written; the error names standard output.
         """
-        with named(STDOUT):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+        say_bytes(data)
 
     def table(self, rows: Mapping[str, str], *, warn: tuple[str, ...] = ()) -> str:
         """Return ``name  value`` lines; names in ``warn`` are coloured on a terminal."""

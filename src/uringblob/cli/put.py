@@ -12,7 +12,7 @@ from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
 from uringblob.failures import CommandFailed
 from uringblob.guid import BlobGuid
-from uringblob.streams import STDIN, STDOUT, named
+from uringblob.streams import STDIN, STDOUT, named, read_whole_input
 from uringblob.units import PAGE_SIZE_MAX
 
 HELP = "store one frame, durably, from a file or from standard input"
@@ -65,7 +65,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def _refusal(args: argparse.Namespace, length: int, page_size: int) -> str:
     name = _name(args.file)
     if length > page_size:
-        return f"{name} is longer than a frame of {page_size} bytes"
+        return (
+            f"{name} is longer than a frame, which has {page_size} bytes: put it in parts, or into a store "
+            "of larger frames ('uringblob create --page-size')"
+        )
     if length < page_size and not args.pad:
         return f"{name} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
     return ""
@@ -85,4 +88,4 @@ def _read(name: str) -> bytes:
 
 
 def _read_stream(file: BinaryIO) -> bytes:
-    return file.read(PAGE_SIZE_MAX + 1)
+    return read_whole_input(file, PAGE_SIZE_MAX + 1)

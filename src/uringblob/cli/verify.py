@@ -26,7 +26,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "ok": report.ok,
         "blobs_checked": report.blobs_checked,
         "bytes_checked": report.bytes_checked,
-        "bad": [{"guid": str(guid), "error": str(error)} for guid, error in report.bad],
+        "bad": [
+            {"guid": str(guid), "error": str(error), "offset": getattr(error, "offset", None)}
+            for guid, error in report.bad
+        ],
         "metadata_errors": [str(error) for error in report.metadata_errors],
         "notes": list(notes),
     }

@@ -7,15 +7,6 @@ import sys
 from uringblob.start import QuietInterrupts
 
 with QuietInterrupts():
-    from uringblob.doctor.command import add_arguments, run
-    from uringblob.failures import Parser, parse
-    from uringblob.streams import forget_output, hold_standard_streams
+    from uringblob.doctor.command import main
 
-hold_standard_streams()
-parser = Parser(prog="uringblob doctor", description="Says what will run here, and why not more.")
-add_arguments(parser)
-try:
-    sys.exit(run(parse(parser, None)))
-except BrokenPipeError:
-    forget_output()  # nobody reads it any more
-    sys.exit(2)
+sys.exit(main())

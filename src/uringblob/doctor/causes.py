@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from uringblob.doctor import mending, refusals
 from uringblob.doctor.facts import CAP_IPC_LOCK, Facts
-from uringblob.errors import errno_name
+from uringblob.errors import encodable, errno_name
 
 
 class Cause(NamedTuple):
@@ -65,6 +65,12 @@ IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "rootfs"})
 
 #: No store can be made here.
 UNUSABLE: Final = (
+    Cause(
+        "engine unknown",
+        lambda f: f.engine_unknown,
+        lambda f: f"no store opens by itself: URINGBLOB_ENGINE={encodable(f.engine_variable)} is no engine",
+        lambda _: "unset URINGBLOB_ENGINE",
+    ),
     Cause("directory", lambda f: f.pread_store > 0, lambda f: f.pread_text, mending.mend_directory),
     Cause("pread", lambda f: f.pread_store != 0, lambda f: f.pread_text, mending.use_other_directory),
 )

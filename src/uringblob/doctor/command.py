@@ -7,13 +7,14 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from uringblob.doctor.examination import Examination, examine
 from uringblob.doctor.finding import Finding, Level
-from uringblob.failures import Failure, say_failure
-from uringblob.start import EXIT_INTERRUPTED
-from uringblob.streams import say
+from uringblob.failures import EXIT_FAILED, Failure, Parser, output_failed, parse, say_failure
+from uringblob.start import EXIT_INTERRUPTED, asks_json
+from uringblob.streams import say, whole_streams
 
 EXAMPLES = """\
 examples:
@@ -25,6 +26,7 @@ exit codes:
   0  io_uring works
   1  the fallback, the pread engine, works
   2  no store can be made there
+  3  the output cannot be written
   130  interrupted
 """
 _MARKS = {Level.GOOD: ("ok", "32"), Level.NOTE: ("--", "33"), Level.BAD: ("no", "31")}
@@ -56,12 +58,24 @@ def run(args: argparse.Namespace) -> int:
         failure = Failure("interrupted", "KeyboardInterrupt", "doctor", EXIT_INTERRUPTED, args.directory)
         return say_failure(failure, as_json=args.json)
     if args.json:
-        text = json.dumps(as_dict(seen), indent=2, default=list)
+        text = json.dumps(as_dict(seen), default=list)
     else:
         coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         text = screen(seen, coloured=coloured, verbose=args.verbose)
     say(text)
     return seen.diagnosis.exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m uringblob.doctor``."""
+    parser = Parser(prog="uringblob doctor", description="Says what will run here, and why not more.")
+    add_arguments(parser)
+    with whole_streams():
+        try:
+            return run(parse(parser, argv))
+        except OSError as error:
+            as_json = asks_json(list(sys.argv[1:] if argv is None else argv))
+            return output_failed(error, "doctor", EXIT_FAILED, as_json=as_json)
 
 
 def as_dict(seen: Examination) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Diagnosis:
 
 def diagnose(facts: Facts) -> Diagnosis:
     """Judge by what really worked; the table only says why not more."""
-    if facts.pread_store and facts.uring_store:
+    if facts.engine_unknown or (facts.pread_store and facts.uring_store):
         causes = _applying(UNUSABLE, facts)
         return Diagnosis(EXIT_UNUSABLE, f"unusable: {causes[0].why}", causes)
     if facts.uring_store:

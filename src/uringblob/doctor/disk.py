@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from uringblob import _native
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial_directory import PREFIX
 from uringblob.engines.direct import enable_direct
-from uringblob.errors import errno_name
+from uringblob.errors import encodable, errno_name
 from uringblob.ring import Ring, SqeFlags
 from uringblob.slab import Slab
 from uringblob.units import BUF_ALIGN
@@ -20,23 +21,41 @@ from uringblob.units import BUF_ALIGN
 
 def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
     """Which file system, with which mount options, and how much room."""
+    rights = {"directory": directory, **_rights(directory)}
     try:
         room = os.statvfs(directory)
     except OSError as error:
-        return Finding("file system", f"{directory}: {error.strerror}", Level.BAD, {"directory": directory})
+        text = f"{encodable(directory)}: {error.strerror}"
+        return Finding("file system", text, Level.BAD, rights)
     free = room.f_bavail * room.f_frsize
     mount = find_mount(os.path.realpath(directory), mountinfo)
     kind, point, options = mount or ("unknown", "?", "")
     text = f"{kind} at {point} ({options}); {free / 2**30:.1f} GiB free"
     detail = {"kind": kind, "mount_point": point, "options": options.split(","), "free_bytes": free}
     level = Level.GOOD if free > 64 << 20 else Level.NOTE
-    facts = {
-        "directory": directory,
-        "mount_point": point,
-        "file_system": kind,
-        "owner_uid": os.stat(directory).st_uid,
+    return Finding("file system", text, level, {**rights, "mount_point": point, "file_system": kind}, detail)
+
+
+def _rights(directory: str) -> dict[str, object]:
+    """What this user may do about a directory that cannot be used, and where else to go."""
+    usable = os.R_OK | os.W_OK | os.X_OK
+    places = [os.path.expanduser("~"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108 - only named
+    facts: dict[str, object] = {
+        "open_place": next((p for p in places if os.access(p, usable)), places[-1]),
     }
-    return Finding("file system", text, level, facts, detail)
+    try:
+        status = os.stat(directory)
+    except FileNotFoundError:
+        above = os.path.dirname(os.path.abspath(directory))
+        while not os.path.exists(above):
+            above = os.path.dirname(above)
+        facts["can_be_made"] = os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
+    except OSError:
+        pass  # out of reach, so nothing can be done about it
+    else:
+        mode = stat.S_IMODE(status.st_mode)
+        facts["own_and_closed"] = status.st_uid == os.geteuid() and mode & stat.S_IRWXU != stat.S_IRWXU
+    return facts
 
 
 def find_mount(path: str, mountinfo: Path) -> tuple[str, str, str] | None:

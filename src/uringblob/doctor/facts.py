@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from uringblob.doctor.finding import Finding
+from uringblob.engines.select import ENGINES
 
 #: ``capabilities(7)``.
 CAP_IPC_LOCK, CAP_SYS_ADMIN = 14, 21
@@ -73,8 +74,17 @@ class Facts:
     directory: str = "."
     mount_point: str = "/"
     file_system: str = "ext4"
-    #: Whose the directory is; -1: unknown.
-    owner_uid: int = -1
+    #: The directory is this user's own, and its mode keeps its owner from using it.
+    own_and_closed: bool = False
+    #: It is not there, and this user may make it.
+    can_be_made: bool = False
+    #: Where this user can make a directory: the home, if it is writable, or a place for everybody.
+    open_place: str = "~"
+
+    @property
+    def engine_unknown(self) -> bool:
+        """Whether ``URINGBLOB_ENGINE`` is no engine, so that no store opens that names none itself."""
+        return self.engine_variable not in {"", *ENGINES}
 
     def has(self, capability: int) -> bool:
         """Whether the process has this capability where the kernel asks for it."""

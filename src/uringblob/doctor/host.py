@@ -19,6 +19,8 @@ from pathlib import Path
 from uringblob import _native
 from uringblob.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
 from uringblob.doctor.finding import Finding, Level
+from uringblob.engines.select import ENGINES
+from uringblob.errors import encodable
 
 #: What gVisor has always said its kernel was.
 _GVISOR_VERSION = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
@@ -150,6 +152,9 @@ def installed_from() -> str:
 def check_environment(environ: Mapping[str, str] = os.environ) -> Finding:
     """``URINGBLOB_ENGINE``, which decides for every store that names no engine."""
     engine = environ.get("URINGBLOB_ENGINE", "")
+    if engine not in {"", *ENGINES}:
+        text = f"URINGBLOB_ENGINE={encodable(engine)} is no engine: there are {', '.join(ENGINES)}"
+        return Finding("environment", text, Level.BAD, {"engine_variable": engine})
     level = Level.NOTE if engine == "pread" else Level.GOOD
     text = f"URINGBLOB_ENGINE={engine}" if engine else "URINGBLOB_ENGINE is not set"
     return Finding("environment", text, level, {"engine_variable": engine})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 
 from uringblob.doctor.facts import Facts
@@ -82,11 +83,14 @@ def mend_directory(facts: Facts) -> str:
     quoted = shlex.quote(facts.directory)
     if facts.file_system in _NOT_FOR_FILES:
         return use_other_directory(facts)
-    if facts.pread_store == errno.ENOENT:
+    if facts.pread_store == errno.ENOENT and facts.can_be_made:
         return f"mkdir -p {quoted}"
-    if facts.pread_store in {errno.EACCES, errno.EPERM}:
-        mine = facts.owner_uid == facts.uid
-        return f"chmod u+rwx {quoted}" if mine else f"sudo chown {facts.uid} {quoted}"
+    if facts.pread_store in {errno.EACCES, errno.EPERM} and facts.own_and_closed:
+        return f"chmod u+rwx {quoted}"
+    if facts.pread_store in {errno.ENOENT, errno.EACCES, errno.EPERM}:
+        # Never the owner or the mode of what is somebody else's.
+        own = shlex.quote(os.path.join(facts.open_place, "uringblob"))
+        return f"mkdir -p {own} && uringblob doctor {own}"
     if facts.pread_store == errno.EROFS:
         return f"sudo mount -o remount,rw {shlex.quote(facts.mount_point)}"
     if facts.pread_store in {errno.EMFILE, errno.ENFILE}:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial_directory import trial_directory
-from uringblob.errors import BlobStoreError, EngineUnavailable, errno_name
+from uringblob.errors import BlobStoreError, EngineUnavailable, encodable, errno_name
 from uringblob.facade import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -30,7 +30,7 @@ def check_store(engine: str, directory: str) -> Finding:
     except (BlobStoreError, OSError) as error:
         number = getattr(error, "errno", None) or -1
         # The trial's own name tells nobody anything.
-        why = f"{directory}: {errno_name(number)}" if number > 0 else str(error)
+        why = f"{encodable(directory)}: {errno_name(number)}" if number > 0 else str(error)
         facts = {f"{field}_store": number, f"{field}_text": why}
         return Finding(name, f"no: {why}", Level.BAD, facts)
     return Finding(name, text, facts={f"{field}_store": 0})

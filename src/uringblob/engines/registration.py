@@ -1,8 +1,9 @@
 """How many frames the kernel will pin.
 
 Registered memory counts against RLIMIT_MEMLOCK, which is one account per user: with the usual
-8 MiB, 15 frames of 512 KiB register and 16 fail with ENOMEM, fewer if another process of the
-user has some (checked on Linux 6.18).  Root is exempt.  There is no way to ask what is left,
+8 MiB, 12 frames of 512 KiB register and 13 fail with ENOMEM, because whole huge pages count and the
+ring has some itself (15 in small pages); fewer if another process of the user has some (checked on
+Linux 6.18).  Root is exempt.  There is no way to ask what is left,
 so it is searched for, by trying.
 """
 

@@ -19,7 +19,7 @@ from uringblob.pool import BufferPool
 from uringblob.store.job import bare
 from uringblob.store.pace import CHANGE, Pace
 from uringblob.store.shards import FEW, Mapped, Shards
-from uringblob.views import BlobBuffer, checked_deletes
+from uringblob.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256
@@ -40,6 +40,7 @@ class Changes:
         self._page_size = page_size
         self._pool = pool
         self._writes = iter(writes)
+        check_no_single_guid(deletes)
         self._deletes = iter(deletes)
         self._frames: Mapped[Frame] = {}
         self._doomed: Mapped[None] = {}
@@ -55,7 +56,7 @@ class Changes:
     def _check_writes(self) -> bool:
         size, pool, frames = self._page_size, self._pool, self._frames
         taken = 0
-        for guid, src in itertools.islice(self._writes, CHECKED_AT_ONCE):
+        for guid, src in map(as_pair, itertools.islice(self._writes, CHECKED_AT_ONCE)):
             frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
             taken += 1
         if len(frames) > FEW and isinstance(frames, dict):
@@ -99,7 +100,7 @@ class Reads:
         try:
             self._reads.extend(
                 (guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool))
-                for guid, dst in itertools.islice(self._rest, CHECKED_AT_ONCE)
+                for guid, dst in map(as_pair, itertools.islice(self._rest, CHECKED_AT_ONCE))
             )
         except BaseException:
             self.forget()

@@ -30,6 +30,7 @@ from uringblob.store.opening import Options, engine_default
 from uringblob.store.read_batch import read_batch
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
+from uringblob.units import MODE
 from uringblob.views import BlobBuffer, check_range, size_of
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         queue_depth: int = 256,
         lock_timeout: float = 5.0,
         verify: bool = True,
-        mode: int = 0o600,
+        mode: int = MODE,
         observer: StoreObserver | None = None,
     ) -> Opening[AsyncFileBlobStore]:
         """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
@@ -85,8 +86,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
             through a cache the last, unconfirmed group is left out (``stats().notes``).
         :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
             environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
-        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where
-            the file system has it.
+        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where it is.
         :param buffers: frames in the registered pool (default 64, or as many as 32 MiB hold).
         :param queue_depth: submission queue entries; more requests wait their turn.
         :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
@@ -282,9 +282,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
 
-        A batch that got one run of slots is one gathered write linked to one fdatasync, in one
-        submission (``stats().batches_linked``); otherwise all writes, then one fdatasync
-        (``stats().batches_scattered``).
+        A batch that got one run of slots is one gathered write linked to one fdatasync, in one submission
+        (``stats().batches_linked``); otherwise all writes, then one fdatasync (``batches_scattered``).
         """
         await self._write(writes, data_sync=True)
 

@@ -147,7 +147,11 @@ class Core:
 
     def not_found(self, guid: bytes) -> BlobNotFound:
         """Return the error that says that there is no such blob."""
-        return BlobNotFound(guid, f"no blob {BlobGuid(guid)} in {self.file.path}")
+        return BlobNotFound(
+            guid,
+            f"no blob {BlobGuid(guid)} in {self.file.path}: it was never written, or was deleted; "
+            "list_blobs() names those there",
+        )
 
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
@@ -232,10 +236,12 @@ class Core:
         return self._corrupt(guid, entry >> CHECKSUM_BITS, why)
 
     def _corrupt(self, guid: bytes, slot: int, why: str) -> BlobCorrupt:
+        offset = slot * self.page_size
         return BlobCorrupt(
-            f"{self.file.path}: blob {BlobGuid(guid)} (offset {slot * self.page_size}): {why}. "
+            f"{self.file.path}: blob {BlobGuid(guid)} (offset {offset}): {why}. "
             "Write it again or restore it from a copy; all other blobs stay readable",
             guid,
+            offset,
         )
 
     # --- changing ------------------------------------------------------------------------

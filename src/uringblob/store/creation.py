@@ -15,7 +15,7 @@ import time
 
 from uringblob import _native
 from uringblob.engines.posix_calls import grow_file
-from uringblob.errors import BlobStoreIOError, errno_name
+from uringblob.errors import BlobStoreIOError, errno_name, with_remedy
 from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
@@ -54,7 +54,8 @@ def create_store(path: str, page_size: int, mode: int) -> None:
             _write_image(fd, page_size)
         except OSError as error:
             number = error.errno or errno.EIO
-            raise BlobStoreIOError(number, f"creating {path}: {errno_name(number)}") from error
+            text = with_remedy(f"creating {path}: {errno_name(number)}", number)
+            raise BlobStoreIOError(number, text) from error
         finally:
             os.close(fd)
         _put_in_place(temporary, path)

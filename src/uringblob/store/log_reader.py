@@ -110,7 +110,8 @@ class LogReader:
     def _corrupt(self, offset: int, what: str) -> StoreCorrupt:
         return StoreCorrupt(
             f"{self._medium.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
-            "Restore the store from a copy"
+            "Restore the store from a copy",
+            offset,
         )
 
     # --- blocks --------------------------------------------------------------------------

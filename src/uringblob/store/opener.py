@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.store.core import Core
@@ -28,6 +28,19 @@ class Opening(Generic[Store]):
 
     def __repr__(self) -> str:
         return f"<Opening of {self._options.path!r}: await it, or use it with 'async with'>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say that ``await`` was forgotten to whoever uses this as the store."""
+        raise AttributeError(
+            f"this store is not open yet, and has no {name!r}: open it with "
+            "'store = await AsyncFileBlobStore.open(...)', or with 'async with'"
+        )
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("an AsyncFileBlobStore is opened with 'async with', not with 'with'")
+
+    def __exit__(self, *_: object) -> None:
+        """Not reached; without it Python would say that it is missing."""
 
     def __await__(self) -> Generator[Any, None, Store]:
         return self._open().__await__()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
-import operator
+import numbers
 import os
 from typing import Any
 
 from uringblob.engines.base import Engine
-from uringblob.engines.select import EngineRequest, open_engine
-from uringblob.errors import StoreCorrupt
+from uringblob.engines.select import ENGINES, EngineRequest, open_engine
+from uringblob.errors import StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.cached_reads import why_cached
@@ -71,15 +71,15 @@ class Options:
         :raises TypeError: an unknown option or a wrong type.
         """
         name = os.fsdecode(path)
+        if not name:  # which realpath takes for the current directory
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         if name.endswith(os.sep):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         # A symbolic link is followed once, here: creation must not replace the link itself.
         made = cls(path=os.path.realpath(name), **options)
         if made.page_size is not None:
             check_page_size(made.page_size)
-        for whole in (made.buffers, made.queue_depth, made.mode):
-            if whole is not None:
-                operator.index(whole)  # a fraction is refused here, and not half-way
+        made._check_types()
         if made.buffers is not None and not 0 <= made.buffers <= BUFFERS_MAX:
             raise ValueError(f"buffers must be from 0 to {BUFFERS_MAX}, not {made.buffers}")
         if not 0 <= made.mode <= 0o7777:
@@ -88,14 +88,41 @@ class Options:
             raise ValueError(f"queue_depth must be from 1 to 4096, not {made.queue_depth}")
         if not made.lock_timeout >= 0:
             raise ValueError(f"lock_timeout must be 0 or more seconds, not {made.lock_timeout}")
-        if made.engine not in ("auto", "io_uring", "pread"):
+        if made.engine not in ENGINES:
             raise ValueError(f"engine must be 'auto', 'io_uring' or 'pread', not {made.engine!r}")
         return made
 
+    def _check_types(self) -> None:
+        given: dict[str, Any] = vars(self)
+        # A fraction is refused here, and not half-way.
+        for name in ("buffers", "queue_depth", "mode"):
+            value = given[name]
+            if not hasattr(value, "__index__") and not (name == "buffers" and value is None):
+                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        seconds = given["lock_timeout"]
+        if not isinstance(seconds, numbers.Real):
+            raise TypeError(
+                f"lock_timeout must be a number of seconds, not {type(seconds).__name__}: "
+                "0 does not wait, float('inf') waits for ever"
+            )
+        if not (given["direct"] is None or isinstance(given["direct"], bool)):
+            raise TypeError(f"direct must be True, False or None, not {given['direct']!r}")
+
 
 def engine_default(engine: str) -> str:
-    """Return ``engine``, or what ``URINGBLOB_ENGINE`` says where that is ``"auto"``."""
-    return os.environ.get("URINGBLOB_ENGINE") or engine if engine == "auto" else engine
+    """Return ``engine``, or what ``URINGBLOB_ENGINE`` says where that is ``"auto"``.
+
+    :raises ValueError: that is no engine.
+    """
+    if engine != "auto":
+        return engine
+    chosen = os.environ.get("URINGBLOB_ENGINE") or engine
+    if chosen not in ENGINES:
+        raise ValueError(
+            f"the environment variable URINGBLOB_ENGINE is {encodable(chosen)!r}, which is no engine: "
+            f"set it to one of {', '.join(ENGINES)}, or unset it"
+        )
+    return chosen
 
 
 async def find_file(options: Options) -> StoreFile:
@@ -164,7 +191,7 @@ async def start_core(
     Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
     one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
-    medium = Medium(engine, file.path, asyncio.get_running_loop())
+    medium = Medium(engine, encodable(file.path), asyncio.get_running_loop())
     if not cached:
         # They were read through the page cache, which may hold one that a failed flush lost.
         header = await medium.read(0, HEADER_SIZE, "reading the superblocks")

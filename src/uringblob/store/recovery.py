@@ -219,9 +219,8 @@ async def _follow(
 
 
 def _damaged(medium: Medium, what: str, offset: int, seq: int) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"{medium.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
-    )
+    text = f"{medium.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
+    return StoreCorrupt(text, offset)
 
 
 def _check_tail(medium: Medium, reader: LogReader, tail: Tail, seq: int, floor: int) -> None:

@@ -27,6 +27,7 @@ from uringblob.errors import (
     StoreCorrupt,
     StoreLocked,
     errno_name,
+    with_remedy,
 )
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -38,6 +39,7 @@ from uringblob.store.format import (
     is_sound,
     superblock_version,
 )
+from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size
 
 _LOCK_POLL_S = 0.002
@@ -124,7 +126,7 @@ def _check_regular(path: str, *, read_only: bool) -> None:
     if stat.S_ISDIR(mode) and read_only:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise StoreCorrupt(f"{path} is not a regular file, so it is no store")
+        raise StoreCorrupt(f"{path} is not a regular file, so it is no store: give the path of a file")
 
 
 def _is_at(path: str, fd: int) -> bool:
@@ -145,8 +147,9 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
+            who = holders_text(file.fd)
             raise StoreLocked(
-                f"{file.path} is locked by another opener (waited {lock_timeout} s). "
+                f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"
             )
         await asyncio.sleep(_LOCK_POLL_S)
@@ -202,8 +205,25 @@ def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
     if versions - VERSIONS:
         raise _newer(path, versions)
     if versions:
-        raise StoreCorrupt(f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE})")
-    raise StoreCorrupt(f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's)")
+        raise StoreCorrupt(
+            f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE}): restore the store from a copy",
+            offset=0,
+        )
+    if not header:
+        raise StoreCorrupt(
+            f"{path} is not a uringblob store but an empty file: remove it, or give another path"
+        )
+    if not any(header):
+        raise StoreCorrupt(
+            f"{path}: both superblocks are zero (the first {len(header)} bytes): this is no store, or one whose "
+            "beginning was wiped: check the path, or restore the store from a copy",
+            offset=0,
+        )
+    raise StoreCorrupt(
+        f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's): check the path, or give "
+        "one where there is no file yet to make a store there",
+        offset=0,
+    )
 
 
 def _newer(path: str, versions: set[int | None]) -> StoreCorrupt:
@@ -233,10 +253,9 @@ def _drop_cache(file: StoreFile) -> None:
     except OSError as error:
         # A read-only medium has nothing to flush; some say so with these.  So does one that failed.
         if not (file.read_only and error.errno in (errno.EROFS, errno.EINVAL, errno.EBADF)):
-            raise BlobStoreIOError(
-                error.errno or errno.EIO,
-                f"{file.path}: fdatasync before recovery: {errno_name(error.errno or errno.EIO)}",
-            ) from error
+            number = error.errno or errno.EIO
+            text = with_remedy(f"{file.path}: fdatasync before recovery: {errno_name(number)}", number)
+            raise BlobStoreIOError(number, text) from error
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -257,7 +276,9 @@ def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock,
     """Return the superblock with the highest revision, and its offset."""
     good = [(s, offset) for s, offset in zip(superblocks, SUPERBLOCK_OFFSETS, strict=True) if s is not None]
     if not good:
-        raise StoreCorrupt(f"{path}: both superblocks hold impossible values")
+        raise StoreCorrupt(
+            f"{path}: both superblocks hold impossible values: restore the store from a copy", offset=0
+        )
     return max(good, key=lambda pair: pair[0].revision)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
-from uringblob.store.compaction import Compaction
+from uringblob.store.compaction import Compaction, CompactionStopped
 from uringblob.store.format import VERSION, blocks_for
 from uringblob.store.groups import GroupQueue
 from uringblob.store.job import Job, settle
@@ -118,6 +118,8 @@ class Upkeep:
         )
         try:
             await self._compaction.run()
+        except CompactionStopped:
+            raise  # by a close: nothing failed
         except BlobStoreError as error:
             logger.warning(
                 "%s: compaction of the log was given up: %s",

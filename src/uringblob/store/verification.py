@@ -104,9 +104,11 @@ async def _check_superblock(core: Core, offset: int) -> None:
     block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
     superblock = decode_superblock(block, offset)
     if superblock is None:
-        raise StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is damaged")
+        text = f"{core.file.path}: the superblock at offset {offset} is damaged: open the store to write, "
+        raise StoreCorrupt(text + "which makes it anew from the other one", offset)
     if superblock.store_id != core.superblocks.current.store_id:
-        raise StoreCorrupt(f"{core.file.path}: the superblock at offset {offset} is another store's")
+        text = f"{core.file.path}: the superblock at offset {offset} is another store's: restore it from a copy"
+        raise StoreCorrupt(text, offset)
 
 
 async def _check_log(core: Core) -> None:
@@ -134,6 +136,7 @@ async def _check_log(core: Core) -> None:
 
 
 def _damaged(core: Core, offset: int, seq: int) -> StoreCorrupt:
-    return StoreCorrupt(
+    text = (
         f"{core.file.path}: the log is damaged (offset {offset}, group {seq}): copy the blobs to a new store"
     )
+    return StoreCorrupt(text, offset)
