@@ -15,6 +15,7 @@ Checked on CPython 3.10 to 3.13, and with uvloop.
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
@@ -104,6 +105,33 @@ class Job(Completion[T]):
             self.finish(self._value)
         else:
             self.fail(self._failure)
+
+
+class Lock:
+    """What one job at a time may hold; first come, first served.
+
+    Not asyncio's: where that has no memory to wake the next one, it forgets that it waits.
+    """
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: collections.deque[Completion[None]] = collections.deque()
+
+    async def __aenter__(self) -> None:
+        if self._held:
+            turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
+            self._waiting.append(turn)
+            await turn  # it is held for this one then
+        self._held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._waiting:
+            # Through the loop: a thousand who wait would be resumed one inside the other.
+            turn = self._waiting[0]
+            call_surely(turn.get_loop(), turn.finish, None)
+            self._waiting.popleft()
+        else:
+            self._held = False
 
 
 def bare(error: E) -> E:

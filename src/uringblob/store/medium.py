@@ -192,11 +192,14 @@ class Medium:
         The system reports a lost write to one fsync only.  If two are under way and the error goes
         to one, the other's 0 is a lie; so a sync is believed when all that overlapped it are done.
         """
-        if self.poison_cause is not None:
+        try:
+            if self.poison_cause is not None:
+                raise self._unbelievable(what)
+            ended: Completion[None] = Completion(loop=self.loop)
+            self._syncing.add(ended)
+        except BaseException:
             syncing.close()
-            raise self._unbelievable(what)
-        ended: Completion[None] = Completion(loop=self.loop)
-        self._syncing.add(ended)
+            raise
         try:
             result = await syncing
         except GeneratorExit:
