@@ -116,13 +116,12 @@ class CompletionLoop(StoreOwner):
 
     async def _close(self, flush: bool) -> None:
         core = self.core
-        while core is not None:
+        while core is not None and not core.closed:
             try:
-                return await core.aclose(flush)
+                await core.aclose(flush)
             except MemoryError:
                 if core.closed:
-                    raise
-                # It could not even begin: nobody will come back for it.
+                    raise  # else it could not even begin, and nobody would come back for it
 
     def _look(self) -> None:
         while self._posted:

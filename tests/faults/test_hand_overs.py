@@ -126,7 +126,10 @@ def strike(path, engine, failing):
     poisoned = any(isinstance(error, StorePoisoned) for error in ended.values())
     for what, error in ended.items():
         unknown = isinstance(error, BlobNotFound)
-        assert unknown or error is None or isinstance(error, (MemoryError, StorePoisoned)), (what, repr(error))
+        assert unknown or error is None or isinstance(error, (MemoryError, StorePoisoned)), (
+            what,
+            repr(error),
+        )
     assert poisoned or sum(error is not None for error in ended.values()) <= 3
     with FileBlobStore.open(path, engine="pread") as store:
         assert store.verify().ok

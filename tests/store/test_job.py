@@ -234,7 +234,7 @@ async def test_a_lock_is_held_by_one_at_a_time_in_order():
     async def work(number):
         async with lock:
             order.append(number)
-            await (gate if not number else asyncio.sleep(0))
+            await (gate if not number else asyncio.ensure_future(asyncio.sleep(0)))
             order.append(number)
             if number == 2:
                 raise ValueError("the holder's own")

@@ -60,7 +60,9 @@ class Job(Completion[T]):
     def __call__(self, resolved: asyncio.Future[Any] | None) -> None:
         """Go on after ``resolved``; if that was done already, change nothing."""
         if resolved is not self._awaited:
-            self._end()  # if a signal handler struck between its last step and here
+            if self._awaited is _NOTHING and not self._ended:
+                self._strike(RuntimeError("between two steps"))  # what came of the last one was not noted
+            self._end()
             return
         try:
             self._awaited = _NOTHING
@@ -77,10 +79,7 @@ class Job(Completion[T]):
             # A signal handler raised inside the core, which only happens on a loop in the main
             # thread.  What this coroutine was about to do is lost, so the store may not go on as if
             # nothing had happened; the loop sees the exception, as it would from any callback.
-            if self._struck is not None:
-                self._struck(error)
-            failure = RuntimeError(f"a signal handler raised inside a store job: {error!r}")
-            self._failure, self._ended = failure, True
+            self._strike(error)
             self._end()
             raise
         # Resolving resumes whoever waits, at once.  Not inside an except clause: what they raised
@@ -97,6 +96,12 @@ class Job(Completion[T]):
         else:
             for _ in range(2):  # see call_surely
                 persist(awaited.add_done_callback, self)
+
+    def _strike(self, error: BaseException) -> None:
+        if self._struck is not None:
+            self._struck(error)
+        self._failure = RuntimeError(f"a signal handler raised inside a store job: {error!r}")
+        self._ended = True
 
     def _end(self) -> None:
         if not self._ended:
