@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from uringblob._native import require_lib
-from uringblob.completion import Completion
+from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
+from uringblob.owner import Owner
 from uringblob.ring.inflight import InFlight
 from uringblob.ring.loops import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
@@ -33,7 +34,7 @@ _RETRY_DELAY: Final = 0.001
 _TRANSIENT: Final = frozenset({-errno.EINTR, -errno.EAGAIN, -errno.EBUSY})
 
 
-class RingDriver:
+class RingDriver(Owner):
     """The machinery under :class:`uringblob.ring.Ring`; knows no particular operation."""
 
     __slots__ = (
@@ -71,9 +72,9 @@ class RingDriver:
         #: Somebody will flush before the loop sleeps: a tick, or the doorbell that is being answered.
         self._flush_due = False
         self._drained: Completion[None] | None = None
-        self._closing = False
         if loop is not None:
             loop.add_reader(self._core.fd, self._on_doorbell)
+        self._closing = False
 
     # -- in -------------------------------------------------------------------------------
 
@@ -116,8 +117,7 @@ class RingDriver:
                 self._flush_now()
         finally:
             if not self._flush_due and self._loop is not None and len(self._queue):
-                self._flush_due = True
-                self._loop.call_soon(self._tick)
+                self._flush_in_a_tick(self._loop)
         return answers
 
     def _flush_now(self) -> None:
@@ -172,9 +172,17 @@ class RingDriver:
             if queue.empty:
                 return completion
         if not self._flush_due and self._loop is not None:
-            self._flush_due = True
-            self._loop.call_soon(self._tick)
+            self._flush_in_a_tick(self._loop)
         return completion
+
+    def _flush_in_a_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have what was asked for submitted at the tick's end, or at once where there is no memory to wait."""
+        try:
+            loop.call_soon(self._tick)
+            self._flush_due = True
+        except MemoryError:
+            self._flush_now()
+            self._flush_later()
 
     @property
     def in_kernel(self) -> int:
@@ -212,8 +220,9 @@ class RingDriver:
         nothing_in_kernel = self._core.accepted == self._core.reaped
         if nothing_in_kernel and self._loop is not None and not self._flush_due:
             self._queue.give_up_if_hopeless()
-            self._flush_due = True
-            self._loop.call_later(_RETRY_DELAY, self._tick)
+            if len(self._queue):
+                persist(self._loop.call_later, _RETRY_DELAY, self._tick)
+                self._flush_due = True
 
     # -- out ------------------------------------------------------------------------------
 

@@ -11,14 +11,16 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.observing import StoreObserver, observe
+from uringblob.owner import StoreOwner
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
@@ -36,7 +38,7 @@ from uringblob.views import BlobBuffer, check_range, size_of
 T = TypeVar("T")
 
 
-class AsyncFileBlobStore(AsyncBlobStore):
+class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -48,13 +50,11 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
     ) -> None:
         """Use :meth:`open`."""
-        self._core, self._visitors = core, core.visitors
-        self._loop = loop
-        self._pid = os.getpid()
-        self._page_size = core.page_size
-        self._active = 0
-        self._idle: asyncio.Future[None] | None = None
         self._closing: Job[None] | None = None
+        self._loop, self._pid = loop, os.getpid()
+        self._core, self._visitors = core, core.visitors
+        self._page_size = core.page_size
+        self._active, self._idle = 0, cast("Completion[None] | None", None)
         inherit.remember(self)
         if observer is not None:
             observe(self, observer)
@@ -159,7 +159,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         try:
             job = self._core.medium.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
-            (job.add_done_callback if job.done() else job.then)(self._one_less)
+            persist(job.add_done_callback if job.done() else job.then, self._one_less)
         except BaseException:
             # A signal handler struck the job's first step: nobody else will count it out.
             self._one_less(None)
@@ -181,8 +181,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
-        if self._active == 0 and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._active == 0 and self._idle is not None:
+            call_surely(self._loop, self._idle.finish, None)
 
     # --- reading -------------------------------------------------------------------------
 
@@ -368,7 +368,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     async def _close(self, flush: bool) -> None:
         if self._active:
-            self._idle = self._loop.create_future()
+            self._idle = Completion(loop=self._loop)
             await self._idle
         try:
             await self._core.close(flush=flush)

@@ -18,6 +18,7 @@ from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
+from uringblob.owner import StoreOwner
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
@@ -41,7 +42,7 @@ LISTED_AT_ONCE = 2048
 COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
 
-class Core:
+class Core(StoreOwner):
     """One open store.  ``read_only`` cores have no log to write to."""
 
     def __init__(
@@ -265,8 +266,8 @@ class Core:
                 self.batches_scattered += not linked
             else:
                 await batch.checksum_while(batch.land)
-        except BaseException:
-            batch.give_back()
+        except BaseException as error:
+            batch.give_back(error)
             raise
         self.bounces += batch.bounces
         entries = batch.entries
@@ -306,11 +307,11 @@ class Core:
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
-        except BaseException:
+        except BaseException as error:
             # Whatever failed, the kernel may still be reading the caller's frames.
             if landed is not None:
                 await settle([landed])
-            batch.give_back()
+            batch.give_back(error)
             raise
         self.bounces += batch.bounces
         self.commits += 1

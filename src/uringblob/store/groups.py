@@ -17,17 +17,17 @@ gigabytes to trust it (rule 15).
 
 from __future__ import annotations
 
-import asyncio
 import collections
+import contextlib
 import errno
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from uringblob.completion import Completion
-from uringblob.errors import BlobStoreError, BlobStoreIOError
+from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
 from uringblob.store.changes import Change
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
-from uringblob.store.job import Job, settle
+from uringblob.store.job import Job, Lock, settle
 from uringblob.store.landing import Landing
 from uringblob.store.log import Log, Stretch
 from uringblob.store.manifest import Manifest
@@ -114,7 +114,7 @@ class GroupQueue:
         self.upkeep: LogKeeper
         self.groups = 0
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
-        self.names_still = asyncio.Lock()
+        self.names_still = Lock()
 
     def __repr__(self) -> str:
         state = "idle" if self.idle else "writing"
@@ -170,7 +170,13 @@ class GroupQueue:
 
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
-        return self._begun(member)
+        try:
+            return self._begun(member)
+        except BaseException:
+            # The caller takes its slots back: no later group may log them.
+            if member in self._waiting:
+                self._waiting.remove(member)
+            raise
 
     def _begun(self, member: Member) -> Completion[None]:
         if self.idle:
@@ -196,7 +202,10 @@ class GroupQueue:
                 raise  # the store was dropped, not closed, and everybody who waits with it
             except BaseException as error:
                 # A signal handler raised in here, and this job ends: so does everybody's wait.
-                self._fail([*members, *self._urgent, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))
+                self._fail(
+                    [*members, *self._urgent, *self._waiting],
+                    RuntimeError(f"a signal handler raised {error!r}"),
+                )
                 self._urgent.clear()
                 self._waiting.clear()
                 raise
@@ -219,7 +228,7 @@ class GroupQueue:
 
     def _fail(self, members: list[Member], error: Exception) -> None:
         for member in members:
-            member.done.fail(error)
+            member.done.fail(one_each(error))
 
     def _take_members(self, members: list[Member]) -> None:
         """Move who waits into ``members``, as far as they make one group, or a single turn."""
@@ -247,20 +256,33 @@ class GroupQueue:
         try:
             idle = not changes and not any(member.forced for member in members)
             failed = {} if idle else await group.write()
-        except BaseException:
+        except BaseException as error:
             self._manifest.abort_group(changes)
+            if group.begun:
+                self._distrust(error)
             raise
         if failed:
             self._manifest.abort_group(changes)
             self._regroup(members, failed)
             return
-        if idle:
-            self._manifest.end_group()
-        else:
-            await self._apply(group)
-        await self._acknowledge_in_turns(members)
+        try:
+            if idle:
+                self._manifest.end_group()
+            else:
+                await self._apply(group)
+            await self._acknowledge_in_turns(members)
+        except BaseException as error:
+            self._distrust(error)
+            raise
         if not idle:
-            self.upkeep.after_group()
+            # Upkeep that there is no memory to begin is begun after the next group.
+            with contextlib.suppress(MemoryError):
+                self.upkeep.after_group()
+
+    def _distrust(self, error: BaseException) -> None:
+        """Poison the store after what no engine raises: its group may be on the medium, and it may not."""
+        if isinstance(error, Exception) and not isinstance(error, BlobStoreError):
+            self._medium.poison(error)
 
     async def _form_group(self, members: list[Member]) -> _Group:
         """Collect what the members change, once the log has room for it."""
@@ -393,6 +415,7 @@ class _Group:
         self.changes = changes
         self.losers: list[Change] = []  #: overruled by others in this group: no record names their frames
         self.seq = queue.log.seq + 1
+        self.begun = False  #: whether the medium may hold any of it
 
     async def collect(self, manifest: Manifest) -> None:
         """Merge the members' changes in order, commits first; the last one to name a guid wins."""
@@ -428,6 +451,7 @@ class _Group:
         )
         flags = FLAG_FRAMES_SYNCED if synced else 0
         stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
+        self.begun = True
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
         log_errors = await settle([written])

@@ -16,7 +16,6 @@ when a slot is handed out, before anything is written.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -24,6 +23,7 @@ from uringblob import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.free_index import RUN_SLOTS_MAX
+from uringblob.store.job import Lock
 from uringblob.store.log_space import LogSpace
 from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
@@ -59,7 +59,7 @@ class Space:
         self._blobs = blobs
         self._record_extents = record_extents
         self._confirm = confirm
-        self._growing = asyncio.Lock()
+        self._growing = Lock()
 
     def __repr__(self) -> str:
         return f"<Space {self._log_space!r} {self._slots!r}>"

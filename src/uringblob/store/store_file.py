@@ -29,6 +29,7 @@ from uringblob.errors import (
     errno_name,
     with_remedy,
 )
+from uringblob.owner import StoreOwner
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -48,7 +49,7 @@ _LOCK_POLL_S = 0.002
 _ROUNDS_MAX = 32
 
 
-class StoreFile:
+class StoreFile(StoreOwner):
     """An open, locked store file: the one owner of its descriptor."""
 
     def __init__(self, fd: int, path: str, *, read_only: bool) -> None:

@@ -6,13 +6,13 @@ first.  A failed superblock write poisons the store: which of its bytes landed i
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.job import Lock
 from uringblob.store.medium import Medium
 
 
@@ -24,7 +24,7 @@ class Superblocks:
         self._medium = medium
         self.current = current
         self._offset = offset
-        self._writing = asyncio.Lock()
+        self._writing = Lock()
 
     def __repr__(self) -> str:
         return f"<Superblocks revision={self.current.revision} floor={self.current.floor}>"

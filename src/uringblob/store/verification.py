@@ -107,7 +107,9 @@ async def _check_superblock(core: Core, offset: int) -> None:
         text = f"{core.file.path}: the superblock at offset {offset} is damaged: open the store to write, "
         raise StoreCorrupt(text + "which makes it anew from the other one", offset)
     if superblock.store_id != core.superblocks.current.store_id:
-        text = f"{core.file.path}: the superblock at offset {offset} is another store's: restore it from a copy"
+        text = (
+            f"{core.file.path}: the superblock at offset {offset} is another store's: restore it from a copy"
+        )
         raise StoreCorrupt(text, offset)
 
 
