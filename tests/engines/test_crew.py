@@ -297,7 +297,7 @@ def test_a_forked_child_closes_its_copy_at_once(fd, loop, store_path):
     gate.taken.acquire()
     child = os.fork()
     if child == 0:
-        number = engine._descriptor.fd
+        number = engine._fd
         engine.abandon()
         try:
             os.fstat(number)

@@ -322,7 +322,7 @@ async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(eng
     assert [await each for each in gate.held] == [1] * THREADS_MAX
     assert [await each for each in (*written, apart)] == [BLOCK] * 5
     assert sorted(gate.calls) == [(0, 4), (6 * BLOCK, 1)]
-    assert os.pread(engine._descriptor.fd, 4 * BLOCK, 0) == b"".join(bytes([n]) * BLOCK for n in range(4))
+    assert os.pread(engine._fd, 4 * BLOCK, 0) == b"".join(bytes([n]) * BLOCK for n in range(4))
     assert (engine.counters.writes, engine.counters.bytes_written) == (
         THREADS_MAX + 5,
         5 * BLOCK + THREADS_MAX,
@@ -437,6 +437,6 @@ async def test_many_writes_beside_one_another_are_each_made_once(engine, monkeyp
     finally:
         sys.setswitchinterval(interval)
     for number in range(2000):
-        assert os.pread(engine._descriptor.fd, BLOCK, number * BLOCK) == number.to_bytes(4, "big") * (BLOCK // 4)
+        assert os.pread(engine._fd, BLOCK, number * BLOCK) == number.to_bytes(4, "big") * (BLOCK // 4)
     assert sum(made) == 2000 * BLOCK
     assert engine.in_flight == 0

@@ -72,7 +72,7 @@ class Mailbox:
         except RuntimeError:
             return  # the loop is closed: nobody is left to hear of it
         except BaseException:
-            self._rung = False  # nobody has rung, and whoever relied on it has posted before the next one does
+            self._rung = False  # whoever relied on this ring has posted, and hears of the next one
             raise
 
     def _deliver(self) -> None:

@@ -57,13 +57,17 @@ class PreadEngine(Crew):
         self._grow_lock = threading.Lock()  # taken by worker threads only
         super().__init__(loop, self.counters, OwnDescriptor(fd), THREADS_MAX)
 
+    @property
+    def _fd(self) -> int:
+        return self._descriptor.fd
+
     def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         self.counters.reads += 1
         return self.ask(
             _count_read,
             _NO_MEMORY,
-            functools.partial(number_of, self._calls.readv, self._descriptor.fd, _views(frames), offset),
+            functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset),
         )
 
     def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
@@ -87,7 +91,7 @@ class PreadEngine(Crew):
         pending.add(completion)
         try:
             if run is None or not run.add(part) or run.missed(part):
-                write = functools.partial(_write, self._calls, self._descriptor.fd)
+                write = functools.partial(_write, self._calls, self._fd)
                 run = WriteRun(part, write, self._mailbox)
                 self._jobs.put(run)
                 self._run = run  # last: nothing may be added to a run that no thread will come to
@@ -103,29 +107,29 @@ class PreadEngine(Crew):
         self.counters.writes += 1
         size = sum(frame.size for frame in frames)
         call = functools.partial(
-            _write_then_sync, self._calls, self._descriptor.fd, _views(frames), offset, size
+            _write_then_sync, self._calls, self._fd, _views(frames), offset, size
         )
         return self.ask(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
 
     def sync(self) -> Completion[int]:
         """fdatasync (on macOS: ``F_FULLFSYNC``); yields 0."""
         self.counters.syncs += 1
-        call = functools.partial(number_of, _sync, self._calls, self._descriptor.fd)
+        call = functools.partial(number_of, _sync, self._calls, self._fd)
         return self.ask(_count_nothing, _NO_MEMORY, call)
 
     def grow(self, size: int) -> Completion[int]:
         """Allocate the file up to ``size`` bytes; yields 0.  After a failure nothing has changed."""
-        call = functools.partial(number_of, _grow, self._grow_lock, self._descriptor.fd, size)
+        call = functools.partial(number_of, _grow, self._grow_lock, self._fd, size)
         return self.ask(_count_nothing, _NO_MEMORY, call)
 
     def file_size(self) -> int:
         """The file's length in bytes, now, or ``-errno``."""
-        return size_of_file(self._descriptor.fd)
+        return size_of_file(self._fd)
 
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
         return (
-            f"<PreadEngine {state} fd={self._descriptor.fd} direct_io={self.direct_io} "
+            f"<PreadEngine {state} fd={self._fd} direct_io={self.direct_io} "
             f"in_flight={self.in_flight} threads={len(self._threads)}>"
         )
 

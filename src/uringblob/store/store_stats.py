@@ -38,7 +38,7 @@ def collect_stats(core: Core) -> StoreStats:
         reads=counters.reads + visitors.reads,
         writes=counters.writes,
         syncs=counters.syncs,
-        bytes_read=counters.bytes_read + visitors.reads * core.page_size,
+        bytes_read=counters.bytes_read + visitors.whole_reads * core.page_size,
         bytes_written=counters.bytes_written,
         ring_enters=counters.ring_enters,
         in_flight=engine.in_flight + visitors.inside,
