@@ -100,7 +100,14 @@ EXTRAS = {
     "metrics": {"prometheus_client"},
 }
 #: The core asks for an engine and opens files; it knows no engine by name.
-ENGINE_DOORS = {"engines.base", "engines.request", "engines.select", "engines.direct", "engines.refusal"}
+ENGINE_DOORS = {
+    "engines.aside",
+    "engines.base",
+    "engines.request",
+    "engines.select",
+    "engines.direct",
+    "engines.refusal",
+}
 
 PUBLIC_NAMES = set(
     """

@@ -37,6 +37,10 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 CLOSED = "the store is closed: open it again"
 
 
+class NoThread(RuntimeError):
+    """The system has no thread to give for a store's loop."""
+
+
 class CompletionLoop:
     """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
 
@@ -57,7 +61,7 @@ class CompletionLoop:
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: the system has no thread to give.
+        :raises NoThread: the system has none to give.
         """
         try:
             self.thread.start()
@@ -67,7 +71,7 @@ class CompletionLoop:
                 # the thread runs, and what the handler raised is what the caller shall see.
                 raise error.__context__ from None
             self._loop.close()
-            raise
+            raise NoThread(str(error)) from error
 
     def post(self, call: Call[Any]) -> None:
         """Have the thread look at ``call``: begin it, or cancel it if it was struck."""

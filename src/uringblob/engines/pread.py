@@ -106,9 +106,7 @@ class PreadEngine(Crew):
         """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
         self.counters.writes += 1
         size = sum(frame.size for frame in frames)
-        call = functools.partial(
-            _write_then_sync, self._calls, self._fd, _views(frames), offset, size
-        )
+        call = functools.partial(_write_then_sync, self._calls, self._fd, _views(frames), offset, size)
         return self.ask(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
 
     def sync(self) -> Completion[int]:

@@ -23,7 +23,7 @@ from uringblob import transfers
 from uringblob.buffers import frame_of
 from uringblob.completion import Completion
 from uringblob.engines.base import Engine
-from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, check_rc
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -144,6 +144,13 @@ class Medium:
             await transfers.write_whole(self.engine, offset, [scratch], self.where(what, offset))
         finally:
             self._keep_scratch(scratch)
+
+    def file_size(self) -> int:
+        """Return the file's length in bytes.
+
+        :raises BlobStoreIOError: the file system does not say: it has died.
+        """
+        return check_rc(self.engine.file_size(), f"{self.path}: asking for the file's length")
 
     def where(self, what: str, offset: int) -> Where:
         """Say which operation, on which file, at which offset: the head of an error message."""

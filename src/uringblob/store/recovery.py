@@ -129,9 +129,7 @@ async def recover(medium: Medium, superblock: Superblock, *, read_only: bool) ->
 async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) -> Recovered:
     page_size = superblock.page_size
     head = Segment(superblock.head_slot, superblock.head_slots)
-    reader = LogReader(
-        medium, superblock.store_id, superblock.log_id, page_size, head, medium.engine.file_size()
-    )
+    reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, head, medium.file_size())
     if not await reader.enter():
         raise _damaged(medium, "the header of the log's first segment", head.slot * page_size, 0)
     replay = Replay()

@@ -4,7 +4,8 @@ What was learned (Linux 6.18, ext4):
 
 * After ``kill -9`` a write in flight still lands, up to a second after ``waitpid`` returned.  A
   flock on the very descriptor that the ring uses is held until then; a lock file is not.  So the
-  store file itself is locked, and there is only one descriptor.
+  store file itself is locked, and by one open file description.
+* An engine has a descriptor of its own, a ``dup`` of this one: the lock is held until both are closed.
 * With a registered file, closing alone leaves the lock held for up to 40 ms; ``LOCK_UN`` first
   makes an immediate reopen work.
 * A forked child's copy keeps the lock alive: it closes the copy, without ``LOCK_UN``.
@@ -13,14 +14,24 @@ What was learned (Linux 6.18, ext4):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from uringblob.errors import BlobStoreIOError, PageSizeMismatch, StoreCorrupt, StoreLocked, errno_name
+from uringblob.engines.aside import aside
+from uringblob.errors import (
+    BlobStoreError,
+    BlobStoreIOError,
+    PageSizeMismatch,
+    StoreCorrupt,
+    StoreLocked,
+    errno_name,
+)
+from uringblob.store import inherit
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -48,19 +59,39 @@ class StoreFile:
         return f"<StoreFile {self.path!r} fd={self.fd}>"
 
     def close(self) -> None:
-        """Unlock and close; a second call does nothing."""
+        """Unlock and close; a second call does nothing.
+
+        :raises BlobStoreIOError: the file system refused, as one does that has died; it is closed all the same.
+        """
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            finally:
-                os.close(fd)
+            with naming(self.path, "closing it"):
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+                finally:
+                    os.close(fd)
 
     def abandon(self) -> None:
         """Close without unlocking: a forked child shares the lock, a dying ring may still write."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it is closed, and nobody is there to be told
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.abandon()
+
+
+@contextlib.contextmanager
+def naming(path: str, doing: str) -> Iterator[None]:
+    """Let no ``OSError`` out that does not name its file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BlobStoreError) or error.filename is not None:
+            raise
+        number = error.errno or errno.EIO
+        raise BlobStoreIOError(number, f"{path}: {doing}: {errno_name(number)}") from error
 
 
 async def open_locked(
@@ -71,7 +102,6 @@ async def open_locked(
     :raises FileNotFoundError: there is none, and ``create`` is ``None``.
     :raises StoreLocked: another opener held it for ``lock_timeout`` seconds.
     """
-    loop = asyncio.get_running_loop()
     deadline = time.monotonic() + lock_timeout
     while True:
         try:
@@ -80,13 +110,14 @@ async def open_locked(
         except FileNotFoundError:
             if create is None:
                 raise
-            await loop.run_in_executor(None, create)
+            await aside(create)
             continue
         file = StoreFile(fd, path, read_only=read_only)
         try:
-            await _lock(file, lock_timeout, deadline)
-            if _is_at(path, fd):
-                return file
+            with naming(path, "locking it"):
+                await _lock(file, lock_timeout, deadline)
+                if _is_at(path, fd):
+                    return file
         except BaseException:
             file.abandon()
             raise
@@ -120,6 +151,11 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
+            if inherit.left_behind(file.path):
+                raise StoreLocked(
+                    f"{file.path} is still open in this process, by a store whose event loop is closed: await "
+                    "that store's aclose(), on any loop; it frees the file without a flush"
+                )
             raise StoreLocked(
                 f"{file.path} is locked by another opener (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"
