@@ -162,6 +162,8 @@ class AsyncFileBlobStore(Belonging, AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
+        if self._loop.is_closed():
+            return  # what is collected with its loop has nobody who waits for it
         if self._active == 0 and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
