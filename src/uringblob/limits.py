@@ -9,6 +9,7 @@ import resource
 #: A thread's stack takes 8 MiB of address space, a pool by default 32: with less left, that is what lacks.
 _ADDRESS_SPACE_LOW = 64 * 1024 * 1024
 _CGROUPS = "/sys/fs/cgroup"
+_MY_CGROUPS = "/proc/self/cgroup"
 
 
 def thread_limits() -> str:
@@ -62,7 +63,7 @@ def _address_space_used() -> int:
 def _pids_max() -> str:
     """Say what the nearest cgroup that limits threads allows; empty where none does, or none can be seen."""
     try:
-        with open("/proc/self/cgroup") as file:
+        with open(_MY_CGROUPS) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return ""
