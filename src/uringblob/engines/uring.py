@@ -101,7 +101,11 @@ class UringEngine:
         :raises OSError: the ring could not be made.
         """
         descriptor = OwnDescriptor(request.fd)
-        ring, pool = start_ring(request)
+        try:
+            ring, pool = start_ring(request)
+        except BaseException:
+            descriptor.close()  # here, and not with this frame, which the error keeps
+            raise
         reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
         return cls(
             request.loop,
