@@ -39,7 +39,7 @@ ROOMS = {
     "ground": Room(
         (
             *("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"),
-            *("streams", "start", "failures", "owner"),
+            *("streams", "start", "failures", "owner", "limits"),
         ),
         (),
     ),
@@ -103,7 +103,14 @@ EXTRAS = {
     "metrics": {"prometheus_client"},
 }
 #: The core asks for an engine and opens files; it knows no engine by name.
-ENGINE_DOORS = {"engines.base", "engines.request", "engines.select", "engines.direct", "engines.refusal"}
+ENGINE_DOORS = {
+    "engines.aside",
+    "engines.base",
+    "engines.request",
+    "engines.select",
+    "engines.direct",
+    "engines.refusal",
+}
 
 PUBLIC_NAMES = set(
     """

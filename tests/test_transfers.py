@@ -167,6 +167,14 @@ async def test_reads_that_fail(answers, code):
     assert len(engine.asked) <= RETRIES_MAX + 1
 
 
+async def test_a_length_that_cannot_be_asked_for_is_an_error_of_the_read():
+    """A file system that has died."""
+    engine = ScriptedEngine([0], content=pattern(4))
+    engine.file_size = lambda: EIO
+    with pytest.raises(BlobStoreIOError, match="reading slot 7: the file's length: EIO"):
+        await read_whole(engine, BASE, frames_of(bytes(4 * BLOCK)), "reading slot 7")
+
+
 # ---- writes -----------------------------------------------------------------------------------
 
 WRITES = {
@@ -178,6 +186,7 @@ WRITES = {
     "block by block": ([BLOCK] * 4, [BLOCK, 2 * BLOCK, 3 * BLOCK]),
     "interrupted": ([EINTR, 4 * BLOCK], [0]),
     "later": ([EAGAIN, EAGAIN, 4 * BLOCK], [0, 0]),
+    "no thread for it, later": ([ECANCELED, ECANCELED, 4 * BLOCK], [0, 0]),
     "short, later": ([BLOCK, EAGAIN, 3 * BLOCK], [BLOCK, BLOCK]),
 }
 
@@ -211,6 +220,13 @@ async def test_writes_that_fail(answers, code):
     assert caught.value.errno == code
     assert not isinstance(caught.value, SyncFailed)
     assert len(engine.asked) <= RETRIES_MAX + 1
+
+
+async def test_where_there_is_never_a_thread_the_error_says_what_limits_them():
+    engine = ScriptedEngine([ECANCELED], repeat_last=True)
+    with pytest.raises(BlobStoreIOError, match="no thread for it, and RLIMIT_NPROC allows"):
+        await write_whole(engine, BASE, frames_of(pattern(4)), "writing")
+    assert len(engine.asked) == RETRIES_MAX
 
 
 # ---- syncs ------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 CLOSED = "the store is closed: open it again"
 
 
+class NoThread(RuntimeError):
+    """The system has no thread to give for a store's loop."""
+
+
 class CompletionLoop(StoreOwner):
     """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
 
@@ -68,7 +72,8 @@ class CompletionLoop(StoreOwner):
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: the system has no thread to give, or ``threading`` was patched to give none.
+        :raises NoThread: the system has none to give.
+        :raises RuntimeError: ``threading`` was patched to give none.
         """
         try:
             self.thread.start()
@@ -78,7 +83,7 @@ class CompletionLoop(StoreOwner):
                 # the thread runs, and what the handler raised is what the caller shall see.
                 raise error.__context__ from None
             self._loop.close()
-            raise
+            raise NoThread(str(error)) from error
         if self.thread.native_id == self._made_in:
             self._loop.close()
             raise RuntimeError(

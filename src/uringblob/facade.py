@@ -7,15 +7,18 @@ Iterables are walked here, in the caller's thread: they may use the store themse
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Union
 
 from uringblob.buffers import AlignedBlobBuf
+from uringblob.completion_loop import NoThread
 from uringblob.defaults import Progress
-from uringblob.errors import BlobStoreError
+from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.limits import thread_limits
 from uringblob.observing import StoreObserver, observe
 from uringblob.owner import StoreOwner
 from uringblob.pilot import Pilot
@@ -100,6 +103,7 @@ class FileBlobStore(StoreOwner, BlobStore):
         :raises EngineUnavailable: the engine asked for by name cannot run, or ``direct=True``
             where O_DIRECT does not work.
         :raises OSError: whatever ``os.open`` raises.
+        :raises BlobStoreIOError: the system refused something else, such as the store's thread.
         :raises ValueError: an option out of range.
         """
         path = os.fspath(path)
@@ -119,7 +123,15 @@ class FileBlobStore(StoreOwner, BlobStore):
                 mode=mode,
             )
 
-        store = cls(Pilot(opener, f"uringblob {os.path.basename(os.fsdecode(path))}"))
+        try:
+            pilot = Pilot(opener, f"uringblob {os.path.basename(os.fsdecode(path))}")
+        except NoThread as error:
+            raise BlobStoreIOError(
+                errno.EAGAIN,
+                f"{os.fsdecode(path)}: a synchronous store needs a thread of its own, and there is none to be had: "
+                f"{thread_limits()}. AsyncFileBlobStore needs none with engine='io_uring'",
+            ) from error
+        store = cls(pilot)
         return store if observer is None else observe(store, observer)
 
     # -- answered in the calling thread -------------------------------------------------------

@@ -7,10 +7,12 @@ Here that becomes "all of it" or an error.  Three rules decide:
   remainder is ``EINVAL``; moving a part of a block twice does no harm, because nobody else
   looks at a frame that is being moved.
 * **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any,
-  the last answer is the error.
+  the last answer is the error.  ``ECANCELED`` is such an answer: io_uring found no thread for a
+  request, which therefore never began, or a link was cut.
 * **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time,
   so no fsync is ever asked again for the same data, not even after EINTR.  Only a linked fsync
-  that its short write cancelled is asked for anew, because it never began.
+  that its short write cancelled is asked for anew, because it never began.  Of an ``ECANCELED`` that
+  stands alone nobody can say whether it is the kernel's or the file system's own.
 
 The coroutines await nothing but completions, so whoever resumes on ``add_done_callback`` may
 drive them.  A task may, too: if it is cancelled, ``CancelledError`` comes out when the
@@ -27,6 +29,7 @@ from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.frames import Frame
+from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
 
 #: What one gather may hold: the kernel's UIO_MAXIOV pieces, and less than 2 GiB.
@@ -36,7 +39,10 @@ GATHER_BYTES_MAX = 2 * 1024**3 - 2 * 1024**2
 #: Answers in a row that move nothing before a transfer gives up.
 RETRIES_MAX = 10
 
-#: After the n-th EAGAIN in a row the loop has n times this many seconds for others.
+#: The system lacks something that others may be about to give back: memory, or a thread.
+_COMES_BACK = frozenset({-errno.EAGAIN, -errno.ECANCELED})
+
+#: After the n-th of these in a row the loop has n times this many seconds for others.
 AGAIN_PAUSE_SECONDS = 0.0001
 
 
@@ -160,7 +166,7 @@ async def _finish_read(
         else:
             idle += 1
             # Without progress: at the end of the file that is the answer, elsewhere a hiccup.
-            if got >= 0 and offset + done >= engine.file_size():
+            if got >= 0 and offset + done >= check_rc(engine.file_size(), f"{what}: the file's length"):
                 return done
             await _pause_or_raise(got, idle, what)
         start = done - done % BUF_ALIGN
@@ -189,9 +195,11 @@ async def _finish_write(
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     """After the ``idle``-th answer in a row without progress: return to try again, or raise."""
     if idle >= RETRIES_MAX:
-        check_rc(rc if rc < 0 else -errno.EIO, f"{what}: no progress in {idle} attempts")
-    if rc == -errno.EAGAIN:
-        # The system lacks something that others may be about to give back.
+        head = f"{what}: no progress in {idle} attempts"
+        if rc == -errno.ECANCELED:
+            head = f"{head}: the kernel has no thread for it, and {thread_limits()}"
+        check_rc(rc if rc < 0 else -errno.EIO, head)
+    if rc in _COMES_BACK:
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
         persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.finish, None)

@@ -38,6 +38,11 @@ def use_a_store(path, user, memlock, engine):
     return [stats.engine, stats.engine_reason, stats.buffers_registered, stats.buffers_reason]
 
 
+def use_a_store_with_few_threads(path, user, threads, engine):
+    resource.setrlimit(resource.RLIMIT_NPROC, (threads, threads))
+    return use_a_store(path, user, 8 << 20, engine)
+
+
 def hold_a_store(path, user, memlock):
     """Tell how many frames registered, keep them until told to go on, and work with the store."""
     become(user, memlock)

@@ -83,3 +83,27 @@ def test_too_little_for_a_single_frame(their_dir, user, memlock, engine):
         assert taken == {"auto": "pread", "io_uring": "unavailable"}[engine]
         assert "setup: ENOMEM" in why
         assert engine == "auto" or "ulimit -l" in why
+
+
+# ---- threads ------------------------------------------------------------------------------------
+
+
+def test_auto_takes_what_works_at_a_limit_of_threads(their_dir, user):
+    """io_uring needs threads of the kernel's, for what a nop and a read do without."""
+    start = "behaviour.child_limits:use_a_store_with_few_threads"
+    taken, why, _, _ = children.run(start, str(their_dir / "store"), user, 1, "auto")
+    assert taken == "pread"
+    assert why == "io_uring refused at first read: ECANCELED (Operation canceled)"
+
+
+def test_by_name_the_refusal_says_what_limits_threads(their_dir, user):
+    start = "behaviour.child_limits:use_a_store_with_few_threads"
+    taken, why, _, _ = children.run(start, str(their_dir / "store"), user, 1, "io_uring")
+    assert taken == "unavailable"
+    for word in ("store: io_uring refused", "no thread", "RLIMIT_NPROC allows this user 1", "ulimit -u"):
+        assert word in why
+
+
+def test_with_threads_to_be_had_auto_takes_io_uring(their_dir, user):
+    start = "behaviour.child_limits:use_a_store_with_few_threads"
+    assert children.run(start, str(their_dir / "store"), user, 20, "auto")[0] == "io_uring"

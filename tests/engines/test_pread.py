@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import errno
 import fcntl
@@ -305,10 +306,10 @@ async def test_threads_are_started_when_needed_and_are_few(engine):
 
 
 async def test_without_any_thread_the_caller_does_the_work(engine, monkeypatch):
-    def refuse(_thread):
+    def refuse(_function, _args):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert await asyncio.gather(*[engine.write(0, frames(b"abc")) for _ in range(3)]) == [3] * 3
 
 
@@ -392,6 +393,7 @@ async def test_close_waits_ends_the_threads_and_leaves_the_descriptor(fd):
     gate = Gate()
     replace_calls(engine, writev=gate)
     asked = [engine.write(0, frames(b"abc")) for _ in range(20)]
+    threads = list(engine._threads)
     closing = asyncio.ensure_future(engine.close())
     await asyncio.sleep(0)
     assert not closing.done()
@@ -400,7 +402,7 @@ async def test_close_waits_ends_the_threads_and_leaves_the_descriptor(fd):
     gate.opened.set()
     await closing
     assert [completion.result() for completion in asked] == [3] * 20
-    assert not [thread for thread in threading.enumerate() if thread.name == "uringblob-pread"]
+    assert not any("at work" in repr(thread) for thread in threads)
     assert "closed" in repr(engine)
     assert os.fstat(fd)
     await engine.close()
@@ -424,6 +426,7 @@ async def test_a_cancelled_close_still_waits_and_ends_the_threads(fd):
     gate = Gate()
     replace_calls(engine, writev=gate)
     asked = engine.write(0, frames(b"abc"))
+    threads = list(engine._threads)
     closing = asyncio.ensure_future(engine.close())
     await asyncio.sleep(0)
     closing.cancel()
@@ -433,7 +436,7 @@ async def test_a_cancelled_close_still_waits_and_ends_the_threads(fd):
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert asked.result() == 3
-    assert not [thread for thread in threading.enumerate() if thread.name == "uringblob-pread"]
+    assert not any("at work" in repr(thread) for thread in threads)
 
 
 @pytest.mark.parametrize("abandon", [False, True])

@@ -14,6 +14,8 @@ import pytest
 
 from ring.faulty import FaultyLib
 from uringblob.buffers import AlignedBlobBuf
+from uringblob.engines import uring, uring_start
+from uringblob.engines.refusal import RingRefused
 from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring import UringEngine
@@ -436,3 +438,83 @@ def test_neighbours_are_joined_only_within_one_buffer():
     view = memoryview(bytearray(1))
     parts = [Frame(view, 0, 10, 0), Frame(view, 10, 5, 0), Frame(view, 15, 5, -1), Frame(view, 30, 5, -1)]
     assert [tuple(part)[1:] for part in join_neighbours(parts)] == [(0, 15, 0), (15, 5, -1), (30, 5, -1)]
+
+
+# ---- what was moved, and where to ---------------------------------------------------------------
+
+
+async def test_bytes_are_counted_when_they_were_moved(engine, fd):
+    """Not what was asked for: a read behind the end and a refused write move nothing."""
+    os.ftruncate(fd, PAGE + 512)
+    [whole, part, behind] = frames_of(engine, [1, 2, 3])
+    assert [
+        await engine.read(at, [frame]) for at, frame in ((0, whole), (PAGE, part), (4 * PAGE, behind))
+    ] == [
+        PAGE,
+        512,
+        0,
+    ]
+    assert engine.counters.bytes_read == PAGE + 512
+    assert await engine.write(-1 & 0x7FFFFFFFFFFFFFFF, [whole]) < 0
+    assert engine.counters.bytes_written == 0
+    assert await engine.write_then_sync(0, [whole, part, behind]) == (3 * PAGE, 0)
+    assert engine.counters.bytes_written == 3 * PAGE
+    answers = []
+    engine.read_each([(n * PAGE, frame) for n, frame in enumerate((whole, part, behind))], answers)
+    await asyncio.gather(*answers)
+    assert engine.counters.bytes_read == 4 * PAGE + 512
+
+
+async def test_bytes_in_flight_are_not_counted_yet(engine):
+    [frame] = frames_of(engine, [1])
+    written = engine.write(0, [frame])
+    assert engine.counters.bytes_written == 0
+    await written
+    assert engine.counters.bytes_written == PAGE
+
+
+async def test_a_growth_that_outlives_its_engine_touches_no_file_of_others(fd, disk_dir):
+    """Its end looks at the file, by a number that may be another's by then."""
+    engine = UringEngine.open(request_for(fd), False, 1)
+    done = []
+    growing = engine.grow(1 << 20)
+    growing.add_done_callback(lambda ended: done.append(ended.result()))
+    number = engine._fd
+    engine.abandon()
+    innocent = [os.open(disk_dir / f"innocent{n}", os.O_RDWR | os.O_CREAT) for n in range(4)]
+    assert number in innocent
+    for each in innocent:
+        os.ftruncate(each, 1 << 21)
+    # As a file system without fallocate does, or one that fails half-way.
+    assert settled_as(engine, -errno.EOPNOTSUPP) == settled_as(engine, -errno.ENOSPC) == -errno.EBADF
+    await growing
+    assert [os.fstat(each).st_size for each in innocent] == [1 << 21] * 4
+    for each in innocent:
+        os.close(each)
+
+
+def settled_as(engine, answer):
+    return uring._settle_growth(engine._fd, 0, 1 << 20, answer)
+
+
+# ---- the trials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", ["READ_FIXED", "WRITE_FIXED", "FSYNC", "FALLOCATE"])
+async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it(fd, monkeypatch, refused):
+    """Each ends with ECANCELED where the kernel has no thread for it."""
+    stages = {"READ_FIXED": "read", "WRITE_FIXED": "write", "FSYNC": "fsync", "FALLOCATE": "fallocate"}
+    real = uring_start._answer
+
+    def answer(ring, operation):
+        return -errno.ECANCELED if Opcode(operation.opcode).name == refused else real(ring, operation)
+
+    monkeypatch.setattr(uring_start, "_answer", answer)
+    with pytest.raises(RingRefused, match=f"refused at first {stages[refused]}: ECANCELED") as caught:
+        UringEngine.open(request_for(fd), False, 1)
+    assert "RLIMIT_NPROC" in caught.value.advice
+
+
+async def test_a_reader_needs_to_write_nothing(fd, monkeypatch):
+    monkeypatch.setattr(uring_start, "try_writes", None)
+    await UringEngine.open(request_for(fd, read_only=True), False, 1).close()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 
-#: Answers after which the same write is tried again.
-AGAIN = frozenset({-errno.EINTR, -errno.EAGAIN})
+#: Answers after which the same write is tried again: it moved nothing, or never began.
+AGAIN = frozenset({-errno.EINTR, -errno.EAGAIN, -errno.ECANCELED})
 #: Answers after which the room may be used again at once.
 NO_ROOM = frozenset({-errno.ENOSPC, -errno.EDQUOT, -errno.EFBIG})
 

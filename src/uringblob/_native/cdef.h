@@ -29,6 +29,7 @@ struct ub_ring {
     uint64_t accepted;
     uint64_t reaped;
     uint64_t enters;
+    uint64_t moved[2];
     unsigned settled;
     struct ub_completion *inbox;
     ...;

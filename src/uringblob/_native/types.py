@@ -18,6 +18,7 @@ class CRing(Protocol):
     accepted: int
     reaped: int
     enters: int
+    moved: Sequence[int]
     settled: int
     inbox: Any
 

@@ -154,6 +154,28 @@ int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count)
     return rc < 0 ? rc : known;
 }
 
+/* The kernel says with a completion how much was moved, but not which way: the two uppermost bits of
+   user_data, which Python counts up from 1, carry that there and back. */
+#define UB_WAY_SHIFT 62
+
+static uint64_t way_of(uint8_t opcode)
+{
+    switch (opcode) {
+    case IORING_OP_READ:
+    case IORING_OP_READV:
+    case IORING_OP_READ_FIXED:
+    case 60: /* READV_FIXED, Linux 6.15: an older header lacks the names */
+        return 1;
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+    case IORING_OP_WRITE_FIXED:
+    case 61: /* WRITEV_FIXED */
+        return 2;
+    default:
+        return 0;
+    }
+}
+
 static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
 {
     memset(sqe, 0, sizeof *sqe);
@@ -164,7 +186,7 @@ static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
     sqe->addr = op->address;
     sqe->len = op->length;
     sqe->rw_flags = (__kernel_rwf_t)op->op_flags; /* a union: every opcode's flags lie here */
-    sqe->user_data = op->user_data;
+    sqe->user_data = op->user_data | way_of(op->opcode) << UB_WAY_SHIFT;
     sqe->buf_index = op->buf_index;
 }
 
@@ -224,7 +246,10 @@ int ub_reap(struct ub_ring *ring)
     }
     for (unsigned i = 0; i < ready; i++) {
         const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + i) & mask];
-        ring->inbox[i].user_data = cqe->user_data;
+        uint64_t way = cqe->user_data >> UB_WAY_SHIFT;
+        if (way && cqe->res > 0)
+            ring->moved[way - 1] += (uint64_t)cqe->res;
+        ring->inbox[i].user_data = cqe->user_data & ((UINT64_C(1) << UB_WAY_SHIFT) - 1);
         ring->inbox[i].result = cqe->res;
         ring->inbox[i].flags = cqe->flags;
     }

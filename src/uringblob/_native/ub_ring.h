@@ -43,6 +43,7 @@ struct ub_ring {
     uint64_t accepted; /* operations the kernel took */
     uint64_t reaped;   /* completions settled */
     uint64_t enters;   /* calls of io_uring_enter */
+    uint64_t moved[2]; /* bytes that came with completions: read, written */
     unsigned settled;  /* set by the reader when it has dealt with the whole inbox */
     unsigned in_inbox;
     unsigned files_registered;

@@ -27,7 +27,7 @@ from uringblob.pool import BufferPool
 
 @dataclasses.dataclass
 class IoCounters:
-    """What an engine has asked of the system since it was opened."""
+    """What an engine has asked of the system since it was opened, and the bytes that were moved."""
 
     reads: int = 0
     writes: int = 0
@@ -107,19 +107,22 @@ class Engine(Protocol):
         ...
 
     def file_size(self) -> int:
-        """The file's length in bytes, now."""
+        """The file's length in bytes, now, or ``-errno``."""
         ...
 
     async def close(self) -> None:
         """Wait for everything in flight, then free ring, threads and registrations.
 
-        The descriptor stays open: whoever opened it closes it.  A second call does nothing.
+        The descriptor that the engine was given stays open: whoever opened it closes it.  A second call
+        does nothing.
         """
         ...
 
     def abandon(self) -> None:
         """Free what can be freed without waiting or locking: for a forked child and finalizers.
 
-        Closes this process's copy of the ring's descriptor; touches nothing the parent shares.
+        What nobody works on yet is dropped.  What is in flight ends on the file that it was meant for,
+        which stays open, and locked, until then.  Closes this process's copy of the ring's descriptor;
+        touches nothing the parent shares.
         """
         ...

@@ -12,7 +12,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: What a file system answers that knows nothing of F_FULLFSYNC (network mounts, for example).
 _NO_FULLFSYNC = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
@@ -83,10 +83,26 @@ def _write_each(fd: int, views: Sequence[memoryview], offset: int) -> int:
     return done
 
 
+def number_of(call: Callable[..., int], *args: Any) -> int:
+    """Make the call; what the system refused is ``-errno``."""
+    try:
+        return call(*args)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+
+
 def read_now(calls: PosixCalls, fd: int, offset: int, view: memoryview) -> int:
     """Fill ``view`` in the calling thread; bytes read or ``-errno``."""
     try:
         return calls.readv(fd, (view,), offset)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+
+
+def size_of_file(fd: int) -> int:
+    """Return the file's length in bytes, or ``-errno``: a file system that has died says nothing."""
+    try:
+        return os.fstat(fd).st_size
     except OSError as error:
         return -(error.errno or errno.EIO)
 

@@ -1,13 +1,7 @@
 """The engine for everywhere: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
 
-A request is put on a queue, some thread takes it, makes the call and posts the result to a
-mailbox; the loop empties the mailbox.
-
-No lock is held where a signal handler or finalizer could want it again: ``SimpleQueue`` is
-written in C and may be re-entered.  The threads know the mailbox but not the
-engine, so an engine that is forgotten can be collected, and its end sends them home.
-They are daemons: at interpreter exit they wait for nothing and nobody waits for them; a write
-that exit cuts short was never acknowledged.
+What the threads do is here; how requests get to them and back, whatever fails, is in
+:mod:`uringblob.engines.crew`.
 """
 
 from __future__ import annotations
@@ -15,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import os
-import queue
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.mailbox import Count, Mailbox
-from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls, read_now
+from uringblob.engines.crew import Crew
+from uringblob.engines.own_descriptor import OwnDescriptor
+from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
 from uringblob.engines.write_runs import Part, WriteRun
 from uringblob.frames import Frame
 from uringblob.owner import Owner
@@ -33,17 +26,14 @@ from uringblob.pool import BufferPool
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
 THREADS_MAX = 8
 
-#: What a thread does: the call with its arguments; whom its result resolves, and what it counts.
-_Call = tuple["Completion[Any]", Count, Callable[..., Any], tuple[Any, ...]]
-_Job = _Call | WriteRun
+_NO_MEMORY: Final = -errno.ENOMEM
 
 
-class PreadEngine(Owner):
-    """Positional I/O on one descriptor by a small thread pool; see :class:`.base.Engine`.
+class PreadEngine(Owner, Crew):
+    """Positional I/O on one open file by a small thread pool; see :class:`.base.Engine`.
 
-    The descriptor is the caller's and stays open.  All methods belong to the loop's thread,
-    except :meth:`read_now` and :meth:`abandon`.  Threads are started when first needed, at most
-    ``THREADS_MAX``.
+    The descriptor that it is given is the caller's and stays open.  All methods belong to the loop's
+    thread, except :meth:`read_now` and :meth:`abandon`.
     """
 
     name = "pread"
@@ -63,24 +53,23 @@ class PreadEngine(Owner):
         self.memory_align = memory_align
         self.pool = pool
         self.counters = IoCounters()
-        self._fd = fd
         self._calls = pick_calls()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._run: WriteRun | None = None  # the newest, to which the next write may belong
-        self._mailbox = Mailbox(loop, self.counters)
-        self._threads: list[threading.Thread] = []
         self._grow_lock = threading.Lock()  # taken by worker threads only
-        self._open = True
+        super().__init__(loop, self.counters, OwnDescriptor(fd), THREADS_MAX)
 
     @property
-    def in_flight(self) -> int:
-        """Operations whose completion is not resolved yet, queued ones included."""
-        return len(self._mailbox.pending)
+    def _fd(self) -> int:
+        return self._descriptor.fd
 
     def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         self.counters.reads += 1
-        return self._ask(_count_read, self._calls.readv, self._fd, _views(frames), offset)
+        return self.ask(
+            _count_read,
+            _NO_MEMORY,
+            functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset),
+        )
 
     def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
         """Fill each frame from its own offset on; each one's completion goes into ``answers``."""
@@ -89,7 +78,8 @@ class PreadEngine(Owner):
 
     def read_now(self, offset: int, frame: Frame) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``."""
-        return read_now(self._calls, self._fd, offset, frame.view)
+        descriptor = self._descriptor  # kept meanwhile, should the engine be abandoned
+        return read_now(self._calls, descriptor.fd, offset, frame.view)
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
@@ -97,54 +87,43 @@ class PreadEngine(Owner):
         completion = self._new_completion()
         part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
         run = self._run
-        if run is None or not run.add(part) or run.missed(part):
-            self._queue_run(part)
-        return self._promised(completion)
-
-    def _queue_run(self, part: Part) -> None:
-        run = WriteRun(part, functools.partial(_write, self._calls, self._fd))
-        self._jobs.put(run)
-        self._run = run  # last: nothing may be added to a run that no thread will come to
+        pending = self._mailbox.pending
+        # First, because a part that is added is written, whatever is raised afterwards.
+        pending.add(completion)
+        try:
+            if run is None or not run.add(part) or run.missed(part):
+                write = functools.partial(_write, self._calls, self._fd)
+                run = WriteRun(part, write, self._mailbox)
+                self._jobs.put(run)
+                self._run = run  # last: nothing may be added to a run that no thread will come to
+        except BaseException:
+            pending.discard(completion)
+            raise
+        if not self._threads:
+            self._work_here()
+        return completion
 
     def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
         """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
         self.counters.writes += 1
         size = sum(frame.size for frame in frames)
-        return self._ask(
-            _count_write_then_sync, _write_then_sync, self._calls, self._fd, _views(frames), offset, size
-        )
+        call = functools.partial(_write_then_sync, self._calls, self._fd, _views(frames), offset, size)
+        return self.ask(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
 
     def sync(self) -> Completion[int]:
         """fdatasync (on macOS: ``F_FULLFSYNC``); yields 0."""
         self.counters.syncs += 1
-        return self._ask(_count_nothing, _sync, self._calls, self._fd)
+        call = functools.partial(number_of, _sync, self._calls, self._fd)
+        return self.ask(_count_nothing, _NO_MEMORY, call)
 
     def grow(self, size: int) -> Completion[int]:
         """Allocate the file up to ``size`` bytes; yields 0.  After a failure nothing has changed."""
-        return self._ask(_count_nothing, _grow, self._grow_lock, self._fd, size)
+        call = functools.partial(number_of, _grow, self._grow_lock, self._fd, size)
+        return self.ask(_count_nothing, _NO_MEMORY, call)
 
     def file_size(self) -> int:
-        """The file's length in bytes, now."""
-        return os.fstat(self._fd).st_size
-
-    async def close(self) -> None:
-        """Wait for everything in flight, then end the threads.  The descriptor stays open."""
-        self._open = False
-        try:
-            await self._mailbox.wait_empty()
-        finally:
-            threads = self._dismiss()
-            for thread in threads:
-                thread.join()
-
-    def abandon(self) -> None:
-        """Tell the threads to go when they are done, and wait for none (a fork has none)."""
-        self._open = False
-        self._dismiss()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_threads"):  # else it was never wholly made
-            self._dismiss()
+        """The file's length in bytes, now, or ``-errno``."""
+        return size_of_file(self._fd)
 
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
@@ -153,110 +132,32 @@ class PreadEngine(Owner):
             f"in_flight={self.in_flight} threads={len(self._threads)}>"
         )
 
-    def _ask(self, count: Count, call: Callable[..., Any], *args: Any) -> Completion[Any]:
-        completion = self._new_completion()
-        self._jobs.put((completion, count, call, args))
-        return self._promised(completion)
-
-    def _promised(self, completion: Completion[Any]) -> Completion[Any]:
-        """Note that somebody will wait for what is queued already.
-
-        First the queue, then the list of pending ones: a signal handler that raises in between leaves
-        a job that ends on its own, and not a promise that nobody keeps.
-        """
-        self._mailbox.pending.add(completion)
-        if not self._threads:
-            self._work_here()
-        return completion
-
-    def _new_completion(self) -> Completion[Any]:
-        if not self._open:
-            raise RuntimeError("this engine is closed")
-        if len(self._threads) < THREADS_MAX and len(self._threads) <= self.in_flight:
-            self._start_thread()
-        return Completion(loop=self._mailbox.loop)
-
-    def _start_thread(self) -> None:
-        thread = threading.Thread(
-            target=_live, args=(self._jobs, self._mailbox), name="uringblob-pread", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:
-            return  # no more threads to be had: those that run, or else the caller, do the work
-        self._threads.append(thread)
-
-    def _work_here(self) -> None:
-        """Do what is queued in this thread, because there is no other."""
-        _work(lambda: None if self._jobs.empty() else self._jobs.get(), self._mailbox)
-
-    def _dismiss(self) -> list[threading.Thread]:
-        threads, self._threads = self._threads, []
-        self._jobs.put(None)  # each thread hands it on, also one that a signal kept off the list
-        return threads
-
-
-def _live(jobs: queue.SimpleQueue[_Job | None], mailbox: Mailbox) -> None:
-    """A thread's life: do jobs until a ``None`` comes, and hand that on to the other threads."""
-    _work(jobs.get, mailbox)
-    jobs.put(None)
-
-
-def _work(take: Callable[[], _Job | None], mailbox: Mailbox) -> None:
-    while (job := take()) is not None:
-        if isinstance(job, WriteRun):
-            _work_off(job, mailbox)
-            continue
-        completion, count, call, args = job
-        result = _result_of(call, args)
-        # The frames are let go before the result is seen, so that they can be released at once.
-        del job, args
-        mailbox.post(completion, count, result)
-        del completion, result
-
-
-def _work_off(run: WriteRun, mailbox: Mailbox) -> None:
-    for completion, result in run.work():  # the frames are let go before the first result is seen
-        mailbox.post(completion, _count_write, result)
-
-
-def _result_of(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Make the call; what it raises is a result too."""
-    try:
-        return call(*args)
-    except OSError as error:
-        return _number(error)
-    except MemoryError:
-        return -errno.ENOMEM
-    except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
-        return error
-
 
 def _views(frames: Sequence[Frame]) -> list[memoryview]:
     return [frame.view for frame in frames]
 
 
 def _write(calls: PosixCalls, fd: int, views: list[memoryview], offset: int) -> Any:
-    result = _result_of(calls.writev, (fd, views, offset))
-    if isinstance(result, BaseException):
+    try:
+        return number_of(calls.writev, fd, views, offset)
+    except MemoryError:
+        return _NO_MEMORY
+    except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
         # Its traceback knows the callers' frames, and so the views of those who are written beside this one.
-        return result.with_traceback(None)
-    return result
+        return error.with_traceback(None)
 
 
 def _write_then_sync(
     calls: PosixCalls, fd: int, views: list[memoryview], offset: int, size: int
 ) -> tuple[int, int]:
     try:
-        put = calls.writev(fd, views, offset)
-    except OSError as error:
-        return _number(error), -errno.ECANCELED
+        put = number_of(calls.writev, fd, views, offset)
+    except MemoryError:
+        put = _NO_MEMORY
     if put != size:
         return put, -errno.ECANCELED
-    try:
-        return put, _sync(calls, fd)
-    except OSError as error:
-        return put, _number(error)
+    # No memory from here on is no -ECANCELED: a sync that has begun is not asked for again.
+    return put, number_of(_sync, calls, fd)
 
 
 def _sync(calls: PosixCalls, fd: int) -> int:
@@ -269,10 +170,6 @@ def _grow(lock: threading.Lock, fd: int, size: int) -> int:
     with lock:
         grow_file(fd, size)
     return 0
-
-
-def _number(error: OSError) -> int:
-    return -(error.errno or errno.EIO)
 
 
 def _count_read(counters: IoCounters, result: int) -> None:

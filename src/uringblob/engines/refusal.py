@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno as _errno
 
 from uringblob.errors import errno_name
+from uringblob.limits import address_space, address_space_low, thread_limits
 
 _SECCOMP = "run the container with a seccomp profile that allows io_uring_setup, _enter and _register"
 _SYSCTL = "check that 'sysctl kernel.io_uring_disabled' is 0 (1 admits only kernel.io_uring_group)"
@@ -31,19 +32,24 @@ _CURES = {
 }
 
 
+#: What a request ends with that needs a kernel thread where there is none to be had (Linux 6.18).
+_NO_THREAD = frozenset({_errno.ECANCELED, _errno.EAGAIN})
+
+
 class RingRefused(Exception):
     """A step of starting io_uring was refused.
 
     ``stage`` names the step (``"import"``, ``"setup"``, ``"register files"``, ``"nop"``,
     ``"first read"``), ``errno`` the answer (0 where there was none), ``hint`` what is known
-    beyond both (may be empty).
+    beyond both (may be empty), ``remedy`` what helps where the errno does not say it.
     """
 
-    def __init__(self, stage: str, errno: int = 0, hint: str = "") -> None:
-        super().__init__(stage, errno, hint)
+    def __init__(self, stage: str, errno: int = 0, hint: str = "", remedy: str = "") -> None:
+        super().__init__(stage, errno, hint, remedy)
         self.stage = stage
         self.errno = errno
         self.hint = hint
+        self.remedy = remedy
 
     def __str__(self) -> str:
         answer = f": {errno_name(self.errno)}" if self.errno else ""
@@ -53,6 +59,12 @@ class RingRefused(Exception):
     @property
     def cure(self) -> str:
         """Likely cause and remedy, in words; empty where the errno says nothing of use."""
+        if self.remedy:
+            return self.remedy
+        if self.errno in _NO_THREAD:
+            return f"the kernel has no thread for it, and {thread_limits()}"
+        if self.errno == _errno.ENOMEM and address_space_low():
+            return address_space()
         return _CURES.get(self.errno, "")
 
     @property

@@ -1,6 +1,6 @@
 """The choice of an engine, made by trying, and its reason kept.
 
-``"auto"`` takes io_uring if every step of starting it works, a first real read included; any
+``"auto"`` takes io_uring if every step of starting it works, first real requests included; any
 refusal whatsoever falls back to pread, and stage and errno stand in ``engine.reason`` and in the
 log.  An engine asked for by name is that engine or an error that names the cure.
 """
@@ -18,6 +18,7 @@ from uringblob.engines.pread import PreadEngine
 from uringblob.engines.refusal import RingRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.errors import EngineUnavailable
+from uringblob.limits import memory_limits
 from uringblob.logs import logger
 from uringblob.pool import BufferPool
 from uringblob.slab import Slab
@@ -104,7 +105,7 @@ def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
     except NotImplementedError as error:
         raise RingRefused("event loop", 0, str(error) or "it has no add_reader") from error
     except MemoryError as error:
-        raise RingRefused("setup", errno.ENOMEM, str(error)) from error
+        raise RingRefused("setup", errno.ENOMEM, str(error), memory_limits()) from error
     except OSError as error:
         raise RingRefused("setup", error.errno or 0, error.strerror or str(error)) from error
 

@@ -33,7 +33,8 @@ from typing import Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.posix_calls import pick_calls, read_now
+from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
+from uringblob.engines.posix_calls import pick_calls, read_now, size_of_file
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
 from uringblob.engines.uring_start import start_ring
@@ -58,10 +59,9 @@ _TOGETHER: Final = 8
 
 
 class UringEngine(Owner):
-    """Positional I/O on one descriptor through a :class:`~uringblob.ring.Ring`; see :class:`.base.Engine`.
+    """Positional I/O on one open file through a :class:`~uringblob.ring.Ring`; see :class:`.base.Engine`.
 
-    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.  Bytes are
-    counted when they are asked for.
+    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.
     """
 
     name = "io_uring"
@@ -69,7 +69,7 @@ class UringEngine(Owner):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        fd: int,
+        descriptor: OwnDescriptor,
         ring: Ring,
         pool: BufferPool,
         *,
@@ -77,7 +77,7 @@ class UringEngine(Owner):
         memory_align: int,
         reason: str,
     ) -> None:
-        """Take over ``ring``, in which ``fd`` is registered file 0 and the pool's slab buffer 0."""
+        """Take over ``ring``, whose registered file 0 is ``descriptor``'s and buffer 0 the pool's slab."""
         self.reason = reason
         self.direct_io = direct_io
         self.memory_align = memory_align
@@ -85,9 +85,11 @@ class UringEngine(Owner):
         self.ring = ring
         self._queue = ring._queue
         self._loop = loop
-        self._fd = fd
+        self._pid = os.getpid()
+        self._descriptor = descriptor
         self._calls = pick_calls()
         self._counters = IoCounters()
+        self._moved_before = ring.bytes_read, ring.bytes_written  # by trials
         self._held_at = -1  # enters when a large write began to wait for its log block, or the tick's end
         self._reads = Shapes(ring, READ)
         self._writes = Shapes(ring, WRITE)
@@ -99,11 +101,16 @@ class UringEngine(Owner):
         :raises RingRefused: a step was refused; nothing is left behind.
         :raises OSError: the ring could not be made.
         """
-        ring, pool = start_ring(request)
+        descriptor = OwnDescriptor(request.fd)
+        try:
+            ring, pool = start_ring(request)
+        except BaseException:
+            descriptor.close()  # here, and not with this frame, which the error keeps
+            raise
         reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
         return cls(
             request.loop,
-            request.fd,
+            descriptor,
             ring,
             pool,
             direct_io=direct_io,
@@ -114,13 +121,20 @@ class UringEngine(Owner):
     @property
     def counters(self) -> IoCounters:
         """What was asked of the system so far."""
-        self._counters.ring_enters = self.ring.enters
-        return self._counters
+        counters, ring = self._counters, self.ring
+        counters.ring_enters = ring.enters
+        counters.bytes_read = ring.bytes_read - self._moved_before[0]
+        counters.bytes_written = ring.bytes_written - self._moved_before[1]
+        return counters
 
     @property
     def in_flight(self) -> int:
         """Operations whose completion is not resolved yet, queued ones included."""
         return self.ring.in_flight
+
+    @property
+    def _fd(self) -> int:
+        return self._descriptor.fd
 
     def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
@@ -128,13 +142,10 @@ class UringEngine(Owner):
         counters.reads += 1
         if len(frames) == 1:
             frame = frames[0]
-            counters.bytes_read += frame.size
             if frame.buf_index >= 0:
                 ring = self.ring
                 now = frame.size >= _LARGE or self._device_starves()
                 return ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
-        else:
-            counters.bytes_read += sum(frame.size for frame in frames)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
     def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
@@ -148,7 +159,6 @@ class UringEngine(Owner):
             part = reads[start : start + step]
             size_bytes = sum([frame.size for _, frame in part])
             self._counters.reads += len(part)
-            self._counters.bytes_read += size_bytes
             now = size_bytes >= _LARGE or self._device_starves(len(part))
             if all(frame.buf_index >= 0 for _, frame in part):
                 self.ring.read_fixed_each(FILE, part, answers, flags=_FIXED_FILE, now=now)
@@ -161,7 +171,8 @@ class UringEngine(Owner):
 
         Not through the ring, which is its thread's: whoever waits for one read has nothing to win there.
         """
-        return read_now(self._calls, self._fd, offset, frame.view)
+        descriptor = self._descriptor  # kept meanwhile, should the engine be abandoned
+        return read_now(self._calls, descriptor.fd, offset, frame.view)
 
     def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
@@ -169,7 +180,6 @@ class UringEngine(Owner):
         counters.writes += 1
         if len(frames) == 1:
             frame = frames[0]
-            counters.bytes_written += frame.size
             if frame.buf_index >= 0:
                 ring = self.ring
                 # Alone it waits: a commit's log block follows and shares the enter.
@@ -179,7 +189,6 @@ class UringEngine(Owner):
             size = frame.size
         else:
             size = sum(frame.size for frame in frames)
-            counters.bytes_written += size
         ring = self.ring
         now = size >= _HUGE or (size < _LARGE and ring.enters == self._held_at)
         self._held_at = ring.enters if _LARGE <= size < _HUGE else -1
@@ -202,7 +211,6 @@ class UringEngine(Owner):
         counters.writes += 1
         counters.syncs += 1
         counters.linked_syncs += 1
-        counters.bytes_written += size
         return _join(
             self._loop, write, sync, size, lambda: self.sync() if self.ring.chains_split != split else sync
         )
@@ -220,11 +228,12 @@ class UringEngine(Owner):
         """
         done: Completion[int] = Completion(loop=self._loop)
         old_size = self.file_size()
-        if size <= old_size:
-            done.finish(0)
+        if size <= old_size or old_size < 0:
+            done.finish(min(old_size, 0))
             return done
 
         def settle(allocation: Completion[int]) -> None:
+            # The descriptor of now: an engine that was abandoned meanwhile has none.
             done.finish(_settle_growth(self._fd, old_size, size, allocation.result()))
 
         if self.ring.supports(Opcode.FALLOCATE):
@@ -235,8 +244,8 @@ class UringEngine(Owner):
         return done
 
     def file_size(self) -> int:
-        """The file's length in bytes, now."""
-        return os.fstat(self._fd).st_size
+        """The file's length in bytes, now, or ``-errno``."""
+        return size_of_file(self._fd)
 
     async def close(self) -> None:
         """Wait for everything in flight, then free the ring and its registrations.
@@ -245,13 +254,20 @@ class UringEngine(Owner):
         """
         try:
             await self.ring.aclose()
+        except GeneratorExit:
+            self.abandon()  # dropped half-way: nothing may be waited for any more
+            raise
         finally:
             self.pool.retire()
+            self._descriptor.close()
 
     def abandon(self) -> None:
         """Free what can be freed without waiting or locking: for a forked child and finalizers."""
         self.pool.retire()
         self.ring.abandon()
+        if self._pid != os.getpid():
+            self._descriptor.close()
+        self._descriptor = CLOSED  # the kernel has the file itself for what is in flight
 
     def __repr__(self) -> str:
         kind = "direct" if self.direct_io else "buffered"

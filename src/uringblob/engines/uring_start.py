@@ -1,21 +1,34 @@
 """Starting a ring for one file: every step tried, every refusal named.
 
-Any step may be refused with any errno, also the first real I/O, so each is tried here, before
-anybody relies on it.
+Any step may be refused with any errno, also the first real I/O, so each kind of request that the
+engine will make is tried here, before anybody relies on it.
+
+**Some requests need a kernel thread**: fsync, fallocate, writes that lengthen a file.  At a limit of
+threads (RLIMIT_NPROC, a container's pids.max) a nop and a read work, and these end with ``ECANCELED``.
+So the trials ask for a thread.  The kernel keeps the one that it made for them as long as the loop's
+thread lives, so that a limit that is reached later costs speed only (Linux 6.18).  Writes are tried on
+a file in memory: the store's own holds nothing that may be written over.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from typing import Final
 
 from uringblob.engines.refusal import RingRefused
 from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring_shapes import READ, Shapes
+from uringblob.engines.uring_shapes import READ, WRITE, Shapes
+from uringblob.errors import NO_SPACE_ERRNOS
 from uringblob.pool import BufferPool
-from uringblob.ring import Ring
+from uringblob.ring import Op, Opcode, Ring, SqeFlags
+from uringblob.ring import ops as _ops
 from uringblob.slab import Slab
 from uringblob.units import BUF_ALIGN
+
+_ASYNC: Final = int(SqeFlags.ASYNC)  # by a kernel thread
 
 
 def start_ring(request: EngineRequest) -> tuple[Ring, BufferPool]:
@@ -29,7 +42,7 @@ def start_ring(request: EngineRequest) -> tuple[Ring, BufferPool]:
         _step("register files", lambda: ring.register_files([request.fd]))
         _check("nop", ring.wait(ring.nop()))
         pool = _make_pool(ring, request)
-        _check("first read", _first_read(ring, pool.slab, pool.buf_index))
+        _try_requests(ring, pool, writes=not request.read_only)
     except BaseException:
         ring.close()
         raise
@@ -47,12 +60,45 @@ def _make_pool(ring: Ring, request: EngineRequest) -> BufferPool:
     return BufferPool(request.page_size, slab, asked=asked, buf_index=0, reason=reason, capacity=registered)
 
 
-def _first_read(ring: Ring, slab: Slab | None, buf_index: int) -> int:
-    """Read the file's first block, the way all reads will go; leave the memory zero."""
-    frame = (slab or Slab(BUF_ALIGN, 1)).frame(0, buf_index).part(0, BUF_ALIGN)
-    result = ring.wait(ring.submit([Shapes(ring, READ).op(0, [frame])])[0])
+def _try_requests(ring: Ring, pool: BufferPool, *, writes: bool) -> None:
+    """Make each kind of request once, the way all will go; leave the memory zero."""
+    frame = (pool.slab or Slab(BUF_ALIGN, 1)).frame(0, pool.buf_index).part(0, BUF_ALIGN)
+    read = Shapes(ring, READ).op(0, [frame])
+    _check("first read", _answer(ring, read._replace(flags=read.flags | _ASYNC)))
     frame.view[:] = bytes(BUF_ALIGN)
-    return result
+    if writes:
+        try_writes(ring, Shapes(ring, WRITE).op(0, [frame]))
+
+
+def try_writes(ring: Ring, write: Op) -> None:
+    """Make ``write``, an fsync and a growth on a file in memory, each by a kernel thread.
+
+    :raises RingRefused: one was refused.
+    """
+    trial = _trial_file()
+    try:
+        _check("first write", _answer(ring, write._replace(file=trial, flags=_ASYNC)))
+        _check("first fsync", _answer(ring, _ops.fsync(trial, data_only=True)))
+        if ring.supports(Opcode.FALLOCATE):
+            _check("first fallocate", _answer(ring, _ops.fallocate(trial, BUF_ALIGN, BUF_ALIGN)))
+    finally:
+        os.close(trial)
+
+
+def _trial_file() -> int:
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("uringblob-trial")
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise RingRefused("trial file", error.errno or 0) from error
+
+
+def _answer(ring: Ring, op: Op) -> int:
+    """Make one request; no room for it is no refusal."""
+    result = ring.wait(ring.submit([op])[0])
+    return 0 if -result in NO_SPACE_ERRNOS else result
 
 
 def _step(stage: str, step: Callable[[], None]) -> None:

@@ -14,10 +14,13 @@ to one only.  What does lie side by side is seen from the parts themselves, when
 from __future__ import annotations
 
 import collections
+import errno
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from uringblob.completion import Completion
+from uringblob.engines.base import IoCounters
+from uringblob.engines.mailbox import Mailbox
 
 #: A larger run would keep one thread busy while others have nothing to do.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -28,27 +31,48 @@ RUN_PARTS_MAX: Final = 64
 Write = Callable[["list[memoryview]", int], Any]
 
 
-class Part(NamedTuple):
+_NO_VIEWS: Final[list[memoryview]] = []
+
+
+class Part:
     """One write of a run; its completion yields what it would have yielded alone."""
 
-    completion: Completion[int]
-    offset: int
-    views: list[memoryview]
-    size_bytes: int
+    __slots__ = ("completion", "offset", "result", "size_bytes", "views")
+
+    def __init__(
+        self, completion: Completion[int], offset: int, views: list[memoryview], size_bytes: int
+    ) -> None:
+        self.completion = completion
+        self.offset = offset
+        self.views = views
+        self.size_bytes = size_bytes
+        self.result: Any = -errno.ENOMEM  # what it is if there is no memory to say what came of it
+
+    def __repr__(self) -> str:
+        return f"<Part of {self.size_bytes} bytes at {self.offset}, result {self.result!r}>"
+
+    @staticmethod
+    def count(counters: IoCounters, result: int) -> None:
+        """Count the bytes that were moved."""
+        counters.bytes_written += max(result, 0)
 
 
 class WriteRun:
-    """Writes that follow one another, on their way to one thread."""
+    """Writes that follow one another, on their way to one thread; see :class:`.crew.Work`."""
 
-    __slots__ = ("_end", "_parts", "_size_bytes", "_taken", "_write")
+    __slots__ = ("_end", "_mailbox", "_mine", "_parts", "_posted", "_size_bytes", "_taken", "_write")
 
-    def __init__(self, first: Part, write: Write) -> None:
+    def __init__(self, first: Part, write: Write, mailbox: Mailbox) -> None:
         """Begin a run; ``write(views, offset)`` returns bytes, ``-errno`` or an exception."""
         self._write = write
+        self._mailbox = mailbox
         self._parts = collections.deque([first])
         self._size_bytes = first.size_bytes
         self._end = first.offset + first.size_bytes
         self._taken = False
+        #: The worker's: what it has taken, behind that ``None``.
+        self._mine: list[Part | None] = [None]
+        self._posted = 0
 
     def __repr__(self) -> str:
         state = "taken" if self._taken else "waiting"
@@ -83,20 +107,31 @@ class WriteRun:
             return True
         return False
 
-    def work(self) -> list[tuple[Completion[int], Any]]:
-        """Write what there is; nothing is added any more.  Returns who gets what.  In a worker."""
+    def work(self) -> None:
+        """Write what there is; nothing is added any more.  In a worker."""
         self._taken = True
-        parts = []
+        self._take()
+        for stretch in _stretches([part for part in self._mine if part is not None]):
+            _write_together(stretch, self._write)
+
+    def _take(self) -> None:
+        mine = self._mine
         while self._parts:
+            mine.append(None)  # room first: a part that was taken and not kept would be nobody's
             try:
-                parts.append(self._parts.popleft())
+                mine[-1] = self._parts.popleft()
             except IndexError:
                 break  # the loop was quicker
-        answers: list[tuple[Completion[int], Any]] = []
-        for stretch in _stretches(parts):
-            results = _write_together(stretch, self._write)
-            answers += zip([part.completion for part in stretch], results, strict=True)
-        return answers
+
+    def post(self) -> None:
+        """Post what came of each part.  In a worker; again, if there was no memory for it."""
+        self._take()  # none, unless there was no memory before
+        while self._posted < len(self._mine):
+            part = self._mine[self._posted]
+            if part is not None:
+                part.views = _NO_VIEWS  # let go before the result is seen
+                self._mailbox.post(part)
+            self._posted += 1
 
 
 def _stretches(parts: list[Part]) -> Iterator[list[Part]]:
@@ -115,8 +150,8 @@ def _stretches(parts: list[Part]) -> Iterator[list[Part]]:
         yield stretch
 
 
-def _write_together(parts: list[Part], write: Write) -> list[Any]:
-    """Write ``parts`` by one call; return what each would have got alone.
+def _write_together(parts: list[Part], write: Write) -> None:
+    """Write ``parts`` by one call; give each what it would have got alone.
 
     Where the one call falls short or fails, each is written by itself: so an error goes to whom it
     belongs.
@@ -125,7 +160,10 @@ def _write_together(parts: list[Part], write: Write) -> list[Any]:
         try:
             views = [view for part in parts for view in part.views]
             if write(views, parts[0].offset) == sum(part.size_bytes for part in parts):
-                return [part.size_bytes for part in parts]
+                for part in parts:
+                    part.result = part.size_bytes
+                return
         except MemoryError:
             pass  # there may be enough for one at a time
-    return [write(part.views, part.offset) for part in parts]
+    for part in parts:
+        part.result = write(part.views, part.offset)

@@ -219,6 +219,16 @@ class Ring(RingLife):
         """How often ``io_uring_enter`` was called."""
         return self._core.enters
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that reads have moved, as their completions said."""
+        return self._core.moved[0]
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that writes have moved, as their completions said."""
+        return self._core.moved[1]
+
     def stats(self) -> RingStats:
         """Return this moment's figures; works after ``close`` too."""
         core = self._core

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
 from uringblob.completion import Completion, call_surely, persist
-from uringblob.errors import BlobStoreError, StoreClosed
+from uringblob.errors import BlobStoreError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.observing import StoreObserver, observe
@@ -25,8 +25,9 @@ from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.arguments import Changes, Reads, check_rest
+from uringblob.store.belonging import Belonging, running_loop
 from uringblob.store.core import Core
-from uringblob.store.job import Job, bare, end_of, join
+from uringblob.store.job import bare, end_of, join
 from uringblob.store.opener import Opening
 from uringblob.store.opening import Options, engine_default
 from uringblob.store.read_batch import read_batch
@@ -38,7 +39,7 @@ from uringblob.views import BlobBuffer, check_range, size_of
 T = TypeVar("T")
 
 
-class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
+class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -50,7 +51,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
     ) -> None:
         """Use :meth:`open`."""
-        self._closing: Job[None] | None = None
+        self._closing = None
         self._loop, self._pid = loop, os.getpid()
         self._core, self._visitors = core, core.visitors
         self._page_size = core.page_size
@@ -131,26 +132,6 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         """Whether ``aclose`` was called."""
         return self._closing is not None
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(
-                f"the store {self._core.file.path} was opened before fork(): open it again in the child"
-            )
-
-    def _check_usable(self) -> None:
-        self._check_process()
-        if self._closing is not None:
-            raise StoreClosed(f"the store {self._core.file.path} is closed: open it again")
-
-    def _check_loop(self) -> None:
-        if os.getpid() != self._pid or self._closing is not None:
-            self._check_usable()
-        if _running_loop() is not self._loop:
-            raise RuntimeError(
-                f"the store {self._core.file.path} belongs to another event loop: use it on the loop "
-                "that opened it, or use FileBlobStore from threads"
-            )
-
     # --- who runs it ---------------------------------------------------------------------
 
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -181,6 +162,8 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
+        if self._loop.is_closed():
+            return  # what is collected with its loop has nobody who waits for it
         if self._active == 0 and self._idle is not None:
             call_surely(self._loop, self._idle.finish, None)
 
@@ -353,12 +336,17 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         """See :meth:`AsyncBlobStore.aclose`.
 
         Calls that had begun are finished first.  In a forked child it writes and unlocks nothing.
+        Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
+        frees the store without a flush.
         """
         if os.getpid() != self._pid:
             self.abandon()
             return
+        if self.left_behind:
+            self._free()
+            return
         if self._closing is not None:
-            if not self._closing.done() and _running_loop() is self._loop:
+            if not self._closing.done() and running_loop() is self._loop:
                 # Somebody else is closing it: when this returns it is closed, and the error is theirs.
                 await join(end_of(self._closing))
             return
@@ -367,13 +355,23 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         await join(self._closing)
 
     async def _close(self, flush: bool) -> None:
-        if self._active:
-            self._idle = Completion(loop=self._loop)
-            await self._idle
         try:
+            if self._active:
+                self._idle = Completion(loop=self._loop)
+                await self._idle
             await self._core.close(flush=flush)
+        except GeneratorExit:
+            self._core.abandon()  # dropped half-way: nothing may be awaited any more
+            raise
         finally:
             inherit.forget(self)
+
+    def _free(self) -> None:
+        """Close without a flush, and without the loop, which is closed."""
+        self._closing = closed = Completion[None](loop=self._loop)
+        closed.finish(None)
+        inherit.forget(self)
+        self._core.free()
 
     def abandon(self) -> None:
         """Let go of ring and file without waiting, writing or unlocking: after ``fork()``."""
@@ -381,7 +379,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
-        if core is None or self._closing is not None:
+        if core is None or (self._closing is not None and self._closing.done()):
             return
         try:
             if os.getpid() == self._pid:
@@ -389,10 +387,3 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
         finally:
             core.abandon()  # also where warnings are errors
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -397,6 +397,15 @@ class Core(StoreOwner):
     async def _nothing(self) -> None:
         """A turn of the queue that only waits for the groups before it."""
 
+    def free(self) -> None:
+        """Free everything now, without a flush: no loop is there to wait with."""
+        idle = not self.medium.engine.in_flight
+        self.medium.engine.abandon()
+        if idle:
+            self.file.close()
+        else:
+            self.file.abandon()  # not unlocked: what is in flight may still write
+
     def abandon(self) -> None:
         """Free this process's copies without waiting, writing or unlocking."""
         self.medium.engine.abandon()

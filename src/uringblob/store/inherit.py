@@ -15,6 +15,16 @@ from typing import Protocol
 class Inherited(Protocol):
     """What can let go of its descriptors in a forked child."""
 
+    @property
+    def path(self) -> str:
+        """The store file."""
+        ...
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether it is open and its event loop is closed."""
+        ...
+
     def abandon(self) -> None:
         """Close this process's copies; write nothing, unlock nothing, take no lock."""
 
@@ -30,6 +40,11 @@ def remember(store: Inherited) -> None:
 def forget(store: Inherited) -> None:
     """``store`` is closed: children have nothing to let go of."""
     _open_stores.discard(store)
+
+
+def left_behind(path: str) -> bool:
+    """Whether an open store of this process, whose loop is closed, holds the file at ``path``."""
+    return any(store.path == path and store.left_behind for store in list(_open_stores))
 
 
 def _in_child() -> None:

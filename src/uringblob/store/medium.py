@@ -23,7 +23,7 @@ from uringblob import transfers
 from uringblob.buffers import frame_of
 from uringblob.completion import Completion, call_surely
 from uringblob.engines.base import Engine
-from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, one_each
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, check_rc, one_each
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -183,6 +183,13 @@ class Medium:
         if rest:
             frames.append(self._zeros.part(0, rest))
         await transfers.write_whole(self.engine, offset, frames, self.where(what, offset))
+
+    def file_size(self) -> int:
+        """Return the file's length in bytes.
+
+        :raises BlobStoreIOError: the file system does not say: it has died.
+        """
+        return check_rc(self.engine.file_size(), f"{self.path}: asking for the file's length")
 
     def where(self, what: str, offset: int) -> Where:
         """Say which operation, on which file, at which offset: the head of an error message."""

@@ -13,6 +13,7 @@ import numbers
 import os
 from typing import Any
 
+from uringblob.engines.aside import aside
 from uringblob.engines.base import Engine
 from uringblob.engines.select import ENGINES, EngineRequest, open_engine
 from uringblob.errors import StoreCorrupt, encodable
@@ -33,6 +34,7 @@ from uringblob.store.store_file import (
     StoreFile,
     check_page_size_matches,
     judge_superblocks,
+    naming,
     newest,
     open_locked,
     read_superblocks,
@@ -141,12 +143,12 @@ async def find_file(options: Options) -> StoreFile:
 
 async def open_core(options: Options, file: StoreFile) -> Core:
     """Open the store in ``file``; whatever goes wrong, the file is closed and unlocked."""
-    loop = asyncio.get_running_loop()
     try:
-        superblocks = await loop.run_in_executor(None, read_superblocks, file)
-        current, _ = newest(superblocks, file.path)
-        check_page_size_matches(current, options.page_size, file.path)
-        return await _open_on_engine(options, file, superblocks, current.page_size)
+        with naming(file.path, "opening it"):
+            superblocks = await aside(read_superblocks, file)
+            current, _ = newest(superblocks, file.path)
+            check_page_size_matches(current, options.page_size, file.path)
+            return await _open_on_engine(options, file, superblocks, current.page_size)
     except GeneratorExit:
         file.abandon()  # not unlocked: the engine may have a request under way
         raise
@@ -276,7 +278,7 @@ def _log_opened(core: Core) -> None:
 
 def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page_size: int) -> int:
     """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
-    in_file = medium.engine.file_size() // page_size
+    in_file = medium.file_size() // page_size
     used = max(segment.end for segment in segments)
     # The slot is an entry's upper bits, so the largest entry has the highest slot.
     highest = entry_slot(max(found.entries.values(), default=0))

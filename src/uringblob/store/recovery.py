@@ -145,9 +145,7 @@ async def recover(medium: Medium, superblock: Superblock, *, read_only: bool, ca
 async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) -> Recovered:
     page_size = superblock.page_size
     head = Segment(superblock.head_slot, superblock.head_slots)
-    reader = LogReader(
-        medium, superblock.store_id, superblock.log_id, page_size, head, medium.engine.file_size()
-    )
+    reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, head, medium.file_size())
     if not await reader.enter():
         raise _damaged(medium, "the header of the log's first segment", head.slot * page_size, 0)
     replay = Replay()
@@ -175,7 +173,7 @@ async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) 
 def _check_log_space(medium: Medium, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
     """Return the extents kept for logs, as far as the file goes; the log lies in them, in version 2."""
     page_size = superblock.page_size
-    slots_in_file = medium.engine.file_size() // page_size
+    slots_in_file = medium.file_size() // page_size
     extents: list[Segment] = []
     end = first_slot(page_size)
     for extent in sorted(superblock.log_space, key=lambda extent: extent.slot):

@@ -125,7 +125,7 @@ class Standing:
             log.log_id,
             log.page_size,
             Segment(head.slot, head.slots),
-            self._medium.engine.file_size(),
+            self._medium.file_size(),
         )
         reader.segments, reader.tail = list(log.segments), log.tail
         reader.position, seq = self._mark

@@ -4,7 +4,8 @@ What was learned (Linux 6.18, ext4):
 
 * After ``kill -9`` a write in flight still lands, up to a second after ``waitpid`` returned.  A
   flock on the very descriptor that the ring uses is held until then; a lock file is not.  So the
-  store file itself is locked, and there is only one descriptor.
+  store file itself is locked, and by one open file description.
+* An engine has a descriptor of its own, a ``dup`` of this one: the lock is held until both are closed.
 * With a registered file, closing alone leaves the lock held for up to 40 ms; ``LOCK_UN`` first
   makes an immediate reopen work.
 * A forked child's copy keeps the lock alive: it closes the copy, without ``LOCK_UN``.
@@ -13,13 +14,15 @@ What was learned (Linux 6.18, ext4):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from uringblob.engines.aside import aside
 from uringblob.errors import (
     BlobStoreError,
     BlobStoreIOError,
@@ -30,6 +33,7 @@ from uringblob.errors import (
     with_remedy,
 )
 from uringblob.owner import StoreOwner
+from uringblob.store import inherit
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -63,19 +67,39 @@ class StoreFile(StoreOwner):
         return f"<StoreFile {self.path!r} fd={self.fd}>"
 
     def close(self) -> None:
-        """Unlock and close; a second call does nothing."""
+        """Unlock and close; a second call does nothing.
+
+        :raises BlobStoreIOError: the file system refused, as one does that has died; it is closed all the same.
+        """
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            finally:
-                os.close(fd)
+            with naming(self.path, "closing it"):
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+                finally:
+                    os.close(fd)
 
     def abandon(self) -> None:
         """Close without unlocking: a forked child shares the lock, a dying ring may still write."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it is closed, and nobody is there to be told
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.abandon()
+
+
+@contextlib.contextmanager
+def naming(path: str, doing: str) -> Iterator[None]:
+    """Let no ``OSError`` out that does not name its file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BlobStoreError) or error.filename is not None:
+            raise
+        number = error.errno or errno.EIO
+        raise BlobStoreIOError(number, f"{path}: {doing}: {errno_name(number)}") from error
 
 
 async def open_locked(
@@ -90,7 +114,6 @@ async def open_locked(
     :raises StoreLocked: another opener held it for ``lock_timeout`` seconds.
     :raises BlobStoreError: the path named another file in each of many rounds.
     """
-    loop = asyncio.get_running_loop()
     deadline = time.monotonic() + lock_timeout
     for _ in range(_ROUNDS_MAX):
         path = _followed(path)
@@ -100,13 +123,14 @@ async def open_locked(
         except FileNotFoundError:
             if create is None:
                 raise
-            await loop.run_in_executor(None, create, path)
+            await aside(create, path)
             continue
         file = StoreFile(fd, path, read_only=read_only)
         try:
-            await _lock(file, lock_timeout, deadline)
-            if _is_at(path, fd):
-                return file
+            with naming(path, "locking it"):
+                await _lock(file, lock_timeout, deadline)
+                if _is_at(path, fd):
+                    return file
         except BaseException:
             file.abandon()
             raise
@@ -148,6 +172,11 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
+            if inherit.left_behind(file.path):
+                raise StoreLocked(
+                    f"{file.path} is still open in this process, by a store whose event loop is closed: await "
+                    "that store's aclose(), on any loop; it frees the file without a flush"
+                )
             who = holders_text(file.fd)
             raise StoreLocked(
                 f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "

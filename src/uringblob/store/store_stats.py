@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from uringblob.errors import errno_name
 from uringblob.stats import StoreStats
 from uringblob.store.core import Core
 from uringblob.store.slots import SlotState
@@ -14,7 +15,8 @@ def collect_stats(core: Core) -> StoreStats:
     engine = core.medium.engine
     pool, counters, slots = engine.pool, engine.counters, core.manifest.slots
     visitors = core.visitors
-    file_bytes, allocated_bytes = _sizes(core)
+    notes = _notes(core)
+    file_bytes, allocated_bytes = _sizes(core, notes)
     cause = core.medium.poison_cause
     return StoreStats(
         engine=engine.name,
@@ -38,7 +40,7 @@ def collect_stats(core: Core) -> StoreStats:
         reads=counters.reads + visitors.reads,
         writes=counters.writes,
         syncs=counters.syncs,
-        bytes_read=counters.bytes_read + visitors.reads * core.page_size,
+        bytes_read=counters.bytes_read + visitors.whole_reads * core.page_size,
         bytes_written=counters.bytes_written,
         ring_enters=counters.ring_enters,
         in_flight=engine.in_flight + visitors.inside,
@@ -51,18 +53,25 @@ def collect_stats(core: Core) -> StoreStats:
         bounces=core.bounces,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=tuple(_notes(core)),
+        notes=tuple(notes),
     )
 
 
 def _notes(core: Core) -> list[str]:
     of_name = core.standing.note()
-    return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else core.notes
+    return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else list(core.notes)
 
 
-def _sizes(core: Core) -> tuple[int, int]:
+def _sizes(core: Core, notes: list[str]) -> tuple[int, int]:
     """Return the file's length and what the file system has given it, in bytes; as last seen once closed."""
     if core.file.fd >= 0:
-        status = os.fstat(core.file.fd)
-        core.last_sizes = (status.st_size, status.st_blocks * 512)
+        try:
+            status = os.fstat(core.file.fd)
+        except OSError as error:  # it has died; all other figures are as true as ever
+            name = errno_name(error.errno or 0)
+            notes.append(
+                f"{core.file.path}: its size is what was last seen, because asking ended with {name}"
+            )
+        else:
+            core.last_sizes = (status.st_size, status.st_blocks * 512)
     return core.last_sizes

@@ -124,7 +124,7 @@ async def _check_log(core: Core) -> None:
         log.log_id,
         core.page_size,
         Segment(head.slot, head.slots),
-        core.medium.engine.file_size(),
+        core.medium.file_size(),
     )
     if not await reader.enter():
         raise _damaged(core, head.slot * core.page_size, 0)

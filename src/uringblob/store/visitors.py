@@ -56,11 +56,17 @@ class Visitors:
         self._gone: Completion[None] | None = None
         #: Counts down, in one step, whoever reads in whatever handler: a number would lose some.
         self._unused = itertools.repeat(None, sys.maxsize)
+        self._unmoved = itertools.repeat(None, sys.maxsize)
 
     @property
     def reads(self) -> int:
         """Reads made so far; from any thread."""
         return sys.maxsize - operator.length_hint(self._unused)
+
+    @property
+    def whole_reads(self) -> int:
+        """Reads that moved a whole frame; from any thread."""
+        return sys.maxsize - operator.length_hint(self._unmoved)
 
     @property
     def inside(self) -> int:
@@ -87,6 +93,10 @@ class Visitors:
     def count(self) -> None:
         """Count one read, in its own thread."""
         next(self._unused)
+
+    def count_whole(self) -> None:
+        """Count one read that moved a whole frame, in its own thread."""
+        next(self._unmoved)
 
     def _tell(self, slot: int) -> None:
         if os.getpid() != self._pid:
@@ -197,6 +207,8 @@ class Visit:
         if got < 0:
             # Where the blob lies elsewhere by now, the error would be told of the wrong place.
             return got if manifest.find(self._guid) == entry else NOT_HERE
+        if got == frame.size:
+            visitors.count_whole()
         if got != frame.size or (verify and frame_checksum(frame.view) != entry_checksum(entry)):
             return NOT_HERE
         return got
