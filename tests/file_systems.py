@@ -142,4 +142,3 @@ def _with_project_quota(directory, make):
         return xfs(directory, XFS_MIN, "prjquota")
     make_it = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "quota,project", "-E", "quotatype=prjquota"]
     return _in_image(directory, 64 * MIB, "ext4", make_it, "e2fsprogs", ("prjquota",))
-

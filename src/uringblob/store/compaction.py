@@ -10,7 +10,8 @@
    free.
 
 Until step 3 everything can be given up without a trace; a SWITCH for which there was no room is
-wiped.  From step 3 on any other failure poisons.
+wiped.  Step 4 for which there is no room is due before anything else changes.  From step 3 on any
+other failure poisons.
 """
 
 from __future__ import annotations
@@ -150,11 +151,15 @@ class Compaction:
 
     async def _switch(self, old: Log, new: Log) -> None:
         """The turn: no group is in flight, and none begins before this returns."""
-        self._medium.check_trusted()
+        await self._medium.ready()
         self._check_not_stopped()
         await self._carry(old, new)
         await self._write_switch(old, new)
         self._queue.log = new
+        await self._medium.repairs.make(lambda: self._adopt(old, new))
+
+    async def _adopt(self, old: Log, new: Log) -> None:
+        """The new log is the store's: both superblocks name it, and then the old one is free."""
         await self._superblocks.write_both(
             dataclasses.replace(
                 self._superblocks.current,

@@ -18,6 +18,7 @@ from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
@@ -298,8 +299,21 @@ class Core:
         if not self.queue.idle:
             await self.queue.join_turn(self._nothing)
         await self.queue.log.wait_quiet()
-        if self.medium.poison_cause is None:
+        if self.medium.poison_cause is not None:
+            return
+        try:
+            await self.medium.ready()
             await self.superblocks.seal(self.queue.log.seq)
+        except BlobStoreIOError as error:
+            if not self.medium.repairs.lacks_room(error):
+                raise
+            # All that was acknowledged is durable: the next opener does what it does after a crash.
+            logger.info(
+                "%s: closed without its seal: %s",
+                self.file.path,
+                error,
+                extra={"event": "closed_unsealed", "path": self.file.path, "errno": error.errno},
+            )
 
     async def _nothing(self) -> None:
         """A turn of the queue that only waits for the groups before it."""

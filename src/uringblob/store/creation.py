@@ -13,6 +13,7 @@ import os
 import secrets
 
 from uringblob import _native
+from uringblob.copy_on_write import make_no_cow
 from uringblob.errors import BlobStoreIOError, errno_name
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -49,6 +50,7 @@ def create_store(path: str, page_size: int, mode: int) -> None:
         raise
     try:
         try:
+            make_no_cow(fd)
             _write_image(fd, page_size)
         except OSError as error:
             number = error.errno or errno.EIO

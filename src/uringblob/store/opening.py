@@ -13,9 +13,10 @@ import operator
 import os
 from typing import Any
 
+from uringblob.copy_on_write import why_copied
 from uringblob.engines.base import Engine
 from uringblob.engines.select import EngineRequest, open_engine
-from uringblob.errors import StoreCorrupt
+from uringblob.errors import BlobStoreIOError, StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.core import Core
@@ -114,6 +115,7 @@ async def open_core(options: Options, file: StoreFile) -> Core:
     loop = asyncio.get_running_loop()
     try:
         superblocks = await loop.run_in_executor(None, read_superblocks, file)
+        file.why_copied = why_copied(file.fd)
         current, _ = newest(superblocks, file.path)
         check_page_size_matches(current, options.page_size, file.path)
         return await _open_on_engine(options, file, superblocks, current.page_size)
@@ -165,11 +167,27 @@ async def start_core(
     found = await recover(medium, current, read_only=file.read_only)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
+        await _make_writable(core, found, superblocks)
+    return core
+
+
+async def _make_writable(core: Core, found: Recovered, superblocks: list[Superblock | None]) -> None:
+    """Do what must be done before the first change; without room for it, only changes are refused."""
+    medium = core.medium
+
+    async def repair() -> None:
         await make_writable(medium, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         core.manifest.slots.confirm(found.seq)
+
+    try:
+        await medium.repairs.make(repair)
+    except BlobStoreIOError as error:
+        if not medium.repairs.lacks_room(error):
+            raise
+        logger.warning("%s", error, extra={"event": "opened_full", "path": medium.path, "errno": error.errno})
+    else:
         await core.space.refill()
-    return core
 
 
 def _build(
@@ -195,6 +213,8 @@ def _build(
         )
     core = Core(file, medium, manifest, page_size=page_size, verify=verify, superblocks=superblocks)
     core.notes += _notes(found, slots, file.path)
+    if file.why_copied:
+        core.notes.append(f"{file.why_copied}: on a full disk a change, even a deletion, may be refused")
     _log_opened(core)
     core.queue.log = Log(
         medium,

@@ -70,7 +70,7 @@ class Space:
 
     def take_ready(self, count: int) -> Segment | None:
         """Hand out one run of ``count`` slots if there is one and nothing has to be done for it first."""
-        if self._medium.poison_cause is not None or not self._reserve_complete(count):
+        if not self._medium.takes_changes or not self._reserve_complete(count):
             return None
         return self._slots.take_run(count, SlotState.WRITING)
 
@@ -82,7 +82,7 @@ class Space:
         remedies = iter((self._confirm_waiting, self._compact))
         while True:
             try:
-                return self._trusted(await self._try_take_frames(count))
+                return await self._take_trusted(count)
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS:
                     raise
@@ -105,17 +105,19 @@ class Space:
             return False  # there is no room even for that: the next remedy
         return True
 
-    def _trusted(self, runs: list[Segment]) -> list[Segment]:
-        """Hand out nothing any more once the store is poisoned.
+    async def _take_trusted(self, count: int) -> list[Segment]:
+        """Hand out nothing once the store is poisoned, or while a repair is due.
 
-        A slot may have become free because a group failed; whether the medium holds that group,
-        and so names the slot, is what is unknown.
+        A slot may have become free because a group failed; the medium may hold that group, and so
+        name the slot.
         """
-        if self._medium.poison_cause is not None:
+        while True:
+            await self._medium.ready()
+            runs = await self._try_take_frames(count)
+            if self._medium.takes_changes:
+                return runs
             for run in runs:
                 self.give_back(run, SlotState.FREE)
-            self._medium.check_trusted()
-        return runs
 
     async def _try_take_frames(self, count: int) -> list[Segment]:
         slots = self._slots
@@ -189,12 +191,13 @@ class Space:
 
         :raises BlobStoreIOError: the reserve is used up and the disk is full.
         """
+        await self._medium.ready()
         while not self._reserve and not self._reserve_from_free():
             async with self._growing:
                 # Whoever held the lock may have filled the reserve with the last room there was.
                 if not self._reserve and not self._reserve_from_free():
                     await self._grow(self._segment_slots, at_least=self._segment_slots)
-        self._medium.check_trusted()
+            await self._medium.ready()
         segment = self._reserve.pop()
         self._slots.move_run(segment, SlotState.LOG)
         return segment

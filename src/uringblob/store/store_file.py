@@ -43,6 +43,7 @@ class StoreFile:
         self.fd = fd
         self.path = path
         self.read_only = read_only
+        self.why_copied = ""  #: why overwriting it may take new room, as :mod:`uringblob.copy_on_write` says
 
     def __repr__(self) -> str:
         return f"<StoreFile {self.path!r} fd={self.fd}>"

@@ -51,7 +51,7 @@ def collect_stats(core: Core) -> StoreStats:
         bounces=core.bounces,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=tuple(core.notes),
+        notes=(*core.notes, *core.medium.repairs.notes()),
     )
 
 
