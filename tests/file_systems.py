@@ -113,6 +113,9 @@ def snapshot_below(directory, name="snapshot") -> pathlib.Path:
 
 def copy_sharing_blocks(source, target) -> pathlib.Path:
     """Copy a file without its blocks: each is shared until one of the two files overwrites it."""
+    target.touch()
+    if "C" in run(["lsattr", source]).split()[0]:
+        run(["chattr", "+C", target])  # btrfs shares no blocks between files of different kinds
     run(["cp", "--reflink=always", source, target])
     return target
 

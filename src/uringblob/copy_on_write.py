@@ -47,9 +47,10 @@ def make_no_cow(fd: int) -> None:
         return
     try:
         flags = _flags(fd)
+        if flags & _COMPRESSED:  # btrfs refuses to change both at once
+            fcntl.ioctl(fd, _SETFLAGS, array.array("l", [flags & ~_COMPRESSED]))
         if not flags & _NO_COW:
-            wanted = array.array("l", [flags & ~_COMPRESSED | _NO_COW])
-            fcntl.ioctl(fd, _SETFLAGS, wanted)
+            fcntl.ioctl(fd, _SETFLAGS, array.array("l", [flags & ~_COMPRESSED | _NO_COW]))
     except OSError:
         return  # not known there, or refused: why_copied says what that means
 

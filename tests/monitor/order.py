@@ -409,8 +409,10 @@ class OrderMonitor:
         if chain is None:
             self._wrong(4, f"zeroes from the log into slot {at // self.page_size}")
             return Unit(at, at + BLOCK)
-        known = self._cleaned.get(at)
+        known, group = self._cleaned.get(at), self._group
         if known is not None and not known.ended:
+            if group is not None and at in group.blocks:
+                group.wipes[at] = known  # there was no room for that of an earlier group at this place
             return known
         unit = Unit(at, at + BLOCK, blank=True)
         found = self._found
@@ -420,7 +422,6 @@ class OrderMonitor:
             and found.seq > max(found.base_seq, self._opened_floor)
         ):
             self._drop_last()
-        group = self._group
         if group is not None and at in group.blocks:
             group.wipes[at] = unit
         elif at in chain.sealed:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from types import SimpleNamespace
 
 import pytest
 
 from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
+from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.space import SEGMENT_BYTES_MIN, Space
 
@@ -40,7 +40,7 @@ def space_of(slots, disk, *, confirm=None, compact=None, log=None):
         (log if log is not None else []).append("compact")
         return False
 
-    medium = SimpleNamespace(engine=disk, path="some.blobs", poison_cause=None, check_trusted=lambda: None)
+    medium = Medium(disk, "some.blobs", asyncio.get_running_loop())
     return Space(
         medium, slots, PAGE, records=lambda: 1, confirm=confirm or no, compact=compact or no
     )  # fmt: skip
@@ -138,14 +138,42 @@ async def test_a_poisoned_store_hands_out_no_slot_and_keeps_what_it_had():
     """A slot may have become free because a group failed; what the medium holds of it is unknown."""
     slots = SlotTable(2, 42)
     space = space_of(slots, Disk(room=1000))
-    space._medium.poison_cause = refused(errno.EIO)
-
-    def check_trusted():
-        raise StorePoisoned("poisoned")
-
-    space._medium.check_trusted = check_trusted
     free = slots.count(SlotState.FREE)
+    space._medium.poison(refused(errno.EIO))
     with pytest.raises(StorePoisoned):
         await space.take_frames(2)
     assert slots.count(SlotState.WRITING) == 0
-    assert slots.count(SlotState.FREE) == free - RESERVE
+    assert slots.count(SlotState.FREE) == free
+
+
+async def test_what_becomes_due_or_poisoned_while_slots_are_looked_for_is_seen_before_they_are_handed_out():
+    """A slot may have become free because a group failed: the medium may name it until that is wiped."""
+    slots = SlotTable(2, 2)
+    space = space_of(slots, disk := Disk(room=1000))
+    grow, steps = disk.grow, []
+
+    async def repair():
+        steps.append((slots.count(SlotState.WRITING), slots.count(SlotState.LOG)))
+        if len(steps) % 2:
+            raise refused(errno.ENOSPC)
+
+    def grow_and_owe(size):
+        disk.grow = grow
+        space._medium.repairs._due.append(repair)
+        return grow(size)
+
+    disk.grow = grow_and_owe
+    with pytest.raises(BlobStoreIOError, match="make room"):
+        await space.take_frames(2)
+    assert steps == [(0, 0)]
+    assert space.take_ready(2) is None, "it is due, and there is room"
+    (run,) = await space.take_frames(2)
+    assert (run.slots, len(steps)) == (2, 2)
+
+    space._medium.repairs._due.append(repair)
+    with pytest.raises(BlobStoreIOError, match="make room"):
+        await space.take_segment()
+    assert steps[2:] == [(2, 0)]
+    await space.take_segment()
+    space._medium.poison(refused(errno.EIO))
+    assert space.take_ready(1) is None
