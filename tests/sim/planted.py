@@ -32,6 +32,7 @@ from uringblob.store import (
 )
 from uringblob.store.compaction import Compaction
 from uringblob.store.format import BlockType
+from uringblob.store.repairs import Repairs
 from uringblob.store.slots import SlotState
 
 
@@ -389,7 +390,7 @@ def blocks_not_bound_to_their_place():
 
 @contextlib.contextmanager
 def segments_released_before_the_superblocks():
-    """The old log's segments are free as soon as the switch is durable."""
+    """The old log's segments are free, and may be handed out, as soon as the switch is durable."""
     real_switch, real_give = Compaction._write_switch, Compaction._give_back
 
     async def write_switch(self, old, new):
@@ -400,7 +401,14 @@ def segments_released_before_the_superblocks():
     def give_back(self, segments):
         real_give(self, [s for s in segments if s not in getattr(self, "_released", ())])
 
-    with replaced(Compaction, "_write_switch", write_switch), replaced(Compaction, "_give_back", give_back):
+    async def make(_self, repair):
+        await repair()  # and others need not wait for it
+
+    with (
+        replaced(Compaction, "_write_switch", write_switch),
+        replaced(Compaction, "_give_back", give_back),
+        replaced(Repairs, "make", make),
+    ):
         yield
 
 
