@@ -43,12 +43,16 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
     exit 1
 fi
 
-# Some tests use these where they are: a file system that fails on request, counters seen from outside.
+# Some tests use these where they are: a file system that fails on request, counters seen from outside,
+# small file systems to fill up.
 test_packages() {
     if [ -n "${TEST_PACKAGES:-}" ]; then
         command -v fusermount3 >/dev/null 2>&1 || printf ' fuse3'
         command -v strace >/dev/null 2>&1 || printf ' strace'
         command -v mkfs.ext4 >/dev/null 2>&1 || printf ' e2fsprogs'
+        command -v mkfs.btrfs >/dev/null 2>&1 || printf ' btrfs-progs'
+        command -v mkfs.xfs >/dev/null 2>&1 || printf ' xfsprogs'
+        command -v setquota >/dev/null 2>&1 || printf ' quota'
     fi
     [ -z "${VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || printf ' valgrind'
 }

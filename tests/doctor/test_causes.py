@@ -251,6 +251,21 @@ CASES = {
         "ulimit -f unlimited",
     ),
     "a file system in memory": ({"file_system": "tmpfs"}, ["in memory"], "ANOTHER_DIRECTORY"),
+    "a file system that copies": (
+        {"copied": ".", "copied_why": "zfs copies"},
+        ["copied"],
+        "ANOTHER_DIRECTORY",
+    ),
+    "an older store on btrfs": (
+        {"copied": "./a store", "copied_why": "not no-COW", "file_system": "btrfs"},
+        ["copied"],
+        "touch './a store.copy' && chattr +C './a store.copy' && cat './a store' > './a store.copy' && mv",
+    ),
+    "a store that shares blocks": (
+        {"copied": "./s", "copied_why": "shares blocks", "file_system": "xfs"},
+        ["copied"],
+        "touch ./s.copy && cat ./s > ./s.copy && mv ./s.copy ./s",
+    ),
     "a store that fails without an errno": ({"pread_store": -1, "uring_store": -1}, ["pread"], "ANOTHER"),
 }
 

@@ -32,7 +32,7 @@ def test_a_sound_machine_fits_on_a_screen(needs_uring, disk_dir, monkeypatch):
     assert seen.returncode == 0, seen.stdout
     lines = seen.stdout.splitlines()
     assert len(lines) < 25
-    assert lines[17].startswith("io_uring works here")
+    assert lines[18].startswith("io_uring works here")
     assert "could not be checked" not in seen.stdout
     assert "\x1b" not in seen.stdout
 
@@ -41,7 +41,7 @@ def test_json_says_the_same_and_everything(disk_dir):
     seen = run(disk_dir, "--json")
     told = json.loads(seen.stdout)
     assert told["exit_code"] == seen.returncode
-    assert len(told["findings"]) == 16
+    assert len(told["findings"]) == 17
     assert "setup_flags" in told["findings"]["ring"]["detail"] or seen.returncode
 
 

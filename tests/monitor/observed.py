@@ -44,6 +44,8 @@ class ObservedEngine:
             done.then(lambda ended: observer.read_ends(token, _answer(ended)))
         elif observer.recording:
             observer.record(frames, offset, _answer(done))
+        else:
+            observer.looked(frames, offset, _answer(done))
 
     def read_each(self, reads, answers):
         # As one request of the engine's, and each of them told of.

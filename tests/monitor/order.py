@@ -197,6 +197,31 @@ class OrderMonitor:
                 del self._reading[slot]
         if self.recording:
             self.record(frames, offset, rc)
+        else:
+            self.looked(frames, offset, rc)
+
+    def looked(self, frames, offset: int, rc: int) -> None:
+        """A block of a failed group, or a failed header, that shows blank needs no zeroes, but a flush.
+
+        Nothing of it landed, or the zeroes did although they were refused.
+        """
+        chain = self._chain_of.get(offset // self.page_size)
+        if chain is None or len(frames) > 1:
+            return
+        data = bytes(frames[0].view)
+        for at in range(offset, offset + max(0, rc), BLOCK):
+            if data[at - offset : at - offset + BLOCK] != BLANK:
+                continue
+            group, header = self._group, chain.headers.get(at)
+            if group is not None and at in group.blocks and (at in group.wipes or not group.blocks[at].ended):
+                self._blank_already(at, group.wipes)
+            elif header is not None and not header.ended and not header.busy:
+                self._unlink(chain, at)
+                self._blank_already(at, self._cleaned)
+
+    def _blank_already(self, at: int, wipes: dict[int, Unit]) -> None:
+        unit = wipes[at] = Unit(at, at + BLOCK, blank=True)
+        unit.ended = self.clock.tick()
 
     def visit_begins(self, offset: int, frame):
         """A read in its caller's own thread, so each step here is one step of the interpreter's."""
@@ -434,8 +459,10 @@ class OrderMonitor:
         if chain is None:
             self._wrong(4, f"zeroes from the log into slot {at // self.page_size}")
             return Unit(at, at + BLOCK)
-        known = self._cleaned.get(at)
+        known, group = self._cleaned.get(at), self._group
         if known is not None and not known.ended:
+            if group is not None and at in group.blocks:
+                group.wipes[at] = known  # there was no room for that of an earlier group at this place
             return known
         unit = Unit(at, at + BLOCK, blank=True)
         found = self._found
@@ -445,7 +472,6 @@ class OrderMonitor:
             and found.seq > max(found.base_seq, self._opened_floor)
         ):
             self._drop_last()
-        group = self._group
         if group is not None and at in group.blocks:
             group.wipes[at] = unit
         elif at in chain.sealed:

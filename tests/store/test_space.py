@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +12,7 @@ from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.log_space import LogSpace
+from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.space import Space
 
@@ -40,9 +40,8 @@ class World:
         self.seq = 1
         self.recorded = list(self.log_space.extents)
         self.refuse_to_record = self.refuse_to_confirm = None
-        self.medium = SimpleNamespace(
-            engine=self, path="some.blobs", poison_cause=None, check_trusted=self.check_trusted
-        )
+        self.pool = None  # nothing is read or written
+        self.medium = Medium(self, "some.blobs", asyncio.get_running_loop())
         self.blobs = None  #: how many there are said to be; None: the live slots
         self.space = Space(
             self.medium,
@@ -57,10 +56,6 @@ class World:
     @property
     def grown(self):
         return [size for what, size in self.events if what == "grow"]
-
-    def check_trusted(self):
-        if self.medium.poison_cause is not None:
-            raise StorePoisoned("poisoned")
 
     def grow(self, size):
         done = Completion(loop=asyncio.get_running_loop())
@@ -438,9 +433,49 @@ async def test_the_last_place_in_a_superblocks_list_is_used():
 async def test_a_poisoned_store_hands_out_no_slot_and_keeps_what_it_had():
     """A slot may have become free because a group failed; what the medium holds of it is unknown."""
     world = World(40)
-    world.medium.poison_cause = refused(errno.EIO)
+    world.medium.poison(refused(errno.EIO))
     assert world.space.take_ready(2) is None
     before = world.counts()
     with pytest.raises(StorePoisoned):
         await world.space.take_frames(2)
     assert world.counts() == before
+
+
+async def test_what_becomes_due_or_poisoned_while_slots_are_looked_for_is_seen_before_they_are_handed_out():
+    """A slot may have become free because a group failed: the medium may name it until that is wiped."""
+    world = World(0)
+    grow, steps = world.grow, []
+
+    async def repair():
+        steps.append(world.slots.count(SlotState.WRITING))
+        if len(steps) % 2:
+            raise refused(errno.ENOSPC)
+
+    def grow_and_owe(size):
+        world.grow = grow
+        world.medium.repairs._due.append(repair)
+        return grow(size)
+
+    world.grow = grow_and_owe
+    with pytest.raises(BlobStoreIOError, match="make room"):
+        await world.space.take_frames(2)
+    assert steps == [0]
+    assert world.space.take_ready(2) is None, "it is due, and there is room"
+    (run,) = await world.space.take_frames(2)
+    assert (run.slots, len(steps)) == (2, 2)
+    world.medium.poison(refused(errno.EIO))
+    assert world.space.take_ready(1) is None
+
+
+async def test_an_extent_that_one_superblock_may_list_already_is_never_given_to_frames():
+    world = World(200, page_size=4096)
+    world.blobs = 4000
+    world.refuse_to_record = refused(errno.ENOSPC)
+    kept = world.slots.count(SlotState.LOG)
+    with pytest.raises(BlobStoreIOError, match="make room"):
+        await world.space.take_frames(4000)
+    assert world.slots.count(SlotState.LOG) > kept
+    assert world.log_space.capacity == LOG, "no log may use it yet"
+    world.refuse_to_record = None
+    await world.space.take_frames(1)
+    assert world.log_space.capacity > LOG

@@ -165,6 +165,12 @@ LIMITS: Final = (
         lambda f: f"no O_DIRECT in {f.directory}: {f.direct_reason}",
         mending.use_other_directory,
     ),
+    Cause(
+        "copied",
+        lambda f: bool(f.copied),
+        lambda f: f"on a full disk even a deletion may be refused in {f.copied}: {f.copied_why}",
+        mending.overwrite_in_place,
+    ),
 )
 #: Rows that stand for what no other row explains.
 LAST_RESORTS: Final = frozenset({"unexplained", "frames", "pread"})

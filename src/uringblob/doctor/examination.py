@@ -9,6 +9,7 @@ from uringblob.doctor import disk, host, kernel_ring
 from uringblob.doctor.diagnosis import Diagnosis, diagnose
 from uringblob.doctor.facts import gather
 from uringblob.doctor.finding import Finding, Level
+from uringblob.doctor.overwriting import check_overwriting
 from uringblob.doctor.trial import check_store
 
 
@@ -35,6 +36,7 @@ def examine(directory: str) -> Examination:
         ("file system", lambda: disk.check_file_system(directory)),
         ("device", lambda: disk.check_device(directory)),
         ("O_DIRECT", lambda: disk.check_direct(directory)),
+        ("overwriting", lambda: check_overwriting(directory)),
         ("fixed I/O", lambda: disk.check_fixed_io(directory)),
         ("store on io_uring", lambda: check_store("io_uring", directory)),
         ("store on pread", lambda: check_store("pread", directory)),

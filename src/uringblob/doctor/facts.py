@@ -63,6 +63,9 @@ class Facts:
 
     direct: bool = True
     direct_reason: str = ""
+    #: The directory, or a store in it, where overwriting takes new room, and why.
+    copied: str = ""
+    copied_why: str = ""
     #: Errno and words of making and using a real store, per engine; errno -1: failed without one.
     pread_store: int = 0
     pread_text: str = ""

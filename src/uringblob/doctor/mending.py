@@ -78,6 +78,16 @@ def use_other_directory(_: Facts) -> str:
     return "uringblob doctor ANOTHER_DIRECTORY   # on ext4, xfs or btrfs of a local disk"
 
 
+def overwrite_in_place(facts: Facts) -> str:
+    """Copy a store into a file that is overwritten in place; where there are none, say where to put stores."""
+    if facts.copied == facts.directory:
+        return use_other_directory(facts)
+    old, new = shlex.quote(facts.copied), shlex.quote(f"{facts.copied}.copy")
+    # With the store closed; what shares its blocks keeps them.
+    flag = f" && chattr +C {new}" if facts.file_system == "btrfs" else ""
+    return f"touch {new}{flag} && cat {old} > {new} && mv {new} {old}   # while no process has it open"
+
+
 def mend_directory(facts: Facts) -> str:
     """Make the directory one in which a store can be made."""
     quoted = shlex.quote(facts.directory)

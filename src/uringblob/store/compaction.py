@@ -15,7 +15,8 @@ only would follow into a log it cannot judge: until the second superblock is dur
 written, so the old log and the new one say the same.
 
 Until step 3 everything can be given up without a trace; a SWITCH for which there was no room is
-wiped.  From step 3 on any other failure poisons.
+wiped.  Step 4 for which there is no room is due before anything else changes.  From step 3 on any
+other failure poisons.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Compaction:
         self._new: Log | None = None
         self._stopped = False
         self._failed = False
+        self._adopting = False  # the new log is the store's, or will be when there is room to say so
 
     def stop(self) -> None:
         """Give up before the next step that can be given up."""
@@ -97,7 +99,7 @@ class Compaction:
             raise
         finally:
             self._manifest.thaw()
-            if self._queue.log is old and self._medium.poison_cause is None and not self._failed:
+            if not (self._adopting or self._failed) and self._medium.poison_cause is None:
                 await self._give_up()
         await self._fold()
 
@@ -126,6 +128,7 @@ class Compaction:
         self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int, seq: int
     ) -> Log:
         blocks = blocks_for(records)
+        await self._medium.ready()
         self._take_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         for first in range(0, blocks, _BLOCKS_AT_ONCE):
@@ -172,7 +175,7 @@ class Compaction:
 
     async def _switch(self, old: Log, new: Log) -> None:
         """The turn: no group is in flight, and none begins before this returns."""
-        self._medium.check_trusted()
+        await self._medium.ready()
         self._check_not_stopped()
         await self._superblocks.check_ours()
         await self._carry(old, new)
@@ -182,6 +185,11 @@ class Compaction:
         else:
             await self._write_switch(old, new)
             self._queue.log = new
+        self._adopting = True
+        await self._medium.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
+
+    async def _adopt(self, old: Log, new: Log, *, upgrades: bool) -> None:
+        """The new log is the store's: both superblocks name it, and then the old one is free."""
         await self._superblocks.change(
             version=VERSION,
             log_id=new.log_id,

@@ -18,6 +18,7 @@ from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
+from uringblob.logs import logger
 from uringblob.owner import StoreOwner
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
@@ -390,9 +391,22 @@ class Core(StoreOwner):
 
     async def _seal(self) -> None:
         await self.queue.log.wait_quiet()
-        if self.medium.poison_cause is None:
-            await self.standing.check_contents(self.queue.log)
+        if self.medium.poison_cause is not None:
+            return
+        await self.standing.check_contents(self.queue.log)
+        try:
+            await self.medium.ready()
             await self.superblocks.seal(self.queue.log.seq)
+        except BlobStoreIOError as error:
+            if not self.medium.repairs.lacks_room(error):
+                raise
+            # All that was acknowledged is durable: the next opener does what it does after a crash.
+            logger.info(
+                "%s: closed without its seal: %s",
+                self.file.path,
+                error,
+                extra={"event": "closed_unsealed", "path": self.file.path, "errno": error.errno},
+            )
 
     async def _nothing(self) -> None:
         """A turn of the queue that only waits for the groups before it."""

@@ -14,6 +14,7 @@ import secrets
 import time
 
 from uringblob import _native
+from uringblob.copy_on_write import make_no_cow
 from uringblob.engines.posix_calls import grow_file
 from uringblob.errors import BlobStoreIOError, errno_name, with_remedy
 from uringblob.store.format import (
@@ -51,6 +52,7 @@ def create_store(path: str, page_size: int, mode: int) -> None:
         raise
     try:
         try:
+            make_no_cow(fd)
             _write_image(fd, page_size)
         except OSError as error:
             number = error.errno or errno.EIO

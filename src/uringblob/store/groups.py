@@ -10,7 +10,8 @@ While a group is being written and flushed, the frames of the next commits are w
 and their records wait here; they make the next group.
 
 If a part of a group fails, its blocks are zeroed and flushed before anything else happens; the
-member at fault fails and the others are put into the next group.  A group with many unflushed
+member at fault fails and the others are put into the next group.  If there is no room to zero them,
+all fail, and it is done before the next change (see :mod:`uringblob.store.repairs`).  A group with many unflushed
 frames is flushed *before* its blocks are written and says so, so that recovery need not read
 gigabytes to trust it (rule 15).
 """
@@ -249,7 +250,7 @@ class GroupQueue:
         self._crowd = max(len(members), self._crowd // 2)
 
     async def _write_group(self, members: list[Member]) -> None:
-        self._medium.check_trusted()
+        await self._medium.ready()
         self._before_group()
         group = await self._form_group(members)
         changes = group.changes
@@ -459,8 +460,7 @@ class _Group:
             await self._log.settle_failed(log_errors[0], stretches)
             raise log_errors[0]
         if failed:
-            await self._wipe(stretches)
-            return failed
+            return await self._wipe(stretches, failed)
         await self._medium.sync(f"commit of group {self.seq}")
         self._log.accept(self.seq, stretches)
         return {}
@@ -497,9 +497,16 @@ class _Group:
                 member.landed = None
         return failed
 
-    async def _wipe(self, stretches: list[Stretch]) -> None:
-        try:
-            await self._log.wipe(stretches)
-        except BlobStoreError as error:
-            self._medium.poison(error)
-            raise
+    async def _wipe(
+        self, stretches: list[Stretch], failed: dict[Member, BaseException]
+    ) -> dict[Member, BaseException]:
+        """Wipe the group; return the members that fail, with their errors."""
+        if await self._log.wipe(stretches):
+            return failed
+        # A crash may bring it back, whole if its missing frames were there already: nobody can be told
+        # that he was refused, and nobody may join another group before this one is gone.
+        errors = {member: failed.get(member) or self._medium.repairs.refusal() for member in self._members}
+        for error in errors.values():
+            if isinstance(error, BlobStoreIOError):
+                error.applied = None
+        return errors

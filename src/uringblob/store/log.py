@@ -32,6 +32,8 @@ from uringblob.store.log_space import LogSpace
 from uringblob.store.medium import SCRATCH_BYTES, Medium
 from uringblob.store.pace import BLOCK
 
+_WIPING = "wiping a failed group"
+
 #: One contiguous stretch of blocks to write: offset and bytes.
 Stretch = tuple[int, bytes]
 
@@ -206,11 +208,32 @@ class Log:
         for offset, data in stretches:
             await self._medium.write(offset, data, what)
 
-    async def wipe(self, stretches: Sequence[Stretch]) -> None:
-        """Zero the blocks of a group that failed, durably, so that no later open can meet it."""
+    async def wipe(self, stretches: Sequence[Stretch]) -> bool:
+        """Zero the blocks of a group that failed, durably, so that no later open can meet it.
+
+        False if there is no room even for that: then the wipe is due before anything else changes,
+        and after a crash an opener may find the group, and it may be whole.
+        """
+        try:
+            await self._medium.repairs.make(lambda: self._wipe(stretches))
+        except BlobStoreIOError as error:
+            if not self._medium.repairs.lacks_room(error):
+                raise
+            return False
+        return True
+
+    async def _wipe(self, stretches: Sequence[Stretch]) -> None:
         for offset, data in stretches:
-            await self._medium.zero(offset, len(data), "wiping a failed group")
-        await self._medium.sync("wiping a failed group")
+            # What had no room mostly left the block as it was, and wiping it would need the same room.
+            if not await self._is_blank(offset, len(data)):
+                await self._medium.zero(offset, len(data), _WIPING)
+        await self._medium.sync(_WIPING)
+
+    async def _is_blank(self, offset: int, size: int) -> bool:
+        try:
+            return await self._medium.read(offset, size, _WIPING) == bytes(size)
+        except BlobStoreIOError:
+            return False  # it cannot be read, but perhaps written
 
     async def settle_failed(self, error: BaseException, stretches: Sequence[Stretch]) -> None:
         """Writing ``stretches`` failed: wiped, if there was no room for them, or the store is poisoned.
@@ -219,12 +242,8 @@ class Log:
         """
         if not isinstance(error, BlobStoreIOError) or error.errno not in NO_SPACE_ERRNOS:
             self._medium.poison(error)
-            return
-        try:
-            await self.wipe(stretches)
-        except BlobStoreError as failure:
-            self._medium.poison(failure)
-            raise
+        elif not await self.wipe(stretches):
+            error.applied = None
 
     def accept(self, seq: int, stretches: Sequence[Stretch]) -> None:
         """The group in ``stretches`` is durable: move on."""
@@ -276,7 +295,7 @@ class Log:
 
     async def _extend(self) -> None:
         """Give the tail a header, and the chain a new tail."""
-        self._medium.check_trusted()
+        await self._medium.ready()
         new = self._space.take(self._space.segment_granules)
         try:
             await self.zero(new)

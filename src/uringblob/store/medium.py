@@ -31,6 +31,7 @@ from uringblob.store.bounces import Bounces
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.job import Job
 from uringblob.store.pace import Pace
+from uringblob.store.repairs import Repairs
 from uringblob.transfers import SyncFailed
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Medium:
         self.pace = Pace(loop)
         self.bounces = Bounces(engine.pool, self.pace, loop)
         self.poison_cause: BaseException | None = None
+        self.repairs = Repairs(self)
         self._riders: list[Completion[None]] = []
         self._pressing = 0
         self._syncing: set[Completion[None]] = set()
@@ -124,6 +126,18 @@ class Medium:
                 f"{self.path}: an earlier I/O failed and left the store in an unknown state "
                 f"({self.poison_cause}); this change was not applied. Close the store and open it again"
             ) from self.poison_cause
+
+    @property
+    def takes_changes(self) -> bool:
+        """Whether a slot may be handed out now: nothing is unknown, and no repair is due."""
+        return self.poison_cause is None and not self.repairs.due
+
+    async def ready(self) -> None:
+        """Make the repairs that are due; raise if there is no room for them, or the store is poisoned."""
+        self.check_trusted()
+        if self.repairs.due:
+            await self.repairs.finish()
+            self.check_trusted()
 
     # --- blocks --------------------------------------------------------------------------
 

@@ -13,10 +13,11 @@ import numbers
 import os
 from typing import Any
 
+from uringblob.copy_on_write import why_copied
 from uringblob.engines.aside import aside
 from uringblob.engines.base import Engine
 from uringblob.engines.select import ENGINES, EngineRequest, open_engine
-from uringblob.errors import StoreCorrupt, encodable
+from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.cached_reads import why_cached
@@ -146,6 +147,7 @@ async def open_core(options: Options, file: StoreFile) -> Core:
     try:
         with naming(file.path, "opening it"):
             superblocks = await aside(read_superblocks, file)
+            file.why_copied = why_copied(file.fd)
             current, _ = newest(superblocks, file.path)
             check_page_size_matches(current, options.page_size, file.path)
             return await _open_on_engine(options, file, superblocks, current.page_size)
@@ -207,11 +209,27 @@ async def start_core(
     found = await recover(medium, current, read_only=file.read_only, cached=cached)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
+        await _make_writable(core, found, superblocks)
+    return core
+
+
+async def _make_writable(core: Core, found: Recovered, superblocks: list[Superblock | None]) -> None:
+    """Do what must be done before the first change; without room for it, only changes are refused."""
+    medium = core.medium
+
+    async def repair() -> None:
         await make_writable(medium, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         core.manifest.slots.confirm(found.seq)
+
+    try:
+        await medium.repairs.make(repair)
+    except BlobStoreIOError as error:
+        if not medium.repairs.lacks_room(error):
+            raise
+        logger.warning("%s", error, extra={"event": "opened_full", "path": medium.path, "errno": error.errno})
+    else:
         await core.space.complete_log_space()
-    return core
 
 
 def _build(
@@ -248,6 +266,8 @@ def _build(
         log_space=log_space,
     )
     core.notes += _notes(found, slots, file.path)
+    if file.why_copied:
+        core.notes.append(f"{file.why_copied}: on a full disk a change, even a deletion, may be refused")
     _log_opened(core)
     core.queue.log = Log(
         medium,

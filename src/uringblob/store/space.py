@@ -17,6 +17,7 @@ when a slot is handed out, before anything is written.
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from uringblob import transfers
@@ -68,7 +69,7 @@ class Space:
 
     def take_ready(self, count: int) -> Segment | None:
         """Hand out one run of ``count`` slots if there is one and nothing has to be done for it first."""
-        if self._medium.poison_cause is not None or not self._log_space_suffices(count):
+        if not self._medium.takes_changes or not self._log_space_suffices(count):
             return None
         return self._slots.take_run(count, SlotState.WRITING)
 
@@ -80,11 +81,11 @@ class Space:
         if self._confirming_is_cheaper(count):
             await self._confirm_waiting()
         try:
-            return self._trusted(await self._try_take_frames(count))
+            return await self._take_trusted(count)
         except BlobStoreIOError as error:
             if error.errno not in NO_SPACE_ERRNOS or not await self._confirm_waiting():
                 raise
-        return self._trusted(await self._try_take_frames(count))
+        return await self._take_trusted(count)
 
     def _confirming_is_cheaper(self, count: int) -> bool:
         """A small batch would make the file grow although the last group has freed enough for it."""
@@ -108,17 +109,19 @@ class Space:
             return False  # there is no room even for that
         return True
 
-    def _trusted(self, runs: list[Segment]) -> list[Segment]:
-        """Hand out nothing any more once the store is poisoned.
+    async def _take_trusted(self, count: int) -> list[Segment]:
+        """Hand out nothing once the store is poisoned, or while a repair is due.
 
-        A slot may have become free because a group failed; whether the medium holds that group,
-        and so names the slot, is what is unknown.
+        A slot may have become free because a group failed; the medium may hold that group, and so
+        name the slot.
         """
-        if self._medium.poison_cause is not None:
+        while True:
+            await self._medium.ready()
+            runs = await self._try_take_frames(count)
+            if self._medium.takes_changes:
+                return runs
             for run in runs:
                 self.give_back(run, SlotState.FREE)
-            self._medium.check_trusted()
-        return runs
 
     async def _try_take_frames(self, count: int) -> list[Segment]:
         slots = self._slots
@@ -164,13 +167,12 @@ class Space:
         """
         while not self._log_space_suffices(more_records):
             extent = await self._take_extent(self._log_space.wanted(self._slots.named + more_records))
-            try:
-                await self._record_extents(self._log_space.with_extent(extent))
-            except BaseException:
-                if self._medium.poison_cause is None:
-                    self._slots.move_run(extent, SlotState.FREE)
-                raise
-            self._log_space.add(extent)
+            await self._medium.repairs.make(functools.partial(self._record, extent))
+
+    async def _record(self, extent: Segment) -> None:
+        """One superblock may list ``extent`` already, so it is log space, or will be when both do."""
+        await self._record_extents(self._log_space.with_extent(extent))
+        self._log_space.add(extent)
 
     async def _take_extent(self, wanted: int) -> Segment:
         """Take free slots for log space: in one extent and an eighth more than needed, where that can be."""

@@ -53,7 +53,7 @@ def collect_stats(core: Core) -> StoreStats:
         bounces=core.bounces,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=tuple(notes),
+        notes=(*notes, *core.medium.repairs.notes()),
     )
 
 

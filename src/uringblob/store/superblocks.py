@@ -1,7 +1,9 @@
 """The two superblocks: at any moment one of them is whole and tells the truth.
 
 They are rewritten one after the other, each flushed before the next is touched, the older one
-first.  A failed superblock write poisons the store: which of its bytes landed is unknown.
+first.  One for which there was no room (copy-on-write file systems) may be written again: the older
+one is touched, the newest stands.  Any other failed write poisons the store: which of its bytes landed
+is unknown.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class Superblocks:
             await self._medium.write(offset, block.encode(offset), "writing a superblock")
             await self._medium.sync("writing a superblock")
         except BlobStoreError as error:
-            self._medium.poison(error)
+            if not isinstance(error, BlobStoreIOError) or not self._medium.repairs.lacks_room(error):
+                self._medium.poison(error)
             raise
         self.current = block
         self._offset = offset

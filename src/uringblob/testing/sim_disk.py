@@ -15,7 +15,8 @@ What it models, and nothing more:
 * **A disk that lies**: a write that is lost or lands elsewhere and says that it went well, a read that
   shows what was there before, a request that takes seconds or half a minute of simulated time.
 * **A full disk**: ``capacity`` bounds the file's length; with ``sparse`` growth always succeeds and
-  a first write into a block may find no room.
+  a first write into a block may find no room.  With ``copies`` (copy-on-write) growth allocates, and
+  every write takes new room, for which what it replaces is given back by the next flush.
 
 Pristine otherwise: reads return what was written, and two writes in flight to one place, or
 memory changed under a write in flight, are bugs of the program under test and are raised.
@@ -85,6 +86,7 @@ class SimDisk:
         image: Image | None = None,
         capacity: int | None = None,
         sparse: bool = False,
+        copies: bool = False,
         faults: Faults | None = None,
     ) -> None:
         self.seed = seed
@@ -94,13 +96,15 @@ class SimDisk:
         self.unflushed: list[Write] = []
         self.capacity = capacity
         self.sparse = sparse
+        self.copies = copies
         self.faults = faults
         self.on_step: Callable[[str], None] = lambda _why: None
         self.requests = 0
         self._writes = 0
         self._before: dict[int, bytes] = {}  # each block before its last write, for stale reads
         #: Blocks that have room; a file may claim any length, so only where somebody counts.
-        self._allocated = set(range(self.durable.size // BLOCK)) if sparse else set()
+        self._allocated = set(range(self.durable.size // BLOCK)) if sparse or copies else set()
+        self._replaced = 0  # blocks that were copied since the last flush: they have their room still
 
     def __repr__(self) -> str:
         return f"<SimDisk seed={self.seed} {self.live.size} bytes, {len(self.unflushed)} un-flushed writes>"
@@ -164,18 +168,23 @@ class SimDisk:
         self.live.write(write.offset, write.data)
 
     def no_room_for(self, offset: int, size: int) -> bool:
-        """Tell whether a sparse disk is too full for this write; allocates the room otherwise."""
-        if not self.sparse or self.capacity is None:
+        """Tell whether a disk that allocates as it is written is too full for this write; else allocates."""
+        if not (self.sparse or self.copies) or self.capacity is None:
             return False
-        wanted = set(range(offset // BLOCK, -(-(offset + size) // BLOCK))) - self._allocated
-        if (len(self._allocated) + len(wanted)) * BLOCK > self.capacity:
+        blocks = set(range(offset // BLOCK, -(-(offset + size) // BLOCK)))
+        wanted = blocks - self._allocated
+        copied = len(blocks) - len(wanted) if self.copies else 0
+        if (len(self._allocated) + self._replaced + len(wanted) + copied) * BLOCK > self.capacity:
             return True
         self._allocated |= wanted
+        self._replaced += copied
         return False
 
     def grow(self, size: int) -> int:
         """Grow the file to ``size`` bytes; returns 0 or ``-ENOSPC``."""
-        if not self.sparse and self.capacity is not None and size > self.capacity:
+        if self.copies and self.no_room_for(self.live.size, max(0, size - self.live.size)):
+            return -errno.ENOSPC
+        if not self.sparse and not self.copies and self.capacity is not None and size > self.capacity:
             return -errno.ENOSPC
         if size > self.live.size:
             self._lengthen(size)
@@ -204,6 +213,7 @@ class SimDisk:
     def finish_sync(self, covered: list[Write]) -> None:
         """A flush ends: what it covers is durable."""
         flushed = set(covered)
+        self._replaced = 0
         for write in self.unflushed:
             if write in flushed:
                 self._make_durable(write)

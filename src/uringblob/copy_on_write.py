@@ -1,0 +1,108 @@
+"""Whether overwriting a file takes new room, and how a new file is spared that.
+
+A store overwrites blocks that it was given before: frames in slots that are free again, the log's
+zeroed blocks, the superblocks.  On most file systems that needs no room.  It does
+
+* where the file system never overwrites (btrfs, zfs, bcachefs, nilfs2): each write goes to a new
+  place.  btrfs leaves that out for a file made with ``FS_NOCOW_FL``, which must be set before its
+  first byte;
+* for blocks that a file shares with a copy (``cp --reflink``) or a snapshot: once for each of them.
+
+There a full disk, or a quota, can refuse what the store has allocated long ago.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+#: ``_IOR('f', 1, long)`` and ``_IOW('f', 2, long)``; elsewhere the numbers differ and are refused.
+_LONG: Final = struct.calcsize("l") << 16 | ord("f") << 8
+_GETFLAGS: Final = 2 << 30 | _LONG | 1
+_SETFLAGS: Final = 1 << 30 | _LONG | 2
+_COMPRESSED: Final = 0x4
+_NO_COW: Final = 0x800000
+
+#: ``struct fiemap`` and ``struct fiemap_extent``.
+_FIEMAP: Final = 0xC020660B
+_REQUEST: Final = struct.Struct("=QQLLLL")
+_EXTENT: Final = struct.Struct("=QQQQQLLLL")
+_EXTENTS_ASKED: Final = 256
+_SHARED: Final = 0x2000
+
+NEVER_OVERWRITE: Final = frozenset({"btrfs", "zfs", "bcachefs", "nilfs2"})
+CAN_SHARE: Final = frozenset({"btrfs", "xfs", "bcachefs", "ocfs2"})
+
+
+def make_no_cow(fd: int) -> None:
+    """Ask that ``fd``, an empty file, be overwritten in place; where that does not exist, nothing happens.
+
+    A file that its directory has compressed would be copied all the same, so that is taken off, too.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        flags = _flags(fd)
+        if flags & _COMPRESSED:  # btrfs refuses to change both at once
+            fcntl.ioctl(fd, _SETFLAGS, array.array("l", [flags & ~_COMPRESSED]))
+        if not flags & _NO_COW:
+            fcntl.ioctl(fd, _SETFLAGS, array.array("l", [flags & ~_COMPRESSED | _NO_COW]))
+    except OSError:
+        return  # not known there, or refused: why_copied says what that means
+
+
+def _flags(fd: int) -> int:
+    answer = array.array("l", [0])
+    fcntl.ioctl(fd, _GETFLAGS, answer, True)
+    return answer[0] & 0xFFFFFFFF
+
+
+def why_copied(fd: int, proc: Path = Path("/proc/self")) -> str:
+    """Return why overwriting ``fd`` may take new room, or ``""`` where nothing says so.
+
+    Looks at the first 256 stretches of the file only, so that it takes no time in a large one.
+    """
+    if sys.platform != "linux":
+        return ""
+    kind = _file_system(fd, proc)
+    if kind in NEVER_OVERWRITE and not _is_no_cow(fd):
+        return f"{kind} copies each block that is overwritten, and this file is not no-COW"
+    if kind in CAN_SHARE and _shares_blocks(fd):
+        return "the file shares blocks with a copy or a snapshot of it, so overwriting copies them"
+    return ""
+
+
+def _file_system(fd: int, proc: Path) -> str:
+    """Return the type of the file system of ``fd``; ``""`` where /proc does not tell."""
+    try:
+        info = (proc / "fdinfo" / str(fd)).read_text("ascii", "replace")
+        mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+        for line in (proc / "mountinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith(f"{mount} "):
+                return line.partition(" - ")[2].split()[0]
+    except (OSError, StopIteration):
+        return ""
+    return ""
+
+
+def _is_no_cow(fd: int) -> bool:
+    try:
+        return bool(_flags(fd) & _NO_COW)
+    except OSError:
+        return False  # a file system without such flags
+
+
+def _shares_blocks(fd: int) -> bool:
+    asked = bytearray(_REQUEST.size + _EXTENTS_ASKED * _EXTENT.size)
+    _REQUEST.pack_into(asked, 0, 0, (1 << 64) - 1, 0, 0, _EXTENTS_ASKED, 0)
+    try:
+        fcntl.ioctl(fd, _FIEMAP, asked, True)
+    except OSError:
+        return False  # a file system that does not tell
+    count = _REQUEST.unpack_from(asked)[3]
+    places = range(_REQUEST.size, _REQUEST.size + count * _EXTENT.size, _EXTENT.size)
+    return any(_EXTENT.unpack_from(asked, at)[5] & _SHARED for at in places)

@@ -1,0 +1,47 @@
+"""The doctor sees where overwriting a store takes new room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from file_systems import btrfs
+from uringblob import FileBlobStore
+from uringblob.doctor import overwriting
+from uringblob.doctor.finding import Level
+from uringblob.doctor.overwriting import check_overwriting
+
+
+def test_an_ordinary_directory_is_overwritten_in_place(disk_dir):
+    finding = check_overwriting(str(disk_dir))
+    assert (finding.level, finding.facts) == (Level.GOOD, {})
+    assert list(disk_dir.iterdir()) == []
+
+
+def test_a_file_system_that_copies_what_is_new_is_named(disk_dir, monkeypatch):
+    monkeypatch.setattr(overwriting, "why_copied", lambda _fd: "it copies")
+    finding = check_overwriting(str(disk_dir))
+    assert finding.facts == {"copied": str(disk_dir), "copied_why": "it copies"}
+    assert "it copies" in finding.text
+
+
+def test_a_directory_without_a_trial_file_is_a_note(tmp_path):
+    finding = check_overwriting(str(tmp_path / "missing"))
+    assert finding.level == Level.NOTE
+    assert "ENOENT" in finding.text
+
+
+def test_an_older_store_in_the_directory_is_named(disk_dir, needs_root):
+    with btrfs(disk_dir / "small") as directory:
+        FileBlobStore.open(directory / "new", page_size=4096).close()
+        assert check_overwriting(str(directory)).facts == {}
+        (directory / "old").write_bytes((directory / "new").read_bytes())
+        (directory / "something else").write_bytes(b"uring")
+        Path(directory / "link").symlink_to("nowhere")
+        finding = check_overwriting(str(directory))
+        assert finding.facts["copied"] == str(directory / "old")
+        assert "no-COW" in finding.facts["copied_why"]
+
+
+pytestmark = pytest.mark.one_interpreter
