@@ -19,7 +19,7 @@ from unittest import mock
 import uringblob.store.format
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import compaction, creation, groups, inherit, log_reader, log_space, recovery
+from uringblob.store import compaction, creation, group, groups, inherit, log_reader, log_space, recovery
 from uringblob.store.format import first_slot
 from uringblob.store.slots import SlotState
 from uringblob.testing.history import History, Knowledge
@@ -103,7 +103,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
             if module is not uringblob.store.format and hasattr(module, "blocks_for"):
                 patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
     if large_group is not None:
-        patches.append(mock.patch.object(groups, "LARGE_GROUP_BYTES", large_group))
+        patches += [mock.patch.object(module, "LARGE_GROUP_BYTES", large_group) for module in (group, groups)]
     global _lent
     _lent = itertools.count()
     with contextlib.ExitStack() as stack:

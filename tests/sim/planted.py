@@ -15,9 +15,11 @@ from sim.rig import PAGE
 from uringblob import transfers
 from uringblob.completion import Completion
 from uringblob.store import (
+    async_store,
     batch,
+    closing,
     core,
-    groups,
+    group,
     log,
     log_reader,
     make_writable,
@@ -56,7 +58,7 @@ def no_fsync_before_acknowledging():
 @contextlib.contextmanager
 def fsync_before_the_frames_have_landed():
     """The log block and the fsync go out; the frames are waited for afterwards."""
-    write = groups._Group.write
+    write = group.Group.write
 
     async def hasty(self):
         landed, unlanded = [m.landed for m in self._members], self._unlanded
@@ -70,7 +72,7 @@ def fsync_before_the_frames_have_landed():
         assert len(landed) == len(self._members)
         return result or await unlanded()
 
-    with replaced(groups._Group, "write", hasty):
+    with replaced(group.Group, "write", hasty):
         yield
 
 
@@ -195,14 +197,14 @@ def new_log_not_flushed_before_the_switch():
 
 @contextlib.contextmanager
 def seal_before_the_flush():
-    real = core.Core.close
+    real = closing.close_core
 
-    async def close(self, *, flush):
-        if self.medium.poison_cause is None:
-            await self.superblocks.seal(self.queue.log.seq + 1)
-        await real(self, flush=flush)
+    async def close(core, *, flush):
+        if core.medium.poison_cause is None:
+            await core.superblocks.seal(core.queue.log.seq + 1)
+        await real(core, flush=flush)
 
-    with replaced(core.Core, "close", close):
+    with replaced(async_store, "close_core", close):
         yield
 
 
@@ -236,8 +238,8 @@ def segment_linked_before_it_is_zeroed():
 @contextlib.contextmanager
 def frames_said_to_be_synced():
     with (
-        replaced(groups, "FLAG_FRAMES_SYNCED", 1),
-        replaced(groups._Group, "_sync_first", _claims_to_have_synced),
+        replaced(group, "FLAG_FRAMES_SYNCED", 1),
+        replaced(group.Group, "_sync_first", _claims_to_have_synced),
     ):
         yield
 
@@ -590,10 +592,10 @@ def failed_members_frames_logged():
     async def deaf(self):
         for member in self._members:
             if member.landed is not None:
-                await groups.settle([member.landed])
+                await group.settle([member.landed])
         return {}
 
-    with replaced(groups._Group, "_unlanded", deaf):
+    with replaced(group.Group, "_unlanded", deaf):
         yield
 
 

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, StorePoisoned
-from uringblob.store import batch
+from uringblob.store import async_store, batch
 from uringblob.store.log_reader import LogReader
 from uringblob.store.slots import SlotState
 
@@ -100,14 +100,14 @@ async def test_a_change_that_fails_before_a_byte_is_written_gives_its_slots_back
 
 async def test_closing_twice_at_once_waits_for_one_end_and_its_error_is_raised_once(store, monkeypatch):
     gate = asyncio.Event()
-    real = store._core.close
+    real = async_store.close_core
 
-    async def close(*, flush):
+    async def close(core, *, flush):
         await gate.wait()
-        await real(flush=flush)
+        await real(core, flush=flush)
         raise StorePoisoned("the flush's")
 
-    monkeypatch.setattr(store._core, "close", close)
+    monkeypatch.setattr(async_store, "close_core", close)
     first, second = (asyncio.ensure_future(store.aclose()) for _ in range(2))
     for _ in range(3):
         await asyncio.sleep(0)

@@ -17,6 +17,7 @@ import pytest
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers import frame_of
 from uringblob.store import batch, core, opening, pace
+from uringblob.store.closing import close_core
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening import Options, _open_on_engine
 from uringblob.store.read_batch import read_batch
@@ -38,7 +39,7 @@ WORK = {
     ),
     "synced write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=True),
     "flush": lambda core: core.flush(),
-    "close": lambda core: core.close(flush=True),
+    "close": lambda core: close_core(core, flush=True),
     "opening": lambda core: open_again(),
     "verify": lambda core: verify_core(core, None),
     "reads": lambda core: read_batch(core, rooms_of(core, 4)),

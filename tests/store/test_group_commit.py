@@ -233,7 +233,7 @@ async def test_a_frame_that_cannot_be_written_leaves_no_trace(store, monkeypatch
 
 
 async def test_a_large_commit_is_flushed_before_it_is_logged(store, monkeypatch):
-    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", 8 * PAGE)
+    monkeypatch.setattr("uringblob.store.group.LARGE_GROUP_BYTES", 8 * PAGE)
     before = store.stats().syncs
     await store.commit([(BlobGuid.random(), fill(i)) for i in range(9)])
     assert store.stats().syncs - before == 2
@@ -271,7 +271,7 @@ async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, mon
 
 async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, monkeypatch):
     """It is flushed before it is logged (rule 15), so a frame that fails is seen first."""
-    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", 2 * PAGE)
+    monkeypatch.setattr("uringblob.store.group.LARGE_GROUP_BYTES", 2 * PAGE)
     faults = Faults(store, monkeypatch)
     log, marked, guid = store._core.queue.log, bytes(fill(666)), BlobGuid.random()
     place, written = log._next_places(1)[0][0], []
@@ -328,7 +328,7 @@ async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store,
     await store.commit([(kept, fill(7))])
     queue = store._core.queue
     queue._crowd = 3  # so that all three have come before a group is formed, and one fits into it
-    monkeypatch.setattr("uringblob.store.groups.LARGE_GROUP_BYTES", PAGE)
+    monkeypatch.setattr("uringblob.store.group.LARGE_GROUP_BYTES", PAGE)
     monkeypatch.setattr(queue._manifest, "begin_group", strike)
     seen = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context["exception"]))

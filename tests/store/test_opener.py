@@ -8,6 +8,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, StoreCorrupt
 from uringblob.store import opener
+from uringblob.store.closing import close_core
 
 PAGE = 4096
 
@@ -31,7 +32,7 @@ def gate(monkeypatch):
         gate.begun.set()
         await gate.wait()
         if gate.error is not None:
-            await core.close(flush=False)
+            await close_core(core, flush=False)
             raise gate.error
         return core
 

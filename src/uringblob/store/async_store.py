@@ -26,6 +26,7 @@ from uringblob.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.belonging import Belonging, running_loop
+from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.job import bare, end_of, join
 from uringblob.store.opener import Opening
@@ -359,7 +360,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             if self._active:
                 self._idle = Completion(loop=self._loop)
                 await self._idle
-            await self._core.close(flush=flush)
+            await close_core(self._core, flush=flush)
         except GeneratorExit:
             self._core.abandon()  # dropped half-way: nothing may be awaited any more
             raise

@@ -158,21 +158,31 @@ class Batch:
         """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
         if len(self.pieces) > 1:
             return self._medium.start(self._land_pieces())
-        (piece,) = self.pieces
-        if piece.bounces or not transfers.one_request(len(piece.frames), self.size_bytes):
+        return self._begin(self.pieces[0])
+
+    def _begin(self, piece: Piece) -> Landing | Job[None]:
+        """Begin to write one piece: by one request where that will do, which costs no job of its own."""
+        size_bytes = len(piece.frames) * self._page_size
+        if piece.bounces or not transfers.one_request(len(piece.frames), size_bytes):
             return self._medium.start(self._land_piece(piece))
         answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
-        return Landing(self._medium, answer, self.size_bytes, lambda answer: self._land_piece(piece, answer))
+        return Landing(self._medium, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
 
     async def _land_pieces(self) -> None:
-        jobs = []
-        for number, piece in enumerate(self.pieces, 1):
-            if number % GUIDS_AT_ONCE == 0 and not self._medium.pace.take(GUIDS_AT_ONCE * CHANGE):
-                await self._medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
-            jobs.append(self._medium.start(self._land_piece(piece)))
-            if piece.bounces:
-                await settle(jobs)
-        errors = await settle(jobs)
+        under_way: list[Landing | Job[None]] = []
+        try:
+            for number, piece in enumerate(self.pieces, 1):
+                if number % GUIDS_AT_ONCE == 0 and not self._medium.pace.take(GUIDS_AT_ONCE * CHANGE):
+                    await self._medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
+                under_way.append(self._begin(piece))
+                if piece.bounces:
+                    await settle(under_way)
+        except GeneratorExit:
+            raise  # the store was dropped, not closed: nothing may be awaited any more
+        except BaseException:
+            await settle(under_way)
+            raise
+        errors = await settle(under_way)
         if errors:
             raise errors[0]
 

@@ -18,7 +18,6 @@ from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
-from uringblob.logs import logger
 from uringblob.owner import StoreOwner
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
@@ -347,69 +346,6 @@ class Core(StoreOwner):
         return self.manifest.has_pending or self.medium.poison_cause is not None
 
     # --- the end -------------------------------------------------------------------------
-
-    async def close(self, *, flush: bool) -> None:
-        """Flush, seal, and free everything whatever happens; then raise the flush's error."""
-        error: BaseException | None = None
-        try:
-            if not self.file.read_only:
-                error = await self._last_flush() if flush else None
-                await self._settle()
-                if error is None:
-                    await self._seal()
-        except GeneratorExit:
-            self.abandon()  # dropped half-way: nothing may be awaited any more
-            raise
-        except BaseException as failure:  # noqa: BLE001 - raised below, when everything is freed
-            error = failure
-        try:
-            await self.visitors.close()
-            await self.medium.engine.close()
-        except GeneratorExit:
-            self.abandon()
-            raise
-        finally:
-            self.medium.engine.pool.retire()
-            self.file.close()
-        if error is not None:
-            raise error
-
-    async def _last_flush(self) -> BaseException | None:
-        try:
-            await self.flush()
-        except GeneratorExit:
-            raise
-        except BaseException as failure:  # noqa: BLE001 - close raises it, when everything is freed
-            return failure
-        return None
-
-    async def _settle(self) -> None:
-        """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
-        if not self.queue.idle:
-            await self.queue.join_turn(self._nothing)
-        await self.upkeep.end()
-
-    async def _seal(self) -> None:
-        await self.queue.log.wait_quiet()
-        if self.medium.poison_cause is not None:
-            return
-        await self.standing.check_contents(self.queue.log)
-        try:
-            await self.medium.ready()
-            await self.superblocks.seal(self.queue.log.seq)
-        except BlobStoreIOError as error:
-            if not self.medium.repairs.lacks_room(error):
-                raise
-            # All that was acknowledged is durable: the next opener does what it does after a crash.
-            logger.info(
-                "%s: closed without its seal: %s",
-                self.file.path,
-                error,
-                extra={"event": "closed_unsealed", "path": self.file.path, "errno": error.errno},
-            )
-
-    async def _nothing(self) -> None:
-        """A turn of the queue that only waits for the groups before it."""
 
     def free(self) -> None:
         """Free everything now, without a flush: no loop is there to wait with."""

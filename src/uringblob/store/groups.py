@@ -9,11 +9,9 @@ The order that makes a commit durable with one flush (docs/format.md, rules 1, 2
 While a group is being written and flushed, the frames of the next commits are written already,
 and their records wait here; they make the next group.
 
-If a part of a group fails, its blocks are zeroed and flushed before anything else happens; the
-member at fault fails and the others are put into the next group.  If there is no room to zero them,
-all fail, and it is done before the next change (see :mod:`uringblob.store.repairs`).  A group with many unflushed
-frames is flushed *before* its blocks are written and says so, so that recovery need not read
-gigabytes to trust it (rule 15).
+If a part of a group fails, the member at fault fails and the others are put into the next group (see
+:mod:`uringblob.store.group`).  A group for which the log has no room waits for a compaction, whose
+switch goes before it.
 """
 
 from __future__ import annotations
@@ -27,17 +25,16 @@ from typing import Protocol
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
 from uringblob.store.changes import Change
-from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
+from uringblob.store.format import blocks_for
+from uringblob.store.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.job import Job, Lock, settle
 from uringblob.store.landing import Landing
-from uringblob.store.log import Log, Stretch
+from uringblob.store.log import Log
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
 from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE
 from uringblob.store.shards import Mapped, mapping_for
 
-#: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
-LARGE_GROUP_BYTES = 64 * 1024 * 1024
 #: Compactions that one group waits for: the first may have begun before, and leave too little.
 COMPACTIONS_MAX = 2
 #: Members that hear in one loop iteration that their group is durable, and the bytes of their frames.
@@ -65,37 +62,6 @@ class LogKeeper(Protocol):
         """A group is durable."""
 
 
-class Member:
-    """One caller's part of a group.
-
-    ``collect`` yields its ``size`` changes when the group is formed (and again after a failed group);
-    ``flushes`` says that they are all that is pending then.
-    ``landed``, awaited, says that its frames are wholly written; ``frame_bytes`` is what of them no
-    flush has covered.  ``done`` resolves when all of it is durable.
-    """
-
-    def __init__(
-        self,
-        done: Completion[None],
-        collect: Callable[[], Iterable[tuple[bytes, Change]]],
-        *,
-        size: int = 0,
-        flushes: bool = False,
-        landed: Landing | Job[None] | None = None,
-        frame_bytes: int = 0,
-        forced: bool = False,
-        turn: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        self.done = done
-        self.collect = collect
-        self.size = size
-        self.flushes = flushes
-        self.landed = landed
-        self.frame_bytes = frame_bytes
-        self.forced = forced  #: write a group even if there is no record to put into it
-        self.turn = turn  #: not a group at all: run this with no group in flight
-
-
 class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
@@ -104,7 +70,7 @@ class GroupQueue:
     ) -> None:
         self._medium = medium
         self._manifest = manifest
-        self._page_size = page_size
+        self.page_size = page_size
         self._before_group = before_group
         self._waiting: collections.deque[Member] = collections.deque()
         self._urgent: collections.deque[Member] = collections.deque()  # turns that come before any group
@@ -285,12 +251,12 @@ class GroupQueue:
         if isinstance(error, Exception) and not isinstance(error, BlobStoreError):
             self._medium.poison(error)
 
-    async def _form_group(self, members: list[Member]) -> _Group:
+    async def _form_group(self, members: list[Member]) -> Group:
         """Collect what the members change, once the log has room for it."""
         compactions = 0
         while True:
             changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
-            group = _Group(self, members, changes)
+            group = Group(self.log, self._medium, self.page_size, members, changes)
             self._manifest.begin_group(changes)
             try:
                 await group.collect(self._manifest)
@@ -334,7 +300,7 @@ class GroupQueue:
         self._urgent.remove(member)
         await compaction
 
-    async def _apply(self, group: _Group) -> None:
+    async def _apply(self, group: Group) -> None:
         """The group is durable: make it visible, and free what it replaced."""
         manifest, changes = self._manifest, group.changes
         try:
@@ -390,123 +356,3 @@ class GroupQueue:
                 member.done.fail(failed[member])
             else:
                 self._waiting.appendleft(member)
-
-    # --- what a group needs --------------------------------------------------------------
-
-    @property
-    def medium(self) -> Medium:
-        """The store's file."""
-        return self._medium
-
-    @property
-    def page_size(self) -> int:
-        """The frame size in bytes."""
-        return self._page_size
-
-
-class _Group:
-    """One group on its way to the medium."""
-
-    def __init__(self, queue: GroupQueue, members: list[Member], changes: Mapped[Change]) -> None:
-        self._log = queue.log
-        self._medium = queue.medium
-        self._members = members
-        self._unsynced = sum(member.frame_bytes for member in members)
-        self._page_size = queue.page_size
-        self.changes = changes
-        self.losers: list[Change] = []  #: overruled by others in this group: no record names their frames
-        self.seq = queue.log.seq + 1
-        self.begun = False  #: whether the medium may hold any of it
-
-    async def collect(self, manifest: Manifest) -> None:
-        """Merge the members' changes in order, commits first; the last one to name a guid wins."""
-        pace, number = self._medium.pace, 0
-        commits = [member for member in self._members if not member.flushes]
-        # All flushes bring the same.
-        flushes = [member for member in self._members if member.flushes][:1]
-        for member in (*commits, *flushes):
-            for guid, change in member.collect():
-                number += 1
-                if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
-                    await pace.turn(GUIDS_AT_ONCE * CHANGE)
-                loser = manifest.join_group(self.changes, guid, change)
-                if loser is not None:
-                    self.losers.append(loser)
-                if change.pending is not None and not change.pending.synced:
-                    self._unsynced += self._page_size
-
-    async def write(self) -> dict[Member, BaseException]:
-        """Make the group durable; or wipe it and return the members at fault with their errors.
-
-        Raises if it is neither durable nor wiped by fault of a member: then the store is poisoned,
-        or the log had no room, and all members share the error.
-        """
-        blocks = blocks_for(len(self.changes))
-        await self._log.ensure_room(blocks)
-        synced, failed = await self._sync_first()
-        if failed:
-            return failed
-        records = (
-            delete_record(guid) if change.entry is None else set_record(guid, change.entry)
-            for guid, change in self.changes.items()
-        )
-        flags = FLAG_FRAMES_SYNCED if synced else 0
-        stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
-        self.begun = True
-        written = self._medium.start(self._log.write(stretches))
-        failed = await self._unlanded()
-        log_errors = await settle([written])
-        if log_errors:
-            await self._log.settle_failed(log_errors[0], stretches)
-            raise log_errors[0]
-        if failed:
-            return await self._wipe(stretches, failed)
-        await self._medium.sync(f"commit of group {self.seq}")
-        self._log.accept(self.seq, stretches)
-        return {}
-
-    async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
-        """Flush a large group's frames before its blocks; tell whether all frames are flushed."""
-        if self._unsynced <= LARGE_GROUP_BYTES:
-            return self._unsynced == 0, {}
-        failed = await self._unlanded()
-        if not failed:
-            await self._medium.sync(f"frames of group {self.seq}")
-        return True, failed
-
-    async def _unlanded(self) -> dict[Member, BaseException]:
-        """Wait for every member's frames; return the members whose frames failed."""
-        rest: list[tuple[Member, Landing | Job[None]]] = []
-        for member in reversed(self._members):  # when the last one's have landed, mostly all have
-            landed = member.landed
-            if isinstance(landed, Landing):
-                if not landed.answer.done():
-                    await settle([landed.answer])
-                if landed.whole:
-                    landed = member.landed = None  # it holds the caller's buffers, who may release them soon
-                else:
-                    landed.finish_short()  # all of them together
-            if landed is not None:
-                rest.append((member, landed))
-        failed: dict[Member, BaseException] = {}
-        for member, landed in rest:
-            errors = await settle([landed])
-            if errors:
-                failed[member] = errors[0]
-            else:
-                member.landed = None
-        return failed
-
-    async def _wipe(
-        self, stretches: list[Stretch], failed: dict[Member, BaseException]
-    ) -> dict[Member, BaseException]:
-        """Wipe the group; return the members that fail, with their errors."""
-        if await self._log.wipe(stretches):
-            return failed
-        # A crash may bring it back, whole if its missing frames were there already: nobody can be told
-        # that he was refused, and nobody may join another group before this one is gone.
-        errors = {member: failed.get(member) or self._medium.repairs.refusal() for member in self._members}
-        for error in errors.values():
-            if isinstance(error, BlobStoreIOError):
-                error.applied = None
-        return errors

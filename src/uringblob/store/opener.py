@@ -9,6 +9,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.owner import StoreOwner
+from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.job import Job, join
 from uringblob.store.opening import Options, find_file, open_core
@@ -69,6 +70,6 @@ class Opening(StoreOwner, Generic[Store]):
         except asyncio.CancelledError:
             # Nobody will get the store that was opened meanwhile.
             if opening.exception() is None:
-                await join(Job(opening.result().close(flush=False), loop))
+                await join(Job(close_core(opening.result(), flush=False), loop))
             raise
         return self._make(core, loop)
