@@ -187,7 +187,7 @@ def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
     if not pid:
         try:
             (call,) = loop._running
-            os._exit(0 if call.ended and "before fork" in str(call._error) else 1)
+            os._exit(0 if call.ended and "before fork" in str(call.error) else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

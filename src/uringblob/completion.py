@@ -4,18 +4,71 @@
 still owns the buffer.  A :class:`Completion` refuses to be cancelled, so a cancelled task is
 resumed with ``CancelledError`` only when the operation has really ended (asyncio sets the
 task's cancel flag and delivers it at the next step; checked on CPython 3.10 to 3.13).
+
+Nor is one who awaits it forgotten.  Where there is no memory to schedule a callback, asyncio drops it
+and all behind it, and the future counts as done: the awaiter would sleep for ever (:func:`resolve`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
-#: The base class's own, called without a detour: a read resolves one completion, and this is hot.
+#: How often :func:`persist` tries.
+TRIES: Final = 100
+
+#: The base class's own, to be given to :func:`resolve`.
 set_bare_result: Any = asyncio.Future.set_result
+_set_bare_exception: Any = asyncio.Future.set_exception
+
+
+def persist(function: Callable[..., R], *args: Any, **options: Any) -> R:
+    """Call what somebody's waking hangs on; where there is no memory for it, again and again.
+
+    ``function`` must not have begun when it raises ``MemoryError``.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return function(*args, **options)
+        except MemoryError:
+            continue
+    return function(*args, **options)
+
+
+def call_surely(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
+    """Have ``loop`` call ``callback``, for which a second call must change nothing.
+
+    It is scheduled twice.  A signal handler that raises before the first line of a callback takes it away
+    from the loop; then the other one comes.
+    """
+    persist(loop.call_soon, callback, *args)
+    persist(loop.call_soon, callback, *args)
+
+
+def resolve(completion: Completion[Any], set_bare: Callable[[Any, Any], object], outcome: object) -> None:
+    """Resolve one that is not done, and have each of its callbacks scheduled."""
+    waiters = completion._callbacks
+    if not waiters:
+        set_bare(completion, outcome)
+    elif len(waiters) == 1:
+        try:
+            set_bare(completion, outcome)
+        except MemoryError:
+            if not completion.done():
+                raise
+            callback, context = waiters[0]
+            persist(completion.add_done_callback, callback, context=context)
+    else:
+        # One by one: asyncio would not say how many it had scheduled when it failed.
+        for callback, _ in waiters:
+            completion.remove_done_callback(callback)
+        set_bare(completion, outcome)
+        for callback, context in waiters:
+            persist(completion.add_done_callback, callback, context=context)
 
 
 class Completion(asyncio.Future[T]):
@@ -47,20 +100,27 @@ class Completion(asyncio.Future[T]):
 
     def set_result(self, result: T) -> None:
         """Resolve with ``result``, and resume whoever asked with :meth:`then`."""
-        super().set_result(result)
+        resolve(self, set_bare_result, result)
         if self._resumes:
             self._resume_all()
 
     def set_exception(self, error: type | BaseException, /) -> None:
         """Resolve with ``error``, and resume whoever asked with :meth:`then`."""
-        super().set_exception(error)
+        resolve(self, _set_bare_exception, error)
         if self._resumes:
             self._resume_all()
 
     def _resume_all(self) -> None:
         resumes = self._resumes
         while resumes:
-            resumes.pop(0)(self)
+            resume = resumes.pop(0)
+            try:
+                resume(self)
+            except BaseException:
+                if isinstance(resume, Completion):
+                    # A job, which may have been struck before its first line.  It knows whether it was.
+                    call_surely(self.get_loop(), resume, self)
+                raise
 
     def finish(self, result: T) -> None:
         """Resolve with ``result``; once resolved, further calls change nothing.
@@ -68,13 +128,13 @@ class Completion(asyncio.Future[T]):
         Being idempotent lets a reaper that a signal handler interrupted start over.
         """
         if not self.done():
-            set_bare_result(self, result)
+            resolve(self, set_bare_result, result)
         if self._resumes:
             self._resume_all()
 
     def fail(self, error: BaseException) -> None:
         """Resolve with ``error``; once resolved, further calls change nothing."""
         if not self.done():
-            self.set_exception(error)
-        elif self._resumes:
+            resolve(self, _set_bare_exception, error)
+        if self._resumes:
             self._resume_all()

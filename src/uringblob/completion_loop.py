@@ -15,6 +15,7 @@ nobody holds is collected, and asks this thread to leave.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import selectors
 import signal
@@ -47,9 +48,17 @@ class CompletionLoop:
         self._running: set[Call[Any]] = set()
         self._leaving: list[Call[Any]] = []
         self._core_closed = False
-        self._selector = selectors.DefaultSelector()
-        self._loop = asyncio.SelectorEventLoop(self._selector)
+        self._made_in = threading.get_native_id()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # It has no thread before it is given work.
+        self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=name)
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._loop = asyncio.SelectorEventLoop(self._selector)
+        except BaseException:
+            self._selector.close()
+            raise
+        self._loop.set_default_executor(self._executor)
         _loops.add(self)
 
     # -- from any thread, signal handler or finalizer -----------------------------------------
@@ -57,7 +66,7 @@ class CompletionLoop:
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: the system has no thread to give.
+        :raises RuntimeError: the system has no thread to give, or ``threading`` was patched to give none.
         """
         try:
             self.thread.start()
@@ -68,6 +77,13 @@ class CompletionLoop:
                 raise error.__context__ from None
             self._loop.close()
             raise
+        if self.thread.native_id == self._made_in:
+            self._loop.close()
+            raise RuntimeError(
+                "a synchronous store needs a thread of its own, and threading.Thread gave none: it was patched "
+                "to run greenlets (gevent.monkey, eventlet).  Leave threading unpatched "
+                "(gevent.monkey.patch_all(thread=False)), or open the store in another process"
+            )
 
     def post(self, call: Call[Any]) -> None:
         """Have the thread look at ``call``: begin it, or cancel it if it was struck."""
@@ -102,7 +118,19 @@ class CompletionLoop:
 
     def _look(self) -> None:
         while self._posted:
-            self._take(self._posted.popleft())
+            call = self._posted.popleft()
+            try:
+                self._take(call)
+            except Exception as error:  # noqa: BLE001 - no memory, most likely: it is this call's alone
+                self._not_begun(call, error)
+
+    def _not_begun(self, call: Call[Any], error: Exception) -> None:
+        """``call`` could not be begun: it ends with ``error``, but closing is tried until it begins."""
+        if call.sturdy:
+            self._posted.append(call)
+        else:
+            self._running.discard(call)
+            call.refuse(error)
 
     def _take(self, call: Call[Any]) -> None:
         if call.ended:
@@ -110,57 +138,67 @@ class CompletionLoop:
         elif call.task is not None:
             if call.struck is not None and not call.sturdy:
                 call.task.cancel()
+                if not call.begun:  # nor will it ever be
+                    call.task = None
+                    self._done(call)
         elif call.sturdy:
             if call not in self._leaving:
                 self._leaving.append(call)
             # A struck caller posts again, also between the core's end and the bell at the thread's own.
             if self._leaving[0] is call and not self._core_closed:
-                call.begin(self._loop).add_done_callback(self._closed)
+                call.begin(self._loop, self._closed)
         elif call.struck is not None:
             call.refuse(None)
         elif self._core_closed:
             call.refuse(StoreClosed(CLOSED))
         else:
             self._running.add(call)
-            call.begin(self._loop).add_done_callback(lambda task: self._done(call, task))
+            call.begin(self._loop, self._done)
 
-    def _done(self, call: Call[Any], task: asyncio.Task[Any]) -> None:
+    def _done(self, call: Call[Any]) -> None:
         self._running.discard(call)
-        call.settle(task)
         call.ring()
 
-    def _closed(self, task: asyncio.Task[Any]) -> None:
+    def _closed(self, call: Call[Any]) -> None:
         self._core_closed = True
-        self._leaving[0].settle(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            path = "a store" if self.core is None else self.core.path
-            logger.warning(
-                "closing %s failed: %s", path, error, extra={"event": "close_failed", "path": path}
-            )
-        self._loop.stop()
+        try:
+            if call.error is not None:
+                path = "a store" if self.core is None else self.core.path
+                logger.warning(
+                    "closing %s failed: %s", path, call.error, extra={"event": "close_failed", "path": path}
+                )
+        finally:
+            self._loop.stop()
 
     def _run(self) -> None:
+        if threading.get_native_id() == self._made_in:
+            return  # a greenlet in the caller's own thread, whose signals are not to be blocked
         # Handlers run in the main thread; a signal delivered here would not wake it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         try:
             self._loop.run_forever()
             self._loop.run_until_complete(self._wind_up())
         finally:
-            self._loop.close()
-            _loops.discard(self)
-            self._core_closed = True
-            self._posted.extend(self._running)  # none, unless something broke the loop
-            self._refuse(StoreClosed(CLOSED))
+            try:
+                self._loop.close()
+            finally:
+                _loops.discard(self)
+                self._core_closed = True
+                self._posted.extend(self._running)  # none, unless something broke the loop
+                self._refuse(StoreClosed(CLOSED))
 
     async def _wind_up(self) -> None:
         # The core has settled every operation; what waits still, waits for nothing.
         while self._running:
-            tasks = [call.task for call in self._running if call.task is not None]
-            for task in tasks:
+            calls = [(call, call.task) for call in self._running if call.task is not None]
+            for _, task in calls:
                 task.cancel()
-            await asyncio.wait(tasks)
-            await asyncio.sleep(0)  # their callbacks run in the loop's next round
-        await self._loop.shutdown_default_executor()
+            await asyncio.wait([task for _, task in calls])
+            for call, _ in calls:
+                self._running.discard(call)
+                call.refuse(StoreClosed(CLOSED))  # if it was cancelled before it had begun
+        # Not shutdown_default_executor(), which starts a thread: there may be none to be had.
+        self._executor.shutdown()
 
     def _refuse(self, error: BaseException) -> None:
         # Whoever posted before the loop was closed is found here by the thread; whoever comes

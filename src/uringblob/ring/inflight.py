@@ -18,7 +18,7 @@ import struct
 from typing import Any, Final
 
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion, set_bare_result
+from uringblob.completion import Completion, resolve, set_bare_result
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
@@ -59,7 +59,7 @@ class InFlight:
         Those of more than ``BYTES_AT_ONCE`` are left for the next call.  They stay in the completion
         queue, so the descriptor stays readable.
         """
-        core, table, lib, set_result = self._core, self.table, self.lib, set_bare_result
+        core, table, lib = self._core, self.table, self.lib
         total = moved = 0
         completion: Completion[int] | None = None
         while (count := lib.ub_reap(core)) > 0:
@@ -74,7 +74,7 @@ class InFlight:
                     if not completion.light or completion._resumes:
                         moved += result
                     if not completion.done():
-                        set_result(completion, result)
+                        resolve(completion, set_bare_result, result)
                     if completion._resumes:
                         completion._resume_all()
                     table.pop(user_data, None)

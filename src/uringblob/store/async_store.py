@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
@@ -51,7 +52,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self._pid = os.getpid()
         self._page_size = core.page_size
         self._active = 0
-        self._idle: asyncio.Future[None] | None = None
+        self._idle: Completion[None] | None = None
         self._closing: Job[None] | None = None
         inherit.remember(self)
         if observer is not None:
@@ -158,7 +159,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
         try:
             job = self._core.medium.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
-            (job.add_done_callback if job.done() else job.then)(self._one_less)
+            persist(job.add_done_callback if job.done() else job.then, self._one_less)
         except BaseException:
             # A signal handler struck the job's first step: nobody else will count it out.
             self._one_less(None)
@@ -180,8 +181,8 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
-        if self._active == 0 and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if self._active == 0 and self._idle is not None:
+            call_surely(self._loop, self._idle.finish, None)
 
     # --- reading -------------------------------------------------------------------------
 
@@ -370,7 +371,7 @@ class AsyncFileBlobStore(AsyncBlobStore):
 
     async def _close(self, flush: bool) -> None:
         if self._active:
-            self._idle = self._loop.create_future()
+            self._idle = Completion(loop=self._loop)
             await self._idle
         try:
             await self._core.close(flush=flush)

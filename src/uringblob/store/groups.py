@@ -122,8 +122,14 @@ class GroupQueue:
 
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
-        if self.idle:
-            self._running = self._medium.start(self._run())
+        try:
+            if self.idle:
+                self._running = self._medium.start(self._run())
+        except BaseException:
+            # The caller takes its slots back: no later group may log them.
+            if member in self._waiting:
+                self._waiting.remove(member)
+            raise
         return member.done
 
     # --- the committer -------------------------------------------------------------------

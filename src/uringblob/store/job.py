@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from uringblob.completion import Completion
+from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
+
+#: What a job awaits that runs, or has ended.
+_NOTHING: Final = object()
 
 
 class Job(Completion[T]):
@@ -38,48 +41,69 @@ class Job(Completion[T]):
         loop: asyncio.AbstractEventLoop,
         struck: Callable[[BaseException], None] | None = None,
     ) -> None:
-        super().__init__(loop=loop)
         self._struck = struck
         self._coroutine = coroutine
-        self._step(None)
-
-    def _step(self, _resolved: asyncio.Future[Any] | None) -> None:
-        # Resolving resumes whoever waits, at once.  Not inside an except clause: what they raised
-        # would have this error as its context, with all the buffers that its traceback holds.
-        awaited: asyncio.Future[Any] | None = None
-        result: Any = None
-        failure: Exception | None = None
+        #: What resumes it; before the first step ``None``.
+        self._awaited: object = None
+        self._ended = False
+        self._value: Any = None
+        self._failure: BaseException | None = None
         try:
-            awaited = self._coroutine.send(None)
+            super().__init__(loop=loop)
+            self(None)
+        except BaseException:
+            if self._awaited is None:
+                coroutine.close()  # it never began
+            raise
+
+    def __call__(self, resolved: asyncio.Future[Any] | None) -> None:
+        """Go on after ``resolved``; if that was done already, change nothing."""
+        if resolved is not self._awaited:
+            self._end()  # if a signal handler struck between its last step and here
+            return
+        try:
+            self._awaited = _NOTHING
+            self._wait_for(self._coroutine.send(None))
         except StopIteration as stop:
-            result = stop.value
+            self._value, self._ended = stop.value, True
         except asyncio.CancelledError as error:
             # A Future may not hold CancelledError as its exception; nothing in the core raises it.
-            failure = RuntimeError(f"a store job was cancelled: {error!r}")
+            self._failure, self._ended = RuntimeError(f"a store job was cancelled: {error!r}"), True
         except Exception as error:  # noqa: BLE001 - it is the job's outcome
-            failure = error
+            # Bare before it is stored: up to CPython 3.11 the task that it wakes keeps the traceback.
+            self._failure, self._ended = bare(error), True
         except BaseException as error:
             # A signal handler raised inside the core, which only happens on a loop in the main
             # thread.  What this coroutine was about to do is lost, so the store may not go on as if
             # nothing had happened; the loop sees the exception, as it would from any callback.
             if self._struck is not None:
                 self._struck(error)
-            self.fail(RuntimeError(f"a signal handler raised inside a store job: {error!r}"))
+            failure = RuntimeError(f"a signal handler raised inside a store job: {error!r}")
+            self._failure, self._ended = failure, True
+            self._end()
             raise
-        if failure is not None:
-            # Before it is stored: up to CPython 3.11 the task that it wakes keeps the traceback.
-            self.fail(bare(failure))
-            del failure  # it knows this frame, and must not be kept by it
-        elif awaited is None:
-            self.finish(result)
+        # Resolving resumes whoever waits, at once.  Not inside an except clause: what they raised
+        # would have this error as its context, with all the buffers that its traceback holds.
+        self._end()
+
+    def _wait_for(self, awaited: asyncio.Future[Any]) -> None:
+        self._awaited = awaited
+        # What a task does, too: it says that the future was taken note of, so that a second
+        # awaiter is not refused.  (The attribute is in asyncio's documentation of futures.)
+        awaited._asyncio_future_blocking = False
+        if isinstance(awaited, Completion):
+            persist(awaited.then, self)
         else:
-            # What a task does, too: it says that the future was taken note of, so that a second
-            # awaiter is not refused.  (The attribute is in asyncio's documentation of futures.)
-            awaited._asyncio_future_blocking = False
-            if isinstance(awaited, Completion):
-                awaited.then(self._step)
-            else:
-                awaited.add_done_callback(self._step)
+            for _ in range(2):  # see call_surely
+                persist(awaited.add_done_callback, self)
+
+    def _end(self) -> None:
+        if not self._ended:
+            return
+        if self._failure is None:
+            self.finish(self._value)
+        else:
+            self.fail(self._failure)
 
 
 def bare(error: E) -> E:
@@ -122,6 +146,7 @@ async def settle(jobs: Iterable[Awaitable[Any]]) -> list[BaseException]:
 
 def end_of(job: asyncio.Future[Any]) -> Completion[None]:
     """Return a completion that resolves when ``job`` has ended, well or badly."""
-    ended: Completion[None] = Completion(loop=job.get_loop())
-    job.add_done_callback(lambda _: ended.finish(None))
+    loop = job.get_loop()
+    ended: Completion[None] = Completion(loop=loop)
+    job.add_done_callback(lambda _: call_surely(loop, ended.finish, None))
     return ended

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from uringblob import transfers
 from uringblob.buffers import frame_of
-from uringblob.completion import Completion
+from uringblob.completion import Completion, call_surely
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.frames import Frame
@@ -73,7 +73,7 @@ class Medium:
     async def next_tick(self) -> None:
         """Let the tasks that are ready have their turn; requests are submitted then, too."""
         tick: Completion[None] = Completion(loop=self.loop)
-        self.loop.call_soon(tick.finish, None)
+        call_surely(self.loop, tick.finish, None)
         await tick
 
     def _struck(self, error: BaseException) -> None:

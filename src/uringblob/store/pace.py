@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from uringblob.completion import Completion
+from uringblob.completion import Completion, call_surely
 
 #: Bytes that one iteration checksums; what passes the limit (a frame, a commit below 1 MiB) is still taken.
 BYTES_PER_ITERATION = 2 * 1024 * 1024
@@ -37,7 +37,8 @@ class Pace:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._left = BYTES_PER_ITERATION
-        self._refill_due = False
+        #: The refill that is to come, if any.
+        self._due: object = None
         self._waiting: collections.deque[tuple[int, Completion[None]]] = collections.deque()
 
     def __repr__(self) -> str:
@@ -48,7 +49,8 @@ class Pace:
         if self._left <= 0 or self._waiting:
             return False
         self._left -= size_bytes
-        self._refill_later()
+        if self._due is None:
+            self._refill_later()
         return True
 
     async def turn(self, size_bytes: int) -> None:
@@ -60,16 +62,19 @@ class Pace:
             return
         turn: Completion[None] = Completion(loop=self._loop)
         self._waiting.append((size_bytes, turn))
-        self._refill_later()
+        if self._due is None:
+            self._refill_later()
         await turn
 
     def _refill_later(self) -> None:
-        if not self._refill_due:
-            self._loop.call_soon(self._refill)
-            self._refill_due = True
+        due = object()
+        call_surely(self._loop, self._refill, due)
+        self._due = due
 
-    def _refill(self) -> None:
+    def _refill(self, due: object) -> None:
         """A new iteration has begun."""
+        if due is not self._due:
+            return  # the second call for it, and the first one was not struck
         try:
             self._left = BYTES_PER_ITERATION
             while self._waiting and self._left > 0:
@@ -79,6 +84,7 @@ class Pace:
                 turn.finish(None)
                 self._waiting.popleft()
         finally:
-            self._refill_due = False
             if self._waiting or self._left < BYTES_PER_ITERATION:
                 self._refill_later()
+            else:
+                self._due = None
