@@ -113,7 +113,7 @@ class Completion(asyncio.Future[T]):
     def _resume_all(self) -> None:
         resumes = self._resumes
         while resumes:
-            resume = resumes.pop(0)
+            resume: Any = resumes.pop(0)
             try:
                 resume(self)
             except BaseException:

@@ -93,7 +93,7 @@ class CompletionLoop:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
-            self._refuse(StoreClosed(CLOSED))
+            self._refuse()
 
     def leave(self) -> None:
         """Ask the thread to close the core without a flush and to end; do not wait."""
@@ -185,7 +185,7 @@ class CompletionLoop:
                 _loops.discard(self)
                 self._core_closed = True
                 self._posted.extend(self._running)  # none, unless something broke the loop
-                self._refuse(StoreClosed(CLOSED))
+                self._refuse()
 
     async def _wind_up(self) -> None:
         # The core has settled every operation; what waits still, waits for nothing.
@@ -200,7 +200,7 @@ class CompletionLoop:
         # Not shutdown_default_executor(), which starts a thread: there may be none to be had.
         self._executor.shutdown()
 
-    def _refuse(self, error: BaseException) -> None:
+    def _refuse(self) -> None:
         # Whoever posted before the loop was closed is found here by the thread; whoever comes
         # later finds the loop closed and does this himself.
         while self._posted:
@@ -209,7 +209,7 @@ class CompletionLoop:
             except IndexError:
                 break  # another thread took it
             if call not in self._leaving:
-                call.refuse(None if call.sturdy else error)
+                call.refuse(None if call.sturdy else StoreClosed(CLOSED))
         for call in self._leaving:
             call.ring()
 
@@ -224,9 +224,8 @@ class CompletionLoop:
         if self.core is not None:
             self.core.abandon()
         self._selector.close()
-        error = RuntimeError("this call began before fork(), in the parent")
         for call in [*self._running, *self._posted, *self._leaving]:
-            call.refuse(error)
+            call.refuse(RuntimeError("this call began before fork(), in the parent"))
 
 
 _loops: weakref.WeakSet[CompletionLoop] = weakref.WeakSet()

@@ -20,17 +20,33 @@ Misuse is ``ValueError``, ``TypeError`` or ``RuntimeError`` and never changes a 
 
 from __future__ import annotations
 
+import copy
 import errno as _errno
 import os
+from typing import Any, TypeVar
 
 from uringblob.guid import BlobGuid
+
+E = TypeVar("E", bound=BaseException)
 
 #: Errnos after which nothing is unknown: the file system had no room and said so.
 NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
 
 
 class BlobStoreError(Exception):
-    """The root of the library's errors."""
+    """The root of the library's errors.
+
+    They are values: each may be copied and pickled, with all that it knows, its notes and its cause.  A
+    cause that is not sure to be understood by another process gets there as a ``RuntimeError`` in words.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.args, _state_of(self), _portable(self.__cause__)))
+
+    def __copy__(self: E) -> E:
+        twin = _rebuild(type(self), self.args, _state_of(self), self.__cause__)
+        twin.__suppress_context__ = self.__suppress_context__
+        return twin
 
 
 class BlobNotFound(BlobStoreError, KeyError):
@@ -44,9 +60,6 @@ class BlobNotFound(BlobStoreError, KeyError):
         # KeyError would show the message's repr.
         return str(self.args[0])
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (bytes(self.guid), str(self)))
-
 
 class BlobCorrupt(BlobStoreError):
     """The bytes on the medium are not those written: restore this blob from elsewhere.
@@ -57,9 +70,6 @@ class BlobCorrupt(BlobStoreError):
     def __init__(self, message: str, guid: bytes | None = None) -> None:
         self.guid = None if guid is None else BlobGuid(guid)
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), None if self.guid is None else bytes(self.guid)))
 
 
 class StoreCorrupt(BlobStoreError):
@@ -103,9 +113,6 @@ class EngineUnavailable(BlobStoreError):
         self.stage = stage
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), self.errno, self.stage))
-
 
 class BlobStoreIOError(BlobStoreError, OSError):
     """The system refused an I/O.
@@ -130,15 +137,47 @@ class BlobStoreIOError(BlobStoreError, OSError):
         self.offset = offset
         self.applied = applied
 
-    def __reduce__(self) -> tuple[object, ...]:
-        state = {"guid": self.guid, "offset": self.offset, "applied": self.applied}
-        return (_rebuild_io_error, (self.errno, self.strerror, state))
+
+def _state_of(error: BaseException) -> dict[str, Any]:
+    state = dict(error.__dict__)
+    if "__notes__" in state:
+        state["__notes__"] = list(state["__notes__"])
+    return state
 
 
-def _rebuild_io_error(errno: int, message: str, state: dict[str, object]) -> BlobStoreIOError:
-    error = BlobStoreIOError(errno, message)
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """Return ``cause`` if it can be pickled whatever it holds, else what it says."""
+    if cause is None or isinstance(cause, BlobStoreError):
+        return cause
+    return RuntimeError(f"{type(cause).__name__}: {cause}")
+
+
+def _rebuild(kind: type[E], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None) -> E:
+    """Make an error of ``kind``, whose own ``__init__`` may ask for other arguments."""
+    error = kind.__new__(kind, *args)
+    (OSError if isinstance(error, OSError) else Exception).__init__(error, *args)
     error.__dict__.update(state)
+    if cause is not None:
+        error.__cause__ = cause
     return error
+
+
+def one_each(error: E) -> E:
+    """Return a copy of ``error``, with the same cause, for one of several callers that it ends.
+
+    A traceback grows with each frame that it passes, and who catches an error may add notes to it.
+    """
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class of the user's, or no memory: rather shared than lost
+        return error
+    if type(twin) is not type(error):
+        return error
+    if not isinstance(twin, BlobStoreError):
+        twin.__dict__.update(_state_of(error))
+        twin.__cause__, twin.__suppress_context__ = error.__cause__, error.__suppress_context__
+    twin.__context__ = error.__context__
+    return twin
 
 
 def errno_name(errno: int) -> str:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,126 @@ def read_into_exporter(ring, pipe, freed):
     exporter = slab.exporter(0, freed.pop)
     ring.read(pipe[0], 0, Frame(memoryview(exporter), slab.address, 4096))
     ring.flush()
+
+
+def step_into_aclose(ring):
+    """Return a coroutine of ``aclose`` that waits."""
+    closing = ring.aclose()
+    closing.send(None)
+    return closing
+
+
+def drop(closing, _loop):
+    closing.close()
+
+
+def throw(closing, _loop):
+    with pytest.raises(ZeroDivisionError):
+        closing.throw(ZeroDivisionError)
+
+
+def close_the_loop_and_drop(closing, loop):
+    loop.close()
+    closing.close()
+
+
+def drop_elsewhere(closing, _loop):
+    """As the collector does, which runs in any thread."""
+    elsewhere = threading.Thread(target=closing.close)
+    elsewhere.start()
+    elsewhere.join()
+
+
+@pytest.mark.parametrize("end", [drop, throw, close_the_loop_and_drop, drop_elsewhere], ids=lambda f: f.__name__)
+def test_an_aclose_that_ends_before_its_condition_frees_nothing_that_the_kernel_may_write(pipe, end):
+    loop = asyncio.new_event_loop()
+    ring = Ring(8, loop=loop)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    end(step_into_aclose(ring), loop)
+    assert freed, "the kernel may still write"
+    with pytest.raises(RuntimeError, match="closed"):
+        ring.nop()
+    os.write(pipe[1], b"x")
+    if not loop.is_closed():
+        # Then the loop frees it when all has ended, as if nobody had been dropped.
+        assert ring._core.fd >= 0
+        while ring._core.fd >= 0:
+            loop.run_until_complete(asyncio.sleep(0))
+        del ring
+        gc.collect()
+        assert not freed
+        loop.close()
+
+
+def test_an_aclose_that_is_collected_with_its_ring_and_its_loop_frees_nothing_either(pipe):
+    loop = asyncio.new_event_loop()
+    ring = Ring(8, loop=loop)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    closing = step_into_aclose(ring)
+    fd = ring._core.fd
+    loop.close()
+    del ring, closing, loop
+    gc.collect()
+    assert freed
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(fd)
+    os.write(pipe[1], b"x")
+
+
+def test_of_two_acloses_one_may_be_dropped(pipe):
+    loop = asyncio.new_event_loop()
+    ring = Ring(8, loop=loop)
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    closing = ring.aclose()
+    dropped = loop.create_task(closing)
+    other = loop.create_task(ring.aclose())
+    loop.run_until_complete(asyncio.sleep(0))
+    closing.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert freed
+    assert not other.done()
+    os.write(pipe[1], b"x")
+    loop.run_until_complete(other)
+    assert ring._core.fd == -1
+    with pytest.raises(RuntimeError, match="already awaited"):
+        loop.run_until_complete(dropped)
+    loop.close()
+
+
+async def test_an_aclose_that_another_loop_refuses_to_wait_for_frees_nothing(pipe):
+    ring = Ring(8)  # without a loop
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+    with pytest.raises(RuntimeError):
+        await ring.aclose()
+    assert ring._core.fd == -1
+    del ring
+    gc.collect()
+    assert freed
+    os.write(pipe[1], b"x")
+
+
+async def test_an_aclose_that_there_is_no_memory_to_begin_frees_nothing(pipe, monkeypatch):
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    freed = {0: "leased"}
+    read_into_exporter(ring, pipe, freed)
+
+    def flush(_ring):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ring, "flush", flush)
+        with pytest.raises(MemoryError):
+            await ring.aclose()
+    assert freed
+    await a_few_rounds()
+    assert ring._core.fd >= 0
+    os.write(pipe[1], b"x")
+    while ring._core.fd >= 0:
+        await asyncio.sleep(0)
 
 
 def test_a_ring_forgotten_while_the_kernel_may_still_write_keeps_the_memory(pipe):

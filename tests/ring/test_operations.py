@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from uringblob._native import require_lib
 from uringblob.ring import Opcode, Ring, SetupFlags, SqeFlags, ops
 from uringblob.ring.ops import GATHER_PIECES_MAX
 from uringblob.slab import Slab
@@ -205,3 +206,36 @@ def test_repr_and_stats(ring, pipe, slab):
     ring.close()
     assert repr(ring) == "<Ring of 8 entries, closed, 1 submitted>"
     assert ring.stats().closed
+
+
+UNSERVED = [
+    *("IOPOLL", "SQPOLL", "SQ_AFF", "CQSIZE", None, "ATTACH_WQ", "R_DISABLED", None, None, None, "SQE128", "CQE32"),
+    *("SINGLE_ISSUER", "DEFER_TASKRUN", "NO_MMAP", "REGISTERED_FD_ONLY", "NO_SQARRAY", "HYBRID_IOPOLL"),
+    *("CQE_MIXED", "SQE_MIXED"),
+]
+
+
+@pytest.mark.parametrize("bit", [n for n, name in enumerate(UNSERVED) if name], ids=UNSERVED.__getitem__)
+def test_a_flag_that_the_queues_are_not_made_for_is_refused_by_name(bit):
+    """Wherever on the ladder it stands: with SQE128 every second operation was taken for another one's."""
+    before = len(os.listdir("/proc/self/fd"))
+    for ladder in ([1 << bit], [SetupFlags.CLAMP | 1 << bit, SetupFlags.NONE], [SetupFlags.NONE, 1 << bit]):
+        with pytest.raises(ValueError, match=f"set up with {UNSERVED[bit]},"):
+            Ring(8, setup_ladder=ladder)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_c_itself_opens_no_ring_with_a_flag_that_it_does_not_know_to_serve():
+    ffi, lib = require_lib()
+    core = ffi.new("struct ub_ring *")
+    served = SetupFlags.CLAMP | SetupFlags.SUBMIT_ALL | SetupFlags.COOP_TASKRUN | SetupFlags.TASKRUN_FLAG
+    for bit in range(32):
+        if not served >> bit & 1:
+            assert lib.ub_open(core, 8, 1 << bit) == -errno.EINVAL
+            assert core.fd == -1
+
+
+@pytest.mark.parametrize("ladder", [[], [-1], [1 << 32]], ids=str)
+def test_a_ladder_without_a_rung_or_of_other_numbers_is_refused(ladder):
+    with pytest.raises(ValueError, match="ladder|32 bits"):
+        Ring(8, setup_ladder=ladder)

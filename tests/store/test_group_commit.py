@@ -263,7 +263,9 @@ async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, mon
     assert raised.value.applied is None, "it may be there after the next opening"
     with pytest.raises(StorePoisoned) as poisoned:
         await store.commit([(guid, fill(1))])
-    assert poisoned.value.__cause__ is raised.value
+    cause = poisoned.value.__cause__
+    assert (type(cause), str(cause), cause.applied) == (type(raised.value), str(raised.value), None)
+    assert cause is not raised.value, "what its caller does with it is his own affair"
     assert await read(store, kept) == fill(7)
     assert not await store.has_blob(guid)
 

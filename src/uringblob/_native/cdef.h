@@ -39,6 +39,8 @@ struct iovec {
     size_t iov_len;
 };
 
+unsigned ub_unserved_flags(unsigned setup_flags);
+const char *ub_setup_flag_name(unsigned bit);
 int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 void ub_close(struct ub_ring *ring);
 void ub_abandon(struct ub_ring *ring);

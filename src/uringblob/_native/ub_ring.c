@@ -2,9 +2,10 @@
    barriers: filling, entering and taking back must be one step, which liburing does not offer.
    Set-up, registration, probing and exit are liburing's.
 
-   Checked on Linux 6.18 with liburing 2.3.  Only setup flags known to the caller are passed on;
-   never IORING_SETUP_NO_SQARRAY, which liburing before 2.5 does not know and which makes the
-   kernel ignore the index array that is filled below. */
+   Checked on Linux 6.18 with liburing 2.3.  Only the setup flags of SERVED are passed on.  With any
+   other the queues look otherwise, or somebody must do what nobody does here: SQE128 and CQE32 change
+   the size of their entries, NO_SQARRAY takes away the index array that is filled below, SQPOLL the
+   submission that is one step, and IOPOLL and DEFER_TASKRUN the completion that rings by itself. */
 
 #define _GNU_SOURCE
 
@@ -32,6 +33,30 @@
 _Static_assert(sizeof(struct ub_op) == 40, "Python packs ub_op as 40 bytes");
 _Static_assert(sizeof(struct ub_completion) == 16, "Python unpacks ub_completion as 16 bytes");
 
+#define SERVED (IORING_SETUP_CLAMP | UB_SETUP_SUBMIT_ALL | UB_SETUP_COOP_TASKRUN | UB_SETUP_TASKRUN_FLAG)
+
+/* Numbers of the kernel's, for headers that are older than it. */
+#define UB_SETUP_SUBMIT_ALL (1U << 7)
+#define UB_SETUP_COOP_TASKRUN (1U << 8)
+#define UB_SETUP_TASKRUN_FLAG (1U << 9)
+
+/* IORING_SETUP_*, by bit (Linux 6.18). */
+static const char *const setup_flag_names[] = {
+    "IOPOLL", "SQPOLL", "SQ_AFF", "CQSIZE", "CLAMP", "ATTACH_WQ", "R_DISABLED", "SUBMIT_ALL", "COOP_TASKRUN",
+    "TASKRUN_FLAG", "SQE128", "CQE32", "SINGLE_ISSUER", "DEFER_TASKRUN", "NO_MMAP", "REGISTERED_FD_ONLY",
+    "NO_SQARRAY", "HYBRID_IOPOLL", "CQE_MIXED", "SQE_MIXED",
+};
+
+unsigned ub_unserved_flags(unsigned setup_flags)
+{
+    return setup_flags & ~SERVED;
+}
+
+const char *ub_setup_flag_name(unsigned bit)
+{
+    return bit < sizeof setup_flag_names / sizeof setup_flag_names[0] ? setup_flag_names[bit] : NULL;
+}
+
 static int enter(struct ub_ring *ring, unsigned submit, unsigned wait, unsigned flags)
 {
     ring->enters++;
@@ -44,6 +69,8 @@ int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
     struct io_uring_params params = {.flags = setup_flags};
     memset(ring, 0, sizeof *ring);
     ring->fd = -1;
+    if (ub_unserved_flags(setup_flags))
+        return -EINVAL;
     int rc = io_uring_queue_init_params(entries, &ring->uring, &params);
     if (rc < 0)
         return rc;

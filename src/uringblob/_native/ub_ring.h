@@ -51,8 +51,15 @@ struct ub_ring {
     struct io_uring uring;
 };
 
+/* Those of these IORING_SETUP_* flags that the queues here cannot be used with. */
+unsigned ub_unserved_flags(unsigned setup_flags);
+
+/* The name of the flag 1 << `bit`, such as "SQPOLL"; NULL: it is none that is known. */
+const char *ub_setup_flag_name(unsigned bit);
+
 /* Make a ring of `entries` SQEs with exactly these IORING_SETUP_* flags.  `ring` is the caller's
-   memory and stays valid as long as anybody may ask it; its fd is -1 if this fails. */
+   memory and stays valid as long as anybody may ask it; its fd is -1 if this fails.
+   -EINVAL, as the kernel says of a flag it does not know: there are unserved ones among them. */
 int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 
 /* Unregister files and buffers and leave the ring.  Nothing may be in flight.

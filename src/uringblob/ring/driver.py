@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from uringblob._native import require_lib
-from uringblob.completion import Completion
+from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
 from uringblob.ring.inflight import InFlight
 from uringblob.ring.loops import NO_LOOP
@@ -116,8 +116,7 @@ class RingDriver:
                 self._flush_now()
         finally:
             if not self._flush_due and self._loop is not None and len(self._queue):
-                self._flush_due = True
-                self._loop.call_soon(self._tick)
+                self._flush_in_a_tick(self._loop)
         return answers
 
     def _flush_now(self) -> None:
@@ -172,9 +171,17 @@ class RingDriver:
             if queue.empty:
                 return completion
         if not self._flush_due and self._loop is not None:
-            self._flush_due = True
-            self._loop.call_soon(self._tick)
+            self._flush_in_a_tick(self._loop)
         return completion
+
+    def _flush_in_a_tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have what was asked for submitted at the tick's end, or at once where there is no memory to wait."""
+        try:
+            loop.call_soon(self._tick)
+            self._flush_due = True
+        except MemoryError:
+            self._flush_now()
+            self._flush_later()
 
     @property
     def in_kernel(self) -> int:
@@ -212,8 +219,9 @@ class RingDriver:
         nothing_in_kernel = self._core.accepted == self._core.reaped
         if nothing_in_kernel and self._loop is not None and not self._flush_due:
             self._queue.give_up_if_hopeless()
-            self._flush_due = True
-            self._loop.call_later(_RETRY_DELAY, self._tick)
+            if len(self._queue):
+                persist(self._loop.call_later, _RETRY_DELAY, self._tick)
+                self._flush_due = True
 
     # -- out ------------------------------------------------------------------------------
 

@@ -32,14 +32,21 @@ class RingLife(RingDriver):
         Cancelling it does not stop it.  A second call waits for the same end.
         """
         self._closing = True
+        dropped = False
         try:
             if self._is_mine() and self.in_flight:
-                if self._drained is None:
-                    self._drained = Completion(loop=self._future_loop)
+                drained = self._when_drained()
                 self.flush()
-                await self._drained
+                await drained
+        except GeneratorExit:
+            dropped = True  # or collected, in whatever thread
+            raise
         finally:
-            self._release()
+            # Nothing is freed before all is reaped, however this ends.
+            if dropped or (self._is_mine() and self.in_flight):
+                self.abandon()
+            else:
+                self._release()
 
     def close(self) -> None:
         """As :meth:`aclose`, but blocks.  A second call does nothing."""
@@ -77,13 +84,17 @@ class RingLife(RingDriver):
     def _release_when_drained(self) -> None:
         if not self._is_mine():
             return
+        drained = self._when_drained()
+        drained.add_done_callback(lambda _: self._release())
         self.flush()
         if not self.in_flight:
-            self._release()
-            return
+            drained.finish(None)
+
+    def _when_drained(self) -> Completion[None]:
+        """Return what resolves when nothing is in flight any more."""
         if self._drained is None:
             self._drained = Completion(loop=self._future_loop)
-        self._drained.add_done_callback(lambda _: self._release())
+        return self._drained
 
     def _is_mine(self) -> bool:
         """Whether there still is a ring, and this process made it."""
@@ -97,14 +108,14 @@ class RingLife(RingDriver):
             self._lib.ub_close(self._core)
 
     def _release(self) -> None:
-        """Free the ring; nothing is in flight.  Does nothing the second time."""
+        """Free the ring, in which nothing is in flight.  Does nothing the second time."""
         if not self._is_mine():
             # In a child the selector is still the parent's: the doorbell is not to be removed.
             self._lib.ub_abandon(self._core)
             return
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._core.fd)
-        self._lib.ub_close(self._core)
+        self._leave()
 
     def __del__(self) -> None:
         if getattr(self, "_core", None) is None or not self._is_mine():

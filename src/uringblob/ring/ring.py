@@ -35,6 +35,7 @@ class Ring(RingLife):
     :param loop: completions are resolved there; ``None``: they are waited for with :meth:`wait`.
     :param setup_ladder: sets of flags to try in turn; see :mod:`uringblob.ring.setup`.
     :raises OSError: no extension, or the kernel refuses; the message says which.
+    :raises ValueError: a flag of ``setup_ladder`` that a ring cannot have, by name.
 
     Every operation returns a :class:`~uringblob.completion.Completion` that yields the kernel's
     number: ``>= 0`` or ``-errno``, never an exception.  It cannot be cancelled: a task cancelled

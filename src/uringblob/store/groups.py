@@ -18,10 +18,11 @@ gigabytes to trust it (rule 15).
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from uringblob.completion import Completion
-from uringblob.errors import BlobStoreError
+from uringblob.errors import BlobStoreError, one_each
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.job import Job, settle
 from uringblob.store.landing import Landing
@@ -173,7 +174,7 @@ class GroupQueue:
 
     def _fail(self, members: list[Member], error: Exception) -> None:
         for member in members:
-            member.done.fail(error)
+            member.done.fail(one_each(error))
 
     def _take_members(self, members: list[Member]) -> None:
         """Move who waits into ``members``, as far as they make one group, or a single turn."""
@@ -198,18 +199,31 @@ class GroupQueue:
         group = _Group(self, members, changes)
         try:
             failed = await group.write()
-        except BaseException:
+        except BaseException as error:
             self._manifest.abort_group(changes)
+            if group.begun:
+                self._distrust(error)
             raise
         if failed:
             self._manifest.abort_group(changes)
             self._regroup(members, failed)
             return
-        self._manifest.finish_group(changes, group.seq)
-        self._manifest.drop_unlogged(losers)
-        self.groups += 1
-        await self._acknowledge_in_turns(members)
-        self._after_group()
+        try:
+            self._manifest.finish_group(changes, group.seq)
+            self._manifest.drop_unlogged(losers)
+            self.groups += 1
+            await self._acknowledge_in_turns(members)
+        except BaseException as error:
+            self._distrust(error)
+            raise
+        # Upkeep that there is no memory to begin is begun after the next group.
+        with contextlib.suppress(MemoryError):
+            self._after_group()
+
+    def _distrust(self, error: BaseException) -> None:
+        """Poison the store after what no engine raises: its group may be on the medium, and it may not."""
+        if isinstance(error, Exception) and not isinstance(error, BlobStoreError):
+            self._medium.poison(error)
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Let the first of many begin their next commit while the others hear of this one.
@@ -279,6 +293,7 @@ class _Group:
         self._changes = changes
         self._page_size = queue.page_size
         self.seq = queue.log.seq + 1
+        self.begun = False  #: whether the medium may hold any of it
 
     async def write(self) -> dict[Member, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.
@@ -296,6 +311,7 @@ class _Group:
         ]
         flags = FLAG_FRAMES_SYNCED if synced else 0
         stretches = self._log.encode_group(BlockType.GROUP, self.seq, records, flags)
+        self.begun = True
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
         log_errors = await settle([written])

@@ -13,6 +13,7 @@ unless a group needs the room at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -196,7 +197,8 @@ class Log:
         self.group_blocks += blocks
         self.seq = seq
         if self.room < self.blocks_of(self.tail) // 2:
-            self._start_extending()
+            with contextlib.suppress(MemoryError):  # the group is durable; the next one tries again
+                self._start_extending()
 
     # --- the chain -----------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from uringblob import transfers
 from uringblob.buffers import frame_of
 from uringblob.completion import Completion, call_surely
 from uringblob.engines.base import Engine
-from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, one_each
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -91,7 +91,8 @@ class Medium:
         if isinstance(cause, BlobStoreIOError):
             cause.applied = None
         if self.poison_cause is None:
-            self.poison_cause = cause
+            # A copy: whoever gets ``cause`` raised adds to it, and its traceback knows his frames.
+            self.poison_cause = one_each(cause)
             self._log_poison(cause)
 
     def _log_poison(self, cause: BaseException) -> None:
@@ -179,7 +180,7 @@ class Medium:
             failure = error if isinstance(error, Exception) else RuntimeError(f"struck by {error!r}")
             while riders:
                 rider = riders.pop()
-                rider.fail(failure)
+                rider.fail(one_each(failure))
                 rider.exception()
             raise
         while riders:
