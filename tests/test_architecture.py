@@ -39,7 +39,7 @@ ROOMS = {
     "ground": Room(
         (
             *("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"),
-            *("streams", "start", "failures"),
+            *("streams", "start", "failures", "owner"),
         ),
         (),
     ),

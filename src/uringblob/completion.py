@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from uringblob.owner import Owner
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -71,7 +73,7 @@ def resolve(completion: Completion[Any], set_bare: Callable[[Any, Any], object],
             persist(completion.add_done_callback, callback, context=context)
 
 
-class Completion(asyncio.Future[T]):
+class Completion(Owner, asyncio.Future[T]):
     """A future that ends when its operation ends, never earlier.
 
     Belongs to one event loop; only that loop's thread may touch it.
@@ -113,12 +115,13 @@ class Completion(asyncio.Future[T]):
     def _resume_all(self) -> None:
         resumes = self._resumes
         while resumes:
-            resume: Any = resumes.pop(0)
+            resume = resumes.pop(0)
             try:
                 resume(self)
             except BaseException:
-                if isinstance(resume, Completion):
-                    # A job, which may have been struck before its first line.  It knows whether it was.
+                job: object = resume
+                if isinstance(job, Completion):
+                    # It may have been struck before its first line, and knows whether it was.
                     call_surely(self.get_loop(), resume, self)
                 raise
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from uringblob.call import Call
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
+from uringblob.owner import StoreOwner
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore
@@ -38,7 +39,7 @@ FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SI
 CLOSED = "the store is closed: open it again"
 
 
-class CompletionLoop:
+class CompletionLoop(StoreOwner):
     """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
 
     def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:

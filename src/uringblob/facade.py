@@ -17,6 +17,7 @@ from uringblob.defaults import Progress
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.observing import StoreObserver, observe
+from uringblob.owner import StoreOwner
 from uringblob.pilot import Pilot
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
@@ -27,7 +28,7 @@ from uringblob.views import BlobBuffer
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 
-class FileBlobStore(BlobStore):
+class FileBlobStore(StoreOwner, BlobStore):
     """A :class:`BlobStore` in one file; made by :meth:`open`.
 
     **Threads**: any number of threads may use one store at once, also those in which an event
@@ -49,11 +50,10 @@ class FileBlobStore(BlobStore):
 
     def __init__(self, pilot: Pilot) -> None:
         """Take the wheel; users call :meth:`open`."""
-        self._pilot: Pilot | None = None  # for __del__, should the next line raise
         if not isinstance(pilot, Pilot):
             raise TypeError("use FileBlobStore.open(path, ...)")
         self._core = pilot.core
-        self._pilot = pilot
+        self._pilot: Pilot | None = pilot
 
     @classmethod
     def open(
@@ -235,7 +235,7 @@ class FileBlobStore(BlobStore):
         return f"<{type(self).__name__} over {self._core!r}>"
 
     def __del__(self) -> None:
-        pilot = self._pilot
+        pilot: Pilot | None = getattr(self, "_pilot", None)
         if pilot is not None and not pilot.closed and not pilot.inherited:
             try:
                 text = f"{self!r} was never closed, and is not flushed"

@@ -20,6 +20,7 @@ from uringblob.async_api import AsyncBlobStore
 from uringblob.errors import BlobNotFound, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.observing import StoreObserver, observe
+from uringblob.owner import StoreOwner
 from uringblob.stats import StoreStats
 from uringblob.sync_api import BlobStore
 from uringblob.units import PAGE_SIZE, check_page_size
@@ -36,7 +37,7 @@ from uringblob.views import (
 REASON = "frames are kept in this process's memory"
 
 
-class Frames:
+class Frames(StoreOwner):
     """The frames of one memory store, and everything it decides; both faces only call it."""
 
     def __init__(self, page_size: int) -> None:
@@ -166,7 +167,7 @@ class Frames:
                 self._frames.pop(guid, None)
 
 
-class AsyncMemoryBlobStore(AsyncBlobStore):
+class AsyncMemoryBlobStore(StoreOwner, AsyncBlobStore):
     """An :class:`AsyncBlobStore` in memory; its calls never wait.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
@@ -245,7 +246,7 @@ class AsyncMemoryBlobStore(AsyncBlobStore):
         self._frames.close()
 
 
-class MemoryBlobStore(BlobStore):
+class MemoryBlobStore(StoreOwner, BlobStore):
     """A :class:`BlobStore` in memory.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uringblob.call import Call, Listener
 from uringblob.completion_loop import CLOSED, CompletionLoop
 from uringblob.errors import StoreClosed
+from uringblob.owner import StoreOwner
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Pilot:
+class Pilot(StoreOwner):
     """Opens an asynchronous store on a completion loop of its own and steers it.
 
     :param opener: the coroutine function that opens the store; its errors are raised here.
@@ -160,7 +161,7 @@ class Pilot:
             self._loop.thread.join()
 
     def __del__(self) -> None:
-        if not (self.closed or self.inherited or sys.is_finalizing()):
+        if not (getattr(self, "closed", True) or self.inherited or sys.is_finalizing()):
             self._loop.leave()
 
 

@@ -20,12 +20,13 @@ from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 from uringblob.buffers import AlignedBlobBuf, _on_heap, buffer_over
+from uringblob.owner import Owner
 
 if TYPE_CHECKING:
     from uringblob.slab import Slab
 
 
-class BufferPool:
+class BufferPool(Owner):
     """Frames of one slab for lease, the lowest free one first; then the heap.
 
     :param page_size: bytes in a frame.

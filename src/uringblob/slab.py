@@ -21,6 +21,7 @@ from typing import Any
 import cffi
 
 from uringblob.frames import Frame
+from uringblob.owner import Owner
 
 #: Transparent huge pages are 2 MiB on x86-64 and on arm64 with 4 KiB base pages.
 HUGE_PAGE_SIZE = 2 * 1024 * 1024
@@ -32,7 +33,7 @@ _ADDRESS = _ffi.typeof("uintptr_t")
 _POINTER = _ffi.typeof("unsigned char *")
 
 
-class Slab:
+class Slab(Owner):
     """``count`` frames of ``frame_size`` bytes each in one private, zero-filled mapping.
 
     ``address`` is a multiple of 2 MiB; ``size`` is ``frame_size * count`` bytes.

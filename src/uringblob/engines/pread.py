@@ -27,6 +27,7 @@ from uringblob.engines.mailbox import Count, Mailbox
 from uringblob.engines.posix_calls import PosixCalls, grow_file, pick_calls, read_now
 from uringblob.engines.write_runs import Part, WriteRun
 from uringblob.frames import Frame
+from uringblob.owner import Owner
 from uringblob.pool import BufferPool
 
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
@@ -37,7 +38,7 @@ _Call = tuple["Completion[Any]", Count, Callable[..., Any], tuple[Any, ...]]
 _Job = _Call | WriteRun
 
 
-class PreadEngine:
+class PreadEngine(Owner):
     """Positional I/O on one descriptor by a small thread pool; see :class:`.base.Engine`.
 
     The descriptor is the caller's and stays open.  All methods belong to the loop's thread,
@@ -142,7 +143,8 @@ class PreadEngine:
         self._dismiss()
 
     def __del__(self) -> None:
-        self._dismiss()
+        if hasattr(self, "_threads"):  # else it was never wholly made
+            self._dismiss()
 
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"

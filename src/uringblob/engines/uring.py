@@ -38,6 +38,7 @@ from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
 from uringblob.engines.uring_start import start_ring
 from uringblob.frames import Frame
+from uringblob.owner import Owner
 from uringblob.pool import BufferPool
 from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
@@ -56,7 +57,7 @@ _IN_KERNEL_ENOUGH: Final = 16
 _TOGETHER: Final = 8
 
 
-class UringEngine:
+class UringEngine(Owner):
     """Positional I/O on one descriptor through a :class:`~uringblob.ring.Ring`; see :class:`.base.Engine`.
 
     All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.  Bytes are

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from uringblob._native import require_lib
 from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
+from uringblob.owner import Owner
 from uringblob.ring.inflight import InFlight
 from uringblob.ring.loops import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
@@ -33,7 +34,7 @@ _RETRY_DELAY: Final = 0.001
 _TRANSIENT: Final = frozenset({-errno.EINTR, -errno.EAGAIN, -errno.EBUSY})
 
 
-class RingDriver:
+class RingDriver(Owner):
     """The machinery under :class:`uringblob.ring.Ring`; knows no particular operation."""
 
     __slots__ = (
@@ -71,9 +72,9 @@ class RingDriver:
         #: Somebody will flush before the loop sleeps: a tick, or the doorbell that is being answered.
         self._flush_due = False
         self._drained: Completion[None] | None = None
-        self._closing = False
         if loop is not None:
             loop.add_reader(self._core.fd, self._on_doorbell)
+        self._closing = False
 
     # -- in -------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.observing import StoreObserver, observe
+from uringblob.owner import StoreOwner
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.store import inherit
@@ -35,7 +36,7 @@ from uringblob.views import BlobBuffer, check_range, checked_deletes, size_of
 T = TypeVar("T")
 
 
-class AsyncFileBlobStore(AsyncBlobStore):
+class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -47,13 +48,13 @@ class AsyncFileBlobStore(AsyncBlobStore):
         self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
     ) -> None:
         """Use :meth:`open`."""
-        self._core, self._visitors = core, core.visitors
+        self._closing: Job[None] | None = None
         self._loop = loop
         self._pid = os.getpid()
+        self._core, self._visitors = core, core.visitors
         self._page_size = core.page_size
         self._active = 0
         self._idle: Completion[None] | None = None
-        self._closing: Job[None] | None = None
         inherit.remember(self)
         if observer is not None:
             observe(self, observer)

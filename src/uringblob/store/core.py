@@ -18,6 +18,7 @@ from uringblob.checksums import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
+from uringblob.owner import StoreOwner
 from uringblob.store.batch import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.groups import GroupQueue
@@ -35,7 +36,7 @@ from uringblob.store.visitors import Visit, Visitors
 COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
 
-class Core:
+class Core(StoreOwner):
     """One open store.  ``read_only`` cores have no log to write to."""
 
     def __init__(

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
+from uringblob.owner import StoreOwner
 from uringblob.store.core import Core
 from uringblob.store.job import Job, join
 from uringblob.store.opening import Options, find_file, open_core
@@ -15,7 +16,7 @@ from uringblob.store.opening import Options, find_file, open_core
 Store = TypeVar("Store", bound=AsyncBlobStore)
 
 
-class Opening(Generic[Store]):
+class Opening(StoreOwner, Generic[Store]):
     """A store that is about to be opened; nothing has been touched yet.
 
     Cancelling it while it opens leaves the store closed and unlocked.

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 
 from uringblob.errors import BlobStoreIOError, PageSizeMismatch, StoreCorrupt, StoreLocked, errno_name
+from uringblob.owner import StoreOwner
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -36,7 +37,7 @@ from uringblob.units import check_page_size
 _LOCK_POLL_S = 0.002
 
 
-class StoreFile:
+class StoreFile(StoreOwner):
     """An open, locked store file: the one owner of its descriptor."""
 
     def __init__(self, fd: int, path: str, *, read_only: bool) -> None:
