@@ -133,11 +133,9 @@ def cross(method):
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_every_error_and_value_crosses_to_another_process_and_back(method):
     """In an interpreter of its own: what multiprocessing starts besides stays until the end."""
-    subprocess.run(
-        [sys.executable, "-c", f"import test_errors; test_errors.cross({method!r})"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])},
-        check=True,
-    )
+    here = os.path.dirname(__file__)
+    script = f"import sys; sys.path.insert(0, {here!r}); import test_errors; test_errors.cross({method!r})"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_cause_that_another_process_may_not_know_gets_there_in_words():

@@ -11,7 +11,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from uringblob.async_api import AsyncBlobStore
 from uringblob.buffers import AlignedBlobBuf, frame_of
@@ -49,12 +49,10 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     ) -> None:
         """Use :meth:`open`."""
         self._closing: Job[None] | None = None
-        self._loop = loop
-        self._pid = os.getpid()
+        self._loop, self._pid = loop, os.getpid()
         self._core, self._visitors = core, core.visitors
         self._page_size = core.page_size
-        self._active = 0
-        self._idle: Completion[None] | None = None
+        self._active, self._idle = 0, cast("Completion[None] | None", None)
         inherit.remember(self)
         if observer is not None:
             observe(self, observer)
