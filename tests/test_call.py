@@ -85,3 +85,31 @@ def test_a_call_is_refused_once():
     call.refuse(ValueError("second"))
     with pytest.raises(ValueError, match="first"):
         call.see_through(lambda posted: None)
+
+
+def test_a_slow_listener_is_called_with_the_newest_steps_and_the_last(monkeypatch):
+    """What it has not been called with yet is bounded: a verification of a million blobs queued a million steps."""
+    monkeypatch.setattr("uringblob.call.UNHEARD_MAX", 3)
+    heard = []
+    call = Call(nothing, listener=lambda done, total: heard.append((done, total)))
+
+    def post(posted):
+        for done in range(1, 1001):
+            posted.tell(done, 1000)
+            assert len(posted._news) <= 3
+        posted.refuse(None)
+
+    call.see_through(post)
+    assert heard == [(998, 1000), (999, 1000), (1000, 1000)]
+
+
+def test_an_end_takes_no_memory_to_say():
+    """It may be said as often as wanted, and the caller has come to it or not."""
+    call = Call(nothing)
+
+    def post(posted):
+        for _ in range(3):
+            posted.ring()
+
+    assert call.see_through(post) is None
+    call.ring()

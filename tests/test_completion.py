@@ -69,3 +69,32 @@ def test_it_is_not_cancelled(completion):
     assert not completion.cancel()
     assert not completion.done()
     completion.finish(None)
+
+
+@pytest.mark.parametrize("waiters", [1, 2, 5])
+@pytest.mark.parametrize("nth", range(7))
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_where_there_is_no_memory_to_schedule_a_callback_every_one_is_called_all_the_same(
+    monkeypatch, end, nth, waiters
+):
+    """asyncio drops the one and all behind it, and the future counts as done."""
+    loop, called, asked = asyncio.new_event_loop(), [], []
+    real = loop.call_soon
+
+    def call_soon(*args, **options):
+        asked.append(args)
+        if len(asked) == nth + 1:
+            raise MemoryError
+        return real(*args, **options)
+
+    completion = Completion(loop=loop)
+    for number in range(waiters):
+        completion.add_done_callback(lambda _, number=number: called.append(number))
+    monkeypatch.setattr(loop, "call_soon", call_soon)
+    end(completion)
+    monkeypatch.undo()
+    assert completion.done()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert called == list(range(waiters))
+    completion.exception()
+    loop.close()

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import os
 import queue
+import signal
 import sys
 import threading
 import warnings
@@ -76,6 +77,83 @@ def test_a_handler_that_raises_while_the_thread_starts_is_what_the_caller_sees(m
     with pytest.raises(Struck):
         Pilot(opener, "struck")
     assert [thread.is_alive() for thread in started] == [False]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
+def test_threads_that_are_greenlets_are_refused_by_name_and_no_signal_is_blocked(monkeypatch, late):
+    """gevent.monkey makes threading.Thread run its function in the caller's own thread: every signal of
+    the main thread was blocked there, for good."""
+    unstarted = []
+
+    def start(thread):
+        thread._set_native_id()
+        thread._ident = threading.get_ident()
+        thread._started.set()
+        if late:
+            unstarted.append(thread)
+        else:
+            thread._target()
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threading.Thread, "join", lambda _thread, timeout=None: None)
+    monkeypatch.setattr(threading.Thread, "is_alive", lambda _thread: False)
+    with pytest.raises(RuntimeError, match="gevent"):
+        Pilot(opener, "greenlet")
+    for thread in unstarted:
+        thread._target()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+
+
+# ---- beginning a call -------------------------------------------------------------------------
+
+
+def test_a_call_that_there_is_no_memory_to_begin_ends_and_those_behind_it_go_on(opened, monkeypatch):
+    """It waited for ever, and so did who was queued behind it."""
+    store, core, loop = opened
+    store.write_blob(GUID, b"a" * PAGE)
+    strikes = [MemoryError("one failed allocation")]
+    real = loop._loop.create_task
+
+    def create_task(*args, **options):
+        if strikes:
+            raise strikes.pop()
+        return real(*args, **options)
+
+    calls = [Call(core.list_blobs) for _ in range(3)]
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._loop, "create_task", create_task)
+        loop._posted.extend(calls)  # all are found by one look
+        with pytest.raises(MemoryError, match="one failed allocation"):
+            calls[0].see_through(lambda _call: loop._loop.call_soon_threadsafe(loop._look))
+    for call in calls[1:]:
+        assert call.see_through(loop.post) == [GUID]
+
+
+def test_a_call_that_is_struck_before_its_task_has_begun_never_begins(opened):
+    _, core, loop = opened
+    begun, calls = [], []
+
+    async def work():
+        begun.append(True)
+
+    def post(call):
+        """Have it taken twice in one round of the loop, the second time as a struck one."""
+        if not calls:
+            calls.append(call)
+            loop._loop.call_soon_threadsafe(take_twice)
+            raise Struck
+
+    def take_twice():
+        loop._take(call)
+        call.struck = call.struck or Struck()
+        loop._take(call)
+
+    call = Call(work)
+    with pytest.raises(Struck):
+        call.see_through(post)
+    assert begun == []
+    assert not loop._running
 
 
 # ---- posting ----------------------------------------------------------------------------------

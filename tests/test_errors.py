@@ -114,7 +114,9 @@ def cross(method):
     """Send every error and value to another process and back."""
     values = [
         *(GUID, StoreStats(notes=("one", "two")), RingStats(*range(10), closed=True)),
-        VerifyReport(bad=((GUID, errors.BlobCorrupt("bad", GUID)),), metadata_errors=(errors.StoreCorrupt("s"),)),
+        VerifyReport(
+            bad=((GUID, errors.BlobCorrupt("bad", GUID)),), metadata_errors=(errors.StoreCorrupt("s"),)
+        ),
     ]
     context = multiprocessing.get_context(method)
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from uringblob.call import Call
+from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
 from uringblob.owner import StoreOwner
@@ -114,8 +115,13 @@ class CompletionLoop(StoreOwner):
         self.core = await self._opener()
 
     async def _close(self, flush: bool) -> None:
-        if self.core is not None:
-            await self.core.aclose(flush)
+        core = self.core
+        while core is not None and not core.closed:
+            try:
+                await core.aclose(flush)
+            except MemoryError:
+                if core.closed:
+                    raise  # else it could not even begin, and nobody would come back for it
 
     def _look(self) -> None:
         while self._posted:
@@ -178,9 +184,12 @@ class CompletionLoop(StoreOwner):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         try:
             self._loop.run_forever()
-            self._loop.run_until_complete(self._wind_up())
+            while self._running:
+                persist(self._wind_up)
         finally:
             try:
+                # Not shutdown_default_executor(), which starts a thread: there may be none to be had.
+                self._executor.shutdown()
                 self._loop.close()
             finally:
                 _loops.discard(self)
@@ -188,18 +197,16 @@ class CompletionLoop(StoreOwner):
                 self._posted.extend(self._running)  # none, unless something broke the loop
                 self._refuse()
 
-    async def _wind_up(self) -> None:
-        # The core has settled every operation; what waits still, waits for nothing.
-        while self._running:
-            calls = [(call, call.task) for call in self._running if call.task is not None]
-            for _, task in calls:
-                task.cancel()
-            await asyncio.wait([task for _, task in calls])
-            for call, _ in calls:
+    def _wind_up(self) -> None:
+        """Cancel what runs still: the core has settled every operation, so it waits for nothing."""
+        for call in list(self._running):
+            if call.task is not None:
+                call.task.cancel()
+            if call.task is None or not call.begun:
                 self._running.discard(call)
-                call.refuse(StoreClosed(CLOSED))  # if it was cancelled before it had begun
-        # Not shutdown_default_executor(), which starts a thread: there may be none to be had.
-        self._executor.shutdown()
+                call.refuse(StoreClosed(CLOSED))
+        self._loop.call_soon(self._loop.stop)
+        self._loop.run_forever()
 
     def _refuse(self) -> None:
         # Whoever posted before the loop was closed is found here by the thread; whoever comes

@@ -23,7 +23,7 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
-from uringblob.completion import Completion
+from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.frames import Frame
@@ -194,7 +194,7 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
         # The system lacks something that others may be about to give back.
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
-        loop.call_later(idle * AGAIN_PAUSE_SECONDS, pause.finish, None)
+        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.finish, None)
         await pause
     elif rc != -errno.EINTR:
         check_rc(rc, what)

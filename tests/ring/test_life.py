@@ -314,7 +314,9 @@ def drop_elsewhere(closing, _loop):
     elsewhere.join()
 
 
-@pytest.mark.parametrize("end", [drop, throw, close_the_loop_and_drop, drop_elsewhere], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "end", [drop, throw, close_the_loop_and_drop, drop_elsewhere], ids=lambda f: f.__name__
+)
 def test_an_aclose_that_ends_before_its_condition_frees_nothing_that_the_kernel_may_write(pipe, end):
     loop = asyncio.new_event_loop()
     ring = Ring(8, loop=loop)

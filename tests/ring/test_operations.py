@@ -209,7 +209,20 @@ def test_repr_and_stats(ring, pipe, slab):
 
 
 UNSERVED = [
-    *("IOPOLL", "SQPOLL", "SQ_AFF", "CQSIZE", None, "ATTACH_WQ", "R_DISABLED", None, None, None, "SQE128", "CQE32"),
+    *(
+        "IOPOLL",
+        "SQPOLL",
+        "SQ_AFF",
+        "CQSIZE",
+        None,
+        "ATTACH_WQ",
+        "R_DISABLED",
+        None,
+        None,
+        None,
+        "SQE128",
+        "CQE32",
+    ),
     *("SINGLE_ISSUER", "DEFER_TASKRUN", "NO_MMAP", "REGISTERED_FD_ONLY", "NO_SQARRAY", "HYBRID_IOPOLL"),
     *("CQE_MIXED", "SQE_MIXED"),
 ]
@@ -237,5 +250,5 @@ def test_c_itself_opens_no_ring_with_a_flag_that_it_does_not_know_to_serve():
 
 @pytest.mark.parametrize("ladder", [[], [-1], [1 << 32]], ids=str)
 def test_a_ladder_without_a_rung_or_of_other_numbers_is_refused(ladder):
-    with pytest.raises(ValueError, match="ladder|32 bits"):
+    with pytest.raises(ValueError, match=r"ladder|32 bits"):
         Ring(8, setup_ladder=ladder)

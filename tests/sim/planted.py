@@ -424,7 +424,7 @@ def append_behind_a_torn_tail():
 
 @contextlib.contextmanager
 def slot_used_again_after_a_failed_write():
-    def give_back(self):
+    def give_back(self, _why):
         for piece in self.pieces:
             self._space.give_back(piece.run, SlotState.FREE)
         self.pieces = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 
 import pytest
 
 from uringblob.completion import Completion
-from uringblob.store.job import Job, end_of, join, settle
+from uringblob.store.job import Job, Lock, end_of, join, settle
 
 
 def new_completion():
@@ -153,3 +155,95 @@ async def test_an_exception_of_a_signal_handler_ends_the_job_is_told_and_goes_on
     with pytest.raises(RuntimeError, match="signal handler"):
         await job
     assert [type(error) for error in told] == [KeyboardInterrupt]
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+JOB_CODE = {Job.__call__.__code__, Job._wait_for.__code__, Job._end.__code__}
+CHAIN = 4
+
+
+@pytest.mark.one_interpreter
+@pytest.mark.parametrize("awaited", ["completion", "future"])
+@pytest.mark.parametrize("hit", range(70))
+async def test_a_handler_that_strikes_at_any_line_of_a_step_leaves_nobody_waiting(hit, awaited):
+    """The call itself included: whoever waits for the job, or for one that waits for it, is resumed."""
+    loop = asyncio.get_running_loop()
+    gate = new_completion() if awaited == "completion" else loop.create_future()
+    seen, left = [], hit
+    loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
+
+    async def work(before):
+        await before
+
+    def trace(scope, event, _argument):
+        nonlocal left
+        if scope.f_code not in JOB_CODE:
+            return None
+        if event in ("call", "line"):
+            left -= 1
+            if left == -1:
+                raise Struck
+        return trace
+
+    jobs = [Job(work(gate), loop)]
+    for _ in range(CHAIN - 1):
+        jobs.append(Job(work(jobs[-1]), loop))
+    waiter = asyncio.ensure_future(join(jobs[-1]))
+    await asyncio.sleep(0)
+    loop.call_soon(gate.set_result, None)
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
+    sys.settrace(trace)
+    try:
+        for _ in range(30):
+            await asyncio.sleep(0)
+    finally:
+        sys.settrace(before)
+        if collects:
+            gc.enable()
+    assert [job.done() for job in jobs] == [True] * CHAIN
+    assert waiter.done()
+    for each in (*jobs, waiter):
+        each.exception()
+    assert seen == ([Struck] if left < 0 else [])
+
+
+async def test_a_job_that_cannot_be_made_has_not_begun(monkeypatch):
+    """And its coroutine is closed: nobody is told that it was never awaited."""
+    begun = []
+
+    async def work():
+        begun.append(True)
+
+    def init(_completion, *, loop):
+        raise MemoryError
+
+    monkeypatch.setattr(Completion, "__init__", init)
+    with pytest.raises(MemoryError):
+        Job(work(), asyncio.get_running_loop())
+    gc.collect()
+    assert begun == []
+
+
+async def test_a_lock_is_held_by_one_at_a_time_in_order():
+    lock, gate, order, loop = Lock(), new_completion(), [], asyncio.get_running_loop()
+
+    async def work(number):
+        async with lock:
+            order.append(number)
+            await (gate if not number else asyncio.ensure_future(asyncio.sleep(0)))
+            order.append(number)
+            if number == 2:
+                raise ValueError("the holder's own")
+
+    jobs = [Job(work(number), loop) for number in range(2)]
+    jobs += [asyncio.ensure_future(work(number)) for number in range(2, 5)]
+    await asyncio.sleep(0)
+    assert order == [0]
+    gate.finish(None)
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [*[type(None)] * 2, ValueError, *[type(None)] * 2]
+    assert order == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

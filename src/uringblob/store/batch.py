@@ -21,7 +21,7 @@ from typing import TypeVar
 from uringblob import transfers
 from uringblob.buffers import AlignedBlobBuf
 from uringblob.checksums import frame_checksum
-from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.frames import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.format import Segment, pack_entry
@@ -209,13 +209,15 @@ class Batch:
 
     # --- giving up -----------------------------------------------------------------------
 
-    def give_back(self) -> None:
+    def give_back(self, why: BaseException) -> None:
         """No record names these slots and no request is in flight: let others have them.
 
-        Slots whose write failed for another reason than room are not used again before a reopen.
+        Slots whose write failed for another reason than room are not used again before a reopen.  Nor is
+        any where ``why`` is no I/O's: whoever ran out of memory may not know what he has asked for.
         """
+        unsure = not isinstance(why, BlobStoreError)
         for piece in self.pieces:
             error = piece.error
-            bad = isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS
+            bad = unsure or (isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS)
             self._space.give_back(piece.run, SlotState.BAD if bad else SlotState.FREE)
         self.pieces = []

@@ -201,8 +201,8 @@ class Core(StoreOwner):
                 self.batches_scattered += not linked
             else:
                 await batch.checksum_while(batch.land)
-        except BaseException:
-            batch.give_back()
+        except BaseException as error:
+            batch.give_back(error)
             raise
         self.bounces += batch.bounces
         self.manifest.publish(batch.entries, synced=data_sync)
@@ -237,11 +237,11 @@ class Core(StoreOwner):
             await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
-        except BaseException:
+        except BaseException as error:
             # Whatever failed, the kernel may still be reading the caller's frames.
             if landed is not None:
                 await settle([landed])
-            batch.give_back()
+            batch.give_back(error)
             raise
         self.bounces += batch.bounces
         self.commits += 1

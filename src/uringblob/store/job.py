@@ -15,6 +15,7 @@ Checked on CPython 3.10 to 3.13, and with uvloop.
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
@@ -59,7 +60,9 @@ class Job(Completion[T]):
     def __call__(self, resolved: asyncio.Future[Any] | None) -> None:
         """Go on after ``resolved``; if that was done already, change nothing."""
         if resolved is not self._awaited:
-            self._end()  # if a signal handler struck between its last step and here
+            if self._awaited is _NOTHING and not self._ended:
+                self._strike(RuntimeError("between two steps"))  # what came of the last one was not noted
+            self._end()
             return
         try:
             self._awaited = _NOTHING
@@ -76,10 +79,7 @@ class Job(Completion[T]):
             # A signal handler raised inside the core, which only happens on a loop in the main
             # thread.  What this coroutine was about to do is lost, so the store may not go on as if
             # nothing had happened; the loop sees the exception, as it would from any callback.
-            if self._struck is not None:
-                self._struck(error)
-            failure = RuntimeError(f"a signal handler raised inside a store job: {error!r}")
-            self._failure, self._ended = failure, True
+            self._strike(error)
             self._end()
             raise
         # Resolving resumes whoever waits, at once.  Not inside an except clause: what they raised
@@ -97,6 +97,12 @@ class Job(Completion[T]):
             for _ in range(2):  # see call_surely
                 persist(awaited.add_done_callback, self)
 
+    def _strike(self, error: BaseException) -> None:
+        if self._struck is not None:
+            self._struck(error)
+        self._failure = RuntimeError(f"a signal handler raised inside a store job: {error!r}")
+        self._ended = True
+
     def _end(self) -> None:
         if not self._ended:
             return
@@ -104,6 +110,33 @@ class Job(Completion[T]):
             self.finish(self._value)
         else:
             self.fail(self._failure)
+
+
+class Lock:
+    """What one job at a time may hold; first come, first served.
+
+    Not asyncio's: where that has no memory to wake the next one, it forgets that it waits.
+    """
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: collections.deque[Completion[None]] = collections.deque()
+
+    async def __aenter__(self) -> None:
+        if self._held:
+            turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
+            self._waiting.append(turn)
+            await turn  # it is held for this one then
+        self._held = True
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._waiting:
+            # Through the loop: a thousand who wait would be resumed one inside the other.
+            turn = self._waiting[0]
+            call_surely(turn.get_loop(), turn.finish, None)
+            self._waiting.popleft()
+        else:
+            self._held = False
 
 
 def bare(error: E) -> E:

@@ -175,16 +175,17 @@ class Medium:
             await self.believe(transfers.sync(self.engine, what), what)
         except GeneratorExit:
             raise  # this job was dropped, and everybody with it: nobody is resumed
-        except BaseException as error:
-            # Also what no engine raises: whoever rides must hear of the end, or a close waits for ever.
-            failure = error if isinstance(error, Exception) else RuntimeError(f"struck by {error!r}")
-            while riders:
-                rider = riders.pop()
-                rider.fail(one_each(failure))
-                rider.exception()
+        except BaseException:
+            # The riders hear only that it has ended.  What they would do next they cannot: a sync that
+            # failed has poisoned the store, and it changes no block any more.
+            self._end_ride(riders)
             raise
+        self._end_ride(riders)
+
+    def _end_ride(self, riders: list[Completion[None]]) -> None:
         while riders:
-            riders.pop(0).finish(None)
+            riders[0].finish(None)
+            riders.pop(0)
 
     async def believe(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
         """Run ``syncing``, which ends with an fdatasync; raise if its success proves nothing.
@@ -192,18 +193,21 @@ class Medium:
         The system reports a lost write to one fsync only.  If two are under way and the error goes
         to one, the other's 0 is a lie; so a sync is believed when all that overlapped it are done.
         """
-        if self.poison_cause is not None:
+        try:
+            if self.poison_cause is not None:
+                raise self._unbelievable(what)
+            ended: Completion[None] = Completion(loop=self.loop)
+            self._syncing.add(ended)
+        except BaseException:
             syncing.close()
-            raise self._unbelievable(what)
-        ended: Completion[None] = Completion(loop=self.loop)
-        self._syncing.add(ended)
+            raise
         try:
             result = await syncing
         except GeneratorExit:
             raise  # the same
         except BaseException as error:
-            if isinstance(error, SyncFailed):
-                self.poison(error)
+            if isinstance(error, SyncFailed) or not isinstance(error, BlobStoreError):
+                self.poison(error)  # without memory nobody knows what became of it
             self._syncing.discard(ended)
             ended.finish(None)
             raise
@@ -225,7 +229,10 @@ class Medium:
         return error
 
     def ride(self) -> Completion[None]:
-        """Return a completion that resolves when a sync that begins from now on has returned."""
+        """Return a completion that resolves when a sync that begins from now on has ended.
+
+        It was a success, or nothing can be written any more.
+        """
         rider: Completion[None] = Completion(loop=self.loop)
         self._riders.append(rider)
         if self._pressing:
@@ -243,5 +250,5 @@ class Medium:
             self._pressing -= 1
 
     def _sync_for_riders(self) -> None:
-        # The riders get the error as well, so this job's own copy has been looked at.
+        # Its failure is the poison that everybody is told of.
         self.start(self.sync("sync")).add_done_callback(lambda job: job.exception())

@@ -10,12 +10,12 @@ when a slot is handed out, before anything is written.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from uringblob import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import BLOCK_SIZE, RECORDS_PER_BLOCK, Segment
+from uringblob.store.job import Lock
 from uringblob.store.medium import Medium
 from uringblob.store.slots import SlotState, SlotTable
 
@@ -61,7 +61,7 @@ class Space:
         self._segment_slots = segment_slots(page_size)
         self._records_per_segment = records_per_segment(page_size)
         self._reserve: list[Segment] = []
-        self._growing = asyncio.Lock()
+        self._growing = Lock()
 
     def __repr__(self) -> str:
         return f"<Space reserve={len(self._reserve)}/{self.segments_wanted(0)} {self._slots!r}>"
