@@ -24,12 +24,12 @@ import copy
 import errno as _errno
 import os
 import re
+import typing
 import uuid
-from typing import Any, TypeVar
 
 from uringblob.guid import GUID_SIZE, BlobGuid, GuidLike, is_guid_text
 
-E = TypeVar("E", bound=BaseException)
+E = typing.TypeVar("E", bound=BaseException)
 
 #: Errnos after which nothing is unknown: the file system had no room and said so.
 NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
@@ -185,7 +185,7 @@ class BlobStoreIOError(BlobStoreError, OSError):
         self.applied = applied
 
 
-def _state_of(error: BaseException) -> dict[str, Any]:
+def _state_of(error: BaseException) -> dict[str, typing.Any]:
     state = dict(error.__dict__)
     if "__notes__" in state:
         state["__notes__"] = list(state["__notes__"])
@@ -199,7 +199,9 @@ def _portable(cause: BaseException | None) -> BaseException | None:
     return RuntimeError(f"{type(cause).__name__}: {cause}")
 
 
-def _rebuild(kind: type[E], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None) -> E:
+def _rebuild(
+    kind: type[E], args: tuple[typing.Any, ...], state: dict[str, typing.Any], cause: BaseException | None
+) -> E:
     """Make an error of ``kind``, whose own ``__init__`` may ask for other arguments."""
     error = kind.__new__(kind, *args)
     (OSError if isinstance(error, OSError) else Exception).__init__(error, *args)

@@ -88,6 +88,7 @@ class Batch:
         self.entries: list[tuple[bytes, int]] = []
         self.size_bytes = 0  #: of all frames
         self.bounces = 0
+        self._begun = False  # whether any write may have been asked for
 
     async def take_slots(self, writes: Mapped[Frame]) -> None:
         """Take slots for ``writes``; nothing is written yet.
@@ -156,6 +157,7 @@ class Batch:
 
     def land(self) -> Landing | Job[None]:
         """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
+        self._begun = True
         if len(self.pieces) > 1:
             return self._medium.start(self._land_pieces())
         return self._begin(self.pieces[0])
@@ -191,6 +193,7 @@ class Batch:
 
         A failed sync poisons the store.
         """
+        self._begun = True
         return self._medium.start(self._land_synced())
 
     async def _land_synced(self) -> bool:
@@ -293,9 +296,9 @@ class Batch:
         """No record names these slots and no request is in flight: let others have them.
 
         Slots whose write failed for another reason than room are not used again before a reopen.  Nor is
-        any where ``why`` is no I/O's: whoever ran out of memory may not know what he has asked for.
+        any, once writing has begun, where ``why`` is no I/O's: without memory nobody knows what was asked.
         """
-        unsure = not isinstance(why, BlobStoreError)
+        unsure = self._begun and not isinstance(why, BlobStoreError)
         for piece in self.pieces:
             error = piece.error
             bad = unsure or (isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS)
