@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from uringblob.buffers import frame_of
 from uringblob.frames import Frame
@@ -41,30 +41,30 @@ class Changes:
         self._pool = pool
         self._writes = iter(writes)
         check_no_single_guid(deletes)
-        self._deletes = iter(deletes)
+        self._deletes = None if isinstance(deletes, tuple) and not deletes else iter(deletes)
         self._frames: Mapped[Frame] = {}
         self._doomed: Mapped[None] = {}
 
     def check(self) -> bool:
         """Check the next few; tell whether those were all."""
+        size, pool, frames = self._page_size, self._pool, self._frames
+        room = CHECKED_AT_ONCE
         try:
-            return self._check_writes() and self._check_deletes()
+            for pair in self._writes:
+                guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
+                frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+                room -= 1
+                if not room:
+                    if len(frames) > FEW and isinstance(frames, dict):
+                        self._frames = Shards.of(frames)
+                    return False
+            return not self._deletes or self._check_deletes(self._deletes)
         except BaseException:
             self.forget()
             raise
 
-    def _check_writes(self) -> bool:
-        size, pool, frames = self._page_size, self._pool, self._frames
-        taken = 0
-        for guid, src in map(as_pair, itertools.islice(self._writes, CHECKED_AT_ONCE)):
-            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
-            taken += 1
-        if len(frames) > FEW and isinstance(frames, dict):
-            self._frames = Shards.of(frames)
-        return taken < CHECKED_AT_ONCE
-
-    def _check_deletes(self) -> bool:
-        some = list(itertools.islice(self._deletes, CHECKED_AT_ONCE))
+    def _check_deletes(self, deletes: Iterator[GuidLike]) -> bool:
+        some = list(itertools.islice(deletes, CHECKED_AT_ONCE))
         for guid in checked_deletes(some, self._frames):
             self._doomed[guid] = None
         if len(self._doomed) > FEW and isinstance(self._doomed, dict):
@@ -74,13 +74,13 @@ class Changes:
     def hand_over(self) -> tuple[Mapped[Frame], list[bytes]]:
         """Return what is to be written and what deleted; nothing is kept here."""
         handed = self._frames, list(self._doomed)
-        self.forget()
+        self._frames = {}
         return handed
 
     def forget(self) -> None:
         """Hold no memory of the caller's any more."""
         self._frames, self._doomed = {}, {}
-        self._writes, self._deletes = iter(()), iter(())
+        self._writes, self._deletes = iter(()), None
 
 
 class Reads:

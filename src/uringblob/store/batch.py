@@ -101,6 +101,10 @@ class Batch:
         elif len(frames) > 1:
             frames.sort(key=_address)
         ready = self._space.take_ready(len(frames))  # no coroutine for the common case
+        self.size_bytes = len(frames) * self._page_size
+        if ready is not None and len(frames) <= GATHER_PIECES_MAX:
+            self._lay(ready, frames)
+            return
         done = 0
         for run in await self._space.take_frames(len(frames)) if ready is None else (ready,):
             # More than one gather is more than one request anyway.
@@ -108,11 +112,12 @@ class Batch:
                 piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
                 if done and not self._medium.pace.take(piece.slots * CHANGE):
                     await self._medium.pace.turn(piece.slots * CHANGE)
-                part = frames[done : done + piece.slots]
-                guids, its_frames = [guid for guid, _ in part], [frame for _, frame in part]
-                self.pieces.append(Piece(piece, guids, its_frames, bounces=self._bounces(its_frames)))
+                self._lay(piece, frames[done : done + piece.slots])
                 done += piece.slots
-        self.size_bytes = len(frames) * self._page_size
+
+    def _lay(self, run: Segment, part: Sequence[tuple[bytes, Frame]]) -> None:
+        guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
+        self.pieces.append(Piece(run, guids, frames, bounces=self._bounces(frames)))
 
     def checksum(self) -> None:
         """Checksum the frames and fill ``entries``."""

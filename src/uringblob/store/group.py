@@ -106,7 +106,10 @@ class Group:
             for guid, change in self.changes.items()
         )
         flags = FLAG_FRAMES_SYNCED if synced else 0
-        stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
+        if blocks == 1:
+            stretches = self._log.encode_group(BlockType.GROUP, self.seq, list(records), flags)
+        else:
+            stretches = await self._log.encode_in_turns(BlockType.GROUP, self.seq, records, blocks, flags)
         self.begun = True
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()

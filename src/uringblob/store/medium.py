@@ -30,7 +30,7 @@ from uringblob.logs import logger
 from uringblob.store.bounces import Bounces
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.job import Job
-from uringblob.store.pace import Pace
+from uringblob.store.pace import COPIED, Pace
 from uringblob.store.repairs import Repairs
 from uringblob.transfers import SyncFailed
 
@@ -170,21 +170,21 @@ class Medium:
 
         A poisoned store changes no block any more: what was prepared for it may have been lost.
         """
-        for start in range(0, len(data), SCRATCH_BYTES):
-            piece = data if len(data) <= SCRATCH_BYTES else data[start : start + SCRATCH_BYTES]
-            if start and not self.pace.take(len(piece)):
-                await self.pace.turn(len(piece))
-            if self.poison_cause is not None:
-                raise self._unbelievable(self.where(what, offset + start))
-            scratch = self._take_scratch(len(piece))
-            try:
-                frame = scratch.part(0, len(piece))
-                frame.view[:] = piece
-                await transfers.write_whole(
-                    self.engine, offset + start, [frame], self.where(what, offset + start)
-                )
-            finally:
-                self._keep_scratch(scratch)
+        if len(data) > SCRATCH_BYTES:
+            for start in range(0, len(data), SCRATCH_BYTES):
+                piece = data[start : start + SCRATCH_BYTES]
+                await self.pace.turn(len(piece) * COPIED)
+                await self.write(offset + start, piece, what)
+            return
+        if self.poison_cause is not None:
+            raise self._unbelievable(self.where(what, offset))
+        scratch = self._take_scratch(len(data))
+        try:
+            frame = scratch if scratch.size == len(data) else scratch.part(0, len(data))
+            frame.view[:] = data
+            await transfers.write_whole(self.engine, offset, [frame], self.where(what, offset))
+        finally:
+            self._keep_scratch(scratch)
 
     async def zero(self, offset: int, size: int, what: str) -> None:
         """Write ``size`` zero bytes as :meth:`write` does; no memory of that size is made or copied."""
