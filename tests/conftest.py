@@ -197,17 +197,22 @@ def _open_files() -> dict[int, str]:
     return found
 
 
+def _threads() -> set[threading.Thread]:
+    """Threads that can be waited for; what stands for one that ``_thread`` started cannot, and stays."""
+    return {t for t in threading.enumerate() if not isinstance(t, threading._DummyThread)}
+
+
 def _leaks(threads_before, files_before) -> list[str]:
-    for thread in set(threading.enumerate()) - threads_before:
+    for thread in _threads() - threads_before:
         thread.join(LEAK_WAIT_SECONDS)
-    threads = set(threading.enumerate()) - threads_before
+    threads = _threads() - threads_before
     files = {fd: what for fd, what in _open_files().items() if files_before.get(fd) != what}
     return [f"thread {t.name}" for t in threads] + [f"descriptor {fd}: {what}" for fd, what in files.items()]
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_runtest_setup(item):
-    item.leak_baseline = set(threading.enumerate()), _open_files()
+    item.leak_baseline = _threads(), _open_files()
     yield
 
 
@@ -227,7 +232,7 @@ def pytest_runtest_teardown(item, nextitem):
 
 def _new_things(baseline) -> bool:
     threads, files = baseline
-    return bool(set(threading.enumerate()) - threads) or bool(_open_files().items() - files.items())
+    return bool(_threads() - threads) or bool(_open_files().items() - files.items())
 
 
 # ---- the order monitor ------------------------------------------------------------------------

@@ -127,29 +127,29 @@ def slots_freed_under_their_readers():
 
 @contextlib.contextmanager
 def old_log_freed_before_the_superblocks():
-    real = superblocks.Superblocks.write_both
+    """One superblock is enough."""
 
-    async def lazily(self, new):
-        await self._write_older(new)
+    async def change(self, **fields):
+        async with self._writing:
+            await self._write_older(dataclasses.replace(self.current, **fields))
 
-    with replaced(superblocks.Superblocks, "write_both", lazily):
+    with replaced(superblocks.Superblocks, "change", change):
         yield
-    assert real is superblocks.Superblocks.write_both
 
 
 @contextlib.contextmanager
 def superblocks_not_flushed_apart():
     """Both superblocks are written, then one fsync."""
 
-    async def together(self, new):
+    async def together(self, **fields):
         for _ in range(2):
             offset = 4096 - self._offset
-            block = superblocks.dataclasses.replace(new, revision=self.current.revision + 1)
+            block = dataclasses.replace(self.current, **fields, revision=self.current.revision + 1)
             await self._medium.write(offset, block.encode(offset), "writing a superblock")
             self.current, self._offset = block, offset
         await self._medium.sync("writing a superblock")
 
-    with replaced(superblocks.Superblocks, "write_both", together):
+    with replaced(superblocks.Superblocks, "change", together):
         yield
 
 
@@ -392,13 +392,21 @@ def blocks_not_bound_to_their_place():
 
 @contextlib.contextmanager
 def segments_released_before_the_superblocks():
-    """The old log's segments are free as soon as one superblock names the new log."""
+    """The old log's segments are free as soon as the switch is durable; the superblocks come when they come."""
 
-    async def change(self, **fields):
-        async with self._writing:
-            await self._write_older(dataclasses.replace(self.current, **fields))
+    async def adopt(self, old, new, *, upgrades):
+        assert not upgrades
+        for segment in old.chain:
+            self._log_space.give_back(segment)
+        head = new.segments[0]
+        self._medium.start(
+            self._superblocks.change(
+                log_id=new.log_id, head_slot=head.slot, head_slots=head.slots, floor=new.seq
+            )
+        ).add_done_callback(lambda job: job.exception())
+        self._manifest.slots.confirm(new.seq)
 
-    with replaced(superblocks.Superblocks, "change", change):
+    with replaced(Compaction, "_adopt", adopt):
         yield
 
 

@@ -29,6 +29,7 @@ from uringblob.store.log_space import LogSpace
 from uringblob.store.make_writable import make_writable
 from uringblob.store.manifest import Manifest
 from uringblob.store.medium import Medium
+from uringblob.store.newer_log import check_no_newer_log
 from uringblob.store.recovery import Recovered, recover
 from uringblob.store.slots import SlotState, SlotTable
 from uringblob.store.store_file import (
@@ -207,6 +208,8 @@ async def start_core(
             "changed without them: open it with read_only=True, or use the release that wrote it"
         )
     found = await recover(medium, current, read_only=file.read_only, cached=cached)
+    if None in superblocks:
+        await check_no_newer_log(medium, found, current)
     core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
     if not file.read_only:
         await _make_writable(core, found, superblocks)
