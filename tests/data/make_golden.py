@@ -55,9 +55,8 @@ async def write_history(path: Path) -> tuple[dict[str, str], Path]:
         for number in range(20):
             await commit(range(number, number + 3), 2, deletes=range(100 + number, 101 + number))
         await commit(range(1000, 1000 + MANY), 1)
-        for first in range(
-            1000, 1000 + MANY, 900
-        ):  # groups of several blocks, that leave the file half empty
+        # Groups of several blocks, and a file that is mostly free slots.
+        for first in range(1000, 1000 + MANY, 900):
             await commit(range(0), 1, deletes=range(first, min(first + 900, 1000 + MANY)))
         await store._core.upkeep.start_compaction()
         for number in range(100):  # more than a segment of groups, so that the chain has grown
