@@ -22,6 +22,9 @@ HERE = Path(__file__).resolve().parent
 
 PAGE_SIZE = 4096
 
+#: Blobs for which the log needs more space than a new store has, so that it grows by another extent.
+MANY = 3600
+
 
 def frame(number: int, version: int) -> bytes:
     """Return a frame that compresses well and is like no other."""
@@ -51,9 +54,16 @@ async def write_history(path: Path) -> tuple[dict[str, str], Path]:
         await commit(range(150), 1)  # a group of two blocks
         for number in range(20):
             await commit(range(number, number + 3), 2, deletes=range(100 + number, 101 + number))
+        await commit(range(1000, 1000 + MANY), 1)
+        # Groups of several blocks, and a file that is mostly free slots.
+        for first in range(1000, 1000 + MANY, 900):
+            await commit(range(0), 1, deletes=range(first, min(first + 900, 1000 + MANY)))
         await store._core.upkeep.start_compaction()
         for number in range(100):  # more than a segment of groups, so that the chain has grown
             await commit(range(number, number + 2), 3)
+        assert len(store._core.superblocks.current.log_space) > 1, "the list has one extent only"
+        assert store._core.upkeep.compactions == 1
+        assert len(store._core.queue.log.segments) > 2, "the chain has not grown"
         await store.write_blobs([(guid(n), frame(n, 4)) for n in range(140, 160)])
         await store.delete_blob(guid(0))
         await store.flush()

@@ -92,6 +92,7 @@ class OrderMonitor:
         self.recording = True
         self._disturbed = False
         self._claims: list[tuple[int, int]] = []
+        self._covered = 0  # what both superblocks have said: while one is rewritten, the other still does
         #: Why it cannot judge this store, or "".
         self.blind = ""
         self.seq = 0
@@ -326,6 +327,7 @@ class OrderMonitor:
             self.supers[offset][1] = unit = Unit(offset, offset + BLOCK)
             return [unit]
         self._check_whole(f"superblock {offset}")
+        self._floor()
         other, other_unit = self.supers[BLOCK - offset]
         if other is not None and not self.clock.is_durable(other_unit):
             self._wrong(9, f"superblock {offset} is written before the other one is flushed")
@@ -335,13 +337,13 @@ class OrderMonitor:
             self._wrong(9, f"superblock {offset} has an old revision")
         if self._chunks is not None and other is not None and new.log_space != other.log_space:
             self._settle()
-        if other is not None and self._chunks is None:
-            self._check_extents(new, other)
         upgrades = new.version > 1 and self._chain is not None and new.log_id != self._chain.log_id
         if upgrades and other is not None and other.version == 1:
             self._check_new_log(new.floor, new.log_id, new.head)
         elif upgrades and self._new is not None and new.log_id == self._new.chain.log_id:
             self._switched()  # the other superblock, which names the new log, is durable
+        if other is not None and self._chunks is None:
+            self._check_extents(new, other)
         if not upgrades or self._chain.log_id == new.log_id:
             self._claims.append((new.floor, new.log_id))
             if self._chunks is None:
@@ -382,7 +384,9 @@ class OrderMonitor:
         floors = [
             known.floor for known, unit in self.supers.values() if known and self.clock.is_durable(unit)
         ]
-        return min(floors) if len(floors) == 2 else 0
+        if len(floors) == 2:
+            self._covered = min(floors)
+        return self._covered
 
     # --- the opening ---------------------------------------------------------------------
 

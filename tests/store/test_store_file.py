@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
+import pathlib
+import time
 
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobStoreError, BlobStoreIOError, StoreCorrupt
 from uringblob.store import opening, store_file
-from uringblob.store.format import BLOCK_SIZE
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    HEADER_SIZE,
+    SUPERBLOCK_OFFSETS,
+    VERSION,
+    Segment,
+    Superblock,
+    decode_superblock,
+)
+from uringblob.store.store_file import judge_superblocks
 
 PAGE = 4096
 
@@ -180,3 +192,92 @@ async def test_a_file_that_is_no_store_and_cannot_be_read_says_what_could_not(di
     unreadable(monkeypatch, 0)
     with pytest.raises(BlobStoreIOError, match="not all can be read"):
         await AsyncFileBlobStore.open(path)
+# --- what the superblocks say of themselves --------------------------------------------------
+
+SOUND = Superblock(PAGE, b"0123456789abcdef", 7, 0xABCDEF, 2, 16, floor=5, log_space=(Segment(2, 240),))
+OLD = dataclasses.replace(SOUND, version=1, log_space=())
+
+
+def header(first, second):
+    """Return a file's first bytes: superblocks, or what lies in their places."""
+    return b"".join(
+        part if isinstance(part, bytes) else part.encode(offset)
+        for part, offset in zip((first, second), SUPERBLOCK_OFFSETS, strict=True)
+    )
+
+
+def torn(superblock, offset=0):
+    return superblock.encode(offset)[:512] + bytes(BLOCK_SIZE - 512)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("other", [OLD, SOUND, torn(SOUND), torn(OLD), bytes(BLOCK_SIZE)], ids=str)
+def test_a_sound_superblock_of_a_newer_version_is_refused_whatever_lies_beside_it(other, swap):
+    """The older one is what an upgrade that a crash cut has left; who began it finishes it."""
+    newer = dataclasses.replace(SOUND, version=VERSION + 1, revision=8)
+    pair = (other, newer) if swap else (newer, other)
+    with pytest.raises(
+        StoreCorrupt, match=r"some\.blobs has format version .*use the release that wrote it"
+    ) as raised:
+        judge_superblocks(header(*pair), "some.blobs")
+    assert str(VERSION + 1) in str(raised.value)
+    assert "this library reads versions 1 and 2" in str(raised.value)
+
+
+def test_a_torn_superblock_that_claims_a_newer_version_is_only_torn_where_the_other_is_good():
+    newer = torn(dataclasses.replace(SOUND, version=VERSION + 1))
+    assert judge_superblocks(header(newer, SOUND), "some.blobs") == [None, SOUND]
+    with pytest.raises(StoreCorrupt, match=f"has format version {VERSION + 1}"):
+        judge_superblocks(header(newer, newer), "some.blobs")
+
+
+@pytest.mark.parametrize(
+    "pair", [(OLD, SOUND), (SOUND, OLD), (OLD, OLD), (SOUND, torn(OLD)), (torn(SOUND), OLD)]
+)
+def test_superblocks_of_both_versions_lie_beside_each_other_while_a_store_is_upgraded(pair):
+    found = judge_superblocks(header(*pair), "some.blobs")
+    assert found == [None if isinstance(part, bytes) else part for part in pair]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("required", [1, 1 << 63, (1 << 64) - 1])
+def test_a_feature_that_is_required_and_unknown_refuses_the_store_and_is_named(required, which):
+    pair = [SOUND, SOUND]
+    pair[which] = dataclasses.replace(SOUND, required=required)
+    with pytest.raises(StoreCorrupt, match=f"some.blobs uses features {required:#x} of a newer release"):
+        judge_superblocks(header(*pair), "some.blobs")
+
+
+@pytest.mark.parametrize("bits", [1, 1 << 63])
+async def test_a_feature_that_is_required_to_write_refuses_writers_and_no_reader(made, bits):
+    with open(made, "r+b") as file:
+        for offset in SUPERBLOCK_OFFSETS:
+            file.seek(offset)
+            superblock = decode_superblock(file.read(BLOCK_SIZE), offset)
+            file.seek(offset)
+            file.write(dataclasses.replace(superblock, required_to_write=bits).encode(offset))
+    before = pathlib.Path(made).read_bytes()
+    with pytest.raises(StoreCorrupt, match=f"{made} uses features {bits:#x} .* open it with read_only=True"):
+        await AsyncFileBlobStore.open(made, lock_timeout=0)
+    async with AsyncFileBlobStore.open(made, read_only=True, lock_timeout=0) as store:
+        assert len(await store.list_blobs()) == 1
+    assert pathlib.Path(made).read_bytes() == before
+
+
+async def test_label_and_time_of_creation_survive_a_stores_life(made):
+    def superblocks():
+        raw = pathlib.Path(made).read_bytes()[:HEADER_SIZE]
+        return judge_superblocks(raw, made)
+
+    born = {superblock.created_ns for superblock in superblocks()}
+    assert len(born) == 1
+    assert abs(born.pop() - time.time_ns()) < 600 * 10**9
+    with open(made, "r+b") as file:
+        for offset, superblock in zip(SUPERBLOCK_OFFSETS, superblocks(), strict=True):
+            file.seek(offset)
+            file.write(dataclasses.replace(superblock, label=b"thumbnails").encode(offset))
+    kept = {(superblock.created_ns, superblock.label) for superblock in superblocks()}
+    async with AsyncFileBlobStore.open(made) as store:
+        await store.commit([(bytes(16), b"2" * PAGE)])
+        await store._core.upkeep.start_compaction()
+    assert {(superblock.created_ns, superblock.label) for superblock in superblocks()} == kept
