@@ -214,7 +214,9 @@ class OrderMonitor:
             if data[at - offset : at - offset + BLOCK] != BLANK:
                 continue
             group, header = self._group, chain.headers.get(at)
-            if group is not None and at in group.blocks and (at in group.wipes or not group.blocks[at].ended):
+            block = None if group is None else group.blocks.get(at)
+            # A write that is in flight has not failed: verify() reads ahead of the log.
+            if block is not None and (at in group.wipes or not (block.ended or block.busy)):
                 self._blank_already(at, group.wipes)
             elif header is not None and not header.ended and not header.busy:
                 self._unlink(chain, at)
