@@ -24,7 +24,7 @@ from uringblob import (
     FileBlobStore,
     StorePoisoned,
 )
-from uringblob.store import space
+from uringblob.store import log_space
 from uringblob.store.format import BlockType, delete_record
 from uringblob.testing.history import History
 
@@ -37,7 +37,10 @@ COMPACTION_BLOCKS = 2
 @contextlib.contextmanager
 def small_log():
     """Make log segments four blocks long, so that a short life needs several."""
-    with mock.patch.object(space, "SEGMENT_BYTES_MIN", 4 * PAGE):
+    with (
+        mock.patch.object(log_space, "GRANULE_BYTES", 4 * PAGE),
+        mock.patch.object(log_space, "BASE_BYTES", 40 * PAGE),
+    ):
         yield
 
 

@@ -20,7 +20,6 @@ import tempfile
 from behaviour.faults import FailingWrites
 from sim.lives import forget, lend, lend_afresh, used_image
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.store.job import settle
 from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import open_sim_store
@@ -203,8 +202,6 @@ class RealSync(RealAsync):
 async def _settled(core) -> None:
     """What the store does for itself has ended."""
     await core.queue.log.wait_quiet()
-    if core.upkeep._refilling is not None:
-        await settle([core.upkeep._refilling])
     await core.upkeep.wait()
     await core.queue.log.wait_quiet()
 

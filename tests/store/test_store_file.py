@@ -192,6 +192,8 @@ async def test_a_file_that_is_no_store_and_cannot_be_read_says_what_could_not(di
     unreadable(monkeypatch, 0)
     with pytest.raises(BlobStoreIOError, match="not all can be read"):
         await AsyncFileBlobStore.open(path)
+
+
 # --- what the superblocks say of themselves --------------------------------------------------
 
 SOUND = Superblock(PAGE, b"0123456789abcdef", 7, 0xABCDEF, 2, 16, floor=5, log_space=(Segment(2, 240),))

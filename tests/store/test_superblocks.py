@@ -9,6 +9,7 @@ import pytest
 
 from uringblob import BlobStoreIOError
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.repairs import Repairs
 from uringblob.store.superblocks import Superblocks
 
 EXTENTS = [Segment(2, 240), Segment(500, 16)]
@@ -32,6 +33,8 @@ class Medium:
         self.places = {offset: self.first.encode(offset) for offset in SUPERBLOCK_OFFSETS}
         self.events = []
         self.poison_cause = None
+        self.path = "some.blobs"
+        self.repairs = Repairs(self)
         self.failing = None
         self.superblocks = Superblocks(self, self.first, 0)
 
@@ -45,7 +48,7 @@ class Medium:
     async def _pass(self, event):
         await asyncio.sleep(0)
         if len(self.events) == self.failing:
-            raise BlobStoreIOError(errno.ENOSPC, "a test's request")
+            raise BlobStoreIOError(errno.EIO, "a test's request")
         self.events.append(event)
 
     def poison(self, error):

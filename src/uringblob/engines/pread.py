@@ -29,7 +29,7 @@ THREADS_MAX = 8
 _NO_MEMORY: Final = -errno.ENOMEM
 
 
-class PreadEngine(Owner, Crew):
+class PreadEngine(Crew, Owner):
     """Positional I/O on one open file by a small thread pool; see :class:`.base.Engine`.
 
     The descriptor that it is given is the caller's and stays open.  All methods belong to the loop's

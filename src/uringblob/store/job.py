@@ -122,6 +122,10 @@ class Lock:
         self._held = False
         self._waiting: collections.deque[Completion[None]] = collections.deque()
 
+    def locked(self) -> bool:
+        """Whether some job holds it."""
+        return self._held
+
     async def __aenter__(self) -> None:
         if self._held:
             turn: Completion[None] = Completion(loop=asyncio.get_running_loop())

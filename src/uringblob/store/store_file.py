@@ -88,7 +88,8 @@ class StoreFile(StoreOwner):
                 os.close(fd)
 
     def __del__(self) -> None:
-        self.abandon()
+        if hasattr(self, "fd"):  # else it was never wholly made
+            self.abandon()
 
 
 @contextlib.contextmanager

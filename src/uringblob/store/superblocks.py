@@ -62,6 +62,19 @@ class Superblocks:
         :raises StoreCorrupt: the file was overwritten from outside; the store is poisoned.
         :raises BlobStoreIOError: neither can be read.
         """
+        async with self._writing:  # one that is being written is newer than what is known
+            found = await self._read_both()
+        good = [superblock for superblock in found if superblock is not None]
+        ours = [s.revision for s in good if s.store_id == self.current.store_id]
+        newest = max((superblock.revision for superblock in good), default=0)
+        # Where the newest is damaged, the other one is its predecessor.
+        if not ours or max(ours) < self.current.revision - 1 or newest > self.current.revision:
+            what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
+            corrupt = overwritten(self._medium.path, what)
+            self._medium.poison(corrupt)
+            raise corrupt
+
+    async def _read_both(self) -> list[Superblock | None]:
         found, failure = [], None
         for offset in SUPERBLOCK_OFFSETS:
             try:
@@ -72,15 +85,7 @@ class Superblocks:
                 found.append(decode_superblock(block, offset))
         if not found and failure is not None:
             raise failure
-        good = [superblock for superblock in found if superblock is not None]
-        ours = [s.revision for s in good if s.store_id == self.current.store_id]
-        newest = max((superblock.revision for superblock in good), default=0)
-        # Where the newest is damaged, the other one is its predecessor.
-        if not ours or max(ours) < self.current.revision - 1 or newest > self.current.revision:
-            what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
-            corrupt = overwritten(self._medium.path, what)
-            self._medium.poison(corrupt)
-            raise corrupt
+        return found
 
     async def write_newest_again(self) -> None:
         """Write the newest as it is, in its place; nothing is flushed."""
