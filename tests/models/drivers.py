@@ -47,6 +47,7 @@ class Simulated:
 
         self.store = self.loop.run(opened())
         self.store._core.upkeep.compaction_blocks_min = 6
+        self.faulted = False  #: a request has failed since it was opened
 
     def call(self, name, *args):
         return self.loop.run(_awaited(self.store, name, _placed(args)))
@@ -62,7 +63,7 @@ class Simulated:
     @contextlib.contextmanager
     def fault(self, nth: int, number: int):
         """The ``nth`` write, growth or flush from now on fails; reads do not."""
-        left = [nth]
+        left, self.faulted = [nth], True
 
         def faults(_index, kind):
             left[0] -= kind != "read"

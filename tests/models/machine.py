@@ -164,15 +164,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.verified()
 
     def verified(self) -> None:
-        """Everything is good, but for a superblock that was being written when the store was poisoned.
+        """Everything is good, but for a superblock whose writing failed: poisoned, or there was no room.
 
-        No other poison leaves a mark: a group's blocks lie behind the last one that was durable, and a
+        No other failure leaves a mark: a group's blocks lie behind the last one that was durable, and a
         frame whose writing failed was never shown.
         """
         report = self.driver.call("verify")
         assert report.bad == (), report
-        if "reopen" in self.driver.can and self.driver.call("stats").poisoned:
-            self.poisoned = True
+        stats = self.driver.call("stats")
+        if "reopen" in self.driver.can and (stats.poisoned or getattr(self.driver, "faulted", False)):
+            self.poisoned = bool(stats.poisoned)
             assert len(report.metadata_errors) <= 1, report
             assert all("the superblock at offset" in str(error) for error in report.metadata_errors), report
         else:

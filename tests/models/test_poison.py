@@ -15,6 +15,7 @@ from models.drivers import ERRORS, Simulated
 from models.machine import GUIDS, StoreMachine
 from sim.lives import small_log
 from uringblob import BlobStoreError
+from uringblob.store import closing
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -29,7 +30,7 @@ async def compaction(core):
 
 
 async def seal(core):
-    await core._seal()
+    await closing._seal(core)
 
 
 #: What goes on while a request fails.

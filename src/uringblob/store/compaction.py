@@ -73,6 +73,7 @@ class Compaction:
         self._new: Log | None = None
         self._stopped = False
         self._failed = False
+        self._dropped = False
         self._adopting = False  # the new log is the store's, or will be when there is room to say so
 
     def stop(self) -> None:
@@ -91,7 +92,7 @@ class Compaction:
             await self._medium.sync("compaction")
             await self._queue.join_turn(lambda: self._switch(old, new), first=True)
         except GeneratorExit:
-            self._failed = True  # the store was dropped, not closed: nothing may be awaited any more
+            self._dropped = True  # the store was dropped, not closed: nothing may be awaited any more
             raise
         except BlobStoreIOError as error:
             # A write that failed for another reason than room may still land, whenever it likes.
@@ -99,7 +100,7 @@ class Compaction:
             raise
         finally:
             self._manifest.thaw()
-            if not (self._adopting or self._failed) and self._medium.poison_cause is None:
+            if not self._adopting and self._medium.poison_cause is None:
                 await self._give_up()
         await self._fold()
 
@@ -112,13 +113,15 @@ class Compaction:
 
     async def _give_up(self) -> None:
         """The old log stays: nothing names the new one's segments, so others may have them."""
+        if self._dropped:
+            return
         if self._new is None:
             segments = self._segments
         else:
             await self._new.wait_quiet()
             segments = self._new.chain
         for segment in segments:
-            self._log_space.give_back(segment)
+            (self._log_space.forfeit if self._failed else self._log_space.give_back)(segment)
 
     def _check_not_stopped(self) -> None:
         if self._stopped:

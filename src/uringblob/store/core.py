@@ -75,7 +75,9 @@ class Core(StoreOwner):
             record_extents=superblocks.record_extents,
             confirm=self.queue.join_confirm,
         )
-        self.upkeep = self.queue.upkeep = Upkeep(medium, manifest, log_space, self.queue, superblocks)
+        self.upkeep = self.queue.upkeep = Upkeep(
+            medium, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
+        )
         self.visitors = Visitors(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0

@@ -300,8 +300,7 @@ class Log:
         try:
             await self.zero(new)
         except BlobStoreIOError as error:
-            if error.errno in NO_SPACE_ERRNOS:
-                self._space.give_back(new)
+            (self._space.give_back if error.errno in NO_SPACE_ERRNOS else self._space.forfeit)(new)
             raise
         await self._medium.ride()
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]

@@ -59,7 +59,7 @@ class LogSpace:
         self._useful_blocks = self.granule * page_size // BLOCK_SIZE - 1
         self._base = base_granules(page_size)
         self.extents: list[Segment] = []
-        self.capacity = 0  #: granules in all
+        self.capacity = 0  #: granules in all, but for those that are forfeited
         self._free: list[Segment] = []  # ascending, none touching the next
         for extent in extents:
             self.add(extent)
@@ -126,6 +126,10 @@ class LogSpace:
             raise AssertionError(f"{segment} is no log space")
         self._free = _merged([*self._free, segment])
 
+    def forfeit(self, segment: Segment) -> None:
+        """A write into ``segment`` failed and may still land: no log has it before the store is reopened."""
+        self.capacity -= segment.slots // self.granule
+
     def owns(self, segment: Segment) -> bool:
         """Tell whether ``segment`` lies in one extent."""
         return any(extent.slot <= segment.slot and segment.end <= extent.end for extent in self.extents)
@@ -133,7 +137,7 @@ class LogSpace:
     def add(self, extent: Segment) -> None:
         """``extent`` belongs to logs from now on; it is a whole number of granules."""
         self.extents = _merged([*self.extents, extent])
-        self.capacity = sum(extent.slots // self.granule for extent in self.extents)
+        self.capacity += extent.slots // self.granule
         self._free = _merged([*self._free, extent])
 
     def with_extent(self, extent: Segment) -> Sequence[Segment]:

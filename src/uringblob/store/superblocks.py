@@ -27,6 +27,7 @@ class Superblocks:
         self.current = current
         self._offset = offset
         self._writing = Lock()
+        self._tried = current.revision  # the highest that may be there: a write that failed may have landed
 
     def __repr__(self) -> str:
         return f"<Superblocks revision={self.current.revision} floor={self.current.floor}>"
@@ -46,6 +47,7 @@ class Superblocks:
     async def _write_older(self, new: Superblock) -> None:
         offset = SUPERBLOCK_OFFSETS[1] if self._offset == SUPERBLOCK_OFFSETS[0] else SUPERBLOCK_OFFSETS[0]
         block = dataclasses.replace(new, revision=self.current.revision + 1)
+        self._tried = block.revision
         try:
             await self._medium.write(offset, block.encode(offset), "writing a superblock")
             await self._medium.sync("writing a superblock")
@@ -68,7 +70,7 @@ class Superblocks:
         ours = [s.revision for s in good if s.store_id == self.current.store_id]
         newest = max((superblock.revision for superblock in good), default=0)
         # Where the newest is damaged, the other one is its predecessor.
-        if not ours or max(ours) < self.current.revision - 1 or newest > self.current.revision:
+        if not ours or max(ours) < self.current.revision - 1 or newest > self._tried:
             what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
             corrupt = overwritten(self._medium.path, what)
             self._medium.poison(corrupt)

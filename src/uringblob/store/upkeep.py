@@ -6,6 +6,8 @@ room waits for it (:meth:`Upkeep.log_fits`): what a compaction takes is never gi
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
@@ -32,12 +34,14 @@ class Upkeep:
         log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,
+        complete_log_space: Callable[[], Awaitable[None]],
     ) -> None:
         self._medium = medium
         self._manifest = manifest
         self._log_space = log_space
         self._queue = queue
         self._superblocks = superblocks
+        self._complete_log_space = complete_log_space
         self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
         self.compactions = 0
         self._compaction: Compaction | None = None
@@ -117,6 +121,7 @@ class Upkeep:
             self._medium, self._manifest, self._log_space, self._queue, self._superblocks
         )
         try:
+            await self._complete_log_space()  # what a failed compaction forfeited is made up for
             await self._compaction.run()
         except CompactionStopped:
             raise  # by a close: nothing failed
