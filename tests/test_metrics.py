@@ -48,6 +48,7 @@ def test_every_figure_of_stats_is_shown(store_path, registry):
     for field in StoreStats.__dataclass_fields__.values():
         if field.type in ("int", "bool"):
             assert f"uringblob_{field.name}" in page
+    assert f'uringblob_amplification{{store="main"}} {store.stats().amplification}' in page
 
 
 def test_the_counters_are_fields():

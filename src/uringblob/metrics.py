@@ -114,7 +114,7 @@ class StoreCollector(Collector):
         self._stores.pop(name, None)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield one metric for each field of ``stats()``, with a sample for each store."""
+        """Yield one metric for each figure of ``stats()``, with a sample for each store."""
         return _metrics({name: store.stats() for name, store in self._stores.copy().items()})
 
 
@@ -132,3 +132,9 @@ def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
         for name, stats in shown.items():
             family.add_metric([name], float(getattr(stats, field.name)))
         yield family
+    amplification = GaugeMetricFamily(
+        "uringblob_amplification", "stats().amplification of the store", labels=["store"]
+    )
+    for name, stats in shown.items():
+        amplification.add_metric([name], stats.amplification)
+    yield amplification

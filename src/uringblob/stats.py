@@ -29,6 +29,8 @@ class StoreStats:
     file_bytes: int = 0
     #: Bytes that the file system has given the file, holes not counted.
     allocated_bytes: int = 0
+    #: Bytes of the file that only the log may use: log space, in use or not.
+    log_bytes: int = 0
 
     #: Slots that hold the frame of a live blob.
     slots_live: int = 0
@@ -36,7 +38,7 @@ class StoreStats:
     slots_free: int = 0
     #: Slots that are neither yet: reserved, or waiting for the log and for readers to leave.
     slots_pending: int = 0
-    #: Slots that the log itself occupies.
+    #: Slots that only the log may use: log space, in use or not.
     slots_log: int = 0
 
     #: Frames asked for in the registered pool.
@@ -87,3 +89,12 @@ class StoreStats:
     #: What the opener should know: an unclean end, a group not served, a truncated file, a
     #: file that was deleted, moved or replaced while it is open.
     notes: tuple[str, ...] = ()
+
+    @property
+    def amplification(self) -> float:
+        """Bytes of the file per byte of live blobs; 0.0 where there is no blob, or no file.
+
+        What it tends to, and the fixed cost that a small store has besides, stand in ``docs/format.md``.
+        """
+        live_bytes = self.blobs * self.page_size
+        return self.file_bytes / live_bytes if live_bytes else 0.0

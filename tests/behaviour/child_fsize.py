@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import resource
 
 from behaviour.work import fill, frame, guid, missing
+from sim import space_use
 from uringblob import AsyncFileBlobStore, BlobStoreIOError
 
 MIB = 1 << 20
@@ -38,3 +40,22 @@ async def _fill(path, engine, page_size):
             "poisoned": poisoned,
             "wrong after": list(await missing(store, range(committed + 8))),
         }
+
+
+def empty_and_refill(path, engine, page_size, frames, seed):
+    """Fill a file that may hold so many frames, empty it to a degree, fill it again, delete everything."""
+    return asyncio.run(_empty_and_refill(path, engine, page_size, frames, random.Random(seed), seed))
+
+
+async def _empty_and_refill(path, engine, page_size, frames, dice, seed):
+    names, deleted = space_use.Names(0), dice.choice((0.3, 0.5, 0.95, 1.0))
+    order = space_use.ORDERS[seed % len(space_use.ORDERS)]
+    async with AsyncFileBlobStore.open(path, engine=engine, page_size=page_size, buffers=4) as store:
+        limit = store.stats().file_bytes + frames * page_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        await space_use.fill_up(store, names)
+        replaced = await space_use.refill(store, names, dice, deleted=deleted, order=order)
+    async with AsyncFileBlobStore.open(path, engine=engine, buffers=4) as store:
+        doomed = await space_use.delete_all(store, names, dice, a_commit=dice.choice((1, 100, 100_000)))
+        assert (await store.verify()).ok
+    return {"frames of a full disk replaced": replaced, "deletes on a full disk": doomed, "full disks": 1}

@@ -62,8 +62,8 @@ def read(path):
     return json.loads(Path(path).read_text("utf-8"))
 
 
-def test_there_are_fifteen_measures():
-    assert list(MEASURES) == list(range(1, 16))
+def test_there_are_seventeen_measures():
+    assert list(MEASURES) == list(range(1, 18))
 
 
 @pytest.mark.slow
@@ -71,12 +71,12 @@ def test_there_are_fifteen_measures():
 def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
     kept = str(tmp_path / "results")
     sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
-    code = main([str(disk_dir), "--measures", "1-15", *sweeps, *TINY, "--budget", "120", "--output", kept])
+    code = main([str(disk_dir), "--measures", "1-17", *sweeps, *TINY, "--budget", "120", "--output", kept])
     shown = capfd.readouterr()
     unseen = unseen_here(disk_dir)
     assert code == (1 if unseen else 0), shown.out + shown.err
     data = read(os.path.join(kept, "results.json"))
-    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 16)}
+    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 18)}
     for outcome in data["outcomes"]:
         assert outcome["failure"] == ""
         assert outcome["number"] is None or outcome["findings"], outcome["name"]
@@ -149,7 +149,7 @@ def check_page_and_plots(kept):
     assert drawn == sorted(
         f"{name}.png"
         for name in ("peers", "depth-reads", "depth-writes", "frame-size", "latency", "cpu", "buffers", "batches",
-                     "scale")
+                     "scale", "space")
     )  # fmt: skip
     # A whole page of empty axes was a fine PNG once.
     for name, plot in PLOTS.items():

@@ -63,6 +63,17 @@ def test_info_tells_frames_engine_and_notes(run, store, guids):
     told = json.loads(run("info", store, "--json").out)
     assert told["blobs"] == 3
     assert told["page_size"] == PAGE
+    assert told["log_bytes"] == told["slots_log"] * PAGE > 0
+    assert told["amplification"] == told["file_bytes"] / (3 * PAGE)
+    assert f"; {told['amplification']:.2f} times what is live" in said.out.decode()
+
+
+def test_info_of_an_empty_store_has_no_ratio(run, store):
+    said = run("info", store)
+    assert said.code == 0
+    assert b"for the log" in said.out
+    assert b"times" not in said.out
+    assert json.loads(run("info", store, "--json").out)["amplification"] == 0
 
 
 def test_ls_lists_sorted(run, store, guids):

@@ -31,3 +31,6 @@ BYTES_APART = 19 if _TRACED else 1
 #: Row 11: mutated files, and how many tests share them.
 MUTATIONS = 4_000 if _TRACED else 20_000
 MUTATION_CHUNKS = 40
+
+#: Row 19: frames overwritten and deleted at each frame size.
+REPLACED = 200_000 // _ONE_IN

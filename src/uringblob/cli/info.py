@@ -24,7 +24,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
         stats = store.stats()
     rows = {
         "frames": f"{stats.blobs} of {size_text(stats.page_size)}",
-        "file": f"{size_text(stats.file_bytes)}, {size_text(stats.allocated_bytes)} allocated",
+        "file": f"{size_text(stats.file_bytes)}, {size_text(stats.allocated_bytes)} allocated, "
+        f"{size_text(stats.log_bytes)} for the log"
+        + (f"; {stats.amplification:.2f} times what is live" if stats.blobs else ""),
         "slots": f"{stats.slots_live} live, {stats.slots_free} free, {stats.slots_log} for the log, "
         f"{stats.slots_pending} other",
         "engine": f"{stats.engine}: {stats.engine_reason}",
@@ -34,5 +36,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     }
     if stats.notes:
         rows["notes"] = "; ".join(stats.notes)
-    out.result(dataclasses.asdict(stats), out.table(rows, warn=("notes",)))
+    out.result(
+        {**dataclasses.asdict(stats), "amplification": stats.amplification}, out.table(rows, warn=("notes",))
+    )
     return exits.OK

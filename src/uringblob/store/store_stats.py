@@ -26,6 +26,7 @@ def collect_stats(core: Core) -> StoreStats:
         blobs=len(core.manifest),
         file_bytes=file_bytes,
         allocated_bytes=allocated_bytes,
+        log_bytes=slots.count(SlotState.LOG) * core.page_size,
         slots_live=slots.count(SlotState.LIVE),
         slots_free=slots.count(SlotState.FREE),
         slots_pending=sum(

@@ -1,6 +1,6 @@
 """The measures by number, and in the order in which a full run takes them."""
 
-from uringblob.bench.measures import commit, mixed, reads, rivals, scale, stall, sync_face, writes
+from uringblob.bench.measures import commit, mixed, reads, rivals, room, scale, stall, sync_face, writes
 from uringblob.bench.measures.base import Measure
 
 #: By number.
@@ -16,6 +16,7 @@ MEASURES: dict[int, Measure] = {
             *stall.MEASURES,
             *rivals.MEASURES,
             *scale.MEASURES,
+            *room.MEASURES,
         ],
         key=lambda measure: measure.number,
     )

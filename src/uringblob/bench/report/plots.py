@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from uringblob.bench.report.data import Results, median, percentiles
 from uringblob.bench.scale.costs import UNITS, costs_of
 from uringblob.bench.sweeps import batches, depth, settings
+from uringblob.bench.sweeps.overwrites import SPACE
 
 #: One colour per party in every plot; others take what is left.
 COLOURS = {
@@ -270,6 +271,27 @@ def _cost(case: dict[str, Any], name: str, cost: str) -> float:
     return statistics.median(costs_of(turn["extra"])[cost] for turn in turns)
 
 
+def space(results: Results) -> Any:
+    """Draw how long the file is against how often everything in it was overwritten."""
+    points = results.sweep(SPACE)
+    if not points:
+        return None
+    figure, (axis,) = _new(1, "Overwriting in commits of 1 to 64 frames")
+    lines: dict[str, tuple[list[Any], list[float]]] = {}
+    for case in points:
+        for name, (load,) in case["parties"].items():
+            at, values = lines.setdefault(name, ([], []))
+            at.append(case["at"])
+            values.append(load["turns"][-1]["extra"]["amplification"])
+    _lines(axis, lines, 1)
+    axis.axhline(1.25, color="#999999", linestyle=":", linewidth=1)
+    axis.set(
+        xlabel="times each live frame was overwritten, on average", ylabel="bytes of the file / live bytes"
+    )
+    axis.legend()
+    return figure
+
+
 #: File name: what draws it.
 PLOTS: dict[str, Plot] = {
     "peers": peers,
@@ -281,6 +303,7 @@ PLOTS: dict[str, Plot] = {
     "buffers": buffers,
     "batches": batch_strategies,
     "scale": scale,
+    "space": space,
 }
 
 

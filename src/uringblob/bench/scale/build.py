@@ -46,5 +46,6 @@ async def build(path: str, blobs: int, page_size: int) -> None:
         clash = core.manifest.load(entries, [], core.queue.log.seq)
         if clash is not None:
             raise RuntimeError(f"the slot of {clash.hex()} was taken")
+        await core.space.complete_log_space()  # the entries came behind its back
         await core.upkeep.start_compaction()
     os.rename(temporary, path)

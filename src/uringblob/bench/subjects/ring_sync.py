@@ -28,7 +28,8 @@ def _sync(flags: int = FIXED) -> Op:
     return ops.fsync(0, data_only=True, flags=flags)
 
 
-async def _settled(completions: Sequence[Awaitable[int]], sizes: Sequence[int]) -> None:
+async def settled(completions: Sequence[Awaitable[int]], sizes: Sequence[int]) -> None:
+    """Wait for all of these; each must move so many bytes."""
     for completion, size in zip(completions, sizes, strict=True):
         got = await completion
         if got != size:
@@ -37,33 +38,33 @@ async def _settled(completions: Sequence[Awaitable[int]], sizes: Sequence[int]) 
 
 async def two_phase(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
     """Writes; wait for all of them; fdatasync; wait."""
-    await _settled(ring.submit(_writes(frames, offset)), [frame.size for frame in frames])
-    await _settled(ring.submit([_sync()]), [0])
+    await settled(ring.submit(_writes(frames, offset)), [frame.size for frame in frames])
+    await settled(ring.submit([_sync()]), [0])
 
 
 async def gathered(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
     """One write of the whole contiguous run, linked to one fdatasync."""
     size = sum(frame.size for frame in frames)
     whole = Frame(frames[0].view, frames[0].address, size, frames[0].buf_index)
-    await _settled(ring.chain(*_writes([whole], offset), _sync()), [size, 0])
+    await settled(ring.chain(*_writes([whole], offset), _sync()), [size, 0])
 
 
 async def linked(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
     """A chain: each write linked to the next, the last to the fdatasync."""
     sizes = [*(frame.size for frame in frames), 0]
-    await _settled(ring.chain(*_writes(frames, offset), _sync()), sizes)
+    await settled(ring.chain(*_writes(frames, offset), _sync()), sizes)
 
 
 async def drained(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
     """Writes side by side, then an fdatasync with IO_DRAIN, in one submission."""
     sizes = [*(frame.size for frame in frames), 0]
     drain = _sync(FIXED | SqeFlags.IO_DRAIN)
-    await _settled(ring.submit([*_writes(frames, offset), drain]), sizes)
+    await settled(ring.submit([*_writes(frames, offset), drain]), sizes)
 
 
 async def dsync(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
     """Writes side by side, each with RWF_DSYNC, and no fdatasync."""
-    await _settled(ring.submit(_writes(frames, offset, RWF_DSYNC)), [frame.size for frame in frames])
+    await settled(ring.submit(_writes(frames, offset, RWF_DSYNC)), [frame.size for frame in frames])
 
 
 STRATEGIES: dict[str, Strategy] = {
