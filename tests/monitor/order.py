@@ -215,8 +215,11 @@ class OrderMonitor:
                 continue
             group, header = self._group, chain.headers.get(at)
             block = None if group is None else group.blocks.get(at)
-            # A write that is in flight has not failed: verify() reads ahead of the log.
-            if block is not None and (at in group.wipes or not (block.ended or block.busy)):
+            # A write that is in flight has not failed, and what was wiped is wiped: verify() looks here, too.
+            wipe = None if group is None else group.wipes.get(at)
+            if wipe is not None and self.clock.is_durable(wipe):
+                continue
+            if block is not None and (wipe is not None or not (block.ended or block.busy)):
                 self._blank_already(at, group.wipes)
             elif header is not None and not header.ended and not header.busy:
                 self._unlink(chain, at)
