@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.judging import Judge, look, read_only_view, recover, relapse, rotten
+from sim.judging import Judge, contents, look, read_only_view, recover, relapse, rotten
 from sim.lives import PAGE, Moment, forget, frame, guid, lend, lent, read_all, small_log
 from uringblob import BlobStoreIOError
 from uringblob.store import log_space
@@ -397,7 +397,7 @@ def test_an_upgrade_cut_at_any_point_leaves_the_old_store_or_the_new_one(
                     recover(flipped, known)
                     figures["one superblock rotten"] += 1
                 if at % 7 == 0:
-                    look(image, known)
+                    look(image, contents(image))
                     figures["opened read-only"] += 1
                 if at % 41 == 0:
                     recover(image, known, deep=True)
