@@ -42,7 +42,7 @@ with QuietInterrupts(wanted=is_command()):
     from uringblob.store.async_store import AsyncFileBlobStore
     from uringblob.units import BUF_ALIGN, PAGE_SIZE
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BUF_ALIGN",
