@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sim.rig import PAGE, frame, guid, life_with_fault, lives, read_all, small_log
+from sim.rig import PAGE, frame, guid, life_with_fault, lives, options_of, read_all, small_log, torture
 from uringblob.store.format import pack_entry
 from uringblob.store.slots import SlotState
 from uringblob.testing.sim_disk import SimDisk
@@ -148,3 +148,11 @@ def test_slots_that_grew_may_be_gone_when_the_growth_returns(seed, blocks):
     """
     for life in lives(seed, 2, capacity=blocks * PAGE, guids=20, calls=16):
         life.run()
+
+
+def test_a_carry_ahead_of_a_group_that_a_reader_leaves_out_is_no_newer_log():
+    """A read-only opener through a cache left the last group out, and took a compaction's carry for a later log.
+
+    One superblock was being written, and was torn, when the power was cut.
+    """
+    torture(26735910033000, **options_of(26735910033000))

@@ -98,9 +98,13 @@ class Chain:
             self.space,
             self,
             SimpleNamespace(current=SimpleNamespace(version=2)),
+            self.nothing,
         )
         self.upkeep._compacting = None
         self.log = self.first_log()
+
+    async def nothing(self):
+        """There is as much as there shall be."""
 
     def _lay_out(self, pieces):
         """Give the space what it wants and not one granule more, in extents that do not touch."""

@@ -39,6 +39,8 @@ async def check_no_newer_log(medium: Medium, found: Recovered, superblock: Super
 
 
 def _newer_blocks(data: bytes, start: int, found: Recovered, store_id: bytes) -> Iterator[tuple[int, int]]:
+    # A last group that was left out stands in the log all the same.
+    last = found.seq if found.dropped is None else found.dropped[0]
     for at in range(0, len(data), BLOCK_SIZE):
         raw = data[at : at + BLOCK_SIZE]
         if raw == BLANK_BLOCK:
@@ -46,7 +48,7 @@ def _newer_blocks(data: bytes, start: int, found: Recovered, store_id: bytes) ->
         block = decode_block(store_id, start + at, raw)
         if block is None or block.log_id == found.reader.log_id:
             continue
-        group = block.type in (BlockType.GROUP, BlockType.SWITCH) and block.seq > found.seq
-        carry = block.type is BlockType.CARRY and block.seq > found.seq + 1
+        group = block.type in (BlockType.GROUP, BlockType.SWITCH) and block.seq > last
+        carry = block.type is BlockType.CARRY and block.seq > last + 1
         if group or carry:
             yield start + at, block.seq
