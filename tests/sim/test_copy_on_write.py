@@ -22,7 +22,7 @@ from uringblob.testing.sim_store import new_image, open_sim_store
 pytestmark = pytest.mark.one_interpreter
 
 #: Blocks beyond the empty store: from no room for a first blob to a few dozen.
-LEVELS = range(30, 94)
+LEVELS = range(30, 94, 4)
 MOST = 40
 OUTCOMES = ("done", "refused", "unknown", "opened with a repair due")
 #: What is made free in the end: enough for every segment that the log wants.
