@@ -53,6 +53,7 @@ class FaultyCalls:
             self._real.sync(fd)
             self._disk.end_sync(covered, failed=False)
             return
+        self._disk.sync_failed()
         self._disk.end_sync(covered, failed=True)
         raise OSError(fault.errno, os.strerror(fault.errno))
 

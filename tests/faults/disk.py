@@ -41,6 +41,7 @@ class FaultyDisk:
         self.requests = 0
         self.passed = []
         self.syncs_since_failure = None
+        self.syncs_failed = 0
         self._loses = loses
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
@@ -64,6 +65,11 @@ class FaultyDisk:
         """Return how much of a write of ``size`` bytes that failed is in the file all the same."""
         with self._lock:
             return self._rng.choice((0, size // 2, size))
+
+    def sync_failed(self):
+        """An fsync ran and failed; one whose chain was cut before it never ran."""
+        with self._lock:
+            self.syncs_failed += 1
 
     # --- what passes ---------------------------------------------------------------------
 

@@ -130,6 +130,8 @@ class FaultyDoor:
             done = core.inbox[index]
             if done.result == _DOOMED and done.user_data in self._answers:
                 done.result = self._answers[done.user_data]
+                if isinstance(self._ended.get(done.user_data), tuple):
+                    self._disk.sync_failed()
             self._end(self._ended.pop(done.user_data, None), done.result)
         return count
 

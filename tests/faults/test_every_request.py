@@ -60,6 +60,7 @@ async def strike(template, store_path, engine, name, index, *, forever, kinds=No
         )
         life.struck = failing.struck
         life.syncs_since_failure = disk.syncs_since_failure
+        life.syncs_failed = disk.syncs_failed
         if failing.struck:
             (check_opening if opening else check_outcome)(name, failing, life)
     except Exception as error:
@@ -70,13 +71,13 @@ async def strike(template, store_path, engine, name, index, *, forever, kinds=No
 
 
 #: What the store does for itself: nobody is there to be told if it fails after the last call.
-BEHIND_A_CALL = ("linking a log segment", "compaction")
+BEHIND_A_CALL = ("linking a log segment", "compaction", "writing a superblock")
 
 
 def check_outcome(name, failing, life):
     """What API.md says of a store after these faults."""
     kinds = set(failing.struck)
-    if "sync" in kinds and FAULTS[name].errno:
+    if life.syncs_failed:
         assert life.poisoned, "a failed fsync, and the store goes on"
         return
     if failing.forever:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from uringblob.completion import Completion
 from uringblob.frames import Frame
-from uringblob.ring import Ring, SqeFlags
+from uringblob.ring import Ring, SqeFlags, life
 from uringblob.slab import Slab
 
 _spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
@@ -46,6 +47,27 @@ async def test_aclose_waits_for_everything(pipe):
     await closing
     assert read.result() == 3
     await ring.aclose()
+
+
+async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(pipe, monkeypatch):
+    """A ring that did not wait outlived its loop, and so did its descriptor."""
+    tries = []
+
+    def scarce(*, loop):
+        tries.append(loop)
+        if len(tries) == 1:
+            raise MemoryError
+        return Completion(loop=loop)
+
+    ring = Ring(8, loop=asyncio.get_running_loop())
+    read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
+    monkeypatch.setattr(life, "Completion", scarce)
+    closing = asyncio.ensure_future(ring.aclose())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    os.write(pipe[1], b"xyz")
+    await closing
+    assert (len(tries), read.result(), ring._core.fd) == (2, 3, -1)
 
 
 async def test_cancelling_aclose_does_not_stop_it(pipe):

@@ -9,6 +9,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
+from uringblob.store import medium as medium_module
 
 PAGE = 4096
 
@@ -80,6 +81,44 @@ async def test_a_segment_whose_preparation_rode_on_a_failed_sync_is_never_writte
     writes = store.stats().writes
     with pytest.raises(StorePoisoned):
         await store.commit([(guid, bytes(PAGE))])
+    assert store.stats().writes == writes
+
+
+def no_memory(*_args, **_options):
+    raise MemoryError("none left")
+
+
+async def test_whoever_rides_on_a_sync_that_there_was_no_memory_to_begin_writes_nothing(store, monkeypatch):
+    """It was linked into the log as a segment that is zeroed and flushed."""
+    medium = store._core.medium
+    rider, syncs = medium.ride(), store.stats().syncs
+    with monkeypatch.context() as patched:
+        patched.setattr(medium_module, "Completion", no_memory)
+        with pytest.raises(MemoryError):
+            await medium.start(medium.sync("for this test"))
+    assert rider.done()
+    assert store.stats().syncs == syncs
+    with pytest.raises(BlobStoreIOError, match="no flush proves anything"):
+        await medium.start(medium.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync"))
+
+
+async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_is_not_written_again(
+    store, monkeypatch
+):
+    """The next one would name another segment."""
+    log, medium = store._core.queue.log, store._core.medium
+    extending = log._start_extending()
+    while not medium._riders:
+        await asyncio.sleep(0)
+    with monkeypatch.context() as patched:
+        patched.setattr(medium, "ride", no_memory)
+        await medium.start(medium.sync("for this test"))
+        with pytest.raises(MemoryError):
+            await extending
+    assert isinstance(medium.poison_cause, MemoryError)
+    writes = store.stats().writes
+    with pytest.raises(StorePoisoned):
+        await log._start_extending()
     assert store.stats().writes == writes
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from uringblob.completion import Completion
+from uringblob.completion import Completion, persist
 from uringblob.ring.driver import RingDriver
 
 
@@ -93,7 +93,8 @@ class RingLife(RingDriver):
     def _when_drained(self) -> Completion[None]:
         """Return what resolves when nothing is in flight any more."""
         if self._drained is None:
-            self._drained = Completion(loop=self._future_loop)
+            # Where that fails, the ring would outlive its loop.
+            self._drained = persist(Completion, loop=self._future_loop)
         return self._drained
 
     def _is_mine(self) -> bool:

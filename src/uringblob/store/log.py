@@ -299,19 +299,21 @@ class Log:
         new = self._space.take(self._space.segment_granules)
         try:
             await self.zero(new)
-        except BlobStoreIOError as error:
-            (self._space.give_back if error.errno in NO_SPACE_ERRNOS else self._space.forfeit)(new)
+            await self._medium.ride()
+        except Exception as error:
+            no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
+            (self._space.give_back if no_room else self._space.forfeit)(new)
             raise
-        await self._medium.ride()
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
             await self.write(link, "linking a log segment")
-        except BlobStoreError as error:
+            await self._medium.ride()
+        except Exception as error:
+            # Also without memory: a header that may be there is never written again.
             await self.settle_failed(error, link)
             if self._medium.poison_cause is None:
                 self._space.give_back(new)
             raise
-        await self._medium.ride()
         self.segments.append(self.tail)
         self.tail = new
 

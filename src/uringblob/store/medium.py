@@ -237,9 +237,11 @@ class Medium:
             await self.believe(transfers.sync(self.engine, what), what)
         except GeneratorExit:
             raise  # this job was dropped, and everybody with it: nobody is resumed
-        except BaseException:
-            # The riders hear only that it has ended.  What they would do next they cannot: a sync that
-            # failed has poisoned the store, and it changes no block any more.
+        except BaseException as error:
+            # The riders learn only that it has ended.  What they would do next they cannot: the store is
+            # poisoned, and it changes no block any more; also where there was no memory to begin the sync.
+            if riders:
+                self.poison(error)
             self._end_ride(riders)
             raise
         self._end_ride(riders)
