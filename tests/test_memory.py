@@ -84,7 +84,10 @@ def test_a_batch_is_applied_at_once(store):
 
 @pytest.mark.untraced("its handler raises at any moment")
 def test_a_storm_of_raising_handlers(store):
-    """Each struck commit is there wholly or not at all, and the store is not left locked."""
+    """Each struck commit is there wholly or not at all, and the store is not left locked.
+
+    Struck before its first change, a store has nothing to flush.
+    """
     one, two = BlobGuid.random(), BlobGuid.random()
     armed = False
     hits = 0
@@ -108,7 +111,7 @@ def test_a_storm_of_raising_handlers(store):
                 store.commit([(two, frame)], [one])
                 armed = False
             except Struck:
-                assert store.needs_flush()
+                assert store.needs_flush() or not store.list_blobs()
             assert len(set(store.list_blobs()) & {one, two}) <= 1
     finally:
         armed = False
@@ -119,6 +122,39 @@ def test_a_storm_of_raising_handlers(store):
     in_thread.start()
     in_thread.join(30)
     assert not in_thread.is_alive()
+
+
+@pytest.mark.untraced("its handler raises at any moment")
+def test_a_storm_on_first_changes():
+    """Struck at any moment of its first change, a store knows what it has to flush, and takes the next change."""
+    armed = False
+
+    def handle(number, frame):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Struck
+
+    dice = random.Random(4711)
+    hits = 0
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for _ in range(3000):
+            store = MemoryBlobStore(PAGE)
+            signal.setitimer(signal.ITIMER_REAL, dice.uniform(2e-6, 4e-5))
+            try:
+                armed = True
+                store.write_blob(GUID, A)
+                armed = False
+            except Struck:
+                hits += 1
+            assert store.needs_flush() or not store.has_blob(GUID)
+            store.write_blob(GUID, B)
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert hits
 
 
 def test_a_change_from_a_handler_in_the_middle_of_a_change(store):

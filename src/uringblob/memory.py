@@ -146,6 +146,7 @@ class Frames(StoreOwner):
         for guid, src in writes.items():
             with readable_view(src, self.page_size) as view:
                 changes[bytes(guid)] = bytes(view)
+        changed = bool(changes)
         with self._lock:
             if self._changing:
                 raise RuntimeError(
@@ -158,8 +159,9 @@ class Frames(StoreOwner):
                 self._writes += len(writes)
                 self._sweep(changes)
             finally:
-                # Struck in the middle, the change may have been applied.
-                self._dirty = self._dirty or bool(changes)
+                # Struck in the middle, the change may have been applied.  Here are no calls and no
+                # jumps: after each of those a handler may raise, and what follows would not be done.
+                self._dirty |= changed
                 self._changing = False
 
     def _sweep(self, changes: Mapping[bytes, bytes | None]) -> None:

@@ -46,7 +46,7 @@ from uringblob.bench.subjects.eventfd import listen_through_eventfd
 from uringblob.bench.subjects.everyone import peers
 from uringblob.bench.subjects.fio import Fio, fio_version
 from uringblob.bench.subjects.ring import _whole
-from uringblob.bench.subjects.ring_sync import _settled
+from uringblob.bench.subjects.ring_sync import settled
 from uringblob.store.manifest import Manifest
 
 pytestmark = pytest.mark.one_interpreter
@@ -217,7 +217,7 @@ async def test_a_transfer_that_is_not_whole_ends_the_turn(answer, number):
     with pytest.raises(OSError, match=f"answered {answer} instead of 4096"):
         await _whole(operation(), 4096)
     with pytest.raises(OSError, match=f"answered {answer} instead of 4096") as raised:
-        await _settled([operation()], [4096])
+        await settled([operation()], [4096])
     assert raised.value.errno == number
 
 

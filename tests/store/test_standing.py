@@ -49,10 +49,17 @@ async def other(disk_dir):
     return path
 
 
-def overwrite(path, source):
-    """What ``cp`` does, without its truncation: the file stays the same one."""
-    with open(source, "rb") as new, open(path, "r+b") as file:
+async def overwrite(store, source):
+    """What ``cp`` does, without its truncation: the file stays the same one.
+
+    A direct write that meets dirty pages can be an EIO of the next sync: the store prepares no
+    log segment meanwhile, and what is copied is flushed.
+    """
+    await store._core.queue.log.wait_quiet()
+    with open(source, "rb") as new, open(store.path, "r+b") as file:
         shutil.copyfileobj(new, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 async def reads(store, *numbers):
@@ -213,7 +220,7 @@ async def test_a_file_that_was_cut_takes_no_commit(store):
 
 
 async def test_another_store_copied_over_it_is_noticed_at_close_and_stays(store, other):
-    overwrite(store.path, other)
+    await overwrite(store, other)
     await poisoned_at_close(store, "it is another store's")
     async with AsyncFileBlobStore.open(store.path) as theirs:
         assert await reads(theirs, 90, 91, 92)
@@ -235,7 +242,7 @@ async def test_an_older_copy_put_back_is_noticed_at_close(store, disk_dir, later
     shutil.copy(store.path, copy)
     for n in range(20, 24):
         await store.commit([(guid(n), frame(n))])
-    overwrite(store.path, copy)
+    await overwrite(store, copy)
     for n in range(30, 30 + later):
         await store.commit([(guid(n), frame(n))])
     await poisoned_at_close(store, "group 5 is not in the log any more")
@@ -246,7 +253,7 @@ async def test_a_copy_of_an_earlier_close_put_back_is_noticed_at_close(store, st
     copy = disk_dir / "copy"
     shutil.copy(store_path, copy)
     again = await opened(store_path, "auto")
-    overwrite(store_path, copy)
+    await overwrite(again, copy)
     await poisoned_at_close(again, "group 5 is not in the log any more")
 
 
@@ -255,12 +262,12 @@ async def test_the_same_where_it_was_opened_and_closed_in_between(store, store_p
     shutil.copy(store_path, copy)
     await store.aclose()
     again = await AsyncFileBlobStore.open(store_path)
-    overwrite(store_path, copy)
+    await overwrite(again, copy)
     await poisoned_at_close(again, "superblocks are not the last ones")
 
 
 async def test_a_compaction_does_not_write_over_what_is_anothers(store, other):
-    overwrite(store.path, other)
+    await overwrite(store, other)
     with open(store.path, "rb") as file:
         theirs = file.read(2 * BLOCK_SIZE)
     with pytest.raises(StoreCorrupt, match="another store's"):
@@ -277,7 +284,7 @@ async def test_after_a_compaction_the_new_log_is_the_one_that_is_looked_at(store
     copy = disk_dir / "copy"
     shutil.copy(store.path, copy)
     await store.commit([(guid(9), frame(9))])
-    overwrite(store.path, copy)
+    await overwrite(store, copy)
     await poisoned_at_close(store, "is not in the log any more")
 
 
