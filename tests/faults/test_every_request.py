@@ -71,7 +71,7 @@ async def strike(template, store_path, engine, name, index, *, forever, kinds=No
 
 
 #: What the store does for itself: nobody is there to be told if it fails after the last call.
-BEHIND_A_CALL = ("linking a log segment", "compaction", "writing a superblock")
+BEHIND_A_CALL = ("linking a log segment", "compaction", "switching the log", "writing a superblock")
 
 
 def check_outcome(name, failing, life):

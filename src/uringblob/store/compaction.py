@@ -231,7 +231,7 @@ class Compaction:
         record = link_record(new.log_id, head.slot, head.slots, 0)
         stretches = old.encode_group(BlockType.SWITCH, new.seq, [record])
         try:
-            await old.write(stretches)
+            await old.write(stretches, "switching the log")
         except BlobStoreError as error:
             await old.settle_failed(error, stretches)
             raise
