@@ -98,6 +98,11 @@ class Compaction:
             # A write that failed for another reason than room may still land, whenever it likes.
             self._failed = error.errno not in NO_SPACE_ERRNOS
             raise
+        except BlobStoreError:
+            raise
+        except BaseException:
+            self._failed = True  # no memory, say: what was asked for before that may still be in flight
+            raise
         finally:
             self._manifest.thaw()
             if not self._adopting and self._medium.poison_cause is None:
