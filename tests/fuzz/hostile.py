@@ -93,4 +93,7 @@ async def _go_on(store, disk, loop, stores) -> None:
     before = await _look(store)
     await store.aclose()
     stores.append(again := await open_sim_store(disk, loop, instant=True))
-    assert await _look(again) == before, "what it showed before it was closed is not there"
+    after = await _look(again)
+    # A cut can have taken a frame's last byte, a zero: when the file has grown again the frame is whole.
+    healed = {guid for guid, content in before.items() if content is None and after.get(guid)}
+    assert {g: None if g in healed else c for g, c in after.items()} == before, "what it showed is not there"
