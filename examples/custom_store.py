@@ -20,10 +20,10 @@ import tempfile
 import threading
 
 from uringblob import BlobCorrupt, BlobGuid, BlobNotFound, BlobStore
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.testing import check_blob_store
-from uringblob.views import BlobBuffer, readable_view, writable_view
+from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
 
 _CHECKSUM = struct.Struct("<Q")
 

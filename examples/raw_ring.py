@@ -22,9 +22,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from uringblob.errors import check_rc
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Ring, SqeFlags, ops
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 #: Index of the one file in the ring's table of registered files.
 FILE = 0

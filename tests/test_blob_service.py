@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 from blob_service.app import Service  # noqa: E402 - needs the path above
 from blob_service.bodies import body_size_max  # noqa: E402
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobStoreIOError  # noqa: E402
-from uringblob.checksums import frame_checksum  # noqa: E402
+from uringblob.buffers.checksum import frame_checksum  # noqa: E402
 
 PAGE = 8192
 SIZE_MAX = body_size_max(PAGE)

@@ -10,9 +10,9 @@ import gc
 
 import pytest
 
-from uringblob.buffers import AlignedBlobBuf, frame_of
-from uringblob.pool import BufferPool
-from uringblob.slab import Slab
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 
 PAGE = 4096
 

@@ -20,9 +20,9 @@ from uringblob.completion import Completion
 from uringblob.engines.pread import PreadEngine
 from uringblob.engines.uring import UringEngine
 from uringblob.pilot import Pilot
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Ring
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 from uringblob.store.core import Core
 from uringblob.store.job import Job
 from uringblob.store.opener import Opening

@@ -10,7 +10,7 @@ import pytest
 from uringblob import transfers
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.transfers import RETRIES_MAX, SyncFailed, read_whole, sync, write_whole, write_whole_then_sync
 
 BLOCK = 4096

@@ -19,7 +19,7 @@ from uringblob.start import QuietInterrupts, is_command
 # Of a command these imports are the first half of its start.
 with QuietInterrupts(wanted=is_command()):
     from uringblob.api import AsyncBlobStore, BlobStore
-    from uringblob.buffers import AlignedBlobBuf
+    from uringblob.buffers.leases import AlignedBlobBuf
     from uringblob.errors import (
         BlobCorrupt,
         BlobNotFound,

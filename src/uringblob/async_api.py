@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TypeVar
 
 from uringblob import defaults
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.units import PAGE_SIZE
-from uringblob.views import BlobBuffer
+from uringblob.buffers.views import BlobBuffer
 
 Self = TypeVar("Self", bound="AsyncBlobStore")
 
@@ -40,7 +40,7 @@ class AsyncBlobStore(abc.ABC):
     the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
     leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
 
-    To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
+    To write a store, implement the five abstract methods (``uringblob.buffers.views`` has the checks of
     arguments) and run ``uringblob.testing.check_async_blob_store`` over it.
     """
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from uringblob.async_api import AsyncBlobStore
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.defaults import Progress
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
-from uringblob.views import BlobBuffer
+from uringblob.buffers.views import BlobBuffer
 
 if TYPE_CHECKING:
     from uringblob.sync_api import BlobStore

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.report import VerifyReport
-from uringblob.views import (
+from uringblob.buffers.views import (
     BlobBuffer,
     as_pair,
     check_range,

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Union
 
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.completion_loop import NoThread
 from uringblob.defaults import Progress
 from uringblob.errors import BlobStoreError, BlobStoreIOError
@@ -27,7 +27,7 @@ from uringblob.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync_api import BlobStore
 from uringblob.units import MODE
-from uringblob.views import BlobBuffer, guid_list
+from uringblob.buffers.views import BlobBuffer, guid_list
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 

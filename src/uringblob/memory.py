@@ -24,7 +24,7 @@ from uringblob.owner import StoreOwner
 from uringblob.stats import StoreStats
 from uringblob.sync_api import BlobStore
 from uringblob.units import PAGE_SIZE, check_page_size
-from uringblob.views import (
+from uringblob.buffers.views import (
     BlobBuffer,
     check_range,
     checked_commit,

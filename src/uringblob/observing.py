@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar, Union, cast
 from uringblob.api import AsyncBlobStore, BlobStore
 from uringblob.logs import logger
 from uringblob.report import VerifyReport
-from uringblob.views import size_of
+from uringblob.buffers.views import size_of
 
 Store = TypeVar("Store", bound=Union[BlobStore, AsyncBlobStore])
 

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from uringblob import defaults
 from uringblob.async_view import AsyncView
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
 from uringblob.inline import run_inline
 from uringblob.report import VerifyReport
 from uringblob.stats import StoreStats
 from uringblob.units import PAGE_SIZE
-from uringblob.views import BlobBuffer
+from uringblob.buffers.views import BlobBuffer
 
 Self = TypeVar("Self", bound="BlobStore")
 
@@ -43,7 +43,7 @@ class BlobStore(abc.ABC):
     the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
     leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
 
-    To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
+    To write a store, implement the five abstract methods (``uringblob.buffers.views`` has the checks of
     arguments) and run ``uringblob.testing.check_blob_store`` over it.
     """
 

@@ -15,12 +15,12 @@ import weakref
 
 import pytest
 
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.engines import crew, mailbox
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
 from uringblob.engines.pread import PreadEngine
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 
 BLOCK = 4096
 #: More than there are allocations on any of these ways.

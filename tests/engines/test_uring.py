@@ -13,16 +13,16 @@ import textwrap
 import pytest
 
 from ring.faulty import FaultyLib
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.engines import uring, uring_start
 from uringblob.engines.refusal import RingRefused
 from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring import UringEngine
 from uringblob.engines.uring_shapes import join_neighbours
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Opcode, Ring, SqeFlags
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 PAGE = 4096
 #: So many frames are not kept waiting for the tick's end.

@@ -13,13 +13,13 @@ import weakref
 
 import pytest
 
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion
 from uringblob.engines import write_runs
 from uringblob.engines.posix_calls import pick_calls
 from uringblob.engines.pread import THREADS_MAX, PreadEngine
 from uringblob.engines.write_runs import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 
 BLOCK = 4096
 

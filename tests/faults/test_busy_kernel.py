@@ -22,7 +22,7 @@ from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, S
 from uringblob.engines.refusal import RingRefused
 from uringblob.errors import errno_name
 from uringblob.ring import Ring, queue
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring")]
 

@@ -9,8 +9,8 @@ import pytest
 from monitor.acks import Promises
 from monitor.blocks import BLOCK, parse_block, parse_superblock
 from monitor.order import OrderMonitor
-from uringblob.checksums import frame_checksum
-from uringblob.frames import Frame
+from uringblob.buffers.checksum import frame_checksum
+from uringblob.buffers.iobuf import Frame
 from uringblob.store.format import (
     BlockType,
     Segment,

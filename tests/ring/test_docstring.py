@@ -7,7 +7,7 @@ import os
 import textwrap
 
 import uringblob.ring
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 
 def test_the_example_of_the_docstring(disk_dir, needs_direct):

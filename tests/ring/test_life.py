@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from uringblob.completion import Completion
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Ring, SqeFlags, life
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 _spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
 _module = importlib.util.module_from_spec(_spec)
@@ -459,7 +459,7 @@ def test_a_process_may_end_with_operations_in_flight():
     code = """
         import os
         from uringblob.ring import Ring
-        from uringblob.slab import Slab
+        from uringblob.buffers.slab import Slab
         ring = Ring(8)
         ring.read(os.pipe()[0], 0, Slab(4096, 1).frame(0))
         ring.flush()

@@ -12,7 +12,7 @@ import pytest
 from uringblob._native import require_lib
 from uringblob.ring import Opcode, Ring, SetupFlags, SqeFlags, ops
 from uringblob.ring.ops import GATHER_PIECES_MAX
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 FIXED = SqeFlags.FIXED_FILE
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from uringblob.ring import Ring, inflight
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 
 class Struck(Exception):
@@ -223,7 +223,7 @@ def test_memory_lives_until_the_completion(ring, pipe):
     slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
     lease = weakref.ref(exporter)
-    from uringblob.frames import Frame
+    from uringblob.buffers.iobuf import Frame
 
     read = ring.read(reader, 0, Frame(memoryview(exporter), slab.address, 4096))
     del exporter

@@ -212,7 +212,7 @@ def test_operations_asked_for_between_staging_and_the_next_flush_keep_their_orde
 
 
 def _one_byte():
-    from uringblob.slab import Slab
+    from uringblob.buffers.slab import Slab
 
     return Slab(4096, 1).frame(0).part(0, 1)
 

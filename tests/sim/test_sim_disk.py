@@ -9,7 +9,7 @@ import random
 import pytest
 
 from sim.rig import lives
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck, new_image
 from uringblob.testing.sim_engine import SimEngine
 

@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.store import batch, core, opening, pace
 from uringblob.store.closing import close_core
 from uringblob.store.format import HEADER_SIZE

@@ -12,7 +12,7 @@ import collections
 import pytest
 
 from uringblob import BlobGuid, StoreClosed
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store, log, medium, pace
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.bounces import Bounces

@@ -13,7 +13,7 @@ import pytest
 
 from behaviour.work import frame, guid
 from uringblob import AlignedBlobBuf, BlobCorrupt, BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.store import visitors
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.slots import SlotState, SlotTable

@@ -11,7 +11,7 @@ import contextlib
 import pytest
 
 from store.interleaving import Loop, _digest, explore, load
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.store.format import pack_entry
 from uringblob.store.shards import Shards
 from uringblob.store.slots import SlotState

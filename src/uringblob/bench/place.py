@@ -8,8 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
-from uringblob.frames import Frame
-from uringblob.slab import Slab
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.slab import Slab
 
 _BLOCK = 4 << 20
 

@@ -15,7 +15,7 @@ from uringblob.doctor.trial_directory import PREFIX
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import encodable, errno_name
 from uringblob.ring import Ring, SqeFlags
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 from uringblob.units import BUF_ALIGN
 
 

@@ -11,7 +11,7 @@ from uringblob.doctor import raw_calls
 from uringblob.doctor.finding import Finding, Level
 from uringblob.errors import errno_name
 from uringblob.ring.ops import Opcode
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 from uringblob.units import PAGE_SIZE
 
 #: Asked with arguments that no kernel accepts; these are the answers of one that looked at them.

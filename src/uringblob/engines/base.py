@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from uringblob.completion import Completion
-from uringblob.frames import Frame
-from uringblob.pool import BufferPool
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.pool import BufferPool
 
 
 @dataclasses.dataclass

@@ -19,9 +19,9 @@ from uringblob.engines.crew import Crew
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
 from uringblob.engines.write_runs import Part, WriteRun
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
 THREADS_MAX = 8

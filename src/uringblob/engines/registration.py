@@ -14,7 +14,7 @@ import resource
 
 from uringblob.engines.refusal import RingRefused
 from uringblob.ring import Ring
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 #: What the kernel answers where the limit is what is in the way; any other errno is a prohibition.
 _LIMIT_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN})

@@ -20,8 +20,8 @@ from uringblob.engines.request import EngineRequest
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
 from uringblob.logs import logger
-from uringblob.pool import BufferPool
-from uringblob.slab import Slab
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 
 __all__ = ["EngineRequest", "open_engine"]
 

@@ -38,9 +38,9 @@ from uringblob.engines.posix_calls import pick_calls, read_now, size_of_file
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
 from uringblob.engines.uring_start import start_ring
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Op, Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
 

@@ -22,10 +22,10 @@ from uringblob.engines.registration import register_frames
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring_shapes import READ, WRITE, Shapes
 from uringblob.errors import NO_SPACE_ERRNOS
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Op, Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 from uringblob.units import BUF_ALIGN
 
 _ASYNC: Final = int(SqeFlags.ASYNC)  # by a kernel thread

@@ -25,7 +25,7 @@ On a loop they are awaited, and many tasks share one submission::
         await ring.aclose()
         os.close(fd)
 
-``Slab`` is ``uringblob.slab.Slab``; memory of any other kind goes through ``read`` and ``readv``.
+``Slab`` is ``uringblob.buffers.slab.Slab``; memory of any other kind goes through ``read`` and ``readv``.
 """
 
 from uringblob.ring import ops

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import cffi
 
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 
 _ffi = cffi.FFI()
 # Parsed now: at their first use they would be parsed under a lock.

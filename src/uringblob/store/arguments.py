@@ -12,14 +12,14 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from uringblob.buffers import frame_of
-from uringblob.frames import Frame
+from uringblob.buffers.leases import frame_of
+from uringblob.buffers.iobuf import Frame
 from uringblob.guid import GuidLike, guid_bytes
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 from uringblob.store.job import bare
 from uringblob.store.pace import CHANGE, Pace
 from uringblob.store.shards import FEW, Mapped, Shards
-from uringblob.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
+from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256

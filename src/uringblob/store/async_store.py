@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from uringblob.async_api import AsyncBlobStore
-from uringblob.buffers import AlignedBlobBuf, frame_of
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.observing import StoreObserver, observe
 from uringblob.owner import StoreOwner
@@ -35,7 +35,7 @@ from uringblob.store.read_batch import read_batch
 from uringblob.store.store_stats import collect_stats
 from uringblob.store.verification import verify_core
 from uringblob.units import MODE
-from uringblob.views import BlobBuffer, check_range, size_of
+from uringblob.buffers.views import BlobBuffer, check_range, size_of
 
 T = TypeVar("T")
 

@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uringblob import transfers
-from uringblob.buffers import AlignedBlobBuf
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid
 from uringblob.store.format import Segment, pack_entry
 from uringblob.store.job import Job, settle

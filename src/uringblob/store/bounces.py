@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.completion import Completion
-from uringblob.pool import BufferPool
+from uringblob.buffers.pool import BufferPool
 from uringblob.store.pace import COPIED, STEP_BYTES, Pace
 from uringblob.units import BUF_ALIGN
 

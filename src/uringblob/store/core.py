@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from uringblob import transfers
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid
 from uringblob.owner import StoreOwner
 from uringblob.store.batch import Batch

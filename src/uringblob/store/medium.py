@@ -20,11 +20,11 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from uringblob import transfers
-from uringblob.buffers import frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion, call_surely
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, check_rc, one_each
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.bounces import Bounces

@@ -32,7 +32,7 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from uringblob.checksums import FrameHasher, frame_checksum
+from uringblob.buffers.checksum import FrameHasher, frame_checksum
 from uringblob.completion import Completion, call_surely
 
 #: Bytes that one iteration checksums, or as much other work; what passes the limit (a frame, a commit below 1 MiB) is still taken.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.store.core import Core
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.job import Job, settle

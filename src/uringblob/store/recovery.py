@@ -15,7 +15,7 @@ import collections
 import dataclasses
 from collections.abc import Iterable
 
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger

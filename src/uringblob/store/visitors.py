@@ -31,9 +31,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.completion import Completion
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.slots import SlotTable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid
 from uringblob.testing.check import check, expect, refused

@@ -7,7 +7,7 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-from uringblob.buffers import AlignedBlobBuf
+from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
 from uringblob.testing.check import check, expect, refused

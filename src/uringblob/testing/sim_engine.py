@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.frames import Frame
-from uringblob.pool import BufferPool
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.pool import BufferPool
 from uringblob.testing.sim_disk import Fault, SimDisk
 from uringblob.testing.sim_loop import SimLoop
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 
 from uringblob import AsyncFileBlobStore
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.store.format import pack_entry
 from uringblob.store.shards import Shards
 

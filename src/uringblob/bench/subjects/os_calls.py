@@ -13,7 +13,7 @@ from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, direct_flag
 from uringblob.bench.subjects.base import ThreadSubject
 from uringblob.bench.subjects.store import StoreFiller
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 
 
 class OsCalls(ThreadSubject):

@@ -16,9 +16,9 @@ from uringblob.bench.place import Place, direct_flag, noise
 from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.eventfd import listen_through_eventfd
 from uringblob.bench.subjects.ring_sync import STRATEGIES
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Ring, SqeFlags
-from uringblob.slab import Slab
+from uringblob.buffers.slab import Slab
 
 FIXED = SqeFlags.FIXED_FILE
 

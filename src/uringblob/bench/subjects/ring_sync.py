@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Op, Ring, SqeFlags, ops
 
 FIXED = SqeFlags.FIXED_FILE

@@ -19,11 +19,11 @@ import ctypes
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
-from uringblob.buffers import AlignedBlobBuf, _on_heap, buffer_over
+from uringblob.buffers.leases import AlignedBlobBuf, _on_heap, buffer_over
 from uringblob.owner import Owner
 
 if TYPE_CHECKING:
-    from uringblob.slab import Slab
+    from uringblob.buffers.slab import Slab
 
 
 class BufferPool(Owner):

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from uringblob.pool import BufferPool
-from uringblob.slab import Slab
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 
 SIZE = 4096
 

@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from uringblob.buffers import AlignedBlobBuf, frame_of
-from uringblob.frames import Frame
-from uringblob.pool import BufferPool
-from uringblob.slab import Slab
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 from uringblob.units import PAGE_SIZE
 
 SIZE = 4096

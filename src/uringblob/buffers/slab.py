@@ -20,7 +20,7 @@ from typing import Any
 
 import cffi
 
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
 
 #: Transparent huge pages are 2 MiB on x86-64 and on arm64 with 4 KiB base pages.

@@ -8,7 +8,7 @@ import pytest
 import xxhash
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobNotFound, FileBlobStore, MemoryBlobStore
-from uringblob.checksums import frame_checksum
+from uringblob.buffers.checksum import frame_checksum
 
 FRAME = os.urandom(4096)
 GUID = BlobGuid.random()

@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
-from uringblob.slab import HUGE_PAGE_SIZE, Slab
+from uringblob.buffers.slab import HUGE_PAGE_SIZE, Slab
 
 
 @pytest.mark.parametrize(("frame_size", "count"), [(4096, 1), (4096, 600), (524288, 5), (1 << 24, 1)])

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import cffi
 
-from uringblob.frames import Frame
+from uringblob.buffers.iobuf import Frame
 from uringblob.units import PAGE_SIZE, check_page_size
 
 if TYPE_CHECKING:
-    from uringblob.pool import BufferPool
+    from uringblob.buffers.pool import BufferPool
 
 _ffi: Any = cffi.FFI()
 _ADDRESS = _ffi.typeof("uintptr_t")  # parsed now: at its first use it would be parsed under a lock

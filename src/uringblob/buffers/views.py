@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
-from uringblob.buffers import AlignedBlobBuf, frame_of, not_a_buffer
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of, not_a_buffer
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.units import BUF_ALIGN
 
