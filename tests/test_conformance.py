@@ -9,7 +9,7 @@ import pytest
 
 from broken_stores import BROKEN, BROKEN_ASYNC, Sound, SoundAsync
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.inline import run_inline
+from uringblob.api.inline import run_inline
 from uringblob.testing import CHECKS, ConformanceError, check_async_blob_store, check_blob_store
 from uringblob.testing.check import refused
 

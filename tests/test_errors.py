@@ -11,9 +11,9 @@ import pytest
 
 from uringblob import errors
 from uringblob.guid import BlobGuid
-from uringblob.report import VerifyReport
+from uringblob.api.verify_report import VerifyReport
 from uringblob.ring import RingStats
-from uringblob.stats import StoreStats
+from uringblob.api.stats import StoreStats
 from uringblob.store.compaction import CompactionStopped
 from uringblob.transfers import SyncFailed
 

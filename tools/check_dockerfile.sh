@@ -107,6 +107,6 @@ if [ "$1" = test ]; then
     run "$allowed" uringblob-test "$@" -n 3 --dist worksteal
 else
     shift
-    run "$allowed" uringblob-test "$@" tests/test_api.py tests/ring tests/behaviour/test_refused.py
+    run "$allowed" uringblob-test "$@" tests/api/test_traits.py tests/ring tests/behaviour/test_refused.py
 fi
 say "all of it works"

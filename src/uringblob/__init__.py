@@ -36,9 +36,9 @@ with QuietInterrupts(wanted=is_command()):
     from uringblob.facade import FileBlobStore
     from uringblob.guid import BlobGuid
     from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
-    from uringblob.observing import StoreObserver, observe
-    from uringblob.report import VerifyReport
-    from uringblob.stats import StoreStats
+    from uringblob.api.observer import StoreObserver, observe
+    from uringblob.api.verify_report import VerifyReport
+    from uringblob.api.stats import StoreStats
     from uringblob.store.async_store import AsyncFileBlobStore
     from uringblob.units import BUF_ALIGN, PAGE_SIZE
 

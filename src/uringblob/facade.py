@@ -15,17 +15,17 @@ from typing import Union
 
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.completion_loop import NoThread
-from uringblob.defaults import Progress
+from uringblob.api.defaults import Progress
 from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.limits import thread_limits
-from uringblob.observing import StoreObserver, observe
+from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
 from uringblob.pilot import Pilot
-from uringblob.report import VerifyReport
-from uringblob.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.api.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.sync_api import BlobStore
+from uringblob.api.sync_store import BlobStore
 from uringblob.units import MODE
 from uringblob.buffers.views import BlobBuffer, guid_list
 

@@ -16,13 +16,13 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 
-from uringblob.async_api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.errors import BlobNotFound, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
-from uringblob.observing import StoreObserver, observe
+from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
-from uringblob.stats import StoreStats
-from uringblob.sync_api import BlobStore
+from uringblob.api.stats import StoreStats
+from uringblob.api.sync_store import BlobStore
 from uringblob.units import PAGE_SIZE, check_page_size
 from uringblob.buffers.views import (
     BlobBuffer,

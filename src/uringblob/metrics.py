@@ -27,7 +27,7 @@ except ModuleNotFoundError as missing:
         f"uringblob.metrics needs {missing.name}: pip install 'uringblob[metrics]'", name=missing.name
     ) from missing
 
-from uringblob.stats import StoreStats
+from uringblob.api.stats import StoreStats
 
 #: Upper bounds in seconds: from a frame in the page cache to a disk that is in trouble.
 DURATION_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)

@@ -13,16 +13,16 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
-from uringblob.async_api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.observing import StoreObserver, observe
+from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
-from uringblob.report import VerifyReport
-from uringblob.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.api.stats import StoreStats
 from uringblob.store import inherit
 from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.belonging import Belonging, running_loop

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from uringblob.async_api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.owner import StoreOwner
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from uringblob.errors import errno_name
-from uringblob.stats import StoreStats
+from uringblob.api.stats import StoreStats
 from uringblob.store.core import Core
 from uringblob.store.slots import SlotState
 

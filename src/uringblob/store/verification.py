@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
-from uringblob.report import VerifyReport
+from uringblob.api.verify_report import VerifyReport
 from uringblob.store.core import Core
 from uringblob.store.format import (
     BLOCK_SIZE,

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, Union
 
 from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.async_view import AsyncView
+from uringblob.api.adapter import AsyncView
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
 from uringblob.testing.check import ConformanceError

@@ -18,7 +18,7 @@ from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, noise
 from uringblob.bench.subjects.base import TaskSubject, ThreadSubject
 from uringblob.errors import BlobStoreError
-from uringblob.stats import StoreStats
+from uringblob.api.stats import StoreStats
 
 #: Frames of one call while the store is filled.
 _FILL_FRAMES = 32

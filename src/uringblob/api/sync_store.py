@@ -1,7 +1,7 @@
-"""``AsyncBlobStore``: what every asynchronous store offers.
+"""``BlobStore``: what every synchronous store offers.
 
-Five methods are abstract; everything else follows from them.  A store that can do better
-overrides more: only ``commit`` loses a promise (atomicity) by being inherited.
+The same names and meanings as :class:`~uringblob.api.async_store.AsyncBlobStore`; the defaults are
+that class's text, run inline over an asynchronous view of the store.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
-from uringblob import defaults
+from uringblob.api import defaults
+from uringblob.api.adapter import AsyncView
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.report import VerifyReport
-from uringblob.stats import StoreStats
+from uringblob.api.inline import run_inline
+from uringblob.api.verify_report import VerifyReport
+from uringblob.api.stats import StoreStats
 from uringblob.units import PAGE_SIZE
 from uringblob.buffers.views import BlobBuffer
 
-Self = TypeVar("Self", bound="AsyncBlobStore")
+Self = TypeVar("Self", bound="BlobStore")
 
 
-class AsyncBlobStore(abc.ABC):
-    """Frames of ``page_size`` bytes under 16-byte names, for tasks of one event loop.
+class BlobStore(abc.ABC):
+    """Frames of ``page_size`` bytes under 16-byte names.
 
     **Guids** are :class:`BlobGuid`, 16-byte ``bytes`` or ``uuid.UUID``; a wrong length is a
     ``ValueError``, a wrong type a ``TypeError``.
@@ -33,15 +35,16 @@ class AsyncBlobStore(abc.ABC):
     C-contiguous and exactly one frame long, writable where it is read into; a wrong length is a
     ``ValueError`` before any I/O.  Until a call returns or raises, its buffers belong to it.
 
-    **Tasks**: any number may use the store at once.  A cancelled call raises ``CancelledError``
-    only when the kernel has let go of its buffers; the change is then wholly done or not begun.
+    **Threads**: every method may be called from any number of threads at once, also from one in
+    which an event loop runs (which it blocks).  A signal handler that raises ends only the call
+    that it struck, which is then wholly done or not begun.
 
     **Errors**: after closing, ``StoreClosed``.  A change of a read-only store is ``StoreReadOnly``; what
     the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
     leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
 
     To write a store, implement the five abstract methods (``uringblob.buffers.views`` has the checks of
-    arguments) and run ``uringblob.testing.check_async_blob_store`` over it.
+    arguments) and run ``uringblob.testing.check_blob_store`` over it.
     """
 
     _closed = False
@@ -53,13 +56,13 @@ class AsyncBlobStore(abc.ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether ``aclose`` was called."""
+        """Whether ``close`` was called."""
         return self._closed
 
     # -- the five -----------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
+    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         """Fill ``dst`` with the blob's frame.
 
         :raises BlobNotFound: there is none; ``dst`` is untouched.
@@ -67,7 +70,7 @@ class AsyncBlobStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
+    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """Replace the blob's whole frame, atomically.
 
         A reader or a crash sees the old frame or the new one, never a mix.  Every read that
@@ -75,15 +78,15 @@ class AsyncBlobStore(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def delete_blob(self, guid: GuidLike) -> None:
+    def delete_blob(self, guid: GuidLike) -> None:
         """Forget the blob; no-op if there is none.  Durable after :meth:`flush`."""
 
     @abc.abstractmethod
-    async def list_blobs(self) -> list[BlobGuid]:
+    def list_blobs(self) -> list[BlobGuid]:
         """Return the names of all live blobs, in any order."""
 
     @abc.abstractmethod
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Return once everything that returned before the call is durable."""
 
     # -- buffers ------------------------------------------------------------------------------
@@ -103,32 +106,32 @@ class AsyncBlobStore(abc.ABC):
 
     # -- batches ------------------------------------------------------------------------------
 
-    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """Write a batch; every guid and length is checked before any is applied.
 
         The last write wins for a repeated guid.  After an error any of them may have been
         applied: retry the batch.
         """
         defaults.check_open(self)
-        await defaults.write_blobs(self, writes)
+        run_inline(defaults.write_blobs(AsyncView(self), writes))
 
-    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """Do :meth:`write_blobs`, and have the frames' bytes on the medium at the return.
 
         :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.
         """
         defaults.check_open(self)
-        await defaults.write_blobs_with_data_sync(self, writes)
+        run_inline(defaults.write_blobs_with_data_sync(AsyncView(self), writes))
 
-    async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
+    def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """Read a batch; return, per position, ``None`` or the error of that position alone.
 
         Wrong guids and lengths raise before any read.
         """
         defaults.check_open(self)
-        return await defaults.read_blobs(self, reads)
+        return run_inline(defaults.read_blobs(AsyncView(self), reads))
 
-    async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
+    def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """Fill ``dst`` with the frame's bytes from ``offset`` on.
 
         ``offset`` and ``len(dst)`` are multiples of 4096 inside the frame, else ``ValueError``.
@@ -136,9 +139,9 @@ class AsyncBlobStore(abc.ABC):
         the whole frame).
         """
         defaults.check_open(self)
-        await defaults.read_blob_range(self, guid, offset, dst)
+        run_inline(defaults.read_blob_range(AsyncView(self), guid, offset, dst))
 
-    async def commit(
+    def commit(
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
@@ -151,7 +154,7 @@ class AsyncBlobStore(abc.ABC):
         in the middle leaves a part of it, and readers see it grow.
         """
         defaults.check_open(self)
-        await defaults.commit(self, writes, deletes)
+        run_inline(defaults.commit(AsyncView(self), writes, deletes))
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -163,12 +166,12 @@ class AsyncBlobStore(abc.ABC):
         defaults.check_open(self)
         return True
 
-    async def has_blob(self, guid: GuidLike) -> bool:
+    def has_blob(self, guid: GuidLike) -> bool:
         """Return whether the blob is there (this default reads it)."""
         defaults.check_open(self)
-        return await defaults.has_blob(self, guid)
+        return run_inline(defaults.has_blob(AsyncView(self), guid))
 
-    async def checksum(self, guid: GuidLike) -> int:
+    def checksum(self, guid: GuidLike) -> int:
         """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
 
         It is the visible frame's, and changes only when the frame does.  File stores keep it and
@@ -177,16 +180,16 @@ class AsyncBlobStore(abc.ABC):
         :raises BlobNotFound: there is no such blob.
         """
         defaults.check_open(self)
-        return await defaults.checksum(self, guid)
+        return run_inline(defaults.checksum(AsyncView(self), guid))
 
-    async def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
+    def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
 
         Goes on past bad ones.  ``progress(done, total)`` is called after each blob; an
         exception from it ends the call.
         """
         defaults.check_open(self)
-        return await defaults.verify(self, progress)
+        return run_inline(defaults.verify(AsyncView(self), progress))
 
     def stats(self) -> StoreStats:
         """Return a frozen snapshot of what the store counts; works after closing too."""
@@ -194,31 +197,31 @@ class AsyncBlobStore(abc.ABC):
 
     # -- the end ------------------------------------------------------------------------------
 
-    async def aclose(self, flush: bool = True) -> None:
+    def close(self, flush: bool = True) -> None:
         """Flush (unless ``flush=False``) and close, whatever happens, then raise the flush's error.
 
-        A second call is silent.  Cancelling it does not stop it.  Later calls raise
-        ``StoreClosed``; ``stats()`` and ``repr`` go on.
+        A second call is silent.  Later calls raise ``StoreClosed``; ``stats()`` and ``repr``
+        go on.
         """
         if self._closed:
             return
         try:
             if flush:
-                await defaults.unstoppable(self.flush())
+                self.flush()
         finally:
             self._closed = True
 
-    async def __aenter__(self: Self) -> Self:
+    def __enter__(self: Self) -> Self:
         defaults.check_open(self)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

@@ -1,7 +1,7 @@
 """The trait's defaults: what follows from the five methods that every store has.
 
 Written once, as coroutines over an asynchronous store.  A synchronous store runs the same
-text through :mod:`uringblob.inline`.
+text through :mod:`uringblob.api.inline`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
-from uringblob.report import VerifyReport
+from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.views import (
     BlobBuffer,
     as_pair,

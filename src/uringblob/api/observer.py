@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar, Union, cast
 
 from uringblob.api import AsyncBlobStore, BlobStore
 from uringblob.logs import logger
-from uringblob.report import VerifyReport
+from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.views import size_of
 
 Store = TypeVar("Store", bound=Union[BlobStore, AsyncBlobStore])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uringblob.async_api import AsyncBlobStore
-from uringblob.sync_api import BlobStore
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.sync_store import BlobStore
 
 __all__ = ["AsyncBlobStore", "BlobStore"]

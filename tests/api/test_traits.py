@@ -12,8 +12,8 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
-from uringblob.async_view import AsyncView
-from uringblob.inline import run_inline
+from uringblob.api.adapter import AsyncView
+from uringblob.api.inline import run_inline
 
 A = b"a" * PAGE
 B = b"b" * PAGE

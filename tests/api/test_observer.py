@@ -9,18 +9,9 @@ import weakref
 
 import pytest
 
-from uringblob import (
-    AsyncFileBlobStore,
-    AsyncMemoryBlobStore,
-    BlobGuid,
-    BlobNotFound,
-    BlobStore,
-    FileBlobStore,
-    MemoryBlobStore,
-    observe,
-    observing,
-)
-from uringblob.sync_api import BlobStore as SyncTrait
+from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, BlobGuid, BlobNotFound, BlobStore, FileBlobStore, MemoryBlobStore, observe
+from uringblob.api import observer as observing
+from uringblob.api.sync_store import BlobStore as SyncTrait
 
 PAGE = 4096
 GUID = BlobGuid.random()

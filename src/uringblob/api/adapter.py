@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from uringblob.async_api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.defaults import Progress
+from uringblob.api.defaults import Progress
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.report import VerifyReport
-from uringblob.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.api.stats import StoreStats
 from uringblob.buffers.views import BlobBuffer
 
 if TYPE_CHECKING:
-    from uringblob.sync_api import BlobStore
+    from uringblob.api.sync_store import BlobStore
 
 
 T = TypeVar("T")
