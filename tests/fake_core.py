@@ -8,7 +8,7 @@ import types
 
 from uringblob.completion import Completion
 from uringblob.facade import FileBlobStore
-from uringblob.memory import AsyncMemoryBlobStore
+from uringblob.memory_store import AsyncMemoryBlobStore
 from uringblob.pilot import Pilot
 
 PAGE = 4096

@@ -35,7 +35,7 @@ with QuietInterrupts(wanted=is_command()):
     )
     from uringblob.facade import FileBlobStore
     from uringblob.guid import BlobGuid
-    from uringblob.memory import AsyncMemoryBlobStore, MemoryBlobStore
+    from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
     from uringblob.api.observer import StoreObserver, observe
     from uringblob.api.verify_report import VerifyReport
     from uringblob.api.stats import StoreStats
