@@ -81,7 +81,7 @@ class Completion(Owner, asyncio.Future[T]):
 
     __slots__ = ()
 
-    #: Handing it out costs nothing while no job awaits it: see :data:`uringblob.ring.inflight.BYTES_AT_ONCE`.
+    #: Handing it out costs nothing while no job awaits it: see :data:`uringblob.ring.completions.BYTES_AT_ONCE`.
     light = False
 
     def cancel(self, msg: Any | None = None) -> bool:

@@ -21,7 +21,8 @@ from faults.storm import REFUSALS, storm
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, StorePoisoned, _native
 from uringblob.engines.refusal import RingRefused
 from uringblob.errors import errno_name
-from uringblob.ring import Ring, queue
+from uringblob.ring import Ring
+from uringblob.ring import submission as queue
 from uringblob.buffers.slab import Slab
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring")]

@@ -22,7 +22,7 @@ import pytest
 
 from behaviour.work import fill, frame, guid, missing
 from uringblob import AsyncFileBlobStore, BlobStoreError, EngineUnavailable, StorePoisoned, _native
-from uringblob.ring import queue
+from uringblob.ring import submission as queue
 
 pytestmark = pytest.mark.one_interpreter
 

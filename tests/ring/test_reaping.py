@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from uringblob.ring import Ring, inflight
+from uringblob.ring import Ring
+from uringblob.ring import completions as inflight
 from uringblob.buffers.slab import Slab
 
 

@@ -11,8 +11,8 @@ from unittest import mock
 from uringblob.engines import pread, uring
 from uringblob.ring import Op
 from uringblob.ring.driver import RingDriver
-from uringblob.ring.inflight import _COMPLETION, _SIZE, InFlight
-from uringblob.ring.queue import SubmissionQueue
+from uringblob.ring.completions import _COMPLETION, _SIZE, InFlight
+from uringblob.ring.submission import SubmissionQueue
 
 
 @contextlib.contextmanager

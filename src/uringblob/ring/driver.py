@@ -21,10 +21,10 @@ from uringblob._native import require_lib
 from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
 from uringblob.owner import Owner
-from uringblob.ring.inflight import InFlight
-from uringblob.ring.loops import NO_LOOP
+from uringblob.ring.completions import InFlight
+from uringblob.ring.no_loop import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
-from uringblob.ring.queue import SubmissionQueue
+from uringblob.ring.submission import SubmissionQueue
 from uringblob.ring.setup import SetupFlags, blank_core, open_core
 
 T = TypeVar("T")
