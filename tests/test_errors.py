@@ -15,7 +15,7 @@ from uringblob.api.verify_report import VerifyReport
 from uringblob.ring import RingStats
 from uringblob.api.stats import StoreStats
 from uringblob.store.compaction import CompactionStopped
-from uringblob.transfers import SyncFailed
+from uringblob.engines.transfers import SyncFailed
 
 GUID = BlobGuid(bytes(range(16)))
 PLAIN = [

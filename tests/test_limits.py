@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from uringblob import limits
-from uringblob.engines.refusal import RingRefused
+from uringblob.engines.unavailable import RingRefused
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
 from uringblob.completion import Completion
-from uringblob.engines.pread import PreadEngine
-from uringblob.engines.uring import UringEngine
+from uringblob.engines.pread.engine import PreadEngine
+from uringblob.engines.uring.engine import UringEngine
 from uringblob.pilot import Pilot
 from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Ring

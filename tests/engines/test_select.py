@@ -14,7 +14,7 @@ import pytest
 from uringblob import _native
 from uringblob.engines import select
 from uringblob.engines.direct import DirectIO, DirectRefused
-from uringblob.engines.refusal import RingRefused
+from uringblob.engines.unavailable import RingRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.select import open_engine
 from uringblob.errors import EngineUnavailable, errno_name
@@ -50,9 +50,9 @@ def ring_that_fails(monkeypatch):
             def open(request, direct_io, memory_align):
                 raise error
 
-        module = types.ModuleType("uringblob.engines.uring")
+        module = types.ModuleType("uringblob.engines.uring.engine")
         module.UringEngine = UringEngine
-        monkeypatch.setitem(sys.modules, "uringblob.engines.uring", module)
+        monkeypatch.setitem(sys.modules, "uringblob.engines.uring.engine", module)
         if _native.lib is None:
             monkeypatch.setattr(_native, "lib", object())
 

@@ -6,7 +6,8 @@ import contextlib
 import os
 from unittest import mock
 
-from uringblob.engines import posix_calls, pread
+from uringblob.engines import posix_calls
+from uringblob.engines.pread import engine as pread
 
 
 class FaultyCalls:

@@ -19,7 +19,7 @@ import seeds
 from behaviour.work import exercise_and_reopen, fill, frame, guid, missing
 from faults.storm import REFUSALS, storm
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, StorePoisoned, _native
-from uringblob.engines.refusal import RingRefused
+from uringblob.engines.unavailable import RingRefused
 from uringblob.errors import errno_name
 from uringblob.ring import Ring
 from uringblob.ring import submission as queue

@@ -30,7 +30,7 @@ from file_systems import (
     xfs,
 )
 from uringblob import BlobStoreIOError, FileBlobStore
-from uringblob.copy_on_write import why_copied
+from uringblob.engines.copy_on_write import why_copied
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_root")]
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.rig import PAGE
-from uringblob import transfers
+from uringblob.engines import transfers
 from uringblob.completion import Completion
 from uringblob.store import (
     async_store,

@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 
-from uringblob.copy_on_write import make_no_cow, why_copied
+from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial_directory import PREFIX
 from uringblob.errors import errno_name

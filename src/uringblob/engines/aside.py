@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from uringblob.engines.base import IoCounters
-from uringblob.engines.crew import Crew
+from uringblob.engines.pread.crew import Crew
 from uringblob.engines.own_descriptor import CLOSED
 
 T = TypeVar("T")

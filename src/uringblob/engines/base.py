@@ -4,7 +4,7 @@ An engine moves bytes and knows nothing of blobs; the store decides and knows no
 submission queues, threads or descriptors.  Three rules bind every engine:
 
 1. **Numbers, not exceptions.**  A completion yields ``>= 0`` (bytes moved, or 0) or ``-errno``.
-   Results may be short; :mod:`uringblob.transfers` finishes them, once for all engines.
+   Results may be short; :mod:`uringblob.engines.transfers` finishes them, once for all engines.
 2. **The memory of an operation belongs to the engine until its completion is resolved**;
    the engine keeps a reference to every frame, so a lease cannot end earlier.
 3. **A sync covers only writes whose completion was resolved before it began**, except the write

@@ -14,8 +14,8 @@ import sys
 from uringblob import _native
 from uringblob.engines.base import Engine
 from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct
-from uringblob.engines.pread import PreadEngine
-from uringblob.engines.refusal import RingRefused
+from uringblob.engines.pread.engine import PreadEngine
+from uringblob.engines.unavailable import RingRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
@@ -97,7 +97,7 @@ def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
     if _native.lib is None:
         raise RingRefused("import", 0, _native.unavailable_reason)
     try:
-        from uringblob.engines.uring import UringEngine
+        from uringblob.engines.uring.engine import UringEngine
 
         return UringEngine.open(request, direct.on, direct.memory_align)
     except ImportError as error:

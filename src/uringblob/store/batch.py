@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
-from uringblob import transfers
+from uringblob.engines import transfers
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
@@ -34,7 +34,7 @@ from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, Pace
 from uringblob.store.shards import Mapped
 from uringblob.store.slots import SlotState
 from uringblob.store.space import Space
-from uringblob.transfers import GATHER_PIECES_MAX, SyncFailed
+from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from uringblob import transfers
+from uringblob.engines import transfers
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.buffers.iobuf import Frame

@@ -14,7 +14,7 @@ import secrets
 import time
 
 from uringblob import _native
-from uringblob.copy_on_write import make_no_cow
+from uringblob.engines.copy_on_write import make_no_cow
 from uringblob.engines.posix_calls import grow_file
 from uringblob.errors import BlobStoreIOError, errno_name, with_remedy
 from uringblob.store.format import (

@@ -19,7 +19,7 @@ import mmap
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
-from uringblob import transfers
+from uringblob.engines import transfers
 from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion, call_surely
 from uringblob.engines.base import Engine
@@ -32,7 +32,7 @@ from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.job import Job
 from uringblob.store.pace import COPIED, Pace
 from uringblob.store.repairs import Repairs
-from uringblob.transfers import SyncFailed
+from uringblob.engines.transfers import SyncFailed
 
 T = TypeVar("T")
 

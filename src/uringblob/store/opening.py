@@ -13,7 +13,7 @@ import numbers
 import os
 from typing import Any
 
-from uringblob.copy_on_write import why_copied
+from uringblob.engines.copy_on_write import why_copied
 from uringblob.engines.aside import aside
 from uringblob.engines.base import Engine
 from uringblob.engines.select import ENGINES, EngineRequest, open_engine

@@ -20,7 +20,7 @@ import errno
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from uringblob import transfers
+from uringblob.engines import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.free_index import RUN_SLOTS_MAX

@@ -62,7 +62,7 @@ class StoreFile(StoreOwner):
         self.read_only = read_only
         #: Whether a flush has returned 0 since it was locked.
         self.flushed = False
-        self.why_copied = ""  #: why overwriting it may take new room, as :mod:`uringblob.copy_on_write` says
+        self.why_copied = ""  #: why overwriting it may take new room, as :mod:`uringblob.engines.copy_on_write` says
 
     def __repr__(self) -> str:
         return f"<StoreFile {self.path!r} fd={self.fd}>"

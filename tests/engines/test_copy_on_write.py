@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from uringblob import copy_on_write
-from uringblob.copy_on_write import make_no_cow, why_copied
+from uringblob.engines import copy_on_write
+from uringblob.engines.copy_on_write import make_no_cow, why_copied
 
 pytestmark = pytest.mark.one_interpreter
 

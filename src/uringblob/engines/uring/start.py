@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
-from uringblob.engines.refusal import RingRefused
-from uringblob.engines.registration import register_frames
+from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.uring.registration import register_frames
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring_shapes import READ, WRITE, Shapes
+from uringblob.engines.uring.opcodes import READ, WRITE, Shapes
 from uringblob.errors import NO_SPACE_ERRNOS
 from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Op, Opcode, Ring, SqeFlags

@@ -16,10 +16,11 @@ import weakref
 import pytest
 
 from uringblob.buffers.leases import frame_of
-from uringblob.engines import crew, mailbox
+from uringblob.engines.pread import crew
+from uringblob.engines.pread import results as mailbox
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import PreadEngine
+from uringblob.engines.pread.engine import PreadEngine
 from uringblob.buffers.pool import BufferPool
 
 BLOCK = 4096

@@ -36,8 +36,8 @@ from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls, read_now, size_of_file
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring_shapes import FILE, READ, WRITE, Shapes
-from uringblob.engines.uring_start import start_ring
+from uringblob.engines.uring.opcodes import FILE, READ, WRITE, Shapes
+from uringblob.engines.uring.start import start_ring
 from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
 from uringblob.buffers.pool import BufferPool

@@ -17,11 +17,12 @@ import weakref
 import pytest
 
 from uringblob.buffers.leases import frame_of
-from uringblob.engines import posix_calls, pread
+from uringblob.engines import posix_calls
+from uringblob.engines.pread import engine as pread
 from uringblob.engines.posix_calls import grow_file, pick_calls
-from uringblob.engines.pread import THREADS_MAX, PreadEngine
+from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 from uringblob.buffers.pool import BufferPool
-from uringblob.transfers import read_whole, write_whole_then_sync
+from uringblob.engines.transfers import read_whole, write_whole_then_sync
 
 BLOCK = 4096
 
@@ -515,7 +516,7 @@ def test_interpreter_exit_is_clean(scene, store_path):
     program = f"""
 import asyncio, os, sys, time
 from uringblob.buffers.leases import frame_of
-from uringblob.engines.pread import PreadEngine
+from uringblob.engines.pread.engine import PreadEngine
 from uringblob.buffers.pool import BufferPool
 
 async def main():

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.mailbox import Mailbox
+from uringblob.engines.pread.results import Mailbox
 
 #: A larger run would keep one thread busy while others have nothing to do.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024

@@ -15,10 +15,10 @@ import pytest
 
 from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion
-from uringblob.engines import write_runs
+from uringblob.engines.pread import coalesce as write_runs
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import THREADS_MAX, PreadEngine
-from uringblob.engines.write_runs import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
+from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
+from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
 from uringblob.buffers.pool import BufferPool
 
 BLOCK = 4096

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import resource
 
-from uringblob.engines.refusal import RingRefused
+from uringblob.engines.unavailable import RingRefused
 from uringblob.ring import Ring
 from uringblob.buffers.slab import Slab
 

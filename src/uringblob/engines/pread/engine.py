@@ -1,7 +1,7 @@
 """The engine for everywhere: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
 
 What the threads do is here; how requests get to them and back, whatever fails, is in
-:mod:`uringblob.engines.crew`.
+:mod:`uringblob.engines.pread.crew`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.crew import Crew
+from uringblob.engines.pread.crew import Crew
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
-from uringblob.engines.write_runs import Part, WriteRun
+from uringblob.engines.pread.coalesce import Part, WriteRun
 from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
 from uringblob.buffers.pool import BufferPool

@@ -14,12 +14,13 @@ import pytest
 
 from ring.faulty import FaultyLib
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.engines import uring, uring_start
-from uringblob.engines.refusal import RingRefused
-from uringblob.engines.registration import register_frames
+from uringblob.engines.uring import engine as uring
+from uringblob.engines.uring import start as uring_start
+from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.uring.registration import register_frames
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring import UringEngine
-from uringblob.engines.uring_shapes import join_neighbours
+from uringblob.engines.uring.engine import UringEngine
+from uringblob.engines.uring.opcodes import join_neighbours
 from uringblob.buffers.iobuf import Frame
 from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.buffers.slab import Slab
@@ -399,7 +400,7 @@ def test_an_unprivileged_user_gets_what_the_limit_allows(needs_root, disk_dir):
     code = f"""
         import asyncio, os, resource
         from uringblob.engines.request import EngineRequest
-        from uringblob.engines.uring import UringEngine
+        from uringblob.engines.uring.engine import UringEngine
 
         # Everything is imported and open by now: both may be out of another user's reach.
         fd = os.open({str(disk_dir / "file")!r}, os.O_RDWR | os.O_CREAT)

@@ -33,7 +33,7 @@ from typing import Any, Protocol
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.mailbox import NO_MEMORY, PAUSE_SECONDS, Count, Mailbox
+from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, Mailbox
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 
 

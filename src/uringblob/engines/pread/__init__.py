@@ -1,0 +1,1 @@
+"""The engine for everywhere: a few threads over positional calls."""
