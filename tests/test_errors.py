@@ -14,7 +14,7 @@ from uringblob.guid import BlobGuid
 from uringblob.api.verify_report import VerifyReport
 from uringblob.ring import RingStats
 from uringblob.api.stats import StoreStats
-from uringblob.store.compaction import CompactionStopped
+from uringblob.store.log.compaction import CompactionStopped
 from uringblob.engines.transfers import SyncFailed
 
 GUID = BlobGuid(bytes(range(16)))

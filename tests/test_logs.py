@@ -12,7 +12,7 @@ import pytest
 import uringblob
 from uringblob import BlobGuid, FileBlobStore, logs
 from uringblob.errors import BlobStoreIOError
-from uringblob.store.medium import Where
+from uringblob.store.io.file_io import Where
 
 SOURCE = Path(uringblob.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}

@@ -24,9 +24,9 @@ from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Ring
 from uringblob.buffers.slab import Slab
 from uringblob.store.core import Core
-from uringblob.store.job import Job
-from uringblob.store.opener import Opening
-from uringblob.store.store_file import StoreFile
+from uringblob.store.io.job import Job
+from uringblob.store.opening.open_request import Opening
+from uringblob.store.file import StoreFile
 
 PAGE = 4096
 GUID = bytes(16)

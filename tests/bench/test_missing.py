@@ -47,7 +47,7 @@ from uringblob.bench.subjects.everyone import peers
 from uringblob.bench.subjects.fio import Fio, fio_version
 from uringblob.bench.subjects.ring import _whole
 from uringblob.bench.subjects.ring_sync import settled
-from uringblob.store.manifest import Manifest
+from uringblob.store.index.blob_index import Manifest
 
 pytestmark = pytest.mark.one_interpreter
 

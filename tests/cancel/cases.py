@@ -24,9 +24,10 @@ from unittest import mock
 from behaviour.quiet import PATIENCE
 from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
 from uringblob import StoreClosed
-from uringblob.store import batch, core
-from uringblob.store.compaction import CompactionStopped
-from uringblob.store.slots import SlotState
+from uringblob.store import core
+from uringblob.store import frame_writes as batch
+from uringblob.store.log.compaction import CompactionStopped
+from uringblob.store.index.slots import SlotState
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_loop import SimLoop
 from uringblob.testing.sim_store import open_sim_store

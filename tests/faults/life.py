@@ -24,7 +24,7 @@ from uringblob import (
     FileBlobStore,
     StorePoisoned,
 )
-from uringblob.store import log_space
+from uringblob.store.index import log_space
 from uringblob.store.format import BlockType, delete_record
 from uringblob.testing.history import History
 

@@ -12,7 +12,7 @@ from unittest import mock
 from sim.lives import PAGE, forget, small_log
 from sim.victim import Victim
 from uringblob.errors import BlobCorrupt, BlobStoreError
-from uringblob.store import recovery
+from uringblob.store.opening import recover as recovery
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_image import Image
 from uringblob.testing.sim_loop import SimLoop

@@ -22,7 +22,7 @@ from uringblob.store.format import (
     pack_entry,
     set_record,
 )
-from uringblob.store.log_space import granule_slots
+from uringblob.store.index.log_space import granule_slots
 from uringblob.testing import new_image
 
 pytestmark = pytest.mark.one_interpreter

@@ -8,7 +8,7 @@ from monitor.blocks import BLOCK, parse_superblock
 from monitor.opening import Reader
 from sim.lives import Moment, forget, frame, guid, lent, read_all
 from uringblob.store.format import HEADER_SIZE
-from uringblob.store.store_file import judge_superblocks
+from uringblob.store.file import judge_superblocks
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_image import Image

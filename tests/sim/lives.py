@@ -19,9 +19,16 @@ from unittest import mock
 import uringblob.store.format
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import compaction, creation, group, groups, inherit, log_reader, log_space, recovery
+from uringblob.store.log import compaction
+from uringblob.store.opening import create as creation
+from uringblob.store.log import group
+from uringblob.store.log import group_commit as groups
+from uringblob import fork as inherit
+from uringblob.store.log import reader as log_reader
+from uringblob.store.index import log_space
+from uringblob.store.opening import recover as recovery
 from uringblob.store.format import first_slot
-from uringblob.store.slots import SlotState
+from uringblob.store.index.slots import SlotState
 from uringblob.testing.history import History, Knowledge
 from uringblob.testing.sim_disk import SimDisk, Write
 from uringblob.testing.sim_image import Image

@@ -14,28 +14,24 @@ from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.rig import PAGE
 from uringblob.engines import transfers
 from uringblob.completion import Completion
-from uringblob.store import (
-    async_store,
-    batch,
-    closing,
-    core,
-    group,
-    log,
-    log_reader,
-    make_writable,
-    manifest,
-    medium,
-    opening,
-    recovery,
-    slots,
-    superblocks,
-)
+from uringblob.store import async_store, closing, core
+from uringblob.store import frame_writes as batch
+from uringblob.store.log import group
+from uringblob.store.log import writer as log
+from uringblob.store.log import reader as log_reader
+from uringblob.store.opening import repair as make_writable
+from uringblob.store.index import blob_index as manifest
+from uringblob.store.io import file_io as medium
+from uringblob.store.opening import open as opening
+from uringblob.store.opening import recover as recovery
+from uringblob.store.index import slots
+from uringblob.store.log import superblocks
 from uringblob.store import (
     format as store_format,
 )
-from uringblob.store.compaction import Compaction
+from uringblob.store.log.compaction import Compaction
 from uringblob.store.format import BlockType
-from uringblob.store.slots import SlotState
+from uringblob.store.index.slots import SlotState
 
 
 def replaced(owner, name, new):

@@ -26,7 +26,7 @@ from sim.victim import Seen, Victim
 from uringblob.errors import StoreCorrupt
 from uringblob.store import format as store_format
 from uringblob.store.format import BLANK_BLOCK, HEADER_SIZE
-from uringblob.store.store_file import judge_superblocks
+from uringblob.store.file import judge_superblocks
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -13,8 +13,8 @@ import pytest
 import seeds
 from sim.settings import REPLACED
 from sim.space_use import KIB, MIB, churn_simulated, full_disk_simulated
-from uringblob.store.log_space import LogSpace
-from uringblob.store.space import Space
+from uringblob.store.index.log_space import LogSpace
+from uringblob.store.allocator import Space
 
 pytestmark = pytest.mark.one_interpreter
 

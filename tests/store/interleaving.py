@@ -15,7 +15,10 @@ import inspect
 import sys
 import types
 
-from uringblob.store import manifest, shards, slots, visitors
+from uringblob.store.index import blob_index as manifest
+from uringblob.store.index import shards
+from uringblob.store.index import slots
+from uringblob.store import caller_reads as visitors
 
 STEPPED = {
     "see_through", "_step", "_read", "enter", "leave", "_tell", "close", "_left",

@@ -10,9 +10,10 @@ import warnings
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, StorePoisoned
-from uringblob.store import async_store, batch
-from uringblob.store.log_reader import LogReader
-from uringblob.store.slots import SlotState
+from uringblob.store import async_store
+from uringblob.store import frame_writes as batch
+from uringblob.store.log.reader import LogReader
+from uringblob.store.index.slots import SlotState
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]

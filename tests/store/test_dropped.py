@@ -16,13 +16,16 @@ import pytest
 
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers.leases import frame_of
-from uringblob.store import batch, core, opening, pace
+from uringblob.store import core
+from uringblob.store import frame_writes as batch
+from uringblob.store.opening import open as opening
+from uringblob.store.io import checksum_budget as pace
 from uringblob.store.closing import close_core
 from uringblob.store.format import HEADER_SIZE
-from uringblob.store.opening import Options, _open_on_engine
-from uringblob.store.read_batch import read_batch
-from uringblob.store.store_file import StoreFile, judge_superblocks
-from uringblob.store.verification import verify_core
+from uringblob.store.opening.open import Options, _open_on_engine
+from uringblob.store.multi_read import read_batch
+from uringblob.store.file import StoreFile, judge_superblocks
+from uringblob.store.verify import verify_core
 from uringblob.testing.sim_disk import SimDisk
 from uringblob.testing.sim_engine import SimEngine
 from uringblob.testing.sim_loop import SimLoop

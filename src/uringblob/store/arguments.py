@@ -16,9 +16,9 @@ from uringblob.buffers.leases import frame_of
 from uringblob.buffers.iobuf import Frame
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.buffers.pool import BufferPool
-from uringblob.store.job import bare
-from uringblob.store.pace import CHANGE, Pace
-from uringblob.store.shards import FEW, Mapped, Shards
+from uringblob.store.io.job import bare
+from uringblob.store.io.checksum_budget import CHANGE, Pace
+from uringblob.store.index.shards import FEW, Mapped, Shards
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 
 #: Guids and buffers that are checked in one step.

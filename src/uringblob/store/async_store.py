@@ -23,17 +23,17 @@ from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
 from uringblob.api.verify_report import VerifyReport
 from uringblob.api.stats import StoreStats
-from uringblob.store import inherit
+from uringblob import fork as inherit
 from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.belonging import Belonging, running_loop
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
-from uringblob.store.job import bare, end_of, join
-from uringblob.store.opener import Opening
-from uringblob.store.opening import Options, engine_default
-from uringblob.store.read_batch import read_batch
-from uringblob.store.store_stats import collect_stats
-from uringblob.store.verification import verify_core
+from uringblob.store.io.job import bare, end_of, join
+from uringblob.store.opening.open_request import Opening
+from uringblob.store.opening.open import Options, engine_default
+from uringblob.store.multi_read import read_batch
+from uringblob.store.stats import collect_stats
+from uringblob.store.verify import verify_core
 from uringblob.units import MODE
 from uringblob.buffers.views import BlobBuffer, check_range, size_of
 

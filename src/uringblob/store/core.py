@@ -1,7 +1,7 @@
 """The store's heart: what each call decides, what it awaits from the engine, and what it then does.
 
 Everything here runs on one loop's thread.  Changes run as jobs, from their first step to their
-last (see :mod:`uringblob.store.job`); reads run in the caller's own task, because all they leave
+last (see :mod:`uringblob.store.io.job`); reads run in the caller's own task, because all they leave
 behind is a hold on a slot.
 
 The order that everything hangs on: a frame goes to a *fresh* slot; only when it is wholly written
@@ -19,22 +19,22 @@ from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreR
 from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid
 from uringblob.owner import StoreOwner
-from uringblob.store.batch import Batch
+from uringblob.store.frame_writes import Batch
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
-from uringblob.store.groups import GroupQueue
-from uringblob.store.job import Job, settle
-from uringblob.store.landing import Landing
-from uringblob.store.log_space import LogSpace
-from uringblob.store.manifest import Manifest
-from uringblob.store.medium import Medium, Where
-from uringblob.store.pace import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
-from uringblob.store.shards import PARTS, Mapped
-from uringblob.store.space import Space
-from uringblob.store.standing import Standing
-from uringblob.store.store_file import StoreFile
-from uringblob.store.superblocks import Superblocks
-from uringblob.store.upkeep import Upkeep
-from uringblob.store.visitors import Visit, Visitors
+from uringblob.store.log.group_commit import GroupQueue
+from uringblob.store.io.job import Job, settle
+from uringblob.store.io.pending_write import Landing
+from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.blob_index import Manifest
+from uringblob.store.io.file_io import Medium, Where
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
+from uringblob.store.index.shards import PARTS, Mapped
+from uringblob.store.allocator import Space
+from uringblob.store.identity import Standing
+from uringblob.store.file import StoreFile
+from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.maintenance import Upkeep
+from uringblob.store.caller_reads import Visit, Visitors
 
 #: Names that are listed in one step.
 LISTED_AT_ONCE = 2048

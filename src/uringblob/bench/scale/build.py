@@ -14,7 +14,7 @@ import os
 from uringblob import AsyncFileBlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store.format import pack_entry
-from uringblob.store.shards import Shards
+from uringblob.store.index.shards import Shards
 
 #: Blobs after which the loop gets a turn.
 _CHUNK = 100_000

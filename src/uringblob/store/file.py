@@ -1,0 +1,323 @@
+"""The store's file: found or made, locked, and known to be the one the path names.
+
+What was learned (Linux 6.18, ext4):
+
+* After ``kill -9`` a write in flight still lands, up to a second after ``waitpid`` returned.  A
+  flock on the very descriptor that the ring uses is held until then; a lock file is not.  So the
+  store file itself is locked, and by one open file description.
+* An engine has a descriptor of its own, a ``dup`` of this one: the lock is held until both are closed.
+* With a registered file, closing alone leaves the lock held for up to 40 ms; ``LOCK_UN`` first
+  makes an immediate reopen work.
+* A forked child's copy keeps the lock alive: it closes the copy, without ``LOCK_UN``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from uringblob.engines.aside import aside
+from uringblob.errors import (
+    BlobStoreError,
+    BlobStoreIOError,
+    PageSizeMismatch,
+    StoreCorrupt,
+    StoreLocked,
+    errno_name,
+    with_remedy,
+)
+from uringblob.owner import StoreOwner
+from uringblob import fork as inherit
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    COUNT_LIMIT,
+    SUPERBLOCK_OFFSETS,
+    VERSIONS,
+    Superblock,
+    decode_superblock,
+    is_sound,
+    superblock_version,
+)
+from uringblob.store.opening.lock_holder import holders_text
+from uringblob.units import check_page_size
+
+_LOCK_POLL_S = 0.002
+
+#: How often an opener begins again because the path was made to name something else meanwhile.
+_ROUNDS_MAX = 32
+
+
+class StoreFile(StoreOwner):
+    """An open, locked store file: the one owner of its descriptor."""
+
+    def __init__(self, fd: int, path: str, *, read_only: bool) -> None:
+        self.fd = fd
+        self.path = path
+        self.read_only = read_only
+        #: Whether a flush has returned 0 since it was locked.
+        self.flushed = False
+        self.why_copied = ""  #: why overwriting it may take new room, as :mod:`uringblob.engines.copy_on_write` says
+
+    def __repr__(self) -> str:
+        return f"<StoreFile {self.path!r} fd={self.fd}>"
+
+    def close(self) -> None:
+        """Unlock and close; a second call does nothing.
+
+        :raises BlobStoreIOError: the file system refused, as one does that has died; it is closed all the same.
+        """
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with naming(self.path, "closing it"):
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+                finally:
+                    os.close(fd)
+
+    def abandon(self) -> None:
+        """Close without unlocking: a forked child shares the lock, a dying ring may still write."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):  # it is closed, and nobody is there to be told
+                os.close(fd)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):  # else it was never wholly made
+            self.abandon()
+
+
+@contextlib.contextmanager
+def naming(path: str, doing: str) -> Iterator[None]:
+    """Let no ``OSError`` out that does not name its file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BlobStoreError) or error.filename is not None:
+            raise
+        number = error.errno or errno.EIO
+        raise BlobStoreIOError(number, f"{path}: {doing}: {errno_name(number)}") from error
+
+
+async def open_locked(
+    path: str, *, read_only: bool, lock_timeout: float, create: Callable[[str], None] | None
+) -> StoreFile:
+    """Open and lock the file that ``path`` names; ``create`` makes it where there is none.
+
+    Symbolic links are followed anew in each round, so that creation makes a link's target, and
+    never meets the link itself.
+
+    :raises FileNotFoundError: there is none, and ``create`` is ``None``.
+    :raises StoreLocked: another opener held it for ``lock_timeout`` seconds.
+    :raises BlobStoreError: the path named another file in each of many rounds.
+    """
+    deadline = time.monotonic() + lock_timeout
+    for _ in range(_ROUNDS_MAX):
+        path = _followed(path)
+        try:
+            _check_regular(path, read_only=read_only)
+            fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if create is None:
+                raise
+            await aside(create, path)
+            continue
+        file = StoreFile(fd, path, read_only=read_only)
+        try:
+            with naming(path, "locking it"):
+                await _lock(file, lock_timeout, deadline)
+                if _is_at(path, fd):
+                    return file
+        except BaseException:
+            file.abandon()
+            raise
+        # Between opening and locking the path came to name another file: begin again.
+        file.close()
+    raise BlobStoreError(
+        f"{path}: gave up after {_ROUNDS_MAX} attempts, because the path names another file, or none, "
+        "each time: stop what replaces or deletes it, then open the store again"
+    )
+
+
+def _followed(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _check_regular(path: str, *, read_only: bool) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode) and read_only:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise StoreCorrupt(f"{path} is not a regular file, so it is no store: give the path of a file")
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(fd))
+
+
+async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
+    operation = fcntl.LOCK_SH if file.read_only else fcntl.LOCK_EX
+    while True:
+        try:
+            fcntl.flock(file.fd, operation | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        if time.monotonic() >= deadline:
+            if inherit.left_behind(file.path):
+                raise StoreLocked(
+                    f"{file.path} is still open in this process, by a store whose event loop is closed: await "
+                    "that store's aclose(), on any loop; it frees the file without a flush"
+                )
+            who = holders_text(file.fd)
+            raise StoreLocked(
+                f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
+                "Close the store there, or give a longer lock_timeout"
+            )
+        await asyncio.sleep(_LOCK_POLL_S)
+
+
+# --- superblocks, before there is an engine ----------------------------------------------
+
+
+def read_superblocks(file: StoreFile) -> list[Superblock | None]:
+    """Return both superblocks, ``None`` for a damaged one, as the medium durably has them.
+
+    One whose sectors cannot be read is damaged like any other: the other one has all that counts.
+
+    :raises StoreCorrupt: neither is good, or the file is no store.
+    :raises BlobStoreIOError: neither is good, and one of them cannot be read.
+    """
+    _drop_cache(file)
+    header, failure = b"", None
+    for offset in SUPERBLOCK_OFFSETS:
+        try:
+            header += os.pread(file.fd, BLOCK_SIZE, offset)
+        except OSError as error:
+            header, failure = header + bytes(BLOCK_SIZE), error
+    try:
+        return judge_superblocks(header, file.path)
+    except StoreCorrupt:
+        if failure is None:
+            raise
+        number = failure.errno or errno.EIO
+        what = f"{file.path}: no superblock is good, and not all can be read"
+        raise BlobStoreIOError(
+            number, f"{what}: {errno_name(number)}. Restore the store from a copy"
+        ) from failure
+
+
+def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
+    """Return both superblocks in a file's first 8192 bytes, ``None`` for a damaged one.
+
+    :raises StoreCorrupt: neither is good, or the file is no store.
+    """
+    blocks = [header[offset : offset + BLOCK_SIZE] for offset in SUPERBLOCK_OFFSETS]
+    found = [
+        decode_superblock(block, offset) for block, offset in zip(blocks, SUPERBLOCK_OFFSETS, strict=True)
+    ]
+    sound = {superblock_version(block) for block in blocks if is_sound(block)}
+    if (any(found) or sound) and not sound <= VERSIONS:
+        # Also beside an older one: an upgrade that a crash cut is finished by who began it.
+        raise _newer(path, sound)
+    if any(found):
+        _check_features(found, path)
+        return [superblock if _is_sane(superblock) else None for superblock in found]
+    versions = {superblock_version(block) for block in blocks} - {None}
+    if versions - VERSIONS:
+        raise _newer(path, versions)
+    if versions:
+        raise StoreCorrupt(
+            f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE}): restore the store from a copy",
+            offset=0,
+        )
+    if not header:
+        raise StoreCorrupt(
+            f"{path} is not a uringblob store but an empty file: remove it, or give another path"
+        )
+    if not any(header):
+        raise StoreCorrupt(
+            f"{path}: both superblocks are zero (the first {len(header)} bytes): this is no store, or one whose "
+            "beginning was wiped: check the path, or restore the store from a copy",
+            offset=0,
+        )
+    raise StoreCorrupt(
+        f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's): check the path, or give "
+        "one where there is no file yet to make a store there",
+        offset=0,
+    )
+
+
+def _newer(path: str, versions: set[int | None]) -> StoreCorrupt:
+    found = ", ".join(str(version) for version in sorted(v for v in versions if v is not None))
+    return StoreCorrupt(
+        f"{path} has format version {found}, this library reads versions "
+        f"{' and '.join(map(str, sorted(VERSIONS)))}: use the release that wrote it"
+    )
+
+
+def _check_features(superblocks: list[Superblock | None], path: str) -> None:
+    """Refuse a store that uses what this release does not know: it would read it wrongly."""
+    for superblock in superblocks:
+        if superblock is not None and superblock.required:
+            raise StoreCorrupt(
+                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
+                "them: use the release that wrote it"
+            )
+
+
+def _drop_cache(file: StoreFile) -> None:
+    """See only what is durable: after a failed fsync the cache shows what the disk does not hold."""
+    try:
+        # A descriptor without the right to write can flush, too: what the file was written through is flushed.
+        getattr(os, "fdatasync", os.fsync)(file.fd)
+        file.flushed = True
+    except OSError as error:
+        # A read-only medium has nothing to flush; some say so with these.  So does one that failed.
+        if not (file.read_only and error.errno in (errno.EROFS, errno.EINVAL, errno.EBADF)):
+            number = error.errno or errno.EIO
+            text = with_remedy(f"{file.path}: fdatasync before recovery: {errno_name(number)}", number)
+            raise BlobStoreIOError(number, text) from error
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _is_sane(superblock: Superblock | None) -> bool:
+    if superblock is None:
+        return False
+    try:
+        check_page_size(superblock.page_size)
+    except ValueError:
+        return False
+    # Nothing counts that far in its life, and everything can be counted up from there.
+    counts = superblock.head_slot, superblock.head_slots, superblock.revision, superblock.floor
+    return max(counts) < COUNT_LIMIT and superblock.head_slots >= 1 and superblock.log_id > 0
+
+
+def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock, int]:
+    """Return the superblock with the highest revision, and its offset."""
+    good = [(s, offset) for s, offset in zip(superblocks, SUPERBLOCK_OFFSETS, strict=True) if s is not None]
+    if not good:
+        raise StoreCorrupt(
+            f"{path}: both superblocks hold impossible values: restore the store from a copy", offset=0
+        )
+    return max(good, key=lambda pair: pair[0].revision)
+
+
+def check_page_size_matches(superblock: Superblock, page_size: int | None, path: str) -> None:
+    """Raise ``PageSizeMismatch`` if ``page_size`` was asked for and is not the store's."""
+    if page_size is not None and page_size != superblock.page_size:
+        raise PageSizeMismatch(
+            f"{path} has frames of {superblock.page_size} bytes, not {page_size}: "
+            "open it without page_size, or make a new store"
+        )

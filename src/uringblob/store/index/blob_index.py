@@ -1,0 +1,395 @@
+"""Which slot holds which blob: what readers see, what is durable, and what lies between.
+
+Pure: it decides and remembers, it never reads or writes.  Two layers answer every question:
+
+* ``durable``: guid to packed entry (slot and checksum), exactly what the log's durable groups
+  say.  A snapshot is taken of this layer only, so an unflushed mapping never becomes confirmed.
+* ``pending``: what ``write_blob`` and ``delete_blob`` did and no durable group holds yet;
+  it wins over the durable layer for readers.
+
+A group becomes visible in one step, however many changes it has (:meth:`Manifest.show_group`): a third
+layer, its changes themselves, answers until each is in the other two.
+
+The durable layer can be *frozen* while a snapshot of it is written: then changes go to a
+``delta`` beside it, so that the frozen part may be iterated at leisure and nothing is copied
+(2,000,000 entries are about 290 MB of ``bytes`` and int on CPython 3.11; a copy of it would stall
+every reader).
+
+Nothing here takes longer the more blobs there are, but :meth:`Manifest.load`: the layers are in parts
+(:mod:`uringblob.store.index.shards`), and what goes over many guids can be done a few at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Container, Iterable, Iterator
+from zlib import crc32
+
+from uringblob.store.index.changes import Change, Moment, Pending
+from uringblob.store.format import entry_slot
+from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
+from uringblob.store.index.slots import SlotState, SlotTable
+
+_PENDING = SlotState.PENDING
+_LIVE = SlotState.LIVE
+
+
+class Manifest:
+    """The map from guid to slot, over a :class:`SlotTable`."""
+
+    def __init__(self, slots: SlotTable) -> None:
+        self.slots = slots
+        self._base: Shards[int] = Shards()
+        self._delta: Shards[int | None] | None = None
+        self._thawing = False
+        self._pending: Shards[Pending] = Shards()
+        self._in_flight: Container[bytes] = ()  # the guids of the group being written or applied
+        self._applying: Mapped[Change] | None = None  # the group that is durable and not in the layers yet
+        self._moments: list[Moment] = []
+        self._live = 0  # visible blobs
+
+    def __repr__(self) -> str:
+        frozen = "" if self._delta is None else f" delta={len(self._delta)}"
+        return f"<Manifest blobs={self._live} pending={len(self._pending)}{frozen} {self.slots!r}>"
+
+    # --- questions -----------------------------------------------------------------------
+
+    def find(self, guid: bytes) -> int | None:
+        """Return the packed entry that a read beginning now sees, or ``None``."""
+        at = crc32(guid) & MASK
+        pending = self._pending.parts[at].get(guid)
+        applying = self._applying
+        if applying is not None:
+            return self._find_applying(guid, pending, applying)
+        if pending is not None:
+            return pending.entry
+        # find_durable(), written out for the common case: every read begins here.
+        return self._base.parts[at].get(guid) if self._delta is None else self.find_durable(guid)
+
+    def _find_applying(self, guid: bytes, pending: Pending | None, applying: Mapped[Change]) -> int | None:
+        change = applying.get(guid)
+        if change is not None and (
+            pending is None or pending is change.pending or pending is change.replaces
+        ):
+            return change.entry
+        return self.find_durable(guid) if pending is None else pending.entry
+
+    def find_durable(self, guid: bytes) -> int | None:
+        """Return the packed entry that survives a crash now, or ``None``."""
+        delta = self._delta  # once: another thread may be asking
+        if delta is not None:
+            found = delta.parts[crc32(guid) & MASK].get(guid, -1)
+            if found != -1:
+                return found
+        return self._base.get(guid)
+
+    def knows(self, guid: bytes) -> bool:
+        """Whether any layer has ``guid``: if not, a deletion has nothing to make durable.
+
+        A blob that is deleted and not flushed is invisible, and yet a crash now would bring it back.
+        """
+        return guid in self._pending or guid in self._in_flight or self.find_durable(guid) is not None
+
+    def __len__(self) -> int:
+        return self._live
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything visible is not durable yet."""
+        return bool(self._pending)
+
+    @property
+    def pending_count(self) -> int:
+        """How many visible changes are not durable yet."""
+        return len(self._pending)
+
+    def guids(self) -> list[bytes]:
+        """Return the guids of all visible blobs, in one step."""
+        return self.names(0, PARTS, None)
+
+    def begin_moment(self) -> Moment:
+        """From now on remember what was visible, until :meth:`end_moment`."""
+        moment = Moment()
+        self._moments.append(moment)
+        return moment
+
+    def end_moment(self, moment: Moment) -> None:
+        """Nobody asks for the names of ``moment`` any more."""
+        self._moments.remove(moment)
+
+    @property
+    def applying(self) -> bool:
+        """Whether a group is visible and not in the layers yet; :meth:`names` must wait for its end."""
+        return self._applying is not None
+
+    def names(self, first: int, stop: int, moment: Moment | None) -> list[bytes]:
+        """Return the visible guids of the parts from ``first`` to ``stop``, as they were at ``moment``."""
+        changed = moment is not None and len(moment.was)
+        if not changed and not self._pending and self._delta is None:
+            return list(itertools.chain.from_iterable(self._base.parts[first:stop]))
+        names: list[bytes] = []
+        for part in range(first, stop):
+            guids = dict.fromkeys(self._base.parts[part])
+            if self._delta is not None:
+                for guid, entry in self._delta.parts[part].items():
+                    _list(guids, guid, listed=entry is not None)
+            for guid, pending in self._pending.parts[part].items():
+                _list(guids, guid, listed=pending.entry is not None)
+            if moment is not None:
+                for guid, was in moment.was.parts[part].items():
+                    _list(guids, guid, listed=was)
+            names.extend(guids)
+        return names
+
+    def _remember(self, guid: bytes) -> None:
+        """``guid`` is about to change: let those who list an earlier moment know what it was."""
+        was = self.find(guid) is not None
+        for moment in self._moments:
+            if guid not in moment.was:
+                moment.was[guid] = was
+
+    # --- visible changes -----------------------------------------------------------------
+
+    def publish(self, entries: Iterable[tuple[bytes, int]], *, synced: bool) -> None:
+        """Make wholly written frames visible; the frames they replace are retired when they may.
+
+        Many in one loop: the device has nothing to do meanwhile.
+        """
+        pending, slots = self._pending, self.slots
+        for guid, entry in entries:
+            if self._moments:
+                self._remember(guid)
+            slots.move(entry_slot(entry), _PENDING)
+            old = pending.get(guid)
+            pending[guid] = Pending(entry, synced=synced)
+            if old is None:
+                self._live += self.find_durable(guid) is None
+            elif old.entry is None:
+                self._live += 1
+            elif not old.grouped:
+                self._retire_unlogged(old)
+
+    def publish_deletion(self, guid: bytes) -> None:
+        """Make ``guid`` invisible; nothing happens if it is not visible."""
+        if self.find(guid) is None:
+            return
+        if self._moments:
+            self._remember(guid)
+        pending = self._pending.get(guid)
+        # Not what find() says: a change that is being applied is counted when it is in the layers.
+        counted = self.find_durable(guid) if pending is None else pending.entry
+        self._live -= counted is not None
+        in_flight = guid in self._in_flight
+        if pending is not None and not in_flight and self.find_durable(guid) is None:
+            # Never logged, and no group in flight will: there is nothing left to make durable.
+            # (The group in flight may carry an older frame of this guid than the pending one.)
+            del self._pending[guid]
+            self._retire_unlogged(pending)
+        else:
+            self._replace_pending(guid, Pending(None, synced=True))
+
+    def _replace_pending(self, guid: bytes, new: Pending) -> None:
+        old = self._pending.get(guid)
+        self._pending[guid] = new
+        if old is not None and not old.grouped:
+            self._retire_unlogged(old)
+
+    def _retire_unlogged(self, pending: Pending) -> None:
+        if pending.entry is not None:
+            self.slots.retire(entry_slot(pending.entry), 0)
+
+    # --- groups --------------------------------------------------------------------------
+
+    def pending_changes(self) -> Iterator[tuple[bytes, Change]]:
+        """Yield every pending change as a group would carry it; changes may be made meanwhile."""
+        for part in filter(None, self._pending.parts):
+            for guid, pending in list(part.items()):
+                # Another may have taken its place since the part was looked at.
+                if not pending.grouped and part.get(guid) is pending:
+                    yield guid, Change(pending.entry, pending=pending)
+
+    def commit_changes(
+        self, entries: Iterable[tuple[bytes, int]], deletes: Iterable[bytes]
+    ) -> Iterator[tuple[bytes, Change]]:
+        """Yield a commit's changes; deletions of what no layer knows are left out."""
+        for guid, entry in entries:
+            yield guid, Change(entry)
+        for guid in deletes:
+            if self.knows(guid):
+                yield guid, Change(None)
+
+    def begin_group(self, changes: Mapped[Change]) -> None:
+        """A group with ``changes`` is formed and written; :meth:`join_group` may add to them."""
+        self._in_flight = changes
+        for guid, change in changes.items():
+            self._mark(guid, change)
+
+    def join_group(self, changes: Mapped[Change], guid: bytes, change: Change) -> Change | None:
+        """Add ``change`` to the group that was begun; return the one that it overrules.
+
+        A commit overrules what a flush brings: the pending change was made before the commit ends.
+        So the changes of commits join first, and those of a flush only where no commit's has.
+        """
+        loser = changes.get(guid)
+        if loser is not None and change.pending is not None:
+            return None
+        changes[guid] = change
+        self._mark(guid, change)
+        return loser
+
+    def _mark(self, guid: bytes, change: Change) -> None:
+        if change.pending is not None:
+            change.pending.grouped = True
+        else:
+            change.replaces = self._pending.get(guid)
+
+    def finish_group(self, changes: Mapped[Change], seq: int) -> None:
+        """The group ``seq`` is durable: apply it all at once."""
+        if self._moments:
+            for guid in changes:
+                self._remember(guid)
+        for change in changes.values():
+            self.settle_slot(change)
+        self.show_group(changes)
+        for guid, change in changes.items():
+            self.apply_change(guid, change, seq)
+        self.end_group()
+
+    def settle_slot(self, change: Change) -> None:
+        """The group of ``change`` is durable: so is the slot that it names, before readers come to it."""
+        if change.entry is not None:
+            self.slots.move(entry_slot(change.entry), _LIVE)
+
+    def show_group(self, changes: Mapped[Change]) -> None:
+        """Make a durable group visible, wholly, in one step, when its slots are settled.
+
+        Each change is then given to :meth:`apply_change`, as slowly as wanted, but for those who list
+        a moment; then comes :meth:`end_group`.  Meanwhile other changes go on as while it was written.
+        """
+        self._applying = changes
+
+    def apply_change(self, guid: bytes, change: Change, seq: int) -> None:
+        """Put a change of the group that is shown into the layers."""
+        current, old, entry = self._pending.get(guid), self.find_durable(guid), change.entry
+        before = old if current is None else current.entry
+        self._store_durable(guid, entry, old, seq)
+        if current is not None:
+            entry = self._settle_pending(guid, change, current)
+        self._live += (entry is not None) - (before is not None)
+
+    def end_group(self) -> None:
+        """The group that is shown is in the layers."""
+        self._in_flight = ()
+        self._applying = None
+
+    def _settle_pending(self, guid: bytes, change: Change, current: Pending) -> int | None:
+        """Take back the pending change that ``change`` ends; return what is visible then."""
+        if current is change.pending:
+            del self._pending[guid]
+            return change.entry
+        if current is change.replaces and not current.grouped:
+            del self._pending[guid]
+            self._retire_unlogged(current)
+            return change.entry
+        return current.entry
+
+    def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
+        if self._delta is not None and not self._thawing:
+            self._delta[guid] = entry
+        else:
+            self._store_in_base(guid, entry)
+            if self._delta is not None:
+                self._delta.discard(guid)
+        if old is not None:
+            self.slots.retire(entry_slot(old), seq)
+
+    def _store_in_base(self, guid: bytes, entry: int | None) -> None:
+        if entry is None:
+            self._base.discard(guid)
+        else:
+            self._base[guid] = entry
+
+    def abort_group(self, changes: Mapped[Change]) -> None:
+        """The group was wiped: its pending changes need another one, if they still stand."""
+        self._in_flight = ()
+        for guid, change in changes.items():
+            pending = change.pending
+            if pending is None:
+                continue
+            pending.grouped = False
+            if self._pending.get(guid) is not pending:
+                self._retire_unlogged(pending)
+
+    def drop_unlogged(self, changes: Iterable[Change]) -> None:
+        """Free the frames of changes that others in the same group overruled: no record names them."""
+        for change in changes:
+            if change.entry is not None:
+                self.slots.move(entry_slot(change.entry), SlotState.FREE)
+
+    # --- snapshots -----------------------------------------------------------------------
+
+    def freeze(self) -> Iterator[tuple[bytes, int]]:
+        """Freeze the durable map; return an iterator over it that stays valid until :meth:`thaw`."""
+        if self._delta is not None:
+            raise AssertionError("the durable map is frozen already")
+        self._delta = Shards()
+        return self._base.items()
+
+    def durable_count(self) -> int:
+        """Return how many entries a snapshot begun now would hold."""
+        return len(self._base)
+
+    def delta(self) -> Shards[int | None]:
+        """Return what became durable since :meth:`freeze` (an entry, or ``None`` for deleted)."""
+        return Shards() if self._delta is None else self._delta
+
+    def thaw(self) -> None:
+        """Let the durable map change again; :meth:`fold` brings in what changed since :meth:`freeze`."""
+        self._thawing = self._delta is not None
+        if not self._delta:
+            self._delta, self._thawing = None, False
+
+    def fold(self, count: int) -> bool:
+        """Bring up to ``count`` changes into the thawed map; tell whether there are more.
+
+        Invisible: until all are in there, the rest still lies over the map.
+        """
+        delta = self._delta
+        if delta is None or not self._thawing:
+            return False
+        for part in delta.parts:
+            while part and count:
+                # The last one, because a dict finds its first one more slowly the more are gone; and into
+                # the map first: a thread that asks in between must find it in one of the two.
+                guid = next(reversed(part))
+                self._store_in_base(guid, part[guid])
+                del delta[guid]
+                count -= 1
+        if delta:
+            return True
+        self._delta, self._thawing = None, False
+        return False
+
+    # --- opening -------------------------------------------------------------------------
+
+    def load(self, entries: Shards[int], retired: Iterable[int], fence: int) -> bytes | None:
+        """Take over the map that recovery found; ``retired`` slots wait for group ``fence``.
+
+        Returns the guid of an entry whose slot is taken or impossible, or ``None`` if all is well.
+        """
+        claimed = self.slots.claim_all(map(entry_slot, entries.values()), SlotState.LIVE)
+        if claimed < len(entries):
+            return next(itertools.islice(entries, claimed, None))
+        for slot in retired:
+            if self.slots.claim(slot, SlotState.LIVE):
+                self.slots.retire(slot, fence)
+        self._base = entries
+        self._live = len(entries)
+        return None
+
+
+def _list(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:
+    if listed:
+        guids[guid] = None
+    else:
+        guids.pop(guid, None)

@@ -1,0 +1,1 @@
+"""What the store does with its engine: transfers, syncs, jobs, checksums."""

@@ -1,0 +1,1 @@
+"""The log: written, read, grouped, compacted."""

@@ -1,0 +1,95 @@
+"""What must be on the medium before anything else changes it, and has found no room so far.
+
+A group that failed is wiped before its place in the log, or one of its slots, is used again (rule 5);
+an opener wipes the log's tail before it hands out a slot (rule 4); a log that was switched to is named
+by both superblocks before it goes on (rule 9).  Each overwrites blocks that the store has had for
+long.  Where overwriting takes new room (copy-on-write file systems, blocks shared with a snapshot), a
+full disk can refuse it.
+
+Nothing is unknown then, so the store is not poisoned: the repair stays *due*.  Until it is done, no
+slot and no segment is handed out, no group is written, and no superblock; every call that needs one of
+these tries the repair again first, and is refused for lack of room where that fails.  Reads go on.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError, errno_name
+from uringblob.store.io.job import Lock
+
+if TYPE_CHECKING:
+    from uringblob.store.io.file_io import Medium
+
+Repair = Callable[[], Awaitable[None]]
+
+
+class Repairs:
+    """The repairs that are due on one medium, oldest first."""
+
+    def __init__(self, medium: Medium) -> None:
+        self._medium = medium
+        self._due: list[Repair] = []
+        self._repairing = Lock()
+        self._errno = errno.ENOSPC
+
+    def __repr__(self) -> str:
+        return f"<Repairs due={len(self._due)}>"
+
+    @property
+    def due(self) -> bool:
+        """Whether anything must be repaired before the next change."""
+        return bool(self._due)
+
+    async def make(self, repair: Repair) -> None:
+        """Repair before anything else changes the medium; ``repair`` may be run more than once.
+
+        :raises BlobStoreIOError: there is no room for it, and it is due from now on.
+        """
+        self._due.append(repair)
+        await self.finish()
+
+    async def finish(self) -> None:
+        """Do what is due.
+
+        Any failure but lack of room poisons.
+
+        :raises BlobStoreIOError: there is still no room.
+        """
+        while self._due:
+            async with self._repairing:
+                await self._repair_first()
+
+    async def _repair_first(self) -> None:
+        if not self._due:
+            return  # whoever held the lock has done it
+        try:
+            await self._due[0]()
+        except BlobStoreError as error:
+            if not isinstance(error, BlobStoreIOError) or not self.lacks_room(error):
+                self._medium.poison(error)
+                raise
+            self._errno = error.errno or errno.ENOSPC
+            raise self.refusal() from error
+        del self._due[0]
+
+    def lacks_room(self, error: BlobStoreIOError) -> bool:
+        """Whether ``error`` is a write for which there was no room; a sync that failed has poisoned."""
+        return error.errno in NO_SPACE_ERRNOS and self._medium.poison_cause is None
+
+    def refusal(self) -> BlobStoreIOError:
+        """Return the error that refuses a change while something is due."""
+        return BlobStoreIOError(self._errno, f"{self._medium.path}: {self._words()}")
+
+    def notes(self) -> list[str]:
+        """Say for ``stats().notes`` what is due."""
+        return [self._words()] if self._due else []
+
+    def _words(self) -> str:
+        return (
+            "changes are refused, because the file system has no room to overwrite blocks of the log "
+            f"({errno_name(self._errno)}). Every blob stays readable; make room in the file system, "
+            "or raise the quota, and repeat the change"
+        )

@@ -1,0 +1,54 @@
+"""Where one superblock is lost, does the other one still name the log in use?
+
+A write of a superblock that went astray leaves one that is an age behind, and ruins its neighbour.  The
+log it names was given up then, and its segments may have been zeroed and used again, so that it seems to
+end early, with nothing behind: an old state without a sign that it is old.  But the log that replaced it
+stands in log space, and its blocks say of which store and group they are.  A compaction that was given
+up leaves blocks there too; those are at most one group ahead of the log in use, and never groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from uringblob.errors import StoreCorrupt
+from uringblob.store.format import BLANK_BLOCK, BLOCK_SIZE, BlockType, Superblock, decode_block
+from uringblob.store.io.file_io import Medium
+from uringblob.store.opening.recover import Recovered
+
+_READ_BYTES = 256 * 1024
+
+
+async def check_no_newer_log(medium: Medium, found: Recovered, superblock: Superblock) -> None:
+    """Look through log space for a log that replaced ``found``'s; for a store with one good superblock.
+
+    :raises StoreCorrupt: there is one, so the superblock is out of date.
+    """
+    page_size = superblock.page_size
+    for extent in found.log_space:
+        end = extent.end * page_size
+        for start in range(extent.slot * page_size, end, _READ_BYTES):
+            data = await medium.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
+            for offset, seq in _newer_blocks(data, start, found, superblock.store_id):
+                raise StoreCorrupt(
+                    f"{medium.path}: one superblock is damaged, and the other one is out of date: it names log "
+                    f"{found.reader.log_id:016x}, which ends at group {found.seq}, and group {seq} of another "
+                    f"log stands at offset {offset}. Restore the store from a copy",
+                    offset,
+                )
+
+
+def _newer_blocks(data: bytes, start: int, found: Recovered, store_id: bytes) -> Iterator[tuple[int, int]]:
+    # A last group that was left out stands in the log all the same.
+    last = found.seq if found.dropped is None else found.dropped[0]
+    for at in range(0, len(data), BLOCK_SIZE):
+        raw = data[at : at + BLOCK_SIZE]
+        if raw == BLANK_BLOCK:
+            continue
+        block = decode_block(store_id, start + at, raw)
+        if block is None or block.log_id == found.reader.log_id:
+            continue
+        group = block.type in (BlockType.GROUP, BlockType.SWITCH) and block.seq > last
+        carry = block.type is BlockType.CARRY and block.seq > last + 1
+        if group or carry:
+            yield start + at, block.seq

@@ -1,0 +1,249 @@
+"""Jobs run to their end, whatever becomes of whoever asked for them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+
+import pytest
+
+from uringblob.completion import Completion
+from uringblob.store.io.job import Job, Lock, end_of, join, settle
+
+
+def new_completion():
+    return Completion(loop=asyncio.get_running_loop())
+
+
+async def test_a_job_begins_at_once_and_is_no_task():
+    steps = []
+
+    async def work():
+        steps.append("begun")
+
+    job = Job(work(), asyncio.get_running_loop())
+    assert steps == ["begun"]
+    assert job.done()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_job_resumes_in_the_moment_its_completion_resolves():
+    gate = new_completion()
+
+    async def work():
+        return await gate + 1
+
+    job = Job(work(), asyncio.get_running_loop())
+    gate.finish(41)
+    assert job.result() == 42
+
+
+async def test_two_jobs_and_a_task_may_await_the_same_completion():
+    """The second awaiter was once refused: "await wasn't used with future"."""
+    gate = new_completion()
+
+    async def work():
+        return await gate
+
+    loop = asyncio.get_running_loop()
+    jobs = [Job(work(), loop), Job(work(), loop)]
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    gate.finish(7)
+    assert [await job for job in jobs] == [7, 7]
+    assert await task == 7
+
+
+async def test_a_job_may_await_any_future():
+    future = asyncio.get_running_loop().create_future()
+
+    async def work():
+        return await future
+
+    job = Job(work(), asyncio.get_running_loop())
+    future.set_result("from the loop")
+    assert await job == "from the loop"
+
+
+async def test_a_cancelled_joiner_waits_for_the_job():
+    gate = new_completion()
+    ended = []
+
+    async def work():
+        await gate
+        ended.append(True)
+
+    job = Job(work(), asyncio.get_running_loop())
+    joiner = asyncio.create_task(join(job))
+    await asyncio.sleep(0)
+    joiner.cancel()
+    await asyncio.sleep(0)
+    assert not joiner.done()
+    gate.finish(None)
+    with pytest.raises(asyncio.CancelledError):
+        await joiner
+    assert ended == [True]
+
+
+async def test_what_a_job_awaits_may_be_cancelled_by_others_and_is_an_error_then():
+    """A future may not hold CancelledError, and nobody asked for this job to be cancelled."""
+    future = asyncio.get_running_loop().create_future()
+
+    async def work():
+        await future
+
+    job = Job(work(), asyncio.get_running_loop())
+    future.cancel()
+    with pytest.raises(RuntimeError, match="a store job was cancelled"):
+        await join(job)
+
+
+async def test_what_is_joined_and_cancelled_itself_is_a_cancellation():
+    future = asyncio.get_running_loop().create_future()
+    joiner = asyncio.create_task(join(future))
+    await asyncio.sleep(0)
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joiner
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_the_end_of_a_job_is_told_without_its_error(well):
+    gate = new_completion()
+
+    async def work():
+        await gate
+        if not well:
+            raise ValueError("the caller's own")
+
+    job = Job(work(), asyncio.get_running_loop())
+    ended = end_of(job)
+    assert not ended.done()
+    gate.finish(None)
+    assert await ended is None
+    assert isinstance(job.exception(), ValueError) is not well
+
+
+async def test_settle_waits_for_all_and_collects_the_errors():
+    gate = new_completion()
+
+    async def fails():
+        raise ValueError("one")
+
+    async def waits():
+        await gate
+
+    loop = asyncio.get_running_loop()
+    settling = Job(settle([Job(fails(), loop), Job(waits(), loop)]), loop)
+    assert not settling.done()
+    gate.finish(None)
+    assert [str(error) for error in await settling] == ["one"]
+
+
+async def test_an_exception_of_a_signal_handler_ends_the_job_is_told_and_goes_on():
+    gate = new_completion()
+
+    async def struck():
+        await gate
+        raise KeyboardInterrupt
+
+    told = []
+    job = Job(struck(), asyncio.get_running_loop(), told.append)
+    with pytest.raises(KeyboardInterrupt):
+        gate.finish(None)
+    with pytest.raises(RuntimeError, match="signal handler"):
+        await job
+    assert [type(error) for error in told] == [KeyboardInterrupt]
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+JOB_CODE = {Job.__call__.__code__, Job._wait_for.__code__, Job._end.__code__}
+CHAIN = 4
+
+
+@pytest.mark.one_interpreter
+@pytest.mark.parametrize("awaited", ["completion", "future"])
+@pytest.mark.parametrize("hit", range(70))
+async def test_a_handler_that_strikes_at_any_line_of_a_step_leaves_nobody_waiting(hit, awaited):
+    """The call itself included: whoever waits for the job, or for one that waits for it, is resumed."""
+    loop = asyncio.get_running_loop()
+    gate = new_completion() if awaited == "completion" else loop.create_future()
+    seen, left = [], hit
+    loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
+
+    async def work(before):
+        await before
+
+    def trace(scope, event, _argument):
+        nonlocal left
+        if scope.f_code not in JOB_CODE:
+            return None
+        if event in ("call", "line"):
+            left -= 1
+            if left == -1:
+                raise Struck
+        return trace
+
+    jobs = [Job(work(gate), loop)]
+    for _ in range(CHAIN - 1):
+        jobs.append(Job(work(jobs[-1]), loop))
+    waiter = asyncio.ensure_future(join(jobs[-1]))
+    await asyncio.sleep(0)
+    loop.call_soon(gate.set_result, None)
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
+    sys.settrace(trace)
+    try:
+        for _ in range(30):
+            await asyncio.sleep(0)
+    finally:
+        sys.settrace(before)
+        if collects:
+            gc.enable()
+    assert [job.done() for job in jobs] == [True] * CHAIN
+    assert waiter.done()
+    for each in (*jobs, waiter):
+        each.exception()
+    assert seen == ([Struck] if left < 0 else [])
+
+
+async def test_a_job_that_cannot_be_made_has_not_begun(monkeypatch):
+    """And its coroutine is closed: nobody is told that it was never awaited."""
+    begun = []
+
+    async def work():
+        begun.append(True)
+
+    def init(_completion, *, loop):
+        raise MemoryError
+
+    monkeypatch.setattr(Completion, "__init__", init)
+    with pytest.raises(MemoryError):
+        Job(work(), asyncio.get_running_loop())
+    gc.collect()
+    assert begun == []
+
+
+async def test_a_lock_is_held_by_one_at_a_time_in_order():
+    lock, gate, order, loop = Lock(), new_completion(), [], asyncio.get_running_loop()
+
+    async def work(number):
+        async with lock:
+            order.append(number)
+            await (gate if not number else asyncio.ensure_future(asyncio.sleep(0)))
+            order.append(number)
+            if number == 2:
+                raise ValueError("the holder's own")
+
+    jobs = [Job(work(number), loop) for number in range(2)]
+    jobs += [asyncio.ensure_future(work(number)) for number in range(2, 5)]
+    await asyncio.sleep(0)
+    assert order == [0]
+    gate.finish(None)
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [*[type(None)] * 2, ValueError, *[type(None)] * 2]
+    assert order == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

@@ -1,0 +1,332 @@
+"""Frames on their way: whoever asks hears the same end, and afterwards nobody holds the caller's memory.
+
+And how those who share a group hear of it: in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import errno
+import gc
+import weakref
+
+import pytest
+
+from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError
+from uringblob.completion import Completion
+from uringblob.store.log import group_commit as groups
+from uringblob.store.io.pending_write import Landing
+
+PAGE = 4096
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+async def store(store_path, engine):
+    async with AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine, buffers=80) as store:
+        yield store
+
+
+@pytest.fixture
+def in_turns(monkeypatch):
+    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
+
+
+class Frames:
+    """Stands for a caller's memory."""
+
+
+class Asked:
+    """A landing of one request, with the frames that it holds and the jobs that finished it."""
+
+    def __init__(self, store, outcome=None):
+        self.frames = Frames()
+        self.alive = weakref.ref(self.frames)
+        self.answer = Completion(loop=asyncio.get_running_loop())
+        self.finished = []
+
+        async def finish(got, frames=self.frames):
+            assert frames is not None
+            self.finished.append(got)
+            await store._core.medium.next_tick()
+            if outcome is not None:
+                raise outcome
+
+        self.landing = Landing(store._core.medium, self.answer, PAGE, finish)
+        del self.frames
+
+
+async def ended(awaitable):
+    await awaitable
+
+
+async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store):
+    asked = Asked(store)
+    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not asked.landing.done()
+    assert not asked.landing.whole
+    asked.answer.finish(PAGE)
+    assert asked.landing.done()
+    assert asked.landing.whole
+    asked.landing.finish_short()
+    await asyncio.gather(*waiting)
+    await asked.landing
+    assert asked.finished == []
+    gc.collect()
+    assert asked.alive() is None
+
+
+@pytest.mark.parametrize("got", [512, 0, -errno.EINTR, -errno.ENOSPC])
+async def test_a_short_one_is_finished_once_however_many_ask(store, got):
+    asked = Asked(store)
+    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asked.answer.finish(got)
+    assert not asked.landing.whole
+    assert not asked.landing.done()
+    await asyncio.gather(*waiting)
+    assert asked.finished == [got]
+    assert asked.landing.done()
+    await asked.landing
+    assert asked.finished == [got]
+
+
+async def test_what_it_failed_with_is_raised_to_everybody(store):
+    asked = Asked(store, BlobStoreIOError(errno.EIO, "no"))
+    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(2)]
+    await asyncio.sleep(0)
+    asked.answer.finish(-errno.EIO)
+    errors = await asyncio.gather(*waiting, ended(asked.landing), return_exceptions=True)
+    assert [type(error) for error in errors] == [BlobStoreIOError] * 3
+    assert asked.finished == [-errno.EIO]
+
+
+async def test_a_short_one_may_be_finished_before_anybody_waits(store):
+    asked = Asked(store)
+    asked.landing.finish_short()  # nothing is known yet
+    asked.answer.finish(512)
+    asked.landing.finish_short()
+    asked.landing.finish_short()
+    assert asked.finished == [512]
+    await asked.landing
+    assert asked.finished == [512]
+    gc.collect()
+    assert asked.alive() is None
+
+
+async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
+    """No engine does that of its own accord: its answers are numbers."""
+    asked = Asked(store)
+    asked.answer.fail(ValueError("the engine's own fault"))
+    assert not asked.landing.whole
+    asked.landing.finish_short()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the engine's own fault"):
+            await asked.landing
+    assert asked.finished == []
+
+
+async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
+    asked = Asked(store)
+    asked.answer.finish(512)
+    medium = store._core.medium
+
+    def strike(coroutine):
+        coroutine.close()
+        raise Struck
+
+    monkeypatch.setattr(medium, "start", strike)
+    with pytest.raises(Struck):
+        asked.landing.__await__().send(None)
+    monkeypatch.undo()
+    await asked.landing
+    assert asked.finished == [512]
+
+
+def test_it_says_how_it_stands():
+    loop = asyncio.new_event_loop()
+    answer = Completion(loop=loop)
+    landing = Landing(None, answer, PAGE, None)
+    assert repr(landing) == "<Landing of 4096 bytes, under way>"
+    answer.finish(PAGE)
+    assert repr(landing) == "<Landing of 4096 bytes, done>"
+    loop.close()
+
+
+async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store, in_turns):
+    """The group goes on to tell the others: it must not hold the first one's frames meanwhile."""
+    released = []
+
+    async def committer(number):
+        buffer = store.alloc_blob_buf_zeroed()
+        await store.commit([(BlobGuid(number.to_bytes(16, "big")), buffer)])
+        buffer.release()
+        released.append(number)
+
+    for _ in range(3):
+        await asyncio.gather(*(committer(n) for n in range(64)))
+    assert len(released) == 3 * 64
+
+
+async def make_room(store):
+    """Write and free slots beforehand: whoever waits for the file to grow comes back at another time."""
+    rooms = [BlobGuid(bytes([n]) * 16) for n in range(255)]
+    await store.commit([(guid, bytes(PAGE)) for guid in rooms])
+    await store.commit(deletes=rooms)
+    await store.commit([(rooms[0], bytes(PAGE))])
+
+
+class Noted:
+    """A caller's completion; counts him to the iteration in which he is told."""
+
+    def __init__(self, done, told, iterations):
+        self._done, self._told, self._iterations = done, told, iterations
+
+    def finish(self, result):
+        self._told[len(self._iterations)] += 1
+        self._done.finish(result)
+
+
+@pytest.mark.parametrize("limit", ["members", "bytes"])
+async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
+    """So that their next frames reach the device while the others hear of it."""
+    if limit == "members":
+        monkeypatch.setattr(groups, "HEARD_AT_ONCE", 4)
+    else:
+        monkeypatch.setattr(groups, "HEARD_BYTES_AT_ONCE", 4 * PAGE)
+    await make_room(store)
+    heard, told = [0], []
+    in_turns = groups.GroupQueue._acknowledge_in_turns
+
+    async def noted(queue, members):
+        """Count whom one group tells in one iteration: another's last may be told in the same."""
+        told.append(collections.Counter())
+        for member in members:
+            member.done = Noted(member.done, told[-1], heard)
+        await in_turns(queue, members)
+
+    monkeypatch.setattr(groups.GroupQueue, "_acknowledge_in_turns", noted)
+
+    def beat():
+        heard.append(0)
+        handles[0] = asyncio.get_running_loop().call_soon(beat)
+
+    async def committer(number):
+        buffer = store.alloc_blob_buf_zeroed()
+        for _ in range(6):
+            await store.commit([(BlobGuid(number.to_bytes(16, "big")), buffer)])
+            heard[-1] += 1
+
+    handles = [asyncio.get_running_loop().call_soon(beat)]
+    before = store.stats().log_groups
+    await asyncio.gather(*(committer(n) for n in range(64)))
+    handles[0].cancel()
+    assert sum(heard) == 6 * 64
+    assert store.stats().log_groups - before <= 24  # they did come as a crowd
+    assert sum(sum(group.values()) for group in told) == 6 * 64
+    assert max(max(group.values()) for group in told) <= 4
+
+
+async def some_but_not_all_have_heard(store, count):
+    """Begin commits by tasks; return them while some have heard of their end and others have not."""
+
+    async def one(number):
+        await store.commit([(BlobGuid(number.to_bytes(16, "big")), bytes(PAGE))])
+
+    tasks = [asyncio.ensure_future(one(n)) for n in range(count)]
+    while sum(task.done() for task in tasks) < 3:
+        await asyncio.sleep(0)
+    assert not all(task.done() for task in tasks)
+    return tasks
+
+
+async def test_a_close_while_some_have_not_heard_yet_waits_for_them(store, in_turns):
+    tasks = await some_but_not_all_have_heard(store, 64)
+    await store.aclose()
+    await asyncio.sleep(0)
+    assert [task.exception() for task in tasks] == [None] * 64
+
+
+async def test_changes_while_some_have_not_heard_yet_are_made_and_flushed(store, in_turns):
+    tasks = await some_but_not_all_have_heard(store, 64)
+    await store.delete_blob(BlobGuid(bytes(16)))
+    await store.write_blob(BlobGuid(bytes(15) + b"\1"), b"x" * PAGE)
+    await store.flush()
+    assert not store.needs_flush()
+    await asyncio.gather(*tasks)
+    assert len(await store.list_blobs()) == 63
+    got = bytearray(PAGE)
+    await store.read_blob(BlobGuid(bytes(15) + b"\1"), got)
+    assert got == b"x" * PAGE
+
+
+# ---- members at fault -------------------------------------------------------------------------
+
+
+class Answers:
+    """Gives writes of frames that begin with ``XX`` another answer."""
+
+    def __init__(self, store, monkeypatch, answer):
+        self.engine = store._core.medium.engine
+        self.real = self.engine.write
+        self.answer = answer
+        self.asked = set()
+        monkeypatch.setattr(self.engine, "write", self.write)
+
+    def write(self, offset, frames):
+        if bytes(frames[0].view[:2]) != b"XX":
+            return self.real(offset, frames)
+        first = offset not in self.asked
+        self.asked.add(offset)
+        answer = Completion(loop=asyncio.get_running_loop())
+        self.real(offset, frames).then(lambda _: self.answer(answer, first))
+        return answer
+
+
+async def commit_all(store, contents):
+    """Commit each by a task of its own; return what each one raised."""
+
+    async def one(number, content):
+        buffer = store.alloc_blob_buf_zeroed()
+        buffer.view[:] = content * (PAGE // 2)
+        await store.commit([(BlobGuid(number.to_bytes(16, "big")), buffer)])
+        buffer.release()
+
+    return await asyncio.gather(*(one(n, c) for n, c in enumerate(contents)), return_exceptions=True)
+
+
+@pytest.mark.parametrize("bad", [0, 3, 7])
+async def test_an_engine_that_answers_with_an_error_costs_that_member_alone(store, monkeypatch, bad):
+    """Its group is wiped and written again without it, and the log write was waited for."""
+    Answers(store, monkeypatch, lambda answer, _first: answer.fail(ValueError("the engine's own fault")))
+    outcomes = await commit_all(store, [b"XX" if n == bad else b"YY" for n in range(8)])
+    assert [n for n, outcome in enumerate(outcomes) if outcome is not None] == [bad]
+    assert isinstance(outcomes[bad], ValueError)
+    assert sorted(await store.list_blobs()) == [n.to_bytes(16, "big") for n in range(8) if n != bad]
+    assert (await store.verify()).ok
+
+
+async def test_what_fell_short_is_finished_together_and_not_one_after_the_other(store, monkeypatch):
+    """EAGAIN makes each wait for a while before it is asked for again: meanwhile others wait, too."""
+    await make_room(store)
+    loop = asyncio.get_running_loop()
+    real, waiting = loop.call_later, [0]
+
+    def call_later(delay, callback, *args, **kwargs):
+        waiting.append(waiting[-1] + 1)
+        return real(delay, callback, *args, **kwargs)
+
+    def again_or_whole(answer, first):
+        if not first:
+            waiting.append(waiting[-1] - 1)
+        answer.finish(-errno.EAGAIN if first else PAGE)
+
+    Answers(store, monkeypatch, again_or_whole)
+    monkeypatch.setattr(loop, "call_later", call_later)
+    assert await commit_all(store, [b"XX"] * 16) == [None] * 16
+    assert max(waiting) >= 8
