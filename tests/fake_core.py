@@ -7,9 +7,9 @@ import queue
 import types
 
 from uringblob.completion import Completion
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.memory_store import AsyncMemoryBlobStore
-from uringblob.pilot import Pilot
+from uringblob.sync.store_handle import Pilot
 
 PAGE = 4096
 

@@ -19,7 +19,7 @@ from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, 
 from uringblob.completion import Completion
 from uringblob.engines.pread.engine import PreadEngine
 from uringblob.engines.uring.engine import UringEngine
-from uringblob.pilot import Pilot
+from uringblob.sync.store_handle import Pilot
 from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Ring
 from uringblob.buffers.slab import Slab

@@ -33,7 +33,7 @@ with QuietInterrupts(wanted=is_command()):
         StorePoisoned,
         StoreReadOnly,
     )
-    from uringblob.facade import FileBlobStore
+    from uringblob.sync.file_store import FileBlobStore
     from uringblob.guid import BlobGuid
     from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
     from uringblob.api.observer import StoreObserver, observe

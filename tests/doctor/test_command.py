@@ -16,7 +16,7 @@ from uringblob.doctor.diagnosis import Applied, Diagnosis
 from uringblob.doctor.examination import Examination, _run
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial import check_store
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter  # it looks at the machine, not at the interpreter
 

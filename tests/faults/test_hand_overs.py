@@ -22,7 +22,7 @@ import pytest
 
 from behaviour.work import frame, guid
 from uringblob import BlobNotFound, BlobStoreError, FileBlobStore, StorePoisoned
-from uringblob.call import Call
+from uringblob.sync.call import Call
 from uringblob.completion import Completion
 
 pytestmark = pytest.mark.one_interpreter

@@ -21,7 +21,9 @@ from behaviour import children
 from behaviour.faults import FailingWrites
 from behaviour.work import frame, guid
 from striking import Handler
-from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed, facade, pilot
+from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
+from uringblob.sync import file_store as facade
+from uringblob.sync import store_handle as pilot
 from uringblob.store import async_store, core
 from uringblob.store import caller_reads as visitors
 from uringblob.store.index.slots import SlotState

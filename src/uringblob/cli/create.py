@@ -12,7 +12,7 @@ from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text
 from uringblob.errors import encodable
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.units import PAGE_SIZE
 
 HELP = "make an empty store"

@@ -6,7 +6,7 @@ import argparse
 import errno
 import os
 
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 
 ENGINES = ("auto", "io_uring", "pread")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from uringblob.doctor.finding import Finding, Level
 from uringblob.doctor.trial_directory import trial_directory
 from uringblob.errors import BlobStoreError, EngineUnavailable, encodable, errno_name
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 

@@ -19,9 +19,9 @@ import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
 from uringblob.errors import BlobNotFound, BlobStoreIOError, StoreClosed
-from uringblob.facade import FileBlobStore
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.guid import BlobGuid
-from uringblob.pilot import Pilot
+from uringblob.sync.store_handle import Pilot
 
 GUID = BlobGuid(bytes(range(16)))
 A = b"a" * PAGE

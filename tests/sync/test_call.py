@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uringblob.call import Call
+from uringblob.sync.call import Call
 
 
 class Struck(BaseException):
@@ -89,7 +89,7 @@ def test_a_call_is_refused_once():
 
 def test_a_slow_listener_is_called_with_the_newest_steps_and_the_last(monkeypatch):
     """What it has not been called with yet is bounded: a verification of a million blobs queued a million steps."""
-    monkeypatch.setattr("uringblob.call.UNHEARD_MAX", 3)
+    monkeypatch.setattr("uringblob.sync.call.UNHEARD_MAX", 3)
     heard = []
     call = Call(nothing, listener=lambda done, total: heard.append((done, total)))
 

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from uringblob.call import Call
+from uringblob.sync.call import Call
 from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger

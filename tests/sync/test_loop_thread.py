@@ -14,10 +14,10 @@ import warnings
 import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
-from uringblob import completion_loop
-from uringblob.call import Call
+from uringblob.sync import loop_thread as completion_loop
+from uringblob.sync.call import Call
 from uringblob.errors import StoreClosed
-from uringblob.pilot import Pilot
+from uringblob.sync.store_handle import Pilot
 
 PATIENCE = 60  # seconds until a test that hangs fails
 GUID = bytes(16)

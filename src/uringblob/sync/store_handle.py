@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uringblob.call import Call, Listener
-from uringblob.completion_loop import CLOSED, CompletionLoop
+from uringblob.sync.call import Call, Listener
+from uringblob.sync.loop_thread import CLOSED, CompletionLoop
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
 

@@ -1,7 +1,7 @@
 """``FileBlobStore``: the synchronous face of the file store.
 
 It decides nothing.  Each method hands its call to the store's completion loop
-(:mod:`uringblob.pilot`) and waits, or asks what may be asked from any thread.
+(:mod:`uringblob.sync.store_handle`) and waits, or asks what may be asked from any thread.
 Iterables are walked here, in the caller's thread: they may use the store themselves.
 """
 
@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from typing import Union
 
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.completion_loop import NoThread
+from uringblob.sync.loop_thread import NoThread
 from uringblob.api.defaults import Progress
 from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.limits import thread_limits
 from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
-from uringblob.pilot import Pilot
+from uringblob.sync.store_handle import Pilot
 from uringblob.api.verify_report import VerifyReport
 from uringblob.api.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
