@@ -14,7 +14,7 @@ if sys.platform == "win32":
         "it does not run on Windows; use WSL 2 there"
     )
 
-from uringblob.start import QuietInterrupts, is_command
+from uringblob.cli.start import QuietInterrupts, is_command
 
 # Of a command these imports are the first half of its start.
 with QuietInterrupts(wanted=is_command()):

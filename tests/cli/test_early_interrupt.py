@@ -16,7 +16,7 @@ import sysconfig
 import pytest
 
 from monitor.children import unwatched
-from uringblob.failures import Failure
+from uringblob.cli.errors import Failure
 
 SCRIPT = [sys.executable, os.path.join(sysconfig.get_path("scripts"), "uringblob")]
 MODULE = [sys.executable, "-m", "uringblob"]
@@ -75,8 +75,8 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(struck, command, module):
 @pytest.mark.parametrize(
     ("command", "module"),
     [
-        ("uringblob.doctor", "uringblob.api"),
-        ("uringblob.doctor", "uringblob.doctor.examination"),
+        ("uringblob.cli.doctor", "uringblob.api"),
+        ("uringblob.cli.doctor", "uringblob.cli.doctor.checks"),
         ("uringblob.bench", "uringblob.api"),
         ("uringblob.bench", "uringblob.bench.command"),
     ],

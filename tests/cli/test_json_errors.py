@@ -18,9 +18,9 @@ import pytest
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
 from uringblob.bench import command as bench_command
 from uringblob.cli.main import COMMANDS
-from uringblob.doctor import command as doctor_command
+from uringblob.cli.doctor import command as doctor_command
 from uringblob.logs import logger
-from uringblob.start import asks_json
+from uringblob.cli.start import asks_json
 
 KEYS = {"error", "kind", "command", "exit_code", "path", "guid", "offset", "errno", "errno_name"}
 NOBODY = str(BlobGuid(b"\xee" * 16))
@@ -135,7 +135,7 @@ def test_a_reader_that_went_away_is_told_of(store):
     assert (done.returncode, json.loads(done.stderr)["errno_name"]) == (3, "EPIPE")
 
 
-@pytest.mark.parametrize("module", ["uringblob.doctor", "uringblob.bench"])
+@pytest.mark.parametrize("module", ["uringblob.cli.doctor", "uringblob.bench"])
 def test_the_commands_that_stand_alone_say_usage_errors_as_json(module):
     done = _child("-m", module, "--nonsense", "--json=x" if module == "uringblob.bench" else "--json")
     failure = json.loads(done.stderr)

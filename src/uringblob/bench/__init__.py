@@ -9,7 +9,7 @@ Needs the extra ``bench``; nothing in the library imports it.  Read from the bot
 * ``report``: JSON, a table for the terminal, plots, Markdown.
 """
 
-from uringblob.start import QuietInterrupts, is_command
+from uringblob.cli.start import QuietInterrupts, is_command
 
 with QuietInterrupts(wanted=is_command()):
     from uringblob.bench.command import add_arguments, main, run

@@ -2,7 +2,7 @@
 
 import sys
 
-from uringblob.start import QuietInterrupts
+from uringblob.cli.start import QuietInterrupts
 
 with QuietInterrupts():
     from uringblob.bench.command import main

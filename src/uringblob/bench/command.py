@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from importlib import util
 
-from uringblob.failures import Failure, Parser, failure_of, output_failed, parse, say_failure, words_of
-from uringblob.start import EXIT_INTERRUPTED
-from uringblob.streams import forget_output, whole_streams
+from uringblob.cli.errors import Failure, Parser, failure_of, output_failed, parse, say_failure, words_of
+from uringblob.cli.start import EXIT_INTERRUPTED
+from uringblob.cli.stdio import forget_output, whole_streams
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")

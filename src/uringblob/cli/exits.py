@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from uringblob.failures import EXIT_FAILED, EXIT_USAGE
-from uringblob.start import EXIT_INTERRUPTED
+from uringblob.cli.errors import EXIT_FAILED, EXIT_USAGE
+from uringblob.cli.start import EXIT_INTERRUPTED
 
 OK: Final = 0
 #: The command ran and the answer is no: no such blob, a bad blob, some input refused.

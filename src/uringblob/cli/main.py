@@ -13,9 +13,9 @@ import uringblob
 from uringblob.bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.output import Output
-from uringblob.doctor import command as doctor_command
+from uringblob.cli.doctor import command as doctor_command
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
-from uringblob.failures import (
+from uringblob.cli.errors import (
     CommandFailed,
     JsonWarnings,
     Parser,
@@ -27,8 +27,8 @@ from uringblob.failures import (
     words_of,
 )
 from uringblob.logs import logger
-from uringblob.start import asks_json
-from uringblob.streams import STDOUT, named, whole_streams
+from uringblob.cli.start import asks_json
+from uringblob.cli.stdio import STDOUT, named, whole_streams
 
 COMMANDS: dict[str, ModuleType] = {
     "create": create,

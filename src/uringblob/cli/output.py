@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from uringblob.streams import say, say_bytes
+from uringblob.cli.stdio import say, say_bytes
 
 Progress = Callable[[int, int], None]
 

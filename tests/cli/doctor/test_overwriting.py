@@ -8,9 +8,9 @@ import pytest
 
 from file_systems import btrfs
 from uringblob import FileBlobStore
-from uringblob.doctor import overwriting
-from uringblob.doctor.finding import Level
-from uringblob.doctor.overwriting import check_overwriting
+from uringblob.cli.doctor import overwriting
+from uringblob.cli.doctor.check_result import Level
+from uringblob.cli.doctor.overwriting import check_overwriting
 
 
 def test_an_ordinary_directory_is_overwritten_in_place(disk_dir):

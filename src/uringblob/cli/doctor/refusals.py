@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 
-from uringblob.doctor.facts import SECCOMP_OFF, Facts
+from uringblob.cli.doctor.facts import SECCOMP_OFF, Facts
 
 #: Answers about resources: they come after the permission was given.
 RESOURCE_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})

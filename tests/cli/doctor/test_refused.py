@@ -107,7 +107,7 @@ def test_a_masked_sys_is_said_and_hides_nothing(needs_root, their_dir, user):
 
 
 def doctor(directory, **environment):
-    command = [sys.executable, "-m", "uringblob.doctor", str(directory)]
+    command = [sys.executable, "-m", "uringblob.cli.doctor", str(directory)]
     environment = {**os.environ, "URINGBLOB_ENGINE": "", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from uringblob.doctor import disk, host
-from uringblob.doctor.finding import Level
+from uringblob.cli.doctor import disk
+from uringblob.cli.doctor import host
+from uringblob.cli.doctor.check_result import Level
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from uringblob.doctor import disk, host, kernel_ring
-from uringblob.doctor.diagnosis import Diagnosis, diagnose
-from uringblob.doctor.facts import gather
-from uringblob.doctor.finding import Finding, Level
-from uringblob.doctor.overwriting import check_overwriting
-from uringblob.doctor.trial import check_store
+from uringblob.cli.doctor import disk
+from uringblob.cli.doctor import host
+from uringblob.cli.doctor import kernel_ring
+from uringblob.cli.doctor.diagnosis import Diagnosis, diagnose
+from uringblob.cli.doctor.facts import gather
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.overwriting import check_overwriting
+from uringblob.cli.doctor.smoke_test import check_store
 
 
 class Examination(NamedTuple):

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from uringblob.doctor.causes import LIMITS, REFUSALS, UNUSABLE
-from uringblob.doctor.diagnosis import diagnose
-from uringblob.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, Facts
+from uringblob.cli.doctor.causes import LIMITS, REFUSALS, UNUSABLE
+from uringblob.cli.doctor.diagnosis import diagnose
+from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, Facts
 
 E = errno
 ALL_EPERM = {"setup": E.EPERM, "enter": E.EPERM, "register": E.EPERM, "ring": E.EPERM, "uring_store": E.EPERM}

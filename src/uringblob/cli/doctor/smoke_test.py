@@ -6,8 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from uringblob.doctor.finding import Finding, Level
-from uringblob.doctor.trial_directory import trial_directory
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.smoke_test_directory import trial_directory
 from uringblob.errors import BlobStoreError, EngineUnavailable, encodable, errno_name
 from uringblob.sync.file_store import FileBlobStore
 from uringblob.guid import BlobGuid

@@ -7,8 +7,8 @@ import resource
 import sys
 from typing import Any, Final
 
-from uringblob.doctor import raw_calls
-from uringblob.doctor.finding import Finding, Level
+from uringblob.cli.doctor import raw_calls
+from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.errors import errno_name
 from uringblob.ring.ops import Opcode
 from uringblob.buffers.slab import Slab

@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 
-from uringblob.doctor.facts import Facts
+from uringblob.cli.doctor.facts import Facts
 
 _PROFILE = "docker/seccomp-uringblob.json"
 _CALLS = "io_uring_setup io_uring_enter io_uring_register"

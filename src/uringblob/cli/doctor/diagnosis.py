@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from uringblob.doctor.causes import LAST_RESORTS, LIMITS, REFUSALS, UNUSABLE, Cause
-from uringblob.doctor.facts import Facts
+from uringblob.cli.doctor.causes import LAST_RESORTS, LIMITS, REFUSALS, UNUSABLE, Cause
+from uringblob.cli.doctor.facts import Facts
 
 EXIT_URING: Final = 0
 EXIT_FALLBACK: Final = 1

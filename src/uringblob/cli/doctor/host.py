@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from uringblob import _native
-from uringblob.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
-from uringblob.doctor.finding import Finding, Level
+from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
+from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
 

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from uringblob.doctor import raw_calls
+from uringblob.cli.doctor import raw_calls
 from uringblob.ring import Opcode, Ring
 
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from behaviour import child_limits, seccomp
-from uringblob.doctor import disk
-from uringblob.doctor.command import as_dict
-from uringblob.doctor.examination import examine
+from uringblob.cli.doctor import disk
+from uringblob.cli.doctor.command import as_dict
+from uringblob.cli.doctor.checks import examine
 
 
 def refused(directory, places, errno):
@@ -38,8 +38,9 @@ def with_sysctl_seen_as(directory, value, place, errno):
     The real sysctl is the whole machine's, and once 2 it may stay 2: other tests run beside this one.
     What the kernel does then is its one EPERM, which the filter gives; ``Seccomp:`` must read 0 for it.
     """
-    from uringblob.doctor import examination, host
-    from uringblob.doctor.finding import Finding
+    from uringblob.cli.doctor import checks as examination
+    from uringblob.cli.doctor import host
+    from uringblob.cli.doctor.check_result import Finding
 
     seccomp.refuse(place, errno)
     facts = {"uring_disabled": value, "uring_group": -1}

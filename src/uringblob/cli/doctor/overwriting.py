@@ -8,8 +8,8 @@ import os
 import tempfile
 
 from uringblob.engines.copy_on_write import make_no_cow, why_copied
-from uringblob.doctor.finding import Finding, Level
-from uringblob.doctor.trial_directory import PREFIX
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.smoke_test_directory import PREFIX
 from uringblob.errors import errno_name
 
 _MAGIC = b"uringblb"

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from uringblob.errors import BlobStoreIOError, encodable
 from uringblob.logs import FIELDS
-from uringblob.start import asks_json
-from uringblob.streams import STDIN, STDOUT, complain, forget_output, say
+from uringblob.cli.start import asks_json
+from uringblob.cli.stdio import STDIN, STDOUT, complain, forget_output, say
 
 #: Wrong usage; what a command could not do: the store cannot be opened, an I/O failed, its output too.
 EXIT_USAGE, EXIT_FAILED = 2, 3

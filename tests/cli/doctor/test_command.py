@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from uringblob.doctor import command as the_command
-from uringblob.doctor.command import screen
-from uringblob.doctor.diagnosis import Applied, Diagnosis
-from uringblob.doctor.examination import Examination, _run
-from uringblob.doctor.finding import Finding, Level
-from uringblob.doctor.trial import check_store
+from uringblob.cli.doctor import command as the_command
+from uringblob.cli.doctor.command import screen
+from uringblob.cli.doctor.diagnosis import Applied, Diagnosis
+from uringblob.cli.doctor.checks import Examination, _run
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.smoke_test import check_store
 from uringblob.sync.file_store import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter  # it looks at the machine, not at the interpreter

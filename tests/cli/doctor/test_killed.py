@@ -15,10 +15,10 @@ import tempfile
 
 import pytest
 
-from uringblob.doctor import trial_directory
-from uringblob.doctor.disk import check_direct
-from uringblob.doctor.trial import check_store
-from uringblob.doctor.trial_directory import STALE_AFTER_S, remove_stale
+from uringblob.cli.doctor import smoke_test_directory as trial_directory
+from uringblob.cli.doctor.disk import check_direct
+from uringblob.cli.doctor.smoke_test import check_store
+from uringblob.cli.doctor.smoke_test_directory import STALE_AFTER_S, remove_stale
 
 KILL = "import os, signal; kill = lambda *_args, **_options: os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -37,7 +37,7 @@ def make_old(path):
 @pytest.fixture
 def left(disk_dir):
     """The old directory of a doctor that was killed in its trial."""
-    code = "from uringblob.doctor import trial; trial._commit_and_read = kill"
+    code = "from uringblob.cli.doctor import trial; trial._commit_and_read = kill"
     killed(f"{code}; trial.check_store('pread', place)", disk_dir)
     (path,) = disk_dir.iterdir()
     (path / "trial.blobs").touch()
@@ -47,7 +47,7 @@ def left(disk_dir):
 
 
 def test_a_kill_in_the_trial_of_direct_io_leaves_nothing(disk_dir):
-    killed("from uringblob.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir)
+    killed("from uringblob.cli.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir)
     assert os.listdir(disk_dir) == []
 
 

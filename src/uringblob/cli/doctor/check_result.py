@@ -21,7 +21,7 @@ class Level(enum.Enum):
 class Finding:
     """The result of one check.
 
-    ``facts`` are fields of :class:`uringblob.doctor.facts.Facts`; ``detail`` is what ``--json`` shows besides.
+    ``facts`` are fields of :class:`uringblob.cli.doctor.facts.Facts`; ``detail`` is what ``--json`` shows besides.
     """
 
     name: str

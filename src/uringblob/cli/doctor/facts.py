@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from uringblob.doctor.finding import Finding
+from uringblob.cli.doctor.check_result import Finding
 from uringblob.engines.select import ENGINES
 
 #: ``capabilities(7)``.

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from uringblob import FileBlobStore
-from uringblob.streams import WholeOutput, read_whole_input
+from uringblob.cli.stdio import WholeOutput, read_whole_input
 
 PAGE = 4096
 URINGBLOB = f"{sys.executable} -W error -m uringblob"
@@ -79,7 +79,7 @@ def test_a_frame_may_go_from_a_store_into_the_same_store(shell, store, guids):
 
 
 def test_the_doctor_alone_ends_quietly_when_nobody_reads(shell):
-    done = shell(f"{sys.executable} -W error -m uringblob.doctor | true; exit ${{PIPESTATUS[0]}}")
+    done = shell(f"{sys.executable} -W error -m uringblob.cli.doctor | true; exit ${{PIPESTATUS[0]}}")
     assert done.stderr == b""
     assert done.returncode in {0, 1, 2, 3}
 

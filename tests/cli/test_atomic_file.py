@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from monitor.children import unwatched
-from uringblob.cli.whole_file import whole_file
+from uringblob.cli.atomic_file import whole_file
 
 PAGE = 4096
 #: What a child runs first where O_TMPFILE is refused; so does this process.
@@ -115,7 +115,7 @@ def test_a_sigkill_in_the_middle_leaves_nothing_beside(tmp_path, before, way):
     if before is not None:
         target.write_bytes(before)
     code = (
-        f"{way}\nimport os, signal; from uringblob.cli.whole_file import whole_file\n"
+        f"{way}\nimport os, signal; from uringblob.cli.atomic_file import whole_file\n"
         f"with whole_file({str(target)!r}) as file:\n"
         "    file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob.doctor.examination import Examination, examine
-from uringblob.doctor.finding import Finding, Level
-from uringblob.failures import EXIT_FAILED, Failure, Parser, output_failed, parse, say_failure
-from uringblob.start import EXIT_INTERRUPTED, asks_json
-from uringblob.streams import say, whole_streams
+from uringblob.cli.doctor.checks import Examination, examine
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.errors import EXIT_FAILED, Failure, Parser, output_failed, parse, say_failure
+from uringblob.cli.start import EXIT_INTERRUPTED, asks_json
+from uringblob.cli.stdio import say, whole_streams
 
 EXAMPLES = """\
 examples:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``python -m uringblob.doctor``."""
+    """Run ``python -m uringblob.cli.doctor``."""
     parser = Parser(prog="uringblob doctor", description="Says what will run here, and why not more.")
     add_arguments(parser)
     with whole_streams():

@@ -1,6 +1,0 @@
-"""``uringblob doctor``: what will run here, why not more, and the one command that mends it.
-
-Each check looks at one thing and returns :class:`~uringblob.doctor.finding.Finding`; all that they
-learned becomes :class:`~uringblob.doctor.facts.Facts`, and :mod:`uringblob.doctor.causes` is the table
-from facts to causes.  Whether an engine works is never deduced: a real store is opened with each.
-"""
