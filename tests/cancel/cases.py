@@ -28,9 +28,9 @@ from uringblob.store import core
 from uringblob.store import frame_writes as batch
 from uringblob.store.log.compaction import CompactionStopped
 from uringblob.store.index.slots import SlotState
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 OLD = {guid(n): frame(100 + n) for n in range(4)}
 NEW = {guid(n): frame(200 + n) for n in (1, 2, 9)}

@@ -2,7 +2,7 @@
 
 It asks for everything that a store does with its file: batches with and without a flush, commits,
 deletions, reads, compaction, growth.  What was acknowledged, refused or left open is written down
-in a :class:`uringblob.testing.history.History`, which afterwards judges what a reopened store shows.
+in a :class:`uringblob.testing.sim.history.History`, which afterwards judges what a reopened store shows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from uringblob import (
 )
 from uringblob.store.index import log_space
 from uringblob.store.format import BlockType, delete_record
-from uringblob.testing.history import History
+from uringblob.testing.sim.history import History
 
 PAGE = 4096
 FAULTY = {"io_uring": faulty_ring, "pread": faulty_calls}

@@ -22,7 +22,7 @@ import xxhash
 
 from fuzz.hostile import judge
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS
-from uringblob.testing.sim_image import Image
+from uringblob.testing.sim.image import Image
 
 _MARK = b"ublk"
 _FIELD = 32  # where a log block has its checksum

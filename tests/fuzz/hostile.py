@@ -13,10 +13,10 @@ from sim.lives import PAGE, forget, small_log
 from sim.victim import Victim
 from uringblob.errors import BlobCorrupt, BlobStoreError
 from uringblob.store.opening import recover as recovery
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 REQUESTS_MAX = 20_000
 READ_BYTES_MAX = 16 << 20

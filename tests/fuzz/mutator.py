@@ -12,7 +12,7 @@ import struct
 import xxhash
 
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS
-from uringblob.testing.sim_image import Image
+from uringblob.testing.sim.image import Image
 
 #: Numbers that programs get wrong.
 EDGES = (0, 1, 2, 7, 8, 63, 119, 120, 127, 128, 4095, 4096, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 32)

@@ -20,9 +20,9 @@ import tempfile
 from behaviour.faults import FailingWrites
 from sim.lives import forget, lend, lend_afresh, used_image
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.testing.sim_disk import Fault, SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import Fault, SimDisk
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 PAGE = 4096
 #: Errors that leave the store in use, or poison it, by what they strike.

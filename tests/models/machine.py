@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from models.drivers import ERRORS, PAGE
 from uringblob import BlobNotFound, BlobStoreIOError, StorePoisoned
-from uringblob.testing.history import History
+from uringblob.testing.sim.history import History
 
 GUIDS = [bytes([n]) * 16 for n in range(6)]
 GUID = st.sampled_from(GUIDS)

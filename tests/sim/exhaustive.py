@@ -18,11 +18,11 @@ from collections.abc import Iterable
 
 from sim.judging import Judge, recover
 from sim.lives import PAGE, Moment, Past, forget, frame, guid, lend, lent, read_all, small_log, used_image
-from uringblob.testing.history import History
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.history import History
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 A, B, C, D = (guid(n) for n in range(4))
 OPERATIONS = ("put", "overwrite", "delete", "commit of two", "flush", "compaction")

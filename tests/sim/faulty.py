@@ -9,10 +9,10 @@ import random
 from sim.judging import recover
 from sim.lives import PAGE, Life, Moment, forget, read_all, small_log, used_image
 from uringblob.errors import BlobStoreError, BlobStoreIOError
-from uringblob.testing.history import History
-from uringblob.testing.sim_disk import Fault, SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from uringblob.testing.sim.history import History
+from uringblob.testing.sim.disk import Fault, SimDisk
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import new_image, open_sim_store
 
 KINDS = ("read", "write", "sync", "grow")
 

@@ -9,11 +9,11 @@ from monitor.opening import Reader
 from sim.lives import Moment, forget, frame, guid, lent, read_all
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.file import judge_superblocks
-from uringblob.testing.history import History, Knowledge
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.history import History, Knowledge
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 
 def recover(image: Image, known: Knowledge | None, *, rng=None, deep=False, steps=None) -> dict[bytes, bytes]:

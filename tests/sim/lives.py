@@ -29,11 +29,11 @@ from uringblob.store.index import log_space
 from uringblob.store.opening import recover as recovery
 from uringblob.store.format import first_slot
 from uringblob.store.index.slots import SlotState
-from uringblob.testing.history import History, Knowledge
-from uringblob.testing.sim_disk import SimDisk, Write
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from uringblob.testing.sim.history import History, Knowledge
+from uringblob.testing.sim.disk import SimDisk, Write
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import new_image, open_sim_store
 
 PAGE = 4096
 

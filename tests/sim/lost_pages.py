@@ -12,9 +12,9 @@ import random
 from sim.faulty import FAULTS, Compound, Failing
 from sim.judging import contents, read_only_view, recover, without_the_unproved_group
 from sim.lives import PAGE, Life, forget, frame, guid, lent, read_all, small_log, used_image
-from uringblob.testing.history import History
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.history import History
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 #: Frames that find no room leave groups to be wiped, and it is that flush which may fail.
 NO_ROOM = 12

@@ -14,7 +14,7 @@ from sim.rig import PAGE, Judge, frame, guid, read_all
 from uringblob import AsyncFileBlobStore, _native
 from uringblob.ring import Opcode, SqeFlags
 from uringblob.testing import History, SimDisk
-from uringblob.testing.sim_image import Image
+from uringblob.testing.sim.image import Image
 
 _WRITES = {Opcode.WRITE, Opcode.WRITE_FIXED}
 _GATHERS = {Opcode.WRITEV, Opcode.WRITEV_FIXED}

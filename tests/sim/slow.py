@@ -7,7 +7,7 @@ import random
 
 from sim.judging import recover
 from sim.lives import Life, small_log, used_image
-from uringblob.testing.sim_disk import Fault
+from uringblob.testing.sim.disk import Fault
 
 
 class Slow:

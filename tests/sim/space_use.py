@@ -15,12 +15,12 @@ from unittest import mock
 
 from sim.lives import forget
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
-from uringblob.testing import sim_store
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_engine import SimEngine
-from uringblob.testing.sim_image import BLOCK
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from uringblob.testing.sim import store as sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.engine import SimEngine
+from uringblob.testing.sim.image import BLOCK
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import new_image, open_sim_store
 
 KIB, MIB = 1 << 10, 1 << 20
 #: Zeroes that every frame here consists of: what room it takes is the question, not what it says.

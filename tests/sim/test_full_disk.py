@@ -8,11 +8,11 @@ import pytest
 
 from sim.rig import PAGE, frame, guid, read_all, recover, small_log
 from uringblob.errors import BlobStoreIOError
-from uringblob.testing.history import History
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from uringblob.testing.sim.history import History
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import new_image, open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -11,7 +11,7 @@ import pytest
 from sim.rig import lives
 from uringblob.buffers.leases import frame_of
 from uringblob.testing import Fault, History, HistoryError, Image, SimDisk, SimLoop, SimStuck, new_image
-from uringblob.testing.sim_engine import SimEngine
+from uringblob.testing.sim.engine import SimEngine
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -10,7 +10,7 @@ import seeds
 from sim.lives import PAGE, frame, guid, lend, lent, small_log, used_image
 from sim.slow import slow_life
 from uringblob.testing import Fault, SimDisk, SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.store import open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 

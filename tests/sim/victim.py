@@ -8,10 +8,10 @@ from typing import NamedTuple
 from sim.lives import PAGE, forget, frame, guid, lent, read_all, used_image
 from uringblob.errors import BlobCorrupt
 from uringblob.store.format import RECORDS_PER_BLOCK
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 #: Behind the guid's 128 bits a record has its slot, a packed entry the frame's checksum.
 SLOT_SHIFT = 64

@@ -26,10 +26,10 @@ from uringblob.store.opening.open import Options, _open_on_engine
 from uringblob.store.multi_read import read_batch
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.verify import verify_core
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_engine import SimEngine
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.engine import SimEngine
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -9,7 +9,7 @@ from sim.faulty import FAULTS, life_with_fault, life_with_faults
 from sim.lives import PAGE, small_log
 from sim.test_full_disk import check_level
 from torture.rows import Lot, row
-from uringblob.testing.sim_store import new_image
+from uringblob.testing.sim.store import new_image
 
 
 def sweep(seed: int, name: str, **options) -> int:

@@ -19,9 +19,9 @@ from uringblob.store.io import checksum_budget as pace
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.io.job import Job
 from uringblob.store.io.checksum_budget import Pace
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import new_image, open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import new_image, open_sim_store
 
 PAGE = 4096
 LIMIT = 4 * PAGE

@@ -16,9 +16,9 @@ from uringblob import AsyncFileBlobStore, BlobStoreIOError, StorePoisoned
 from uringblob.store.log.compaction import Compaction
 from uringblob.store.log.group_commit import COMPACTIONS_MAX
 from uringblob.store.index.slots import SlotState
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 

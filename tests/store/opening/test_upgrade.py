@@ -22,11 +22,11 @@ from uringblob.store.index import log_space
 from uringblob.store.format import BLOCK_SIZE, HEADER_SIZE, SUPERBLOCK_OFFSETS, decode_superblock
 from uringblob.store.index.slots import SlotState
 from uringblob.store.file import judge_superblocks
-from uringblob.testing.history import History
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
-from uringblob.testing.sim_store import open_sim_store
+from uringblob.testing.sim.history import History
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
+from uringblob.testing.sim.store import open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -7,8 +7,8 @@ import dataclasses
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect, refused
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
 

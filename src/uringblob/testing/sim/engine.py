@@ -11,8 +11,8 @@ from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.pool import BufferPool
-from uringblob.testing.sim_disk import Fault, SimDisk
-from uringblob.testing.sim_loop import SimLoop
+from uringblob.testing.sim.disk import Fault, SimDisk
+from uringblob.testing.sim.loop import SimLoop
 
 #: Ends one request.
 _Finish = Callable[[], None]

@@ -9,10 +9,10 @@ from uringblob.store.opening.create import initial_image, initial_size
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening.open import start_core
 from uringblob.store.file import StoreFile, judge_superblocks, newest
-from uringblob.testing.sim_disk import SimDisk
-from uringblob.testing.sim_engine import SimEngine
-from uringblob.testing.sim_image import Image
-from uringblob.testing.sim_loop import SimLoop
+from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.engine import SimEngine
+from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.loop import SimLoop
 
 
 def new_image(page_size: int = 4096) -> Image:

@@ -8,8 +8,8 @@ import warnings
 
 from uringblob.api import AsyncBlobStore
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect, refused
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.subject import Subject
 
 
 @check("stats(): engine, engine_reason, file_bytes, buffers say what is the case.", "file")

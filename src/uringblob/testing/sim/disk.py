@@ -30,7 +30,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 
-from uringblob.testing.sim_image import BLOCK, SECTOR, Image
+from uringblob.testing.sim.image import BLOCK, SECTOR, Image
 
 
 @dataclasses.dataclass(frozen=True)

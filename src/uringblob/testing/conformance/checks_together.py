@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from uringblob.api import BlobStore
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect
+from uringblob.testing.conformance.subject import Subject
 
 
 @check("write_blob: a reader sees the old frame or the new one, never a mix.")

@@ -9,8 +9,8 @@ from typing import Any
 from uringblob.api import AsyncBlobStore
 from uringblob.errors import StoreClosed
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect, refused
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
 

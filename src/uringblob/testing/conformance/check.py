@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uringblob.testing.subject import Subject
+    from uringblob.testing.conformance.subject import Subject
 
 Ask = Callable[["Subject"], Awaitable[None]]
 

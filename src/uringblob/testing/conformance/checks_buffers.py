@@ -10,8 +10,8 @@ from typing import Any
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect, refused
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
 MISUSE = (ValueError, TypeError)

@@ -12,7 +12,7 @@ from uringblob.api import AsyncBlobStore, BlobStore
 from uringblob.api.adapter import AsyncView
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
-from uringblob.testing.check import ConformanceError
+from uringblob.testing.conformance.check import ConformanceError
 
 T = TypeVar("T")
 AnyStore = Union[BlobStore, AsyncBlobStore]

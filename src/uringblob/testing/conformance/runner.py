@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from uringblob.testing.catalogue import CHECKS
-from uringblob.testing.check import NEEDS, Check, ConformanceError
-from uringblob.testing.subject import MakeStore, Subject
+from uringblob.testing.conformance.catalogue import CHECKS
+from uringblob.testing.conformance.check import NEEDS, Check, ConformanceError
+from uringblob.testing.conformance.subject import MakeStore, Subject
 
 #: Seconds after which a check counts as hanging.
 PATIENCE = 120.0

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from uringblob.guid import BlobGuid
-from uringblob.testing.check import check, expect, refused
-from uringblob.testing.subject import Subject
+from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN, check_page_size
 
 STATS_FIELDS = [

@@ -1,0 +1,1 @@
+"""The contract as checks that any store can be asked."""

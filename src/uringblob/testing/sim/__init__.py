@@ -1,0 +1,1 @@
+"""A simulated disk, engine and event loop, deterministic under one seed."""
