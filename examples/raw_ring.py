@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from uringblob.errors import check_rc
 from uringblob.buffers.iobuf import Frame
-from uringblob.ring import Ring, SqeFlags, ops
 from uringblob.buffers.slab import Slab
+from uringblob.errors import check_rc
+from uringblob.ring import Ring, SqeFlags, ops
 
 #: Index of the one file in the ring's table of registered files.
 FILE = 0

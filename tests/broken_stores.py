@@ -9,9 +9,9 @@ import asyncio
 import time
 
 from uringblob import AsyncBlobStore, AsyncMemoryBlobStore, BlobGuid, BlobNotFound, BlobStore, MemoryBlobStore
+from uringblob.buffers.views import checked_commit, checked_writes, readable_view, writable_view
 from uringblob.errors import BlobStoreError
 from uringblob.guid import guid_bytes
-from uringblob.buffers.views import checked_commit, checked_writes, readable_view, writable_view
 
 PAGE = 4096
 

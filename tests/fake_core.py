@@ -7,8 +7,8 @@ import queue
 import types
 
 from uringblob.completion import Completion
-from uringblob.sync.file_store import FileBlobStore
 from uringblob.memory_store import AsyncMemoryBlobStore
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.sync.store_handle import Pilot
 
 PAGE = 4096

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from uringblob import errors
-from uringblob.guid import BlobGuid
-from uringblob.api.verify_report import VerifyReport
-from uringblob.ring import RingStats
 from uringblob.api.stats import StoreStats
-from uringblob.store.log.compaction import CompactionStopped
+from uringblob.api.verify_report import VerifyReport
 from uringblob.engines.transfers import SyncFailed
+from uringblob.guid import BlobGuid
+from uringblob.ring import RingStats
+from uringblob.store.log.compaction import CompactionStopped
 
 GUID = BlobGuid(bytes(range(16)))
 PLAIN = [

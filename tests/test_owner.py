@@ -16,17 +16,17 @@ import sys
 import pytest
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.engines.pread.engine import PreadEngine
 from uringblob.engines.uring.engine import UringEngine
-from uringblob.sync.store_handle import Pilot
-from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Ring
-from uringblob.buffers.slab import Slab
 from uringblob.store.core import Core
+from uringblob.store.file import StoreFile
 from uringblob.store.io.job import Job
 from uringblob.store.opening.open_request import Opening
-from uringblob.store.file import StoreFile
+from uringblob.sync.store_handle import Pilot
 
 PAGE = 4096
 GUID = bytes(16)

@@ -17,13 +17,9 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from uringblob.api.async_store import AsyncBlobStore
-from uringblob.errors import BlobNotFound, StoreClosed
-from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.api.observer import StoreObserver, observe
-from uringblob.owner import StoreOwner
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
-from uringblob.units import PAGE_SIZE, check_page_size
 from uringblob.buffers.views import (
     BlobBuffer,
     check_range,
@@ -33,6 +29,10 @@ from uringblob.buffers.views import (
     size_of,
     writable_view,
 )
+from uringblob.errors import BlobNotFound, StoreClosed
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.owner import StoreOwner
+from uringblob.units import PAGE_SIZE, check_page_size
 
 REASON = "frames are kept in this process's memory"
 

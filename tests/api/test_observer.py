@@ -9,7 +9,16 @@ import weakref
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, BlobGuid, BlobNotFound, BlobStore, FileBlobStore, MemoryBlobStore, observe
+from uringblob import (
+    AsyncFileBlobStore,
+    AsyncMemoryBlobStore,
+    BlobGuid,
+    BlobNotFound,
+    BlobStore,
+    FileBlobStore,
+    MemoryBlobStore,
+    observe,
+)
 from uringblob.api import observer as observing
 from uringblob.api.sync_store import BlobStore as SyncTrait
 

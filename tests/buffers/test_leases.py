@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.pool import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.units import PAGE_SIZE

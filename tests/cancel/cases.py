@@ -26,8 +26,8 @@ from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
 from uringblob import StoreClosed
 from uringblob.store import core
 from uringblob.store import frame_writes as batch
-from uringblob.store.log.compaction import CompactionStopped
 from uringblob.store.index.slots import SlotState
+from uringblob.store.log.compaction import CompactionStopped
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

@@ -17,10 +17,10 @@ import pytest
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
 from uringblob.bench import command as bench_command
-from uringblob.cli.main import COMMANDS
 from uringblob.cli.doctor import command as doctor_command
-from uringblob.logs import logger
+from uringblob.cli.main import COMMANDS
 from uringblob.cli.start import asks_json
+from uringblob.logs import logger
 
 KEYS = {"error", "kind", "command", "exit_code", "path", "guid", "offset", "errno", "errno_name"}
 NOBODY = str(BlobGuid(b"\xee" * 16))

@@ -14,9 +14,9 @@ import pytest
 from uringblob import _native
 from uringblob.engines import select
 from uringblob.engines.direct import DirectIO, DirectRefused
-from uringblob.engines.unavailable import RingRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.select import open_engine
+from uringblob.engines.unavailable import RingRefused
 from uringblob.errors import EngineUnavailable, errno_name
 
 BLOCK = 4096

@@ -7,11 +7,18 @@ import errno
 
 import pytest
 
-from uringblob.engines import transfers
-from uringblob.completion import Completion
-from uringblob.errors import BlobStoreIOError
 from uringblob.buffers.iobuf import Frame
-from uringblob.engines.transfers import RETRIES_MAX, SyncFailed, read_whole, sync, write_whole, write_whole_then_sync
+from uringblob.completion import Completion
+from uringblob.engines import transfers
+from uringblob.engines.transfers import (
+    RETRIES_MAX,
+    SyncFailed,
+    read_whole,
+    sync,
+    write_whole,
+    write_whole_then_sync,
+)
+from uringblob.errors import BlobStoreIOError
 
 BLOCK = 4096
 BASE = 1 << 20

@@ -24,8 +24,8 @@ from uringblob import (
     FileBlobStore,
     StorePoisoned,
 )
-from uringblob.store.index import log_space
 from uringblob.store.format import BlockType, delete_record
+from uringblob.store.index import log_space
 from uringblob.testing.sim.history import History
 
 PAGE = 4096

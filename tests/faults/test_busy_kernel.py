@@ -19,11 +19,11 @@ import seeds
 from behaviour.work import exercise_and_reopen, fill, frame, guid, missing
 from faults.storm import REFUSALS, storm
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, StorePoisoned, _native
+from uringblob.buffers.slab import Slab
 from uringblob.engines.unavailable import RingRefused
 from uringblob.errors import errno_name
 from uringblob.ring import Ring
 from uringblob.ring import submission as queue
-from uringblob.buffers.slab import Slab
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring")]
 

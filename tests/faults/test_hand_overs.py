@@ -22,8 +22,8 @@ import pytest
 
 from behaviour.work import frame, guid
 from uringblob import BlobNotFound, BlobStoreError, FileBlobStore, StorePoisoned
-from uringblob.sync.call import Call
 from uringblob.completion import Completion
+from uringblob.sync.call import Call
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -15,8 +15,8 @@ from monitor import children
 from monitor.acks import EARS, Promises
 from monitor.observed import ObservedEngine
 from monitor.order import OrderMonitor
-from uringblob.store.opening import open as opening
 from uringblob.store.io.file_io import Medium
+from uringblob.store.opening import open as opening
 
 #: What was found and nobody has taken yet.
 _lines: list[str] = []

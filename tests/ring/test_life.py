@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from uringblob.completion import Completion
 from uringblob.buffers.iobuf import Frame
-from uringblob.ring import Ring, SqeFlags, life
 from uringblob.buffers.slab import Slab
+from uringblob.completion import Completion
+from uringblob.ring import Ring, SqeFlags, life
 
 _spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
 _module = importlib.util.module_from_spec(_spec)

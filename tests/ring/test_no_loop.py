@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from uringblob.ring import Ring, SqeFlags
 from uringblob.buffers.slab import Slab
+from uringblob.ring import Ring, SqeFlags
 
 pytestmark = pytest.mark.leaks("uvloop makes one pipe for signals per process, when first used")
 

@@ -10,9 +10,9 @@ import signal
 import pytest
 
 from uringblob._native import require_lib
+from uringblob.buffers.slab import Slab
 from uringblob.ring import Opcode, Ring, SetupFlags, SqeFlags, ops
 from uringblob.ring.ops import GATHER_PIECES_MAX
-from uringblob.buffers.slab import Slab
 
 FIXED = SqeFlags.FIXED_FILE
 

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
+from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring
 from uringblob.ring import completions as inflight
-from uringblob.buffers.slab import Slab
 
 
 class Struck(Exception):

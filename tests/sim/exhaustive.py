@@ -18,8 +18,8 @@ from collections.abc import Iterable
 
 from sim.judging import Judge, recover
 from sim.lives import PAGE, Moment, Past, forget, frame, guid, lend, lent, read_all, small_log, used_image
-from uringblob.testing.sim.history import History
 from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.history import History
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

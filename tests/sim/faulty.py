@@ -9,8 +9,8 @@ import random
 from sim.judging import recover
 from sim.lives import PAGE, Life, Moment, forget, read_all, small_log, used_image
 from uringblob.errors import BlobStoreError, BlobStoreIOError
-from uringblob.testing.sim.history import History
 from uringblob.testing.sim.disk import Fault, SimDisk
+from uringblob.testing.sim.history import History
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store
 

@@ -7,10 +7,10 @@ import random
 from monitor.blocks import BLOCK, parse_superblock
 from monitor.opening import Reader
 from sim.lives import Moment, forget, frame, guid, lent, read_all
-from uringblob.store.format import HEADER_SIZE
 from uringblob.store.file import judge_superblocks
-from uringblob.testing.sim.history import History, Knowledge
+from uringblob.store.format import HEADER_SIZE
 from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.history import History, Knowledge
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

@@ -17,20 +17,19 @@ from typing import NamedTuple
 from unittest import mock
 
 import uringblob.store.format
+from uringblob import fork as inherit
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store.log import compaction
-from uringblob.store.opening import create as creation
-from uringblob.store.log import group
-from uringblob.store.log import group_commit as groups
-from uringblob import fork as inherit
-from uringblob.store.log import reader as log_reader
-from uringblob.store.index import log_space
-from uringblob.store.opening import recover as recovery
 from uringblob.store.format import first_slot
+from uringblob.store.index import log_space
 from uringblob.store.index.slots import SlotState
-from uringblob.testing.sim.history import History, Knowledge
+from uringblob.store.log import compaction, group
+from uringblob.store.log import group_commit as groups
+from uringblob.store.log import reader as log_reader
+from uringblob.store.opening import create as creation
+from uringblob.store.opening import recover as recovery
 from uringblob.testing.sim.disk import SimDisk, Write
+from uringblob.testing.sim.history import History, Knowledge
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store

@@ -12,26 +12,25 @@ from unittest import mock
 
 from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.rig import PAGE
-from uringblob.engines import transfers
 from uringblob.completion import Completion
+from uringblob.engines import transfers
 from uringblob.store import async_store, closing, core
-from uringblob.store import frame_writes as batch
-from uringblob.store.log import group
-from uringblob.store.log import writer as log
-from uringblob.store.log import reader as log_reader
-from uringblob.store.opening import repair as make_writable
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.io import file_io as medium
-from uringblob.store.opening import open as opening
-from uringblob.store.opening import recover as recovery
-from uringblob.store.index import slots
-from uringblob.store.log import superblocks
 from uringblob.store import (
     format as store_format,
 )
-from uringblob.store.log.compaction import Compaction
+from uringblob.store import frame_writes as batch
 from uringblob.store.format import BlockType
+from uringblob.store.index import blob_index as manifest
+from uringblob.store.index import slots
 from uringblob.store.index.slots import SlotState
+from uringblob.store.io import file_io as medium
+from uringblob.store.log import group, superblocks
+from uringblob.store.log import reader as log_reader
+from uringblob.store.log import writer as log
+from uringblob.store.log.compaction import Compaction
+from uringblob.store.opening import open as opening
+from uringblob.store.opening import recover as recovery
+from uringblob.store.opening import repair as make_writable
 
 
 def replaced(owner, name, new):

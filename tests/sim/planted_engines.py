@@ -11,8 +11,8 @@ from unittest import mock
 from uringblob.engines.pread import engine as pread
 from uringblob.engines.uring import engine as uring
 from uringblob.ring import Op
-from uringblob.ring.driver import RingDriver
 from uringblob.ring.completions import _COMPLETION, _SIZE, InFlight
+from uringblob.ring.driver import RingDriver
 from uringblob.ring.submission import SubmissionQueue
 
 

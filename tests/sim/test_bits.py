@@ -25,8 +25,8 @@ from sim.settings import FLIPS_IN_FRAMES
 from sim.victim import Seen, Victim
 from uringblob.errors import StoreCorrupt
 from uringblob.store import format as store_format
-from uringblob.store.format import BLANK_BLOCK, HEADER_SIZE
 from uringblob.store.file import judge_superblocks
+from uringblob.store.format import BLANK_BLOCK, HEADER_SIZE
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -14,8 +14,8 @@ import pytest
 
 from sim.rig import PAGE, frame, guid, read_all, recover, small_log
 from uringblob.errors import BlobStoreIOError
-from uringblob.testing.sim.history import History
 from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.history import History
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store
 

@@ -17,10 +17,10 @@ from sim.hunts import hunt_for
 from sim.rig import PAGE, forget, frame, guid, small_log
 from sim.test_full_disk import live_on_a_full_disk
 from uringblob import BlobStoreError, FileBlobStore
-from uringblob.store.opening import create as creation
-from uringblob.store.index import log_space
-from uringblob.store.index import blob_index as manifest
 from uringblob.store import file as store_file
+from uringblob.store.index import blob_index as manifest
+from uringblob.store.index import log_space
+from uringblob.store.opening import create as creation
 from uringblob.testing import History, SimDisk, SimLoop, new_image, open_sim_store
 
 pytestmark = pytest.mark.one_interpreter

@@ -13,8 +13,8 @@ import pytest
 import seeds
 from sim.settings import REPLACED
 from sim.space_use import KIB, MIB, churn_simulated, full_disk_simulated
-from uringblob.store.index.log_space import LogSpace
 from uringblob.store.allocator import Space
+from uringblob.store.index.log_space import LogSpace
 
 pytestmark = pytest.mark.one_interpreter
 

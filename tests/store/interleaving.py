@@ -15,10 +15,9 @@ import inspect
 import sys
 import types
 
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import shards
-from uringblob.store.index import slots
 from uringblob.store import caller_reads as visitors
+from uringblob.store.index import blob_index as manifest
+from uringblob.store.index import shards, slots
 
 STEPPED = {
     "see_through", "_step", "_read", "enter", "leave", "_tell", "close", "_left",

@@ -11,11 +11,11 @@ import pytest
 
 from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
+from uringblob.store.allocator import Space
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.file_io import Medium
 from uringblob.store.index.slots import SlotState, SlotTable
-from uringblob.store.allocator import Space
+from uringblob.store.io.file_io import Medium
 
 #: One slot is one granule, and the least step by which a file grows; a small store wants 15 for its log.
 PAGE = 64 * 1024

@@ -22,11 +22,11 @@ from behaviour.faults import FailingWrites
 from behaviour.work import frame, guid
 from striking import Handler
 from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
-from uringblob.sync import file_store as facade
-from uringblob.sync import store_handle as pilot
 from uringblob.store import async_store, core
 from uringblob.store import caller_reads as visitors
 from uringblob.store.index.slots import SlotState
+from uringblob.sync import file_store as facade
+from uringblob.sync import store_handle as pilot
 
 PAGE = 4096
 #: Where a handler may strike a read that goes as it should.

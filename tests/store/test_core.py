@@ -12,8 +12,8 @@ import pytest
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, StorePoisoned
 from uringblob.store import async_store
 from uringblob.store import frame_writes as batch
-from uringblob.store.log.reader import LogReader
 from uringblob.store.index.slots import SlotState
+from uringblob.store.log.reader import LogReader
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]

@@ -18,13 +18,13 @@ from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers.leases import frame_of
 from uringblob.store import core
 from uringblob.store import frame_writes as batch
-from uringblob.store.opening import open as opening
-from uringblob.store.io import checksum_budget as pace
 from uringblob.store.closing import close_core
-from uringblob.store.format import HEADER_SIZE
-from uringblob.store.opening.open import Options, _open_on_engine
-from uringblob.store.multi_read import read_batch
 from uringblob.store.file import StoreFile, judge_superblocks
+from uringblob.store.format import HEADER_SIZE
+from uringblob.store.io import checksum_budget as pace
+from uringblob.store.multi_read import read_batch
+from uringblob.store.opening import open as opening
+from uringblob.store.opening.open import Options, _open_on_engine
 from uringblob.store.verify import verify_core
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.engine import SimEngine

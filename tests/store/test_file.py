@@ -11,8 +11,8 @@ import time
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobStoreError, BlobStoreIOError, StoreCorrupt
-from uringblob.store.opening import open as opening
 from uringblob.store import file as store_file
+from uringblob.store.file import judge_superblocks
 from uringblob.store.format import (
     BLOCK_SIZE,
     HEADER_SIZE,
@@ -22,7 +22,7 @@ from uringblob.store.format import (
     Superblock,
     decode_superblock,
 )
-from uringblob.store.file import judge_superblocks
+from uringblob.store.opening import open as opening
 
 PAGE = 4096
 

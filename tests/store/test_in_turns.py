@@ -14,17 +14,24 @@ import pytest
 from uringblob import BlobGuid, StoreClosed
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
-from uringblob.store.log import writer as log
-from uringblob.store.io import file_io as medium
-from uringblob.store.io import checksum_budget as pace
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.io.bounces import Bounces
 from uringblob.store.core import LISTED_AT_ONCE
-from uringblob.store.io.job import Job
 from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.checksum_budget import BYTES_PER_ITERATION, CHANGE, COPIED, GUIDS_AT_ONCE, STEP_BYTES, Pace
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
+from uringblob.store.io import checksum_budget as pace
+from uringblob.store.io import file_io as medium
+from uringblob.store.io.bounces import Bounces
+from uringblob.store.io.checksum_budget import (
+    BYTES_PER_ITERATION,
+    CHANGE,
+    COPIED,
+    GUIDS_AT_ONCE,
+    STEP_BYTES,
+    Pace,
+)
+from uringblob.store.io.job import Job
+from uringblob.store.log import writer as log
 
 PAGE = 4096
 MANY = 3000

@@ -19,8 +19,8 @@ import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
 from uringblob.errors import BlobNotFound, BlobStoreIOError, StoreClosed
-from uringblob.sync.file_store import FileBlobStore
 from uringblob.guid import BlobGuid
+from uringblob.sync.file_store import FileBlobStore
 from uringblob.sync.store_handle import Pilot
 
 GUID = BlobGuid(bytes(range(16)))

@@ -14,9 +14,9 @@ import warnings
 import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
+from uringblob.errors import StoreClosed
 from uringblob.sync import loop_thread as completion_loop
 from uringblob.sync.call import Call
-from uringblob.errors import StoreClosed
 from uringblob.sync.store_handle import Pilot
 
 PATIENCE = 60  # seconds until a test that hangs fails

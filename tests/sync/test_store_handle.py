@@ -15,8 +15,8 @@ import pytest
 from fake_core import open_fake
 from striking import Handler
 from uringblob.sync import call
-from uringblob.sync import loop_thread as completion_loop
 from uringblob.sync import file_store as facade
+from uringblob.sync import loop_thread as completion_loop
 from uringblob.sync import store_handle as pilot
 
 PATIENCE = 60  # seconds until a test that hangs fails

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from uringblob.api.async_store import AsyncBlobStore
-from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.api.defaults import Progress
+from uringblob.api.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.api.verify_report import VerifyReport
-from uringblob.api.stats import StoreStats
-from uringblob.buffers.views import BlobBuffer
 
 if TYPE_CHECKING:
     from uringblob.api.sync_store import BlobStore

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TypeVar
 
 from uringblob.api import defaults
+from uringblob.api.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.api.verify_report import VerifyReport
-from uringblob.api.stats import StoreStats
 from uringblob.units import PAGE_SIZE
-from uringblob.buffers.views import BlobBuffer
 
 Self = TypeVar("Self", bound="AsyncBlobStore")
 

@@ -10,10 +10,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from uringblob.buffers.checksum import frame_checksum
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
-from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.api.verify_report import VerifyReport
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
     BlobBuffer,
     as_pair,
@@ -24,6 +22,8 @@ from uringblob.buffers.views import (
     size_of,
     writable_view,
 )
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 if TYPE_CHECKING:
     from uringblob.api import AsyncBlobStore

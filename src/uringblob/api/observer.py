@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, Union, cast
 
 from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.logs import logger
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.views import size_of
+from uringblob.logs import logger
 
 Store = TypeVar("Store", bound=Union[BlobStore, AsyncBlobStore])
 

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 from uringblob.api import defaults
 from uringblob.api.adapter import AsyncView
+from uringblob.api.inline import run_inline
+from uringblob.api.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.api.inline import run_inline
-from uringblob.api.verify_report import VerifyReport
-from uringblob.api.stats import StoreStats
 from uringblob.units import PAGE_SIZE
-from uringblob.buffers.views import BlobBuffer
 
 Self = TypeVar("Self", bound="BlobStore")
 

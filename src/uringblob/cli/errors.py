@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from uringblob.errors import BlobStoreIOError, encodable
-from uringblob.logs import FIELDS
 from uringblob.cli.start import asks_json
 from uringblob.cli.stdio import STDIN, STDOUT, complain, forget_output, say
+from uringblob.errors import BlobStoreIOError, encodable
+from uringblob.logs import FIELDS
 
 #: Wrong usage; what a command could not do: the store cannot be opened, an I/O failed, its output too.
 EXIT_USAGE, EXIT_FAILED = 2, 3

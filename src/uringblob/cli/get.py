@@ -6,11 +6,11 @@ import argparse
 import os
 
 from uringblob.cli import exits
+from uringblob.cli.atomic_file import whole_file
+from uringblob.cli.errors import CommandFailed
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, open_store
 from uringblob.cli.output import Output
-from uringblob.cli.atomic_file import whole_file
-from uringblob.cli.errors import CommandFailed
 
 HELP = "read one frame, its checksum checked, into a file or to standard output"
 EXAMPLES = """\

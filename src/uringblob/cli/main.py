@@ -12,9 +12,7 @@ from typing import Any
 import uringblob
 from uringblob.bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
-from uringblob.cli.output import Output
 from uringblob.cli.doctor import command as doctor_command
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.cli.errors import (
     CommandFailed,
     JsonWarnings,
@@ -26,9 +24,11 @@ from uringblob.cli.errors import (
     say_failure,
     words_of,
 )
-from uringblob.logs import logger
+from uringblob.cli.output import Output
 from uringblob.cli.start import asks_json
 from uringblob.cli.stdio import STDOUT, named, whole_streams
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
+from uringblob.logs import logger
 
 COMMANDS: dict[str, ModuleType] = {
     "create": create,

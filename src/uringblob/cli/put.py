@@ -7,12 +7,12 @@ import sys
 from typing import BinaryIO
 
 from uringblob.cli import exits
+from uringblob.cli.errors import CommandFailed
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
-from uringblob.cli.errors import CommandFailed
-from uringblob.guid import BlobGuid
 from uringblob.cli.stdio import STDIN, STDOUT, named, read_whole_input
+from uringblob.guid import BlobGuid
 from uringblob.units import PAGE_SIZE_MAX
 
 HELP = "store one frame, durably, from a file or from standard input"

@@ -6,12 +6,12 @@ import argparse
 import sys
 
 from uringblob.cli import exits
+from uringblob.cli.errors import CommandFailed
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
-from uringblob.cli.errors import CommandFailed
-from uringblob.guid import BlobGuid
 from uringblob.cli.stdio import STDIN, named, read_whole_input
+from uringblob.guid import BlobGuid
 
 HELP = "delete blobs, durably, all of them or none"
 EXAMPLES = """\

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.crew import Crew
 from uringblob.engines.own_descriptor import CLOSED
+from uringblob.engines.pread.crew import Crew
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from uringblob.completion import Completion
 from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.pool import BufferPool
+from uringblob.completion import Completion
 
 
 @dataclasses.dataclass

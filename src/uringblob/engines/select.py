@@ -12,16 +12,16 @@ import logging
 import sys
 
 from uringblob import _native
+from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
 from uringblob.engines.base import Engine
 from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct
 from uringblob.engines.pread.engine import PreadEngine
-from uringblob.engines.unavailable import RingRefused
 from uringblob.engines.request import EngineRequest
+from uringblob.engines.unavailable import RingRefused
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
 from uringblob.logs import logger
-from uringblob.buffers.pool import BufferPool
-from uringblob.buffers.slab import Slab
 
 __all__ = ["EngineRequest", "open_engine"]
 

@@ -25,10 +25,10 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
+from uringblob.buffers.iobuf import Frame
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
-from uringblob.buffers.iobuf import Frame
 from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
 

@@ -24,8 +24,8 @@ from uringblob.owner import Owner
 from uringblob.ring.completions import InFlight
 from uringblob.ring.no_loop import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
-from uringblob.ring.submission import SubmissionQueue
 from uringblob.ring.setup import SetupFlags, blank_core, open_core
+from uringblob.ring.submission import SubmissionQueue
 
 T = TypeVar("T")
 

@@ -13,15 +13,15 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.errors import check_rc
-from uringblob.buffers.iobuf import Frame
 from uringblob.ring import ops as _ops
 from uringblob.ring.life import RingLife
 from uringblob.ring.ops import Op, Opcode, TracedOp
 from uringblob.ring.setup import SETUP_LADDER, SetupFlags, probe_opcodes
 from uringblob.ring.stats import RingStats
-from uringblob.buffers.slab import Slab
 
 # Plain ints: an enum member costs more to look up and to pack than everything else in a call.
 _NOP: Final = int(Opcode.NOP)

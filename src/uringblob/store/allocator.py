@@ -24,10 +24,10 @@ from uringblob.engines import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
-from uringblob.store.io.job import Lock
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.file_io import Medium
 from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.io.file_io import Medium
+from uringblob.store.io.job import Lock
 
 #: The file grows by a sixteenth of its length, within these.
 GROWTH_BYTES_MIN = 64 * 1024

@@ -12,14 +12,14 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from uringblob.buffers.leases import frame_of
 from uringblob.buffers.iobuf import Frame
-from uringblob.guid import GuidLike, guid_bytes
+from uringblob.buffers.leases import frame_of
 from uringblob.buffers.pool import BufferPool
-from uringblob.store.io.job import bare
-from uringblob.store.io.checksum_budget import CHANGE, Pace
-from uringblob.store.index.shards import FEW, Mapped, Shards
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
+from uringblob.guid import GuidLike, guid_bytes
+from uringblob.store.index.shards import FEW, Mapped, Shards
+from uringblob.store.io.checksum_budget import CHANGE, Pace
+from uringblob.store.io.job import bare
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256

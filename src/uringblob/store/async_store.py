@@ -13,29 +13,29 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
+from uringblob import fork as inherit
 from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
+from uringblob.buffers.views import BlobBuffer, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
-from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
-from uringblob.api.verify_report import VerifyReport
-from uringblob.api.stats import StoreStats
-from uringblob import fork as inherit
 from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.belonging import Belonging, running_loop
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.io.job import bare, end_of, join
-from uringblob.store.opening.open_request import Opening
-from uringblob.store.opening.open import Options, engine_default
 from uringblob.store.multi_read import read_batch
+from uringblob.store.opening.open import Options, engine_default
+from uringblob.store.opening.open_request import Opening
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 from uringblob.units import MODE
-from uringblob.buffers.views import BlobBuffer, check_range, size_of
 
 T = TypeVar("T")
 

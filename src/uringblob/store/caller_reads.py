@@ -32,8 +32,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.completion import Completion
 from uringblob.buffers.iobuf import Frame
+from uringblob.completion import Completion
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.index.slots import SlotTable
 

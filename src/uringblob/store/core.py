@@ -13,28 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from uringblob.engines import transfers
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.buffers.iobuf import Frame
+from uringblob.engines import transfers
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.guid import BlobGuid
 from uringblob.owner import StoreOwner
-from uringblob.store.frame_writes import Batch
+from uringblob.store.allocator import Space
+from uringblob.store.caller_reads import Visit, Visitors
+from uringblob.store.file import StoreFile
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
-from uringblob.store.log.group_commit import GroupQueue
+from uringblob.store.frame_writes import Batch
+from uringblob.store.identity import Standing
+from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.shards import PARTS, Mapped
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
+from uringblob.store.io.file_io import Medium, Where
 from uringblob.store.io.job import Job, settle
 from uringblob.store.io.pending_write import Landing
-from uringblob.store.index.log_space import LogSpace
-from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.file_io import Medium, Where
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
-from uringblob.store.index.shards import PARTS, Mapped
-from uringblob.store.allocator import Space
-from uringblob.store.identity import Standing
-from uringblob.store.file import StoreFile
-from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import Upkeep
-from uringblob.store.caller_reads import Visit, Visitors
+from uringblob.store.log.superblocks import Superblocks
 
 #: Names that are listed in one step.
 LISTED_AT_ONCE = 2048

@@ -22,6 +22,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
+from uringblob import fork as inherit
 from uringblob.engines.aside import aside
 from uringblob.errors import (
     BlobStoreError,
@@ -33,7 +34,6 @@ from uringblob.errors import (
     with_remedy,
 )
 from uringblob.owner import StoreOwner
-from uringblob import fork as inherit
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -62,7 +62,9 @@ class StoreFile(StoreOwner):
         self.read_only = read_only
         #: Whether a flush has returned 0 since it was locked.
         self.flushed = False
-        self.why_copied = ""  #: why overwriting it may take new room, as :mod:`uringblob.engines.copy_on_write` says
+        self.why_copied = (
+            ""  #: why overwriting it may take new room, as :mod:`uringblob.engines.copy_on_write` says
+        )
 
     def __repr__(self) -> str:
         return f"<StoreFile {self.path!r} fd={self.fd}>"

@@ -20,21 +20,21 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
-from uringblob.engines import transfers
-from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.engines import transfers
+from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
+from uringblob.store.allocator import Space
 from uringblob.store.format import Segment, pack_entry
-from uringblob.store.io.job import Job, settle
-from uringblob.store.io.pending_write import Landing
-from uringblob.store.io.file_io import Medium, Where
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, Pace
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
-from uringblob.store.allocator import Space
-from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, Pace
+from uringblob.store.io.file_io import Medium, Where
+from uringblob.store.io.job import Job, settle
+from uringblob.store.io.pending_write import Landing
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024

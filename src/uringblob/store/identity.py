@@ -20,13 +20,13 @@ import errno
 import os
 
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, errno_name
-from uringblob.store.format import BlockType, Segment
-from uringblob.store.log.writer import Log
-from uringblob.store.log.reader import LogReader, Place
-from uringblob.store.io.file_io import Medium
-from uringblob.store.index.slots import SlotTable
 from uringblob.store.file import StoreFile
+from uringblob.store.format import BlockType, Segment
+from uringblob.store.index.slots import SlotTable
+from uringblob.store.io.file_io import Medium
+from uringblob.store.log.reader import LogReader, Place
 from uringblob.store.log.superblocks import Superblocks, overwritten
+from uringblob.store.log.writer import Log
 
 _DELETED = "its last name was deleted: what it holds is gone when it is closed"
 _REPLACED = "its path names another file now"

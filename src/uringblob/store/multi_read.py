@@ -12,13 +12,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from uringblob.buffers.iobuf import Frame
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
-from uringblob.buffers.iobuf import Frame
 from uringblob.store.core import Core
 from uringblob.store.format import CHECKSUM_BITS
-from uringblob.store.io.job import Job, settle
 from uringblob.store.io.checksum_budget import CHANGE, NAME, STEP_BYTES
+from uringblob.store.io.job import Job, settle
 
 #: Reads that are asked for in one step: a millisecond.
 READS_AT_ONCE = 256

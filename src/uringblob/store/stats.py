@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from uringblob.errors import errno_name
 from uringblob.api.stats import StoreStats
+from uringblob.errors import errno_name
 from uringblob.store.core import Core
 from uringblob.store.index.slots import SlotState
 

@@ -6,9 +6,9 @@ import collections
 import errno
 from collections.abc import Callable, Coroutine
 
+from uringblob.api.verify_report import VerifyReport
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
-from uringblob.api.verify_report import VerifyReport
 from uringblob.store.core import Core
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -18,9 +18,9 @@ from uringblob.store.format import (
     decode_superblock,
     entry_checksum,
 )
+from uringblob.store.io.checksum_budget import JOB
 from uringblob.store.io.job import Job, settle
 from uringblob.store.log.reader import LogReader
-from uringblob.store.io.checksum_budget import JOB
 
 _FRAMES_AT_ONCE = 8
 

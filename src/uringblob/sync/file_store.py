@@ -13,21 +13,21 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Union
 
-from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.sync.loop_thread import NoThread
 from uringblob.api.defaults import Progress
+from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.stats import StoreStats
+from uringblob.api.sync_store import BlobStore
+from uringblob.api.verify_report import VerifyReport
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import BlobBuffer, guid_list
 from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.limits import thread_limits
-from uringblob.api.observer import StoreObserver, observe
 from uringblob.owner import StoreOwner
-from uringblob.sync.store_handle import Pilot
-from uringblob.api.verify_report import VerifyReport
-from uringblob.api.stats import StoreStats
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.api.sync_store import BlobStore
+from uringblob.sync.loop_thread import NoThread
+from uringblob.sync.store_handle import Pilot
 from uringblob.units import MODE
-from uringblob.buffers.views import BlobBuffer, guid_list
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 

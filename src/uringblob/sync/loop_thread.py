@@ -25,11 +25,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from uringblob.sync.call import Call
 from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
 from uringblob.owner import StoreOwner
+from uringblob.sync.call import Call
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uringblob.sync.call import Call, Listener
-from uringblob.sync.loop_thread import CLOSED, CompletionLoop
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
+from uringblob.sync.call import Call, Listener
+from uringblob.sync.loop_thread import CLOSED, CompletionLoop
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from uringblob.testing.conformance.catalogue import CHECKS
 from uringblob.testing.conformance.check import Check, ConformanceError
-from uringblob.testing.sim.history import History, HistoryError
 from uringblob.testing.conformance.runner import ConformanceReport, check_async_blob_store, check_blob_store
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine
+from uringblob.testing.sim.history import History, HistoryError
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop, SimStuck
 from uringblob.testing.sim.store import new_image, open_sim_store

@@ -7,7 +7,7 @@ from behaviour import bare_system
 
 def examined(directory):
     bare_system.strip()
-    from uringblob.cli.doctor.command import as_dict
     from uringblob.cli.doctor.checks import examine
+    from uringblob.cli.doctor.command import as_dict
 
     return as_dict(examine(directory))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from behaviour import child_limits, seccomp
 from uringblob.cli.doctor import disk
-from uringblob.cli.doctor.command import as_dict
 from uringblob.cli.doctor.checks import examine
+from uringblob.cli.doctor.command import as_dict
 
 
 def refused(directory, places, errno):

@@ -11,10 +11,10 @@ import sys
 import pytest
 
 from uringblob.cli.doctor import command as the_command
+from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.checks import Examination, _run
 from uringblob.cli.doctor.command import screen
 from uringblob.cli.doctor.diagnosis import Applied, Diagnosis
-from uringblob.cli.doctor.checks import Examination, _run
-from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.smoke_test import check_store
 from uringblob.sync.file_store import FileBlobStore
 

@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from uringblob.cli.doctor import disk
-from uringblob.cli.doctor import host
+from uringblob.cli.doctor import disk, host
 from uringblob.cli.doctor.check_result import Level
 
 

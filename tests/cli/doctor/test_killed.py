@@ -47,7 +47,9 @@ def left(disk_dir):
 
 
 def test_a_kill_in_the_trial_of_direct_io_leaves_nothing(disk_dir):
-    killed("from uringblob.cli.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir)
+    killed(
+        "from uringblob.cli.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir
+    )
     assert os.listdir(disk_dir) == []
 
 

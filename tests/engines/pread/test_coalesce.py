@@ -14,12 +14,12 @@ import weakref
 import pytest
 
 from uringblob.buffers.leases import frame_of
-from uringblob.completion import Completion
-from uringblob.engines.pread import coalesce as write_runs
-from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
-from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
 from uringblob.buffers.pool import BufferPool
+from uringblob.completion import Completion
+from uringblob.engines.posix_calls import pick_calls
+from uringblob.engines.pread import coalesce as write_runs
+from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
+from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 
 BLOCK = 4096
 

@@ -16,12 +16,12 @@ import weakref
 import pytest
 
 from uringblob.buffers.leases import frame_of
-from uringblob.engines.pread import crew
-from uringblob.engines.pread import results as mailbox
+from uringblob.buffers.pool import BufferPool
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
+from uringblob.engines.pread import crew
+from uringblob.engines.pread import results as mailbox
 from uringblob.engines.pread.engine import PreadEngine
-from uringblob.buffers.pool import BufferPool
 
 BLOCK = 4096
 #: More than there are allocations on any of these ways.

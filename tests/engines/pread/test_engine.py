@@ -17,11 +17,11 @@ import weakref
 import pytest
 
 from uringblob.buffers.leases import frame_of
-from uringblob.engines import posix_calls
-from uringblob.engines.pread import engine as pread
-from uringblob.engines.posix_calls import grow_file, pick_calls
-from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 from uringblob.buffers.pool import BufferPool
+from uringblob.engines import posix_calls
+from uringblob.engines.posix_calls import grow_file, pick_calls
+from uringblob.engines.pread import engine as pread
+from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 from uringblob.engines.transfers import read_whole, write_whole_then_sync
 
 BLOCK = 4096

@@ -13,17 +13,17 @@ import textwrap
 import pytest
 
 from ring.faulty import FaultyLib
+from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.slab import Slab
+from uringblob.engines.request import EngineRequest
+from uringblob.engines.unavailable import RingRefused
 from uringblob.engines.uring import engine as uring
 from uringblob.engines.uring import start as uring_start
-from uringblob.engines.unavailable import RingRefused
-from uringblob.engines.uring.registration import register_frames
-from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring.engine import UringEngine
 from uringblob.engines.uring.opcodes import join_neighbours
-from uringblob.buffers.iobuf import Frame
+from uringblob.engines.uring.registration import register_frames
 from uringblob.ring import Opcode, Ring, SqeFlags
-from uringblob.buffers.slab import Slab
 
 PAGE = 4096
 #: So many frames are not kept waiting for the tick's end.

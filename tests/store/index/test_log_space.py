@@ -9,9 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import BlobStoreIOError
-from uringblob.store.log.compaction import Compaction
 from uringblob.store.format import BLOCK_SIZE, Segment, blocks_for, first_slot
-from uringblob.store.log.writer import Log
 from uringblob.store.index.log_space import (
     BASE_BYTES,
     BASE_SLOTS,
@@ -21,7 +19,9 @@ from uringblob.store.index.log_space import (
     base_granules,
     granule_slots,
 )
+from uringblob.store.log.compaction import Compaction
 from uringblob.store.log.maintenance import Upkeep
+from uringblob.store.log.writer import Log
 
 KIB = 1024
 MIB = 1024 * KIB

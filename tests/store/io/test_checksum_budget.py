@@ -15,10 +15,10 @@ import pytest
 from uringblob import BlobGuid, StorePoisoned
 from uringblob.store import core
 from uringblob.store import frame_writes as batch
-from uringblob.store.io import checksum_budget as pace
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.io.job import Job
+from uringblob.store.io import checksum_budget as pace
 from uringblob.store.io.checksum_budget import Pace
+from uringblob.store.io.job import Job
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store

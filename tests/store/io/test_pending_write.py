@@ -15,8 +15,8 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError
 from uringblob.completion import Completion
-from uringblob.store.log import group_commit as groups
 from uringblob.store.io.pending_write import Landing
+from uringblob.store.log import group_commit as groups
 
 PAGE = 4096
 

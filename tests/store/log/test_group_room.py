@@ -13,9 +13,9 @@ import pytest
 from sim.judging import recover
 from sim.lives import PAGE, forget, frame, guid, lend, lent, read_all, small_log, used_image
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, StorePoisoned
+from uringblob.store.index.slots import SlotState
 from uringblob.store.log.compaction import Compaction
 from uringblob.store.log.group_commit import COMPACTIONS_MAX
-from uringblob.store.index.slots import SlotState
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from uringblob import AsyncFileBlobStore, StoreCorrupt
-from uringblob.store.opening import open_request as opener
 from uringblob.store.closing import close_core
+from uringblob.store.opening import open_request as opener
 
 PAGE = 4096
 

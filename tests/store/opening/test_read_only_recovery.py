@@ -15,9 +15,9 @@ import pytest
 from behaviour.mounts import MIB, ext4, tmpfs
 from behaviour.work import frame, guid
 from uringblob import AsyncFileBlobStore
+from uringblob.store.io.file_io import Medium
 from uringblob.store.log import group
 from uringblob.store.opening import open as opening
-from uringblob.store.io.file_io import Medium
 
 PAGE = 4096
 FIRST = {guid(0): frame(0, PAGE), guid(1): frame(1, PAGE)}

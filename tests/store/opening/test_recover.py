@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, StoreCorrupt
-from uringblob.store.opening import recover as recovery
 from uringblob.store.format import COUNT_LIMIT
+from uringblob.store.opening import recover as recovery
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(3)]

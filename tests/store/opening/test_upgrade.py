@@ -18,12 +18,12 @@ import pytest
 from sim.judging import Judge, contents, look, read_only_view, recover, relapse, rotten
 from sim.lives import PAGE, Moment, forget, frame, guid, lend, lent, read_all, small_log
 from uringblob import BlobStoreIOError
-from uringblob.store.index import log_space
-from uringblob.store.format import BLOCK_SIZE, HEADER_SIZE, SUPERBLOCK_OFFSETS, decode_superblock
-from uringblob.store.index.slots import SlotState
 from uringblob.store.file import judge_superblocks
-from uringblob.testing.sim.history import History
+from uringblob.store.format import BLOCK_SIZE, HEADER_SIZE, SUPERBLOCK_OFFSETS, decode_superblock
+from uringblob.store.index import log_space
+from uringblob.store.index.slots import SlotState
 from uringblob.testing.sim.disk import SimDisk
+from uringblob.testing.sim.history import History
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

@@ -18,8 +18,8 @@ from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.ring_sync import FIXED, settled
 from uringblob.bench.subjects.store import guid_of
 from uringblob.buffers.iobuf import Frame
-from uringblob.ring import Ring, ops
 from uringblob.buffers.slab import Slab
+from uringblob.ring import Ring, ops
 
 #: Of so many frames side by side, so many are deleted: the pieces that free space consists of.
 STRIDE, PIECE = 7, 4

@@ -17,8 +17,8 @@ from uringblob.bench.subjects.base import TaskSubject
 from uringblob.bench.subjects.eventfd import listen_through_eventfd
 from uringblob.bench.subjects.ring_sync import STRATEGIES
 from uringblob.buffers.iobuf import Frame
-from uringblob.ring import Ring, SqeFlags
 from uringblob.buffers.slab import Slab
+from uringblob.ring import Ring, SqeFlags
 
 FIXED = SqeFlags.FIXED_FILE
 

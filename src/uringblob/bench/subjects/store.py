@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from typing import Any
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
+from uringblob.api.stats import StoreStats
 from uringblob.bench.alternate import CannotRun
 from uringblob.bench.drive import TaskCall, ThreadCall
 from uringblob.bench.load import Load, Params, Verb
@@ -18,7 +19,6 @@ from uringblob.bench.picker import Picker
 from uringblob.bench.place import Place, aligned_frames, noise
 from uringblob.bench.subjects.base import TaskSubject, ThreadSubject
 from uringblob.errors import BlobStoreError
-from uringblob.api.stats import StoreStats
 
 #: Frames of one call while the store is filled.
 _FILL_FRAMES = 32

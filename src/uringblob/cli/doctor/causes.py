@@ -10,8 +10,8 @@ import errno
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from uringblob.cli.doctor import remedies as mending
 from uringblob.cli.doctor import refusals
+from uringblob.cli.doctor import remedies as mending
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, Facts
 from uringblob.errors import encodable, errno_name
 

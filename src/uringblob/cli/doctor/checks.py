@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from uringblob.cli.doctor import disk
-from uringblob.cli.doctor import host
-from uringblob.cli.doctor import kernel_ring
+from uringblob.cli.doctor import disk, host, kernel_ring
+from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.diagnosis import Diagnosis, diagnose
 from uringblob.cli.doctor.facts import gather
-from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.overwriting import check_overwriting
 from uringblob.cli.doctor.smoke_test import check_store
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob.cli.doctor.checks import Examination, examine
 from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.checks import Examination, examine
 from uringblob.cli.errors import EXIT_FAILED, Failure, Parser, output_failed, parse, say_failure
 from uringblob.cli.start import EXIT_INTERRUPTED, asks_json
 from uringblob.cli.stdio import say, whole_streams

@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 
 from uringblob import _native
+from uringblob.buffers.slab import Slab
 from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.smoke_test_directory import PREFIX
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import encodable, errno_name
 from uringblob.ring import Ring, SqeFlags
-from uringblob.buffers.slab import Slab
 from uringblob.units import BUF_ALIGN
 
 

@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from uringblob import _native
-from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
 from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
 from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
 

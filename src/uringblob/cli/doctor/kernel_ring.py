@@ -7,11 +7,11 @@ import resource
 import sys
 from typing import Any, Final
 
+from uringblob.buffers.slab import Slab
 from uringblob.cli.doctor import raw_calls
 from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.errors import errno_name
 from uringblob.ring.ops import Opcode
-from uringblob.buffers.slab import Slab
 from uringblob.units import PAGE_SIZE
 
 #: Asked with arguments that no kernel accepts; these are the answers of one that looked at them.

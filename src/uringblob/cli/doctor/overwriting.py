@@ -7,9 +7,9 @@ import itertools
 import os
 import tempfile
 
-from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.smoke_test_directory import PREFIX
+from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.errors import errno_name
 
 _MAGIC = b"uringblb"

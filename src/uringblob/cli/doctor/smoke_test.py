@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from uringblob.cli.doctor.check_result import Finding, Level
 from uringblob.cli.doctor.smoke_test_directory import trial_directory
 from uringblob.errors import BlobStoreError, EngineUnavailable, encodable, errno_name
-from uringblob.sync.file_store import FileBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
+from uringblob.sync.file_store import FileBlobStore
 
 _PAGE_SIZE = 4096
 

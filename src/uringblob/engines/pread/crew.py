@@ -33,8 +33,8 @@ from typing import Any, Protocol
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, Mailbox
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
+from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, Mailbox
 
 
 class Work(Protocol):

@@ -13,15 +13,15 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.crew import Crew
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
 from uringblob.engines.pread.coalesce import Part, WriteRun
-from uringblob.buffers.iobuf import Frame
+from uringblob.engines.pread.crew import Crew
 from uringblob.owner import Owner
-from uringblob.buffers.pool import BufferPool
 
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
 THREADS_MAX = 8

@@ -31,6 +31,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
@@ -38,9 +40,7 @@ from uringblob.engines.posix_calls import pick_calls, read_now, size_of_file
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring.opcodes import FILE, READ, WRITE, Shapes
 from uringblob.engines.uring.start import start_ring
-from uringblob.buffers.iobuf import Frame
 from uringblob.owner import Owner
-from uringblob.buffers.pool import BufferPool
 from uringblob.ring import Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 import resource
 
+from uringblob.buffers.slab import Slab
 from uringblob.engines.unavailable import RingRefused
 from uringblob.ring import Ring
-from uringblob.buffers.slab import Slab
 
 #: What the kernel answers where the limit is what is in the way; any other errno is a prohibition.
 _LIMIT_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN})

@@ -17,15 +17,15 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
-from uringblob.engines.unavailable import RingRefused
-from uringblob.engines.uring.registration import register_frames
-from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring.opcodes import READ, WRITE, Shapes
-from uringblob.errors import NO_SPACE_ERRNOS
 from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.slab import Slab
+from uringblob.engines.request import EngineRequest
+from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.uring.opcodes import READ, WRITE, Shapes
+from uringblob.engines.uring.registration import register_frames
+from uringblob.errors import NO_SPACE_ERRNOS
 from uringblob.ring import Op, Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
-from uringblob.buffers.slab import Slab
 from uringblob.units import BUF_ALIGN
 
 _ASYNC: Final = int(SqeFlags.ASYNC)  # by a kernel thread

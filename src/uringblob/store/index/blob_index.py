@@ -25,8 +25,8 @@ import itertools
 from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
-from uringblob.store.index.changes import Change, Moment, Pending
 from uringblob.store.format import entry_slot
+from uringblob.store.index.changes import Change, Moment, Pending
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 

@@ -12,8 +12,8 @@ import asyncio
 import collections
 
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.completion import Completion
 from uringblob.buffers.pool import BufferPool
+from uringblob.completion import Completion
 from uringblob.store.io.checksum_budget import COPIED, STEP_BYTES, Pace
 from uringblob.units import BUF_ALIGN
 

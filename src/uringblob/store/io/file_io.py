@@ -19,20 +19,20 @@ import mmap
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
-from uringblob.engines import transfers
+from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion, call_surely
+from uringblob.engines import transfers
 from uringblob.engines.base import Engine
+from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, check_rc, one_each
-from uringblob.buffers.iobuf import Frame
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
-from uringblob.store.io.bounces import Bounces
 from uringblob.store.format import BLOCK_SIZE
-from uringblob.store.io.job import Job
+from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import COPIED, Pace
+from uringblob.store.io.job import Job
 from uringblob.store.log.repairs import Repairs
-from uringblob.engines.transfers import SyncFailed
 
 T = TypeVar("T")
 

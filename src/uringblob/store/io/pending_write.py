@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from uringblob.completion import Completion
-from uringblob.store.io.job import Job
 from uringblob.store.io.file_io import Medium
+from uringblob.store.io.job import Job
 
 
 class Landing:

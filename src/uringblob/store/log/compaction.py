@@ -36,14 +36,14 @@ from uringblob.store.format import (
     link_record,
     set_record,
 )
-from uringblob.store.log.group_commit import GroupQueue
-from uringblob.store.log.writer import Log, new_log_id
-from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.file_io import Medium
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.io.file_io import Medium
+from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.writer import Log, new_log_id
 
 #: Blocks encoded in one go: about a millisecond of the loop's time.
 _BLOCKS_AT_ONCE = 8

@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
-from uringblob.store.index.changes import Change
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
+from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.changes import Change
+from uringblob.store.index.shards import Mapped
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.io.file_io import Medium
 from uringblob.store.io.job import Job, settle
 from uringblob.store.io.pending_write import Landing
 from uringblob.store.log.writer import Log, Stretch
-from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.file_io import Medium
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
-from uringblob.store.index.shards import Mapped
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
 LARGE_GROUP_BYTES = 64 * 1024 * 1024

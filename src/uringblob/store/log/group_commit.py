@@ -24,16 +24,16 @@ from typing import Protocol
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
-from uringblob.store.index.changes import Change
 from uringblob.store.format import blocks_for
-from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
+from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.changes import Change
+from uringblob.store.index.shards import Mapped, mapping_for
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.io.file_io import Medium
 from uringblob.store.io.job import Job, Lock, settle
 from uringblob.store.io.pending_write import Landing
+from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.writer import Log
-from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.file_io import Medium
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
-from uringblob.store.index.shards import Mapped, mapping_for
 
 #: Compactions that one group waits for: the first may have begun before, and leave too little.
 COMPACTIONS_MAX = 2

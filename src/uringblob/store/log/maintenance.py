@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
-from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.format import VERSION, blocks_for
-from uringblob.store.log.group_commit import GroupQueue
-from uringblob.store.io.job import Job, settle
-from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import Medium
+from uringblob.store.io.job import Job, settle
+from uringblob.store.log.compaction import Compaction, CompactionStopped
+from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
 
 #: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.

@@ -14,8 +14,8 @@ from typing import Any
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
-from uringblob.store.io.job import Lock
 from uringblob.store.io.file_io import Medium
+from uringblob.store.io.job import Lock
 
 
 class Superblocks:

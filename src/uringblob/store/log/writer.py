@@ -27,10 +27,10 @@ from uringblob.store.format import (
     encode_block,
     link_record,
 )
-from uringblob.store.io.job import Job
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.file_io import SCRATCH_BYTES, Medium
 from uringblob.store.io.checksum_budget import BLOCK
+from uringblob.store.io.file_io import SCRATCH_BYTES, Medium
+from uringblob.store.io.job import Job
 
 _WIPING = "wiping a failed group"
 

@@ -27,8 +27,8 @@ from uringblob.store.format import (
     first_slot,
     link_record,
 )
-from uringblob.store.log.writer import new_log_id
 from uringblob.store.index.log_space import base_granules, granule_slots
+from uringblob.store.log.writer import new_log_id
 
 #: What link(2) answers on file systems without hard links.
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})

@@ -13,25 +13,14 @@ import numbers
 import os
 from typing import Any
 
-from uringblob.engines.copy_on_write import why_copied
 from uringblob.engines.aside import aside
 from uringblob.engines.base import Engine
+from uringblob.engines.copy_on_write import why_copied
 from uringblob.engines.select import ENGINES, EngineRequest, open_engine
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
-from uringblob.store.opening.cached_reads import why_cached
 from uringblob.store.core import Core
-from uringblob.store.opening.create import create_store
-from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
-from uringblob.store.log.writer import Log
-from uringblob.store.index.log_space import LogSpace
-from uringblob.store.opening.repair import make_writable
-from uringblob.store.index.blob_index import Manifest
-from uringblob.store.io.file_io import Medium
-from uringblob.store.opening.newer_log import check_no_newer_log
-from uringblob.store.opening.recover import Recovered, recover
-from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.file import (
     StoreFile,
     check_page_size_matches,
@@ -41,7 +30,18 @@ from uringblob.store.file import (
     open_locked,
     read_superblocks,
 )
+from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
+from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.io.file_io import Medium
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.writer import Log
+from uringblob.store.opening.cached_reads import why_cached
+from uringblob.store.opening.create import create_store
+from uringblob.store.opening.newer_log import check_no_newer_log
+from uringblob.store.opening.recover import Recovered, recover
+from uringblob.store.opening.repair import make_writable
 from uringblob.units import PAGE_SIZE, check_page_size
 
 #: Frames in a pool: more are a mistake in units.

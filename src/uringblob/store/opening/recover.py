@@ -31,9 +31,9 @@ from uringblob.store.format import (
     first_slot,
     pack_entry,
 )
-from uringblob.store.log.reader import LogReader, Place, Tail
-from uringblob.store.io.file_io import Medium
 from uringblob.store.index.shards import Shards
+from uringblob.store.io.file_io import Medium
+from uringblob.store.log.reader import LogReader, Place, Tail
 
 Entries = Shards[int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).

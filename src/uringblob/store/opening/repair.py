@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from uringblob.store.format import BLANK_BLOCK, Superblock
 from uringblob.store.io.file_io import Medium
-from uringblob.store.opening.recover import Recovered
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.opening.recover import Recovered
 from uringblob.store.opening.write_again import write_again
 
 

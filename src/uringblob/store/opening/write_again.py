@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.io.file_io import Medium
-from uringblob.store.opening.recover import Recovered
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.opening.recover import Recovered
 
 _GROUP = "confirming the last group"
 _CHAIN = "confirming the log's chain"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from uringblob.testing.conformance import checks_batches
-from uringblob.testing.conformance import checks_blobs
-from uringblob.testing.conformance import checks_buffers
-from uringblob.testing.conformance import checks_end
-from uringblob.testing.conformance import checks_file
-from uringblob.testing.conformance import checks_names
-from uringblob.testing.conformance import checks_together
+from uringblob.testing.conformance import (
+    checks_batches,
+    checks_blobs,
+    checks_buffers,
+    checks_end,
+    checks_file,
+    checks_names,
+    checks_together,
+)
 from uringblob.testing.conformance.check import Check
 
 #: Every check; parametrize over it, ``ids=str``.

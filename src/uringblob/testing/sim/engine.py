@@ -7,10 +7,10 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 
-from uringblob.completion import Completion
-from uringblob.engines.base import IoCounters
 from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.pool import BufferPool
+from uringblob.completion import Completion
+from uringblob.engines.base import IoCounters
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.loop import SimLoop
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.opening.create import initial_image, initial_size
-from uringblob.store.format import HEADER_SIZE
-from uringblob.store.opening.open import start_core
 from uringblob.store.file import StoreFile, judge_superblocks, newest
+from uringblob.store.format import HEADER_SIZE
+from uringblob.store.opening.create import initial_image, initial_size
+from uringblob.store.opening.open import start_core
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.engine import SimEngine
 from uringblob.testing.sim.image import Image
