@@ -20,8 +20,8 @@ import tempfile
 import threading
 
 from uringblob import BlobCorrupt, BlobGuid, BlobNotFound, BlobStore
-from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
+from uringblob.checksums import frame_checksum
+from uringblob.views import BlobBuffer, readable_view, writable_view
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.testing import check_blob_store
 

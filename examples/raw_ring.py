@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from uringblob.buffers.iobuf import Frame
-from uringblob.buffers.slab import Slab
+from uringblob.slab import Slab
 from uringblob.errors import check_rc
 from uringblob.ring import Ring, SqeFlags, ops
 

@@ -1,17 +1,18 @@
-"""The source obeys its own design: arrows, doors, names, sizes, and the paths documents mention.
+"""The source obeys its own design: rooms and arrows, doors, names, sizes, and the paths documents mention.
 
-``docs/design.md`` shows the rooms.  A new module goes into a room here and there.
+A room is a folder.  ``docs/design.md`` draws the rooms; a new file in a folder needs no entry here.
+Where one file is a room of its own, it lies below or above the rest of its folder.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import inspect
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -27,71 +28,70 @@ FUNCTION_LINES_MAX = 60
 C_FILE_LINES_MAX = 600
 
 
-class Room(NamedTuple):
-    """Modules (or a package, with a closing dot), and the rooms they may import from."""
-
-    modules: tuple[str, ...]
-    may_import: tuple[str, ...]
-
-
-#: The arrows.  A room may always import from itself; lower rooms never see higher ones.
-ROOMS = {
-    "ground": Room(
-        (
-            *("units", "guid", "errors", "logs", "checksums", "completion", "frames", "stats", "report"),
-            *("copy_on_write", "streams", "start", "failures", "owner", "limits"),
-        ),
-        (),
+#: The rooms, and what each may import from.  A file belongs to the most exact entry; a room may always
+#: import from itself.  Lower rooms never see higher ones.
+GROUND = ("errors", "guid", "units", "logs", "completion", "owner", "limits", "fork")
+ENGINE_PROTOCOL = (
+    *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
+    *("engines.posix_calls", "engines.copy_on_write"),
+)
+ROOMS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(GROUND, ("ground",)),
+    "_native": (),
+    "buffers": ("ground",),
+    # Public faces of what lies in buffers.
+    **dict.fromkeys(("slab", "views", "checksums"), ("buffers",)),
+    "api": ("ground", "buffers"),
+    "metrics": ("api",),
+    "memory_store": ("ground", "buffers", "api"),
+    "ring": ("ground", "buffers", "_native"),
+    **dict.fromkeys(ENGINE_PROTOCOL, ("ground", "buffers", "engine protocol")),
+    "engines.uring": ("ground", "buffers", "engine protocol", "ring"),
+    "engines.pread": ("ground", "buffers", "engine protocol"),
+    "engines": ("ground", "buffers", "_native", "engine protocol", "engines.uring", "engines.pread"),
+    "store.format": ("ground",),
+    "store.index": ("ground", "store.format"),
+    "store.io": ("ground", "buffers", "engine protocol", "engines", "store.format"),
+    "store.log": ("ground", "store.format", "store.index", "store.io"),
+    "store": (
+        *("ground", "buffers", "api", "engine protocol", "engines"),
+        *("store.format", "store.index", "store.io", "store.log"),
     ),
-    "frames": Room(("slab", "buffers", "pool"), ("ground",)),
-    "native": Room(("_native.",), ()),
-    "ring": Room(("ring.",), ("ground", "frames", "native")),
-    "engine protocol": Room(("engines.base", "engines.request"), ("ground", "frames")),
-    "engines": Room(("engines.",), ("ground", "frames", "engine protocol", "ring", "native")),
-    "transfers": Room(("transfers",), ("ground", "frames", "engine protocol")),
-    "traits": Room(
-        ("api", "async_api", "sync_api", "async_view", "defaults", "inline", "observing", "views"),
-        ("ground", "frames"),
+    "store.opening": (
+        *("ground", "buffers", "api", "engine protocol", "engines"),
+        *("store", "store.format", "store.index", "store.io", "store.log"),
     ),
-    "metrics": Room(("metrics",), ("ground",)),
-    "memory stores": Room(("memory",), ("ground", "traits")),
-    "pure core": Room(
-        tuple(f"store.{name}" for name in ("changes", "format", "free_index", "manifest", "shards", "slots")),
-        ("ground",),
+    "store.async_store": ("ground", "buffers", "api", "store", "store.io", "store.opening"),
+    "sync": ("ground", "buffers", "api", "store", "store.io", "store.async_store", "store.opening"),
+    "testing.conformance": ("ground", "buffers", "api"),
+    "testing.sim": (
+        *("ground", "buffers", "engine protocol", "engines"),
+        *("store", "store.format", "store.io", "store.opening", "store.async_store"),
     ),
-    "core": Room(
-        ("store.",), ("ground", "frames", "engine protocol", "engines", "transfers", "traits", "pure core")
-    ),
-    "facade": Room(("facade", "pilot", "call", "completion_loop"), ("ground", "frames", "traits", "core")),
-    # The crash tests' disk puts a store on an engine of its own: it must know how one is opened.
-    "simulation": Room(
-        (
-            "testing.history",
-            "testing.sim_disk",
-            "testing.sim_engine",
-            "testing.sim_image",
-            "testing.sim_loop",
-            "testing.sim_store",
-        ),
-        ("ground", "frames", "engine protocol", "traits", "pure core", "core"),
-    ),
-    "testing": Room(("testing.",), ("ground", "frames", "traits", "engine protocol", "simulation")),
+    "testing": ("testing.conformance", "testing.sim"),
+    # What the doctor and the other commands share.
+    **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
-    "doctor": Room(("doctor.",), ("ground", "frames", "native", "ring", "engines", "facade")),
-    # Measures the store from outside; nothing of the library knows it.
-    "cli": Room(("cli.", "__main__"), ("ground", "facade", "bench", "doctor")),
-    "bench": Room(("bench.",), ("ground", "frames", "ring", "traits", "core", "facade", "pure core")),
+    "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
+    "cli": ("ground", "cli base", "cli.doctor", "sync"),
+    "__main__": ("cli",),
+}
+#: Entries that stand for several files.
+GROUPS = {
+    "ground": GROUND,
+    "engine protocol": ENGINE_PROTOCOL,
+    "cli base": ("cli.errors", "cli.stdio"),
 }
 
 #: Arrows against the table, one by one, with the reason.
 EXCEPTIONS = {
-    "store.creation": {"_native": "a rename that replaces nothing: the os module has none"},
+    "store.opening.create": {"_native": "a rename that replaces nothing: the os module has none"},
 }
 
 #: The generic FFI (addresses of memory, no C of ours) is used here and nowhere else.
 CFFI_USERS = {
-    "slab": "hands out memory that Python's buffer protocol keeps alive",
-    "buffers": "asks any buffer for its address",
+    "buffers.slab": "hands out memory that Python's buffer protocol keeps alive",
+    "buffers.leases": "asks any buffer for its address",
     "ring.ops": "asks any buffer for its address",
 }
 #: Beside the standard library; everything else would be a new run-time dependency.
@@ -102,16 +102,8 @@ EXTRAS = {
     "bench": {"aiofiles", "caio", "lmdb", "matplotlib", "obstore", "rich", "rocksdict", "uvloop"},
     "metrics": {"prometheus_client"},
 }
-#: The core asks for an engine and opens files; it knows no engine by name.
-ENGINE_DOORS = {
-    "engines.aside",
-    "engines.base",
-    "engines.request",
-    "engines.select",
-    "engines.direct",
-    "engines.refusal",
-    "engines.posix_calls",  # how a file grows, before there is an engine
-}
+#: The modules that users may import by name; ``docs/reference`` documents them.  All else is private.
+PUBLIC_MODULES = {"ring", "testing", "errors", "metrics", "completion", "guid", "slab", "views", "checksums"}
 
 PUBLIC_NAMES = set(
     """
@@ -199,17 +191,34 @@ def own_imports_of(name: str) -> set[str]:
 
 
 def room_of(name: str) -> str:
-    """The room whose entry matches most exactly: 'engines.base' before 'engines.'."""
-    matches = [
-        (len(entry), room)
-        for room, (entries, _may) in ROOMS.items()
-        for entry in entries
-        if name == entry or (entry.endswith(".") and f"{name}.".startswith(entry))
-    ]
-    assert matches, (
+    """Return the room of the most exact entry: 'store.format' before 'store'."""
+    entries = [entry for entry in ROOMS if f"{name}.".startswith(f"{entry}.")]
+    assert entries, (
         f"src/uringblob/{name.replace('.', '/')}.py is in no room: add it to docs/design.md and here"
     )
-    return max(matches)[1]
+    entry = max(entries, key=len)
+    return next((group for group, members in GROUPS.items() if entry in members), entry)
+
+
+def may_import(room: str) -> set[str]:
+    """Return the rooms that files of ``room`` may import from."""
+    return {room, *ROOMS[GROUPS.get(room, (room,))[0]]}
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Every arrow that is drawn in the source, from room to room."""
+    drawn = {(room_of(name), room_of(other)) for name in MODULE_NAMES for other in own_imports_of(name)}
+    return {(room, other) for room, other in drawn if room != other}
+
+
+def in_floors(nodes: set[str], edges: set[tuple[str, str]]) -> list[set[str]]:
+    """Return the nodes from the ground up, each above all it points to; what is in a circle is left out."""
+    floors: list[set[str]] = []
+    placed: set[str] = set()
+    while free := {n for n in nodes - placed if all(b in placed for a, b in edges if a == n)}:
+        floors.append(free)
+        placed |= free
+    return floors
 
 
 def text_files() -> list[Path]:
@@ -233,18 +242,85 @@ MODULE_NAMES = sorted(name for name in modules() if name)
 @pytest.mark.parametrize("name", MODULE_NAMES)
 def test_imports_follow_the_arrows(name):
     room = room_of(name)
-    allowed = {room, *ROOMS[room].may_import}
     others = own_imports_of(name) - set(EXCEPTIONS.get(name, ()))
-    wrong = {other: room_of(other) for other in others if room_of(other) not in allowed}
-    assert not wrong, f"{name} (room {room!r}) may import from {sorted(allowed)} only, not {wrong}"
+    wrong = {other: room_of(other) for other in others if room_of(other) not in may_import(room)}
+    assert not wrong, f"{name} (room {room!r}) may import from {sorted(may_import(room))} only, not {wrong}"
 
 
-def test_the_arrows_have_no_cycle():
-    done: list[str] = []
-    while len(done) < len(ROOMS):
-        free = [room for room in ROOMS if room not in done and set(ROOMS[room].may_import) <= set(done)]
-        assert free, f"a cycle among {set(ROOMS) - set(done)}"
-        done += free
+def test_every_arrow_on_the_list_is_drawn():
+    listed = {(room_of(entry), other) for entry in ROOMS for other in ROOMS[entry]}
+    unused = {(room, other) for room, other in listed - arrows() if room != other}
+    assert not unused, f"on the list, and not in the source: {sorted(unused)}"
+
+
+def test_the_arrows_have_no_circle():
+    rooms = {room_of(entry) for entry in ROOMS}
+    listed = {(room, other) for room in rooms for other in may_import(room) if room != other}
+    rest = rooms - set().union(*in_floors(rooms, listed))
+    assert not rest, f"a circle among {sorted(rest)}"
+
+
+def test_the_files_have_no_circle():
+    """Imports for type checkers count: whoever reads a file has to read what they name."""
+    edges = {(name, other) for name in MODULE_NAMES for other in own_imports_of(name) if name != other}
+    rest = set(MODULE_NAMES) - set().union(*in_floors(set(MODULE_NAMES), edges))
+    # What only points into a circle is not in one.
+    while ends := {name for name in rest if not any(a in rest and b == name for a, b in edges)}:
+        rest -= ends
+    assert not rest, f"a circle among {sorted(rest)}"
+
+
+@pytest.mark.parametrize("name", MODULE_NAMES)
+def test_private_names_stay_in_their_room(name):
+    taken = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(modules()[name])
+        if isinstance(node, ast.ImportFrom) and f"{node.module}".startswith("uringblob.")
+        for alias in node.names
+        if alias.name.startswith("_")
+        and room_of(f"{node.module}".removeprefix("uringblob.")) != room_of(name)
+    ]
+    assert not taken, f"{name} takes private names from another room: {taken}"
+
+
+def test_public_modules_are_named():
+    for name in PUBLIC_MODULES:
+        assert hasattr(importlib.import_module(f"uringblob.{name}"), "__all__"), (
+            f"uringblob.{name} has no __all__"
+        )
+    named = {
+        name
+        for name, module in modules().items()
+        if any(
+            isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0]) for node in module.body
+        )
+    }
+    assert named <= PUBLIC_MODULES | {""}, f"{named - PUBLIC_MODULES}: private modules have no __all__"
+
+
+def test_the_figures_of_the_house(record_testsuite_property):
+    """They are printed, and only the circles and the arrows back are asserted, by the tests above."""
+    rooms = {room_of(name) for name in MODULE_NAMES}
+    functions = sorted(
+        code_lines(node)
+        for module in modules().values()
+        for node in ast.walk(module)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+    figures = {
+        "lines": sum(lines.values()),
+        "files": len(lines),
+        "rooms": len(rooms),
+        "floors": len(in_floors(rooms, arrows())),
+        "arrows": len(arrows()),
+        "longest file": max(lines.values()),
+        "median function": functions[len(functions) // 2],
+        "longest function": functions[-1],
+    }
+    for figure, value in figures.items():
+        record_testsuite_property(f"house: {figure}", value)
+    print(", ".join(f"{value} {figure}" for figure, value in figures.items()))
 
 
 def test_only_the_door_opens_to_c():
@@ -255,13 +331,6 @@ def test_only_the_door_opens_to_c():
 def test_cffi_is_imported_where_the_list_says():
     users = {name for name in modules() if any(full.split(".")[0] == "cffi" for full in imports_of(name))}
     assert users <= set(CFFI_USERS), f"{users - set(CFFI_USERS)}: go through uringblob._native"
-
-
-def test_the_core_knows_no_engine_by_name():
-    for name in MODULE_NAMES:
-        if room_of(name) in {"core", "pure core"}:
-            engines = {other for other in own_imports_of(name) if other.startswith("engines")}
-            assert engines <= ENGINE_DOORS, f"{name} imports {engines - ENGINE_DOORS}"
 
 
 def test_nothing_else_is_needed_at_run_time():

@@ -23,7 +23,7 @@ from uringblob import (
     StoreLocked,
 )
 from uringblob.errors import check_rc, encodable
-from uringblob.store.opening.lock_holder import lock_holders
+from uringblob.store.lock_holder import lock_holders
 
 PAGE = 4096
 GUID = BlobGuid(bytes(range(16)))

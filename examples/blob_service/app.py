@@ -20,7 +20,7 @@ from blob_service import bodies
 from blob_service.admission import Admission, Changes
 from blob_service.answers import HANDLERS, BodyResponse, check_conditions, etag_of, matches, status_of
 from uringblob import AsyncBlobStore, BlobGuid, BlobNotFound
-from uringblob.buffers.checksum import frame_checksum
+from uringblob.checksums import frame_checksum
 from uringblob.metrics import PrometheusObserver, StoreCollector
 
 OCTETS = "application/octet-stream"

@@ -17,6 +17,8 @@ from typing import Any, Final, TypeVar
 
 from uringblob.owner import Owner
 
+__all__ = ["Completion", "call_surely", "persist", "resolve"]
+
 T = TypeVar("T")
 R = TypeVar("R")
 

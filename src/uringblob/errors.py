@@ -29,6 +29,27 @@ import uuid
 
 from uringblob.guid import GUID_SIZE, BlobGuid, GuidLike, is_guid_text
 
+__all__ = [
+    "NO_SPACE_ERRNOS",
+    "BlobCorrupt",
+    "BlobNotFound",
+    "BlobStoreError",
+    "BlobStoreIOError",
+    "E",
+    "EngineUnavailable",
+    "PageSizeMismatch",
+    "StoreClosed",
+    "StoreCorrupt",
+    "StoreLocked",
+    "StorePoisoned",
+    "StoreReadOnly",
+    "check_rc",
+    "encodable",
+    "errno_name",
+    "one_each",
+    "with_remedy",
+]
+
 E = typing.TypeVar("E", bound=BaseException)
 
 #: Errnos after which nothing is unknown: the file system had no room and said so.

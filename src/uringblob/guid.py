@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Union
 
+__all__ = ["BlobGuid", "GuidLike", "guid_bytes", "is_guid_text", "known_guids"]
+
 GUID_SIZE = 16
 
 #: ``uuid.UUID`` takes more: hyphens anywhere, ``0x``, ``_`` between digits; a typing error would be a name.

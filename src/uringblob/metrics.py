@@ -29,6 +29,8 @@ except ModuleNotFoundError as missing:
 
 from uringblob.api.stats import StoreStats
 
+__all__ = ["HasStats", "PrometheusObserver", "StoreCollector"]
+
 #: Upper bounds in seconds: from a frame in the page cache to a disk that is in trouble.
 DURATION_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 

@@ -44,7 +44,7 @@ from uringblob.store.format import (
     is_sound,
     superblock_version,
 )
-from uringblob.store.opening.lock_holder import holders_text
+from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size
 
 _LOCK_POLL_S = 0.002

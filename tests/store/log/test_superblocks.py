@@ -9,7 +9,7 @@ import pytest
 
 from uringblob import BlobStoreIOError
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
-from uringblob.store.log.repairs import Repairs
+from uringblob.store.io.repairs import Repairs
 from uringblob.store.log.superblocks import Superblocks
 
 EXTENTS = [Segment(2, 240), Segment(500, 16)]

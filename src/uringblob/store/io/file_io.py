@@ -32,7 +32,7 @@ from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import COPIED, Pace
 from uringblob.store.io.job import Job
-from uringblob.store.log.repairs import Repairs
+from uringblob.store.io.repairs import Repairs
 
 T = TypeVar("T")
 

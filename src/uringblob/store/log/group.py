@@ -3,7 +3,7 @@
 Frames go to fresh slots and the group's blocks to fresh log space, together; when *all* of them are
 wholly written, one fdatasync.  If a part fails, the blocks are zeroed and flushed before anything else
 happens, and the members at fault are named; without room for that, all of them fail, and it is done
-before the next change (see :mod:`uringblob.store.log.repairs`).
+before the next change (see :mod:`uringblob.store.io.repairs`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,33 @@
+"""Public face of :mod:`uringblob.buffers.views`: a caller's buffer as bytes, for those who write a store."""
+
+from uringblob.buffers.views import (
+    BlobBuffer,
+    as_pair,
+    check_no_single_guid,
+    check_range,
+    check_readable,
+    check_writable,
+    checked_commit,
+    checked_deletes,
+    checked_writes,
+    guid_list,
+    readable_view,
+    size_of,
+    writable_view,
+)
+
+__all__ = [
+    "BlobBuffer",
+    "as_pair",
+    "check_no_single_guid",
+    "check_range",
+    "check_readable",
+    "check_writable",
+    "checked_commit",
+    "checked_deletes",
+    "checked_writes",
+    "guid_list",
+    "readable_view",
+    "size_of",
+    "writable_view",
+]
