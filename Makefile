@@ -49,7 +49,7 @@ demo: $(VENV)/.installed
 	$(PY) examples/archive.py $(DEMO_ARGS)
 
 bench: $(VENV)/.bench
-	$(PY) -m uringblob.bench $(BENCH_DIR) --output benchmarks --readme README.md $(BENCH_ARGS)
+	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme README.md $(BENCH_ARGS)
 
 test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)

@@ -61,7 +61,7 @@ def struck(tmp_path):
         "uringblob.api",  # the first that the package imports
         "uringblob.store.async_store",
         "uringblob.cli.main",
-        "uringblob.bench.command",
+        "uringblob_bench.command",
         "uringblob.cli.verify",
     ],
 )
@@ -77,8 +77,8 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(struck, command, module):
     [
         ("uringblob.cli.doctor", "uringblob.api"),
         ("uringblob.cli.doctor", "uringblob.cli.doctor.checks"),
-        ("uringblob.bench", "uringblob.api"),
-        ("uringblob.bench", "uringblob.bench.command"),
+        ("uringblob_bench", "uringblob.api"),
+        ("uringblob_bench", "uringblob_bench.command"),
     ],
 )
 def test_the_commands_that_stand_alone_too(struck, command, module):

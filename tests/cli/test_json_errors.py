@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
-from uringblob.bench import command as bench_command
+from uringblob_bench import command as bench_command
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.main import COMMANDS
 from uringblob.cli.start import asks_json
@@ -135,9 +135,9 @@ def test_a_reader_that_went_away_is_told_of(store):
     assert (done.returncode, json.loads(done.stderr)["errno_name"]) == (3, "EPIPE")
 
 
-@pytest.mark.parametrize("module", ["uringblob.cli.doctor", "uringblob.bench"])
+@pytest.mark.parametrize("module", ["uringblob.cli.doctor", "uringblob_bench"])
 def test_the_commands_that_stand_alone_say_usage_errors_as_json(module):
-    done = _child("-m", module, "--nonsense", "--json=x" if module == "uringblob.bench" else "--json")
+    done = _child("-m", module, "--nonsense", "--json=x" if module == "uringblob_bench" else "--json")
     failure = json.loads(done.stderr)
     assert (done.returncode, done.stdout) == (2, b"")
     assert (failure["kind"], failure["command"]) == ("UsageError", module.split(".")[1])

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 
-from uringblob.bench.options import size
+from uringblob_bench.options import size
 from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import uringblob
-from uringblob.bench import command as bench_command
+from uringblob_bench import command as bench_command
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.errors import (

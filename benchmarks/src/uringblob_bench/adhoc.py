@@ -1,0 +1,50 @@
+"""A comparison of the user's own: one workload, the parties and the numbers that the command line names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from uringblob_bench.alternate import Entry
+from uringblob_bench.bench import Bench
+from uringblob_bench.load import Load, Verb
+from uringblob_bench.subjects.everyone import SUBJECTS
+
+#: Name: the loads, from frames in flight (or tasks, or threads) and frames in a batch.
+WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
+    "read": lambda depth, _batch: (Load(Verb.READ, depth),),
+    "write": lambda depth, batch: (Load(Verb.WRITE, max(depth // batch, 1), batch),),
+    "batch": lambda _depth, batch: (Load(Verb.BATCH, 1, batch),),
+    "commit": lambda _depth, batch: (Load(Verb.COMMIT, 1, batch),),
+    "commits": lambda depth, _batch: (Load(Verb.COMMIT, depth),),
+    "mixed": lambda depth, batch: (Load(Verb.READ, depth), Load(Verb.COMMIT, 1, batch)),
+    "stall": lambda depth, _batch: (Load(Verb.TICK), Load(Verb.READ, depth)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AdHoc:
+    """The comparison asked for; a step of a run like a sweep."""
+
+    workload: str
+    parties: tuple[str, ...]
+    depth: int
+    batch: int
+    name: str = "ad hoc"
+    turns: int = 2
+
+    @property
+    def title(self) -> str:
+        """What is compared, in words."""
+        return f"{self.workload}: " + ", ".join(str(load) for load in self.loads())
+
+    def loads(self) -> tuple[Load, ...]:
+        """Return the loads of every party."""
+        return WORKLOADS[self.workload](self.depth, self.batch)
+
+    def run(self, bench: Bench) -> None:
+        """Run it as one case."""
+        parties = [SUBJECTS[name](bench.params, bench.place) for name in self.parties]
+        case = bench.case(self.title, [Entry(party, self.loads()) for party in parties])
+        if not case.samples:
+            raise RuntimeError(f"nobody could: {case.failures}")

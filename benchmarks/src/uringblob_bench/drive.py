@@ -1,0 +1,146 @@
+"""Drives a session: its tasks or its threads, from before the first counted call to after the last."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from uringblob_bench import ticker
+from uringblob_bench.load import Load, Verb
+from uringblob_bench.meter import Meter, Worker, now
+from uringblob_bench.picker import Exhausted
+from uringblob_bench.sample import Latency, Sample
+
+#: A turn's share that is driven before counting begins.
+WARM_UP = 0.1
+
+TaskCall = Callable[[], Awaitable[object]]
+ThreadCall = Callable[[], object]
+_TICKERS = {Verb.TICK: ticker.tick, Verb.SLEEP: ticker.sleep}
+
+
+async def _task(call: TaskCall, worker: Worker) -> None:
+    started = now()
+    keep = worker.seconds.append
+    try:
+        while not worker.done:
+            await call()
+            moment = now()
+            keep(moment - started)
+            started = moment
+            if moment >= worker.bound:
+                worker.passed(moment)
+    except Exhausted:
+        worker.exhausted(now())
+
+
+def _thread(call: ThreadCall, worker: Worker) -> None:
+    started = now()
+    keep = worker.seconds.append
+    try:
+        while not worker.done:
+            call()
+            moment = now()
+            keep(moment - started)
+            started = moment
+            if moment >= worker.bound:
+                worker.passed(moment)
+    except Exhausted:
+        worker.exhausted(now())
+
+
+class Driven:
+    """The workers of all loads of one turn."""
+
+    def __init__(self, loads: Sequence[Load], seconds: float, *, warm_up: bool = True) -> None:
+        self.meter = Meter(seconds * WARM_UP if warm_up else 0.0, seconds)
+        if not warm_up:
+            self.meter.begun()
+        self.loads = [(load, [Worker(self.meter) for _ in range(load.workers)]) for load in loads]
+        for _, workers in self.loads:
+            for worker in workers if not warm_up else ():
+                worker.bound = self.meter.end
+
+    def samples(self, page_size: int, **extra: Any) -> list[Sample]:
+        """Return one sample per load."""
+        return [self._sample(load, workers, page_size, extra) for load, workers in self.loads]
+
+    def _sample(self, load: Load, workers: list[Worker], page_size: int, extra: dict[str, Any]) -> Sample:
+        seconds = [second for worker in workers for second in worker.seconds]
+        last = max(worker.last for worker in workers)
+        user, system = self.meter.cpu()
+        if not seconds:
+            return _of_overrun(load, workers, page_size, extra)
+        return Sample(
+            frames=len(seconds) * load.frames,
+            seconds=(last if last > self.meter.begin else self.meter.end) - self.meter.begin,
+            page_size=page_size,
+            latency=Latency.of(seconds),
+            cpu_user_s=user,
+            cpu_system_s=system,
+            extra={"load": str(load), **extra},
+        )
+
+
+def _of_overrun(load: Load, workers: list[Worker], page_size: int, extra: dict[str, Any]) -> Sample:
+    """Nothing ended within the turn: take the calls that were under way at its end, one of each worker."""
+    overruns = [worker.overrun for worker in workers]
+    frames = len(overruns) * load.frames
+    extra = {"load": str(load), "overran": True, **extra}
+    return Sample(frames, max(overruns), page_size, Latency.of(overruns), extra=extra)
+
+
+async def drive_tasks(
+    call_for: Callable[[Load, int], TaskCall], loads: Sequence[Load], seconds: float, *, warm_up: bool = True
+) -> Driven:
+    """Run every load's workers as tasks of the running loop.  ``call_for(load, number)`` makes a call."""
+    calls = [
+        (load, [None if load.is_ticker else call_for(load, n) for n in range(load.workers)]) for load in loads
+    ]
+    driven = Driven(loads, seconds, warm_up=warm_up)
+    tasks = [
+        asyncio.ensure_future(_TICKERS[load.verb](worker) if call is None else _task(call, worker))
+        for (load, workers), (_, made) in zip(driven.loads, calls, strict=True)
+        for worker, call in zip(workers, made, strict=True)
+    ]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return driven
+
+
+def drive_threads(
+    call_for: Callable[[Load, int], ThreadCall],
+    loads: Sequence[Load],
+    seconds: float,
+    *,
+    warm_up: bool = True,
+) -> Driven:
+    """Run every load's workers as threads; the first error of any of them is raised at the end."""
+    calls = [[call_for(load, number) for number in range(load.workers)] for load in loads]
+    driven = Driven(loads, seconds, warm_up=warm_up)
+    errors: list[BaseException] = []
+
+    def work(call: ThreadCall, worker: Worker) -> None:
+        try:
+            _thread(call, worker)
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(call, worker), name=f"bench {load}")
+        for (load, workers), made in zip(driven.loads, calls, strict=True)
+        for worker, call in zip(workers, made, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return driven

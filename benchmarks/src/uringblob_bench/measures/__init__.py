@@ -1,0 +1,25 @@
+"""The measures by number, and in the order in which a full run takes them."""
+
+from uringblob_bench.measures import commit, mixed, reads, rivals, room, scale, stall, sync_face, writes
+from uringblob_bench.measures.base import Measure
+
+#: By number.
+MEASURES: dict[int, Measure] = {
+    measure.number: measure
+    for measure in sorted(
+        [
+            *reads.MEASURES,
+            *writes.MEASURES,
+            *commit.MEASURES,
+            *sync_face.MEASURES,
+            *mixed.MEASURES,
+            *stall.MEASURES,
+            *rivals.MEASURES,
+            *scale.MEASURES,
+            *room.MEASURES,
+        ],
+        key=lambda measure: measure.number,
+    )
+}
+
+__all__ = ["MEASURES", "Measure"]

@@ -1,0 +1,63 @@
+"""One reader beside a task that commits batches without pause (8)."""
+
+from __future__ import annotations
+
+from uringblob_bench.alternate import Entry
+from uringblob_bench.bench import Bench, detail, frames_per_s, p99, ratio
+from uringblob_bench.finding import Finding, at_least, at_most
+from uringblob_bench.load import Load, Verb
+from uringblob_bench.measures.base import Measure
+from uringblob_bench.subjects.fio import Fio
+from uringblob_bench.subjects.store import AsyncStore
+
+BATCH = 32
+ALONE = "store, batches alone"
+WRITER = 1
+
+
+def reader_beside_committer(bench: Bench) -> list[Finding]:
+    """Measure 8: fio has a reading and a writing process; the store one loop for both."""
+    reader = Load(Verb.READ)
+    store = AsyncStore(bench.params, bench.place)
+    fio = Fio(bench.params, bench.place)
+    case = bench.case(
+        "one reader beside commits of 32",
+        [
+            Entry(store, (reader, Load(Verb.COMMIT, 1, BATCH))),
+            Entry(fio, (reader, Load(Verb.BATCH, 1, BATCH))),
+            Entry(store, (Load(Verb.BATCH, 1, BATCH),), ALONE),
+        ],
+    )
+    writer = None
+    if case.has("store", ALONE):
+        writer = case.median("store", frames_per_s, WRITER) / case.median(ALONE, frames_per_s)
+    writers = [
+        f"{name} {case.median(name, frames_per_s, load):.0f}"
+        for name, load in (("store", WRITER), ("fio", WRITER), (ALONE, 0))
+        if case.has(name)
+    ]
+    worst = [
+        f"{name} p50 {case.spreads(name)['latency_p50_s'].median * 1e6:.0f}, "
+        f"max {case.spreads(name)['latency_max_s'].median * 1e6:.0f}"
+        for name in ("store", "fio")
+        if case.has(name)
+    ]
+    return [
+        at_most(
+            "p99 of a reader beside commits of 32, against fio's reader beside fio's writer",
+            ratio(case, "store", "fio", p99),
+            1.0,
+            detail="p99 µs: " + detail(case, "store", "fio", p99, 1e6) + "; " + "; ".join(worst),
+        ),
+        at_least(
+            "the committing writer beside a reader, against durable batches of 32 alone",
+            writer,
+            0.95,
+            detail="writers' frames/s: " + ", ".join(writers),
+        ),
+    ]
+
+
+MEASURES = [
+    Measure(8, "mixed", "one reader beside a task that commits batches of 32", reader_beside_committer, 3)
+]

@@ -1,0 +1,121 @@
+"""Random reads against fio: frames a second (1), CPU per frame (9), small frames on one core (10)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from uringblob_bench.alternate import Entry
+from uringblob_bench.bench import Bench, cpu_per_frame, detail, frames_per_s, ratio
+from uringblob_bench.finding import Finding, at_least, at_most, stated
+from uringblob_bench.load import Load, Params, Verb
+from uringblob_bench.measures.base import Measure
+from uringblob_bench.subjects.fio import Fio
+from uringblob_bench.subjects.store import AsyncStore
+
+SMALL = 4096
+UNVERIFIED = "store, verify=False"
+#: The same frames in flight, in calls of ``read_blobs``.
+TOGETHER = "store, read_blobs"
+_IN_BATCHES = {32: Load(Verb.READ, 4, 8)}
+
+
+def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
+    """Return the store and fio under the same load, and the store in batches where they are comparable."""
+    store = AsyncStore(params, bench.place)
+    entries = [Entry(store, (load,)), Entry(Fio(params, bench.place), (load,))]
+    if load.workers in _IN_BATCHES:
+        entries.append(Entry(store, (_IN_BATCHES[load.workers],), TOGETHER))
+    return entries
+
+
+def random_reads(bench: Bench) -> list[Finding]:
+    """Measure 1; what the checksums cost of it is stated beside it."""
+    found = []
+    unverified = AsyncStore(dataclasses.replace(bench.params, verify=False), bench.place)
+    for depth in (8, 32):
+        load = Load(Verb.READ, depth)
+        entries = [*beside_fio(bench, bench.params, load), Entry(unverified, (load,), UNVERIFIED)]
+        case = bench.case(f"random reads, depth {depth}", entries)
+        found.append(
+            at_least(
+                f"random reads at depth {depth}, against fio",
+                ratio(case, "store", "fio", frames_per_s),
+                0.97,
+                detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
+            )
+        )
+        found.append(
+            stated(
+                f"the same with verify=False, depth {depth}",
+                ratio(case, UNVERIFIED, "fio", frames_per_s),
+                detail="frames/s: " + detail(case, UNVERIFIED, "fio", frames_per_s),
+            )
+        )
+    found.append(
+        stated(
+            "read_blobs of 8, depth 32, against fio",
+            ratio(case, TOGETHER, "fio", frames_per_s),
+            detail="frames/s: " + detail(case, TOGETHER, "fio", frames_per_s),
+        )
+    )
+    return found
+
+
+def cpu_of_reads(bench: Bench) -> list[Finding]:
+    """Measure 9."""
+    params = dataclasses.replace(bench.params, verify=False)
+    case = bench.case(
+        "CPU of reads, depth 32, unverified", beside_fio(bench, params, Load(Verb.READ, 32)), params
+    )
+    return [
+        at_most(
+            "CPU per read at depth 32, verify=False, against fio",
+            ratio(case, "store", "fio", cpu_per_frame),
+            1.5,
+            detail="µs per frame: " + detail(case, "store", "fio", cpu_per_frame, 1e6),
+        ),
+        at_most(
+            "the same in calls of read_blobs, 8 frames each",
+            ratio(case, TOGETHER, "fio", cpu_per_frame),
+            1.5,
+            detail="µs per frame: " + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
+        ),
+    ]
+
+
+def small_frames(bench: Bench) -> list[Finding]:
+    """Measure 10."""
+    file_bytes = min(bench.params.file_bytes, 64 << 20)
+    params = dataclasses.replace(
+        bench.params, page_size=SMALL, file_bytes=file_bytes, verify=False, one_core=True
+    )
+    case = bench.case(
+        "4 KiB reads, depth 32, one core", beside_fio(bench, params, Load(Verb.READ, 32)), params
+    )
+    return [
+        at_least(
+            "4 KiB reads a second at depth 32 on one core, verify=False, against fio",
+            ratio(case, "store", "fio", frames_per_s),
+            0.75,
+            detail="frames/s: "
+            + detail(case, "store", "fio", frames_per_s)
+            + "; CPU µs per frame: "
+            + detail(case, "store", "fio", cpu_per_frame, 1e6),
+        ),
+        at_least(
+            "the same in calls of read_blobs, 8 frames each",
+            ratio(case, TOGETHER, "fio", frames_per_s),
+            0.75,
+            detail="frames/s: "
+            + detail(case, TOGETHER, "fio", frames_per_s)
+            + "; CPU µs per frame: "
+            + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
+        ),
+    ]
+
+
+MEASURES = [
+    Measure(1, "random-reads", "random reads, async, depth 8 and 32", random_reads, turns=6),
+    Measure(9, "read-cpu", "CPU per 512 KiB read at depth 32, verify=False", cpu_of_reads),
+    Measure(10, "small-frames", "the same with 4 KiB frames, one core", small_frames),
+]

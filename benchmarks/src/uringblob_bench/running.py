@@ -1,0 +1,203 @@
+"""A run from its first line to its last: each measure and sweep in turn.
+
+One that fails is said so, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import functools
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from uringblob_bench.adhoc import AdHoc
+from uringblob_bench.bench import Bench, OutOfTime, Pace
+from uringblob_bench.environment import environment
+from uringblob_bench.finding import Finding
+from uringblob_bench.hugepages import reserved
+from uringblob_bench.load import MIB
+from uringblob_bench.measures import MEASURES, Measure
+from uringblob_bench.pace import Step, budget_of, expected_seconds, pace_of, params_of
+from uringblob_bench.place import Place
+from uringblob_bench.report.data import Results
+from uringblob_bench.report.journal import Journal, Outcome
+from uringblob_bench.report.markdown import put_into, render, summary
+from uringblob_bench.report.terminal import Terminal
+from uringblob_bench.sweeps import QUICK as QUICK_SWEEPS
+from uringblob_bench.sweeps import SWEEPS
+
+#: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
+_HUGE_BYTES = 160 * MIB
+#: So many times the size of one file is needed when every peer has made its own.
+_ROOM = 12
+#: So many steps are named, more are counted.
+_FEW = 3
+
+
+def chosen(args: argparse.Namespace) -> list[Step]:
+    """Return what is to be run, in order: measures first, they matter most.
+
+    :raises ValueError: there is no such measure or sweep.
+    """
+    if args.workload:
+        parties = tuple(args.parties)
+        return [AdHoc(args.workload, parties, args.depth, args.batch, turns=len(parties))]
+    all_of_it = args.measures is None and not args.sweeps
+    numbers = list(MEASURES) if all_of_it else args.measures or []
+    default = list(QUICK_SWEEPS if args.quick else SWEEPS)
+    names = default if all_of_it and not args.no_sweeps else args.sweeps or []
+    strange = [str(n) for n in numbers if n not in MEASURES] + [name for name in names if name not in SWEEPS]
+    if strange:
+        raise ValueError(
+            f"no {', '.join(strange)}: there are measures {list(MEASURES)}, sweeps {list(SWEEPS)}"
+        )
+    return [*(MEASURES[number] for number in numbers), *(SWEEPS[name] for name in names)]
+
+
+def run_all(args: argparse.Namespace) -> bool:
+    """Run what ``args`` ask for; true if all of it ran."""
+    terminal = Terminal()
+    if args.list:
+        list_steps(terminal)
+        return True
+    if args.render:
+        publish(args, args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
+        return True
+    check_directory(args.directory)
+    steps = chosen(args)
+    _end_by_signal_like_by_hand()
+    for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
+        os.makedirs(directory, exist_ok=True)
+    journal = take_steps(args, steps, terminal)
+    for case in journal.cases.values():
+        terminal.case(case)
+    terminal.table(journal.outcomes)
+    terminal.neighbours(journal.cases.values())
+    leave(args, journal, terminal)
+    return journal.whole
+
+
+def check_directory(path: str | None) -> None:
+    """Refuse before anything is made: a mistyped directory would be filled, and left behind.
+
+    :raises ValueError: none was given.
+    :raises OSError: there is none.
+    """
+    if path is None:
+        raise ValueError("name the DIRECTORY whose disk is to be measured: a run writes gigabytes there")
+    if not os.path.isdir(path):
+        number = errno.ENOTDIR if os.path.exists(path) else errno.ENOENT
+        raise OSError(number, f"{os.strerror(number)}: name a directory that exists", path)
+
+
+def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, terminal: Terminal) -> None:
+    """Say what the run will do, and for how long, before it does anything."""
+    what = (
+        ", ".join(step.title for step in steps) if len(steps) <= _FEW else f"{len(steps)} measures and sweeps"
+    )
+    size = params_of(args).file_bytes
+    terminal.console.print(
+        f"in {args.directory}: {what}; about {in_minutes(expected_seconds(steps, pace))}, at most "
+        f"{in_minutes(budget_of(args))} and the step begun by then; files of {size / MIB:,.0f} MiB, up to {_ROOM} "
+        "of them, removed at the end (Ctrl-C does so, too)",
+        highlight=False,
+        markup=False,  # the directory's name may have brackets
+    )
+
+
+def in_minutes(seconds: float) -> str:
+    """Return a time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+
+
+def _end_by_signal_like_by_hand() -> None:
+    """SIGTERM ends a run as Ctrl-C does: huge pages are given back and the files under test removed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:
+    """Take each step, whatever became of the one before."""
+    params, pace = params_of(args), pace_of(args, steps)
+    announce(args, steps, pace, terminal)
+    with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
+        asked = {
+            key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
+        }
+        settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
+        journal = Journal(environment(place.directory, hugepages), settings)
+        if place.free_bytes() < _ROOM * params.file_bytes:
+            terminal.console.print(
+                f"only {place.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
+            )
+        with terminal.progress(len(steps)) as (told, next_step):
+            bench = Bench(place, params, pace, told)
+            for step in steps:
+                next_step(step.title)
+                outcome = take_step(step, bench)
+                journal.outcomes.append(outcome)
+                terminal.outcome(outcome)
+        journal.environment["load_average_after"] = os.getloadavg()
+        journal.cases = bench.cases
+    return journal
+
+
+def take_step(step: Step, bench: Bench) -> Outcome:
+    """Run one measure or sweep; an exception becomes part of its outcome."""
+    number = step.number if isinstance(step, Measure) else None
+    outcome = Outcome(step.name, step.title, number)
+    work: Callable[[], Sequence[Finding] | None] = functools.partial(step.run, bench)
+    started = time.monotonic()
+    try:
+        outcome.findings = list(work() or ())
+    except OutOfTime as error:
+        outcome.failure = str(error)
+    except Exception as error:  # noqa: BLE001 - a peer may raise anything; the other measures go on
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
+        outcome.failure = f"{type(error).__name__}: {error} ({where})"
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def list_steps(terminal: Terminal) -> None:
+    """Print what there is."""
+    for measure in MEASURES.values():
+        terminal.console.print(f"measure {measure.number:2}  {measure.title}", highlight=False)
+    for sweep in SWEEPS.values():
+        terminal.console.print(f"sweep {sweep.name:15} {sweep.title}", highlight=False)
+
+
+def leave(args: argparse.Namespace, journal: Journal, terminal: Terminal) -> None:
+    """Write the files that were asked for."""
+    if args.json:
+        journal.write(args.json)
+        terminal.console.print(f"results in {args.json}", highlight=False)
+    if args.output:
+        path = os.path.join(args.output, "results.json")
+        journal.write(path)
+        publish(args, args.output, Results.read(path), terminal)
+
+
+def publish(args: argparse.Namespace, directory: str, results: Results, terminal: Terminal) -> None:
+    """Draw the plots and write the README into ``directory``."""
+    from uringblob_bench.report.plots import draw
+
+    os.makedirs(directory, exist_ok=True)
+    plots = draw(results, directory)
+    with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
+        file.write(render(results, plots))
+    if args.readme and results.settings.get("quick"):
+        terminal.console.print(f"{args.readme} is left alone: a quick run proves nothing", highlight=False)
+    elif args.readme:
+        folder = os.path.relpath(directory, os.path.dirname(args.readme) or ".")
+        with open(args.readme, encoding="utf-8") as file:
+            page = put_into(file.read(), summary(results, plots, folder))
+        with open(args.readme, "w", encoding="utf-8") as file:
+            file.write(page)
+    terminal.console.print(f"README.md and {len(plots)} plots in {directory}", highlight=False)

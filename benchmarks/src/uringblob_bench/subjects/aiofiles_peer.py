@@ -1,0 +1,96 @@
+"""aiofiles: an asyncio file over the loop's thread pool.
+
+It has one position per file and no ``pread``; so one file object per task, opened unbuffered
+(``buffering=0``) so that each call is one system call, and an executor with a thread per task.
+Its documentation knows no O_DIRECT, but ``readinto`` into aligned memory works with one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from uringblob_bench.alternate import CannotRun
+from uringblob_bench.drive import TaskCall
+from uringblob_bench.load import Load, Verb
+from uringblob_bench.picker import Picker
+from uringblob_bench.place import aligned_frames, direct_flag
+from uringblob_bench.subjects.base import TaskSubject
+from uringblob_bench.subjects.thread_pool import THREADS_MAX
+
+
+class AioFiles(TaskSubject):
+    """See the module."""
+
+    name = "aiofiles"
+    durability = "the harness runs fdatasync in the same executor after the writes"
+
+    def prepare(self) -> None:
+        """See :meth:`Subject.prepare`."""
+        try:
+            import aiofiles  # noqa: F401 - is it here?
+        except ImportError:
+            raise CannotRun("aiofiles is not installed") from None
+        self.place.raw_file(self.params.data_bytes)
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`Subject.settings`."""
+        direct = bool(direct_flag(self.place.raw_file(self.params.data_bytes)))
+        return {
+            "direct_io": direct,
+            "buffering": 0,
+            "files": "one per worker",
+            "threads": f"one per frame in flight, at most {THREADS_MAX}",
+            "durability": self.durability,
+        }
+
+    @contextlib.asynccontextmanager
+    async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+        """See :meth:`TaskSubject.session`."""
+        import aiofiles
+
+        path = self.place.raw_file(self.params.data_bytes)
+        in_flight = sum(load.in_flight for load in loads)
+        flag = direct_flag(path)
+
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | flag)
+
+        async with contextlib.AsyncExitStack() as stack:
+            executor = stack.enter_context(ThreadPoolExecutor(min(in_flight, THREADS_MAX)))
+            files = {
+                load: [
+                    await stack.enter_async_context(
+                        aiofiles.open(path, "r+b", buffering=0, opener=opener, executor=executor)
+                    )
+                    for _ in range(load.workers)
+                ]
+                for load in loads
+                if not load.is_ticker
+            }
+            yield lambda load, number: self._call(files[load][number], load, number)
+
+    def _call(self, file: Any, load: Load, number: int) -> TaskCall:
+        size = self.params.page_size
+        picker = Picker(self.params.frames, seed=number)
+        views = [frame.view for frame in aligned_frames(size, load.frames)]
+
+        async def read() -> None:
+            await file.seek(picker.one() * size)
+            await file.readinto(views[0])
+
+        async def change() -> None:
+            for view, at in zip(views, picker.some(load.frames), strict=True):
+                await file.seek(at * size)
+                await file.write(view)
+            if load.verb is not Verb.WRITE:
+                await _sync(file)
+
+        return read if load.verb is Verb.READ else change
+
+
+def _sync(file: Any) -> Awaitable[object]:
+    return file._loop.run_in_executor(file._executor, os.fdatasync, file.fileno())  # type: ignore[no-any-return]

@@ -1,0 +1,104 @@
+"""The budget is shared among the turns, and the command line is read."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from uringblob_bench import add_arguments, names
+from uringblob_bench.adhoc import WORKLOADS
+from uringblob_bench.measures import MEASURES
+from uringblob_bench.measures.scale import growth
+from uringblob_bench.options import FULL_BUDGET_S, QUICK_BUDGET_S, numbers, party_names, size
+from uringblob_bench.pace import pace_of, params_of
+from uringblob_bench.running import chosen
+from uringblob_bench.subjects.everyone import SUBJECTS
+from uringblob_bench.subjects.ring_sync import STRATEGIES
+
+pytestmark = pytest.mark.one_interpreter
+
+
+def parse(*argv):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def expected_seconds(args):
+    steps = chosen(args)
+    pace = pace_of(args, steps)
+    measures = sum(step.turns for step in steps if hasattr(step, "number")) * pace.rounds * pace.seconds
+    sweeps = sum(step.turns for step in steps if not hasattr(step, "number"))
+    return measures + sweeps * pace.sweep_rounds * pace.sweep_seconds
+
+
+@pytest.mark.parametrize(
+    ("argv", "budget"), [([], FULL_BUDGET_S), (["--quick"], QUICK_BUDGET_S), (["--budget", "600"], 600)]
+)
+def test_turns_fit_the_budget(argv, budget):
+    assert expected_seconds(parse(*argv)) < budget
+
+
+def test_a_larger_budget_means_longer_turns_and_not_more_of_them():
+    short, long = (pace_of(parse("--budget", budget), chosen(parse())) for budget in ("700", "1400"))
+    assert long.seconds > short.seconds
+    assert long.rounds == short.rounds
+
+
+def test_what_is_asked_for_by_name_is_all_that_is_run():
+    assert [step.name for step in chosen(parse("--measure", "4"))] == [MEASURES[4].name]
+    assert [step.name for step in chosen(parse("--sweep", "buffers"))] == ["buffers"]
+    assert len(chosen(parse("--no-sweeps"))) == len(MEASURES)
+
+
+def test_the_setting_is_the_command_lines():
+    params = params_of(
+        parse("--page-size", "64k", "--file-size", "2MiB", "--no-register", "--no-huge", "--no-verify")
+    )
+    assert (params.page_size, params.file_bytes, params.frames, params.live) == (65536, 2 << 20, 32, 12)
+    assert (params.registered, params.huge, params.verify) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("4096", 4096), ("512k", 524288), ("1.5MiB", 3 << 19), ("2GB", 2 << 30)]
+)
+def test_sizes(text, value):
+    assert size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "k", "12q", "many"])
+def test_what_is_no_size(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+        size(text)
+
+
+def test_the_names_of_the_command_line_are_those_of_what_there_is():
+    assert list(names.PARTIES) == list(SUBJECTS)
+    assert list(names.WORKLOADS) == list(WORKLOADS)
+    assert list(names.SYNCS) == list(STRATEGIES)
+    assert set(party_names(names.DEFAULT_PARTIES)) <= set(SUBJECTS)
+
+
+def test_help_loads_no_peer_and_nothing_of_the_extra():
+    """The whole command line is made for `uringblob ls` too."""
+    code = (
+        "import sys, argparse; from uringblob_bench import add_arguments;"
+        "add_arguments(argparse.ArgumentParser());"
+        "print([name for name in sys.modules if 'bench.subjects' in name or name in ('rich', 'matplotlib')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_numbers_and_ranges():
+    assert numbers("1,3,9-11") == [1, 3, 9, 10, 11]
+    with pytest.raises(argparse.ArgumentTypeError):
+        numbers("one")
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_growth_is_the_exponent(power):
+    assert growth([(blobs, 3 * blobs**power) for blobs in (1000, 10_000, 1_000_000)]) == pytest.approx(power)

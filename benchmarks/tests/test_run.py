@@ -1,0 +1,314 @@
+"""A whole run, tiny: every measure and every sweep, what it leaves, and its exit code.
+
+fio has a process per turn; here it is replaced by a canned answer, and tested by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from uringblob_bench import main
+from uringblob_bench.adhoc import WORKLOADS
+from uringblob_bench.device import flushes
+from uringblob_bench.fio_sync import SyncEvidence
+from uringblob_bench.measures import MEASURES, scale, writes
+from uringblob_bench.report.data import Results
+from uringblob_bench.report.markdown import BEGIN, END, put_into
+from uringblob_bench.sample import Latency, Sample
+from uringblob_bench.subjects import thread_pool
+from uringblob_bench.subjects.fio import Fio
+from uringblob_bench.sweeps import SWEEPS
+
+pytestmark = [
+    pytest.mark.one_interpreter,
+    pytest.mark.leaks(reason="obstore's runtime and libuv's pipe live as long as the process"),
+]
+TINY = ["--rounds", "1", "--seconds", "0.01", "--file-size", "256k", "--page-size", "4k", "--quick"]
+
+
+@pytest.fixture(autouse=True)
+def the_machines_huge_pages_stay(monkeypatch):
+    monkeypatch.setattr(
+        "uringblob_bench.running.reserved", lambda _size: contextlib.nullcontext("not touched")
+    )
+
+
+@pytest.fixture
+def no_fio(monkeypatch):
+    """Fio answers without a process."""
+
+    def turn(self, loads, seconds):
+        return [Sample(100, 1.0, self.params.page_size, Latency.of([0.01]), 0.1, 0.1) for _ in loads]
+
+    monkeypatch.setattr(Fio, "prepare", lambda _self: None)
+    monkeypatch.setattr(Fio, "turn", turn)
+    monkeypatch.setattr(writes, "fio_sync_evidence", lambda *_: SyncEvidence(True, "canned", 1, 9, 1))
+    monkeypatch.setattr(scale, "SIZES", (200, 1000))
+    monkeypatch.setattr(scale, "FEWEST", 200)
+
+
+def read(path):
+    return json.loads(Path(path).read_text("utf-8"))
+
+
+def test_there_are_seventeen_measures():
+    assert list(MEASURES) == list(range(1, 18))
+
+
+@pytest.mark.slow
+@pytest.mark.unobserved("the measure of large stores opens one whose map no log has brought")
+def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
+    kept = str(tmp_path / "results")
+    sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
+    code = main([str(disk_dir), "--measures", "1-17", *sweeps, *TINY, "--budget", "120", "--output", kept])
+    shown = capfd.readouterr()
+    unseen = unseen_here(disk_dir)
+    assert code == (1 if unseen else 0), shown.out + shown.err
+    data = read(os.path.join(kept, "results.json"))
+    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 18)}
+    for outcome in data["outcomes"]:
+        assert outcome["failure"] == ""
+        assert outcome["number"] is None or outcome["findings"], outcome["name"]
+        for finding in outcome["findings"]:
+            assert (finding["measured"] is None) is (finding["what"] in unseen), finding
+            assert finding["what"] in unseen or finding["verdict"] in {"reached", "not reached", "stated"}
+    assert os.listdir(disk_dir) == [], "the files under test are gone"
+    assert "measures" in shown.out
+    check_cases(data["cases"])
+    check_environment(data["environment"])
+    check_page_and_plots(kept)
+
+
+def unseen_here(directory):
+    """What cannot be counted on this machine: a user's container has no strace and a masked /sys."""
+    unseen = {
+        "submitting enters per commit": shutil.which("strace") is None,
+        "device flushes per commit": flushes(str(directory)) is None,
+    }
+    return {title for title, is_unseen in unseen.items() if is_unseen}
+
+
+def check_cases(cases):
+    for name, case in cases.items():
+        assert case["parties"], name
+        assert len(case["others_cpu_share"]) == len(case["order"])
+        assert {"params", "rounds", "turn_seconds", "order", "settings", "failures"} <= set(case)
+        for party, loads in case["parties"].items():
+            assert party in case["settings"]
+            for load in loads:
+                assert len(load["turns"]) == case["order"].count(party)
+                assert set(load["summary"]["frames_per_s"]) == {"median", "low", "high", "count"}
+                for turn in load["turns"]:
+                    assert {"frames", "seconds", "latency", "cpu_user_s", "cpu_system_s"} <= set(turn)
+
+
+def check_environment(environment):
+    assert environment["system"]["kernel"]
+    assert environment["file_system"]["type"]
+    assert "mount_options" in environment["file_system"]
+    assert "fua" in environment["device"] or "none" in environment["device"]["name"]
+    assert environment["memory"]["memlock_bytes"]
+    assert environment["cpu"]["governor"]
+    assert environment["versions"]["uringblob"] != "not installed"
+
+
+def check_page_and_plots(kept):
+    """Made again from the JSON alone: real PNGs, and a page with one table and one plot at its top."""
+    from uringblob_bench.report.plots import PLOTS, plt
+
+    for name in os.listdir(kept):
+        if name.endswith(".png"):
+            os.unlink(os.path.join(kept, name))
+    front = Path(kept).parent / "FRONT.md"
+    front.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "utf-8")
+    words = ["--render", os.path.join(kept, "results.json"), "--readme", str(front)]
+    assert main(words) == 0
+    assert "old" in front.read_text("utf-8"), "a quick run changes no page"
+    whole = Path(kept, "results.json").read_text("utf-8").replace('"quick": true', '"quick": false')
+    Path(kept, "results.json").write_text(whole, "utf-8")
+    for _ in range(2):
+        assert main(words) == 0
+    shown = front.read_text("utf-8")
+    assert shown.startswith("above\n")
+    assert shown.endswith("below\n")
+    assert "old" not in shown
+    assert shown.count("(results/peers.png)") == shown.count(BEGIN) == shown.count(END) == 1
+    assert all(shown.count(f"| {number} | ") == 1 for number in MEASURES)
+    drawn = sorted(name for name in os.listdir(kept) if name.endswith(".png"))
+    assert drawn == sorted(
+        f"{name}.png"
+        for name in ("peers", "depth-reads", "depth-writes", "frame-size", "latency", "cpu", "buffers", "batches",
+                     "scale", "space")
+    )  # fmt: skip
+    # A whole page of empty axes was a fine PNG once.
+    for name, plot in PLOTS.items():
+        axes = plot(Results.read(os.path.join(kept, "results.json"))).axes
+        assert all(axis.has_data() for axis in axes), name
+    plt.close("all")
+    for name in drawn:
+        with open(os.path.join(kept, name), "rb") as file:
+            content = file.read()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert len(content) > 10_000, f"{name} is empty"
+    page = (Path(kept) / "README.md").read_text("utf-8")
+    for number in MEASURES:
+        assert f"| {number} | " in page
+    assert page.index("![peers](peers.png)") < page.index("## The values behind the table")
+    for name in drawn:
+        assert page.count(f"({name})") == 1
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END} {BEGIN}", f"{BEGIN} {END} {END}"])
+def test_a_page_without_its_two_marks_is_left_alone(text):
+    with pytest.raises(ValueError, match="needs one line"):
+        put_into(text, "new")
+
+
+def test_results_of_another_schema_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="schema 99"):
+        Results({"schema": 99})
+    path = tmp_path / "old.json"
+    path.write_text('{"schema": 99}')
+    assert main(["--render", str(path)]) == 2
+
+
+def test_a_measure_that_fails_is_said_and_the_rest_goes_on(disk_dir, no_fio, needs_uring, monkeypatch, capfd):
+    def broken(_bench):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setitem(MEASURES, 2, MEASURES[2].__class__(2, "broken", "broken", broken))
+    assert main([str(disk_dir), "--measures", "2,6", *TINY]) == 1
+    shown = capfd.readouterr().out
+    assert "no such luck" in shown
+    assert "sync read_blob, one thread, against os.preadv" in shown
+    assert os.listdir(disk_dir) == []
+
+
+def test_a_peer_that_fails_leaves_the_others_their_turns(
+    disk_dir, no_fio, needs_uring, monkeypatch, tmp_path
+):
+    def broken(*_):
+        raise OSError(5, "the pool is broken")
+
+    monkeypatch.setattr(thread_pool.ThreadPool, "session", broken)
+    path = str(tmp_path / "made" / "results.json")
+    assert main([str(disk_dir), "--measures", "12", *TINY, "--json", path]) == 1
+    case = read(path)["cases"]["peers: durable batches"]
+    assert "the pool is broken" in case["failures"]["thread pool"]
+    assert "store" in case["parties"]
+    assert "sqlite3" in case["parties"]
+
+
+def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):
+    monkeypatch.setattr("uringblob_bench.subjects.fio.fio_version", lambda: "")
+    assert main([str(disk_dir), "--measures", "2", *TINY]) == 1
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "not measured" in shown
+    assert "fio is not installed" in shown
+
+
+def test_a_used_up_budget_is_no_success(disk_dir, no_fio, needs_uring, capfd):
+    assert main([str(disk_dir), "--measures", "1", *TINY, "--budget", "0.000001"]) == 1
+    assert "budget was used up" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_comparison_of_ones_own(workload, disk_dir, tmp_path, needs_uring):
+    path = str(tmp_path / "own.json")
+    words = ["--workload", workload, "--party", "store,pool", "--depth", "4", "--batch", "2"]
+    assert main([str(disk_dir), *words, *TINY, "--json", path]) == 0
+    (case,) = read(path)["cases"].values()
+    assert list(case["parties"]) == ["store", "thread pool"]
+    assert len(case["parties"]["store"]) == len(WORKLOADS[workload](4, 2))
+
+
+@pytest.mark.parametrize("argv", [["--measure", "99"], ["--sweep", "nothing"]])
+def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
+    assert main([str(disk_dir), *argv]) == 2
+    assert "there are measures" in capfd.readouterr().err
+
+
+def test_a_directory_must_be_named_and_be_there(tmp_path, capfd):
+    """A mistyped one was made, filled and left behind; the current one was the default, for twenty minutes."""
+    assert main([*TINY]) == 2
+    assert "name the DIRECTORY" in capfd.readouterr().err
+    mistyped, file = tmp_path / "mistyped", tmp_path / "file"
+    file.write_bytes(b"")
+    for path in (mistyped, file):
+        assert main([str(path), *TINY]) == 2
+        said = capfd.readouterr()
+        assert f"{path}: " in said.err
+        assert "name a directory that exists" in said.err
+        assert said.out == ""
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(disk_dir, monkeypatch, capfd):
+    class Stop(Exception):
+        pass
+
+    def stop(_parent):
+        raise Stop
+
+    monkeypatch.setattr("uringblob_bench.running.Place", stop)
+    with pytest.raises(Stop):
+        main([str(disk_dir)])
+    said = " ".join(capfd.readouterr().out.split())
+    assert f"in {disk_dir}: " in said
+    minutes = int(re.search(r"about (\d+) minutes, at most 20 minutes", said)[1])
+    assert 5 <= minutes <= 20
+    assert "files of 1,024 MiB" in said
+    with pytest.raises(Stop):
+        main([str(disk_dir), "--quick", "--measure", "4"])
+    said = " ".join(capfd.readouterr().out.split())
+    assert MEASURES[4].title in said
+    assert "at most 75 s" in said
+
+
+def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
+    with pytest.raises(SystemExit):
+        main(["--workload", "read", "--party", "store,nobody"])
+    assert "no party nobody: there are store" in capfd.readouterr().err
+
+
+def heed_ctrl_c():
+    """A job in a shell's background ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_by_a_signal_leaves_nothing(number, disk_dir, needs_uring):
+    words = ["--workload", "read", "--party", "store", *TINY, "--seconds", "60"]
+    command = [sys.executable, "-u", "-m", "uringblob_bench", str(disk_dir), *words]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
+    while not list(disk_dir.glob("*/store-*.blobs")):  # its turn of a minute has begun, or is about to
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, os.listdir(disk_dir)) == (130, []), said
+    assert said == "uringblob bench: interrupted; its files are gone\n"
+
+
+def test_everything_is_listed(capfd):
+    assert main(["--list"]) == 0
+    shown = capfd.readouterr().out
+    assert all(measure.title in shown for measure in MEASURES.values())
+    assert all(name in shown for name in SWEEPS)
+
+
+def test_without_the_extra_it_says_what_is_missing(monkeypatch, capfd):
+    monkeypatch.setattr("uringblob_bench.command.util.find_spec", lambda _name: None)
+    assert main(["--list"]) == 2
+    assert "pip install 'uringblob[bench]'" in capfd.readouterr().err
