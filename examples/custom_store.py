@@ -21,9 +21,9 @@ import threading
 
 from uringblob import BlobCorrupt, BlobGuid, BlobNotFound, BlobStore
 from uringblob.checksums import frame_checksum
-from uringblob.views import BlobBuffer, readable_view, writable_view
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.testing import check_blob_store
+from uringblob.views import BlobBuffer, readable_view, writable_view
 
 _CHECKSUM = struct.Struct("<Q")
 

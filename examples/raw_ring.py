@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from uringblob.buffers.iobuf import Frame
-from uringblob.slab import Slab
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.errors import check_rc
 from uringblob.ring import Ring, SqeFlags, ops
+from uringblob.slab import Slab
 
 #: Index of the one file in the ring's table of registered files.
 FILE = 0
@@ -36,10 +36,10 @@ _STAMP = struct.Struct("<Q")
 class FixedFile:
     """One file that a ring reads and writes through registered frames."""
 
-    def __init__(self, ring: Ring, frames: list[Frame]) -> None:
+    def __init__(self, ring: Ring, frames: list[IoBuffer]) -> None:
         self.ring = ring
         #: Frames that nobody uses now.
-        self._free: asyncio.Queue[Frame] = asyncio.Queue()
+        self._free: asyncio.Queue[IoBuffer] = asyncio.Queue()
         for frame in frames:
             self._free.put_nowait(frame)
 

@@ -9,7 +9,7 @@ import types
 from uringblob.completion import Completion
 from uringblob.memory_store import AsyncMemoryBlobStore
 from uringblob.sync.file_store import FileBlobStore
-from uringblob.sync.store_handle import Pilot
+from uringblob.sync.store_handle import StoreHandle
 
 PAGE = 4096
 
@@ -94,5 +94,5 @@ def open_fake(page_size: int = PAGE) -> tuple[FileBlobStore, FakeCore]:
     async def opener():
         return FakeCore(page_size)
 
-    store = FileBlobStore(Pilot(opener, "fake"))
+    store = FileBlobStore(StoreHandle(opener, "fake"))
     return store, store._core

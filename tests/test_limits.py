@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from uringblob import limits
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def address_space(monkeypatch):
 
 def test_a_lack_of_address_space_is_not_blamed_on_locked_memory(address_space):
     address_space(1 << 20)
-    cure = RingRefused("setup", errno.ENOMEM).cure
+    cure = RingUnavailable("setup", errno.ENOMEM).cure
     assert "RLIMIT_AS" in cure
     assert "MEMLOCK" not in cure
     assert "RLIMIT_AS" in limits.memory_limits()
@@ -38,7 +38,7 @@ def test_a_lack_of_address_space_is_not_blamed_on_locked_memory(address_space):
 
 def test_where_there_is_enough_of_it_it_is_not_blamed(address_space):
     address_space(1 << 40)
-    assert "RLIMIT_MEMLOCK" in RingRefused("setup", errno.ENOMEM).cure
+    assert "RLIMIT_MEMLOCK" in RingUnavailable("setup", errno.ENOMEM).cure
     assert "RLIMIT_AS" not in limits.memory_limits()
 
 

@@ -12,7 +12,7 @@ import pytest
 import uringblob
 from uringblob import BlobGuid, FileBlobStore, logs
 from uringblob.errors import BlobStoreIOError
-from uringblob.store.io.file_io import Where
+from uringblob.store.io.file_io import ErrorContext
 
 SOURCE = Path(uringblob.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
@@ -77,7 +77,7 @@ def test_poison_is_told_once_with_errno_guid_and_offset(store_path, caplog):
 
 def test_an_io_error_knows_its_offset():
     with pytest.raises(BlobStoreIOError) as caught:
-        uringblob.errors.check_rc(-errno.EIO, Where("reading blob", "a.blobs", 4096))
+        uringblob.errors.check_rc(-errno.EIO, ErrorContext("reading blob", "a.blobs", 4096))
     assert caught.value.offset == 4096
 
 

@@ -25,8 +25,8 @@ from uringblob.ring import Ring
 from uringblob.store.core import Core
 from uringblob.store.file import StoreFile
 from uringblob.store.io.job import Job
-from uringblob.store.opening.open_request import Opening
-from uringblob.sync.store_handle import Pilot
+from uringblob.store.opening.open_request import OpenRequest
+from uringblob.sync.store_handle import StoreHandle
 
 PAGE = 4096
 GUID = bytes(16)
@@ -152,8 +152,8 @@ def test_a_message_says_what_to_do_instead(store):
 
 
 KINDS = [
-    *(FileBlobStore, AsyncFileBlobStore, MemoryBlobStore, AsyncMemoryBlobStore, Opening, AlignedBlobBuf),
-    *(Ring, UringEngine, PreadEngine, BufferPool, Slab, Pilot, Core, StoreFile),
+    *(FileBlobStore, AsyncFileBlobStore, MemoryBlobStore, AsyncMemoryBlobStore, OpenRequest, AlignedBlobBuf),
+    *(Ring, UringEngine, PreadEngine, BufferPool, Slab, StoreHandle, Core, StoreFile),
 ]
 
 

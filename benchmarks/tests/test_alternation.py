@@ -6,7 +6,6 @@ import itertools
 import time
 
 import pytest
-
 from uringblob_bench.alternate import CannotRun, Entry, alternate, turn_order
 from uringblob_bench.bench import Bench, OutOfTime, Pace
 from uringblob_bench.load import Load, Verb

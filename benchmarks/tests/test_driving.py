@@ -8,7 +8,6 @@ import os
 import signal
 
 import pytest
-
 from uringblob_bench import drive, meter
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.picker import Exhausted, Picker

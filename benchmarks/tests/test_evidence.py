@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 
 import pytest
-
 from uringblob_bench.commit_counts import count_commits, submitting_enters
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import fio_sync_evidence, judge

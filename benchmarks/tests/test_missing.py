@@ -14,8 +14,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
-from uringblob import AsyncFileBlobStore
 from uringblob_bench import (
     adhoc,
     commit_counts,
@@ -47,7 +45,9 @@ from uringblob_bench.subjects.everyone import peers
 from uringblob_bench.subjects.fio import Fio, fio_version
 from uringblob_bench.subjects.ring import _whole
 from uringblob_bench.subjects.ring_sync import settled
-from uringblob.store.index.blob_index import Manifest
+
+from uringblob import AsyncFileBlobStore
+from uringblob.store.index.blob_index import BlobIndex
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -367,7 +367,7 @@ def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
 
 @pytest.mark.unobserved("its map is not loaded at all")
 async def test_a_store_of_many_blobs_whose_slots_are_taken_is_not_left(disk_dir, monkeypatch):
-    monkeypatch.setattr(Manifest, "load", lambda manifest, entries, *_: next(iter(entries), None))
+    monkeypatch.setattr(BlobIndex, "load", lambda manifest, entries, *_: next(iter(entries), None))
     with pytest.raises(RuntimeError, match=r"the slot of [0-9a-f]{32} was taken"):
         await build(str(disk_dir / "many.blobs"), 10, 4096)
     assert os.listdir(disk_dir) == ["many.blobs.half"]

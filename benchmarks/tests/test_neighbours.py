@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from uringblob_bench import neighbours
 from uringblob_bench.alternate import Case
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from uringblob_bench import add_arguments, names
 from uringblob_bench.adhoc import WORKLOADS
 from uringblob_bench.measures import MEASURES

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from uringblob_bench.place import Place
 
 pytestmark = pytest.mark.one_interpreter

@@ -7,8 +7,6 @@ import itertools
 import os
 
 import pytest
-
-from uringblob import FileBlobStore
 from uringblob_bench import drive, meter
 from uringblob_bench.bench import Bench, Pace
 from uringblob_bench.finding import Bound
@@ -19,6 +17,8 @@ from uringblob_bench.subjects.fragmented import BATCH, FragmentedStore, Scattere
 from uringblob_bench.subjects.overwritten import Overwritten
 from uringblob_bench.sweeps import SWEEPS
 from uringblob_bench.sweeps.overwrites import SPACE, TIMES
+
+from uringblob import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter
 

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from uringblob_bench import main
 from uringblob_bench.adhoc import WORKLOADS
 from uringblob_bench.device import flushes

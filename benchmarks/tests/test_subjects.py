@@ -9,8 +9,6 @@ import dataclasses
 import json
 
 import pytest
-
-from uringblob import FileBlobStore
 from uringblob_bench.alternate import CannotRun
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.subjects import os_calls
@@ -21,6 +19,8 @@ from uringblob_bench.subjects.ring import BareRing
 from uringblob_bench.subjects.ring_sync import STRATEGIES
 from uringblob_bench.subjects.store import AsyncStore, StoreFiller, SyncStore, guid_of
 from uringblob_bench.subjects.thread_pool import ThreadPool
+
+from uringblob import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter
 SECONDS = 0.02

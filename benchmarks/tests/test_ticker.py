@@ -8,7 +8,6 @@ import os
 import time
 
 import pytest
-
 from uringblob_bench import ticker
 
 pytestmark = pytest.mark.one_interpreter

@@ -1,6 +1,5 @@
 """Public face of :mod:`uringblob.buffers.slab`: memory in huge pages for buffers of one's own ring."""
 
-from uringblob.buffers.iobuf import Frame
 from uringblob.buffers.slab import HUGE_PAGE_SIZE, Slab
 
-__all__ = ["HUGE_PAGE_SIZE", "Frame", "Slab"]
+__all__ = ["HUGE_PAGE_SIZE", "IoBuffer", "Slab"]

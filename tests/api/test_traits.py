@@ -12,8 +12,8 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
-from uringblob.api.adapter import AsyncView
-from uringblob.api.inline import run_inline
+from uringblob.api.adapter import SyncToAsyncAdapter
+from uringblob.api.inline import run_to_completion
 
 A = b"a" * PAGE
 B = b"b" * PAGE
@@ -97,10 +97,10 @@ def test_without_a_word_a_frame_is_a_page():
 
 
 def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
-    view = AsyncView(store)
+    view = SyncToAsyncAdapter(store)
     assert view.stats() == store.stats()
     assert not view.closed
-    run_inline(view.aclose())
+    run_to_completion(view.aclose())
     assert view.closed
     assert store.closed
 
@@ -265,14 +265,14 @@ class TestInline:
             await asyncio.sleep(0)
 
         with pytest.raises(RuntimeError, match="event loop"):
-            run_inline(waits())
+            run_to_completion(waits())
 
     def test_errors_pass_through(self):
         async def fails():
             raise KeyError(1)
 
         with pytest.raises(KeyError):
-            run_inline(fails())
+            run_to_completion(fails())
 
     def test_in_a_thread_in_which_a_loop_runs(self, store):
         async def main():

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.pool import BufferPool
 from uringblob.buffers.slab import Slab
@@ -303,7 +303,7 @@ def test_only_the_buffers_own_registered_pool_knows_its_index(pool):
     buf = pool.lease()
     other = BufferPool(SIZE, Slab(SIZE, 4), asked=4, buf_index=0)
     unregistered = BufferPool(SIZE, Slab(SIZE, 4), asked=4)
-    assert buf._frame(pool) == Frame(buf.view, buf.address, SIZE, 3)
+    assert buf._frame(pool) == IoBuffer(buf.view, buf.address, SIZE, 3)
     assert buf._frame(other).buf_index == -1
     assert buf._frame(None).buf_index == -1
     assert unregistered.lease()._frame(unregistered).buf_index == -1

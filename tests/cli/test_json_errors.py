@@ -14,9 +14,9 @@ import subprocess
 import sys
 
 import pytest
+from uringblob_bench import command as bench_command
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
-from uringblob_bench import command as bench_command
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.main import COMMANDS
 from uringblob.cli.start import asks_json
@@ -50,7 +50,7 @@ def told(said):
         (["info", "/"], 3, {"command": "info"}),
         (["verify", "NEW"], 3, {"command": "verify", "path": "NEW"}),
         (["put", "STORE", "NEW"], 3, {"errno": errno.ENOENT, "path": "NEW"}),
-        (["put", "STORE", os.devnull], 2, {"kind": "CommandFailed", "path": os.devnull}),
+        (["put", "STORE", os.devnull], 2, {"kind": "CliError", "path": os.devnull}),
         (["get", "STORE", NOBODY, "NEW"], 1, {"kind": "BlobNotFound", "guid": NOBODY, "path": "STORE"}),
         (["get", "STORE", "GUID", "NEW", "--length", "-1"], 2, {"guid": "GUID", "path": "STORE"}),
         (["get", "STORE", "GUID", "-"], 2, {"guid": "GUID"}),

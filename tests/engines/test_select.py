@@ -16,7 +16,7 @@ from uringblob.engines import select
 from uringblob.engines.direct import DirectIO, DirectRefused
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.select import open_engine
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 from uringblob.errors import EngineUnavailable, errno_name
 
 BLOCK = 4096
@@ -109,7 +109,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("stage", "code", "cure"), REFUSALS.values(), ids=REFUSALS)
 async def test_auto_falls_back_and_says_why(request_of, ring_that_fails, caplog, stage, code, cure):
-    ring_that_fails(RingRefused(stage, code, "a hint"))
+    ring_that_fails(RingUnavailable(stage, code, "a hint"))
     with caplog.at_level(logging.INFO, "uringblob"):
         engine = open_engine(request_of())
     assert engine.name == "pread"
@@ -126,7 +126,7 @@ async def test_auto_falls_back_and_says_why(request_of, ring_that_fails, caplog,
 async def test_by_name_it_is_an_error_with_the_cure(
     request_of, ring_that_fails, store_path, stage, code, cure
 ):
-    ring_that_fails(RingRefused(stage, code))
+    ring_that_fails(RingUnavailable(stage, code))
     with pytest.raises(EngineUnavailable) as caught:
         open_engine(request_of("io_uring"))
     assert (caught.value.errno, caught.value.stage) == (code, stage)
@@ -173,7 +173,7 @@ async def test_without_the_extension_the_reason_is_the_doors(request_of, monkeyp
 async def test_elsewhere_the_absence_of_io_uring_is_no_warning(
     request_of, ring_that_fails, monkeypatch, caplog
 ):
-    ring_that_fails(RingRefused("import", 0, "io_uring exists on Linux only"))
+    ring_that_fails(RingUnavailable("import", 0, "io_uring exists on Linux only"))
     monkeypatch.setattr(sys, "platform", "darwin")
     with caplog.at_level(logging.INFO, "uringblob"):
         engine = open_engine(request_of())
@@ -215,7 +215,7 @@ async def test_a_refused_direct_write_names_its_errno(request_of, monkeypatch):
 
 async def test_the_decision_reaches_either_engine(request_of, ring_that_fails, monkeypatch):
     monkeypatch.setattr(select, "enable_direct", lambda *_a, **_k: DirectIO(True, 8, ""))
-    ring_that_fails(RingRefused("setup", errno.EPERM))
+    ring_that_fails(RingUnavailable("setup", errno.EPERM))
     engine = open_engine(request_of())
     assert (engine.direct_io, engine.memory_align) == (True, 8)
     await engine.close()

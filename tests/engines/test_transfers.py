@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.engines import transfers
 from uringblob.engines.transfers import (
@@ -93,7 +93,7 @@ class ScriptedEngine:
 
 def frames_of(data, piece=BLOCK):
     memory = memoryview(bytearray(data))
-    return [Frame(memory[at : at + piece], 1 << 30 | at, piece) for at in range(0, len(data), piece)]
+    return [IoBuffer(memory[at : at + piece], 1 << 30 | at, piece) for at in range(0, len(data), piece)]
 
 
 def pattern(blocks):

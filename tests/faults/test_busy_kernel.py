@@ -20,7 +20,7 @@ from behaviour.work import exercise_and_reopen, fill, frame, guid, missing
 from faults.storm import REFUSALS, storm
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, EngineUnavailable, StorePoisoned, _native
 from uringblob.buffers.slab import Slab
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 from uringblob.errors import errno_name
 from uringblob.ring import Ring
 from uringblob.ring import submission as queue
@@ -166,7 +166,7 @@ async def _open_refused(path, engine, stage, answer, call):
     async with opening as store:
         stats = store.stats()
         assert stats.engine == ("pread" if stage else "io_uring")
-        assert not stage or str(RingRefused(stage, answer)) in stats.engine_reason
+        assert not stage or str(RingUnavailable(stage, answer)) in stats.engine_reason
         if call == "ub_register_buffers":
             assert stats.buffers_registered == 0
             assert errno_name(answer) in stats.buffers_reason

@@ -1,6 +1,6 @@
 """Puts the order monitor between every store and its engine, and ears on the public calls.
 
-There is one seam, and none of it is in the product: ``store.opening`` makes a :class:`Medium` of
+There is one seam, and none of it is in the product: ``store.opening`` makes a :class:`FileIO` of
 the engine that it was given or has chosen, whichever it is; the one that stands here gives the
 medium an :class:`ObservedEngine` instead.
 """
@@ -15,7 +15,7 @@ from monitor import children
 from monitor.acks import EARS, Promises
 from monitor.observed import ObservedEngine
 from monitor.order import OrderMonitor
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.opening import open as opening
 
 #: What was found and nobody has taken yet.
@@ -65,10 +65,10 @@ def _report(line: str) -> None:
         children.tell_alarm(line)
 
 
-def observed_medium(engine, path, loop) -> Medium:
+def observed_medium(engine, path, loop) -> FileIO:
     global stores
     if _switched_off:
-        return Medium(engine, path, loop)
+        return FileIO(engine, path, loop)
     if os.getpid() == _taker:
         stores += 1
     else:
@@ -76,7 +76,7 @@ def observed_medium(engine, path, loop) -> Medium:
     monitor = OrderMonitor(peek_of(engine), _report, name=path)
     seen = ObservedEngine(engine, monitor)
     seen.promises = Promises(monitor)
-    return Medium(seen, path, loop)
+    return FileIO(seen, path, loop)
 
 
 def peek_of(engine):
@@ -100,9 +100,9 @@ def install() -> None:
     """Watch every store of this process from now on; its monitors' lines go where :func:`take` looks, or to
     the process that started this one.
     """
-    if opening.Medium is observed_medium:
+    if opening.FileIO is observed_medium:
         return
-    opening.Medium = observed_medium
+    opening.FileIO = observed_medium
     for owner, name, ear in EARS:
         setattr(owner, name, ear(getattr(owner, name)))
 

@@ -10,7 +10,7 @@ from monitor.acks import Promises
 from monitor.blocks import BLOCK, parse_block, parse_superblock
 from monitor.order import OrderMonitor
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.store.format import (
     BlockType,
     Segment,
@@ -56,7 +56,7 @@ class Play:
         return {int(line.split("rule ")[1].split(":")[0]) for line in self.lines if "rule " in line}
 
     def _frames(self, data: bytes):
-        return [Frame(memoryview(data), 0, len(data))]
+        return [IoBuffer(memoryview(data), 0, len(data))]
 
     def read(self, offset: int, size: int) -> None:
         frames = self._frames(self.image.read(offset, size))

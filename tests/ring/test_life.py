@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.ring import Ring, SqeFlags, life
@@ -304,7 +304,7 @@ def read_into_exporter(ring, pipe, freed):
     """Have the kernel write into memory whose end takes the frame out of ``freed``."""
     slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
-    ring.read(pipe[0], 0, Frame(memoryview(exporter), slab.address, 4096))
+    ring.read(pipe[0], 0, IoBuffer(memoryview(exporter), slab.address, 4096))
     ring.flush()
 
 

@@ -224,9 +224,9 @@ def test_memory_lives_until_the_completion(ring, pipe):
     slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
     lease = weakref.ref(exporter)
-    from uringblob.buffers.iobuf import Frame
+    from uringblob.buffers.iobuf import IoBuffer
 
-    read = ring.read(reader, 0, Frame(memoryview(exporter), slab.address, 4096))
+    read = ring.read(reader, 0, IoBuffer(memoryview(exporter), slab.address, 4096))
     del exporter
     ring.flush()
     assert lease() is not None

@@ -30,7 +30,7 @@ from uringblob.store.log import writer as log
 from uringblob.store.log.compaction import Compaction
 from uringblob.store.opening import open as opening
 from uringblob.store.opening import recover as recovery
-from uringblob.store.opening import repair as make_writable
+from uringblob.store.opening import repair
 
 
 def replaced(owner, name, new):
@@ -46,7 +46,7 @@ def no_fsync_before_acknowledging():
         for rider in riders:
             rider.finish(None)
 
-    with replaced(medium.Medium, "sync", sync):
+    with replaced(medium.FileIO, "sync", sync):
         yield
 
 
@@ -73,7 +73,7 @@ def fsync_before_the_frames_have_landed():
 
 @contextlib.contextmanager
 def tail_not_wiped():
-    real = opening.make_writable
+    real = opening.repair
 
     async def lazy(medium_, found, *superblocks):
         found.tail.dirty_blocks.clear()
@@ -150,7 +150,7 @@ def superblocks_not_flushed_apart():
 
 @contextlib.contextmanager
 def snapshot_of_the_visible_map():
-    real = manifest.Manifest.freeze
+    real = manifest.BlobIndex.freeze
 
     def freeze(self):
         frozen = dict(real(self))
@@ -161,19 +161,19 @@ def snapshot_of_the_visible_map():
                 frozen[name] = pending.entry
         return iter(list(frozen.items())[: len(self._base)])
 
-    with replaced(manifest.Manifest, "freeze", freeze):
+    with replaced(manifest.BlobIndex, "freeze", freeze):
         yield
 
 
 @contextlib.contextmanager
 def carry_forgotten():
-    with replaced(manifest.Manifest, "delta", lambda _self: {}):
+    with replaced(manifest.BlobIndex, "delta", lambda _self: {}):
         yield
 
 
 @contextlib.contextmanager
 def new_log_not_flushed_before_the_switch():
-    real = medium.Medium.sync
+    real = medium.FileIO.sync
     carry = Compaction._carry
     carrying = []
 
@@ -186,7 +186,7 @@ def new_log_not_flushed_before_the_switch():
         await carry(self, old, new)
         carrying.clear()
 
-    with replaced(medium.Medium, "sync", sync), replaced(Compaction, "_carry", careless):
+    with replaced(medium.FileIO, "sync", sync), replaced(Compaction, "_carry", careless):
         yield
 
 
@@ -302,7 +302,7 @@ def log_error_ignored():
 @contextlib.contextmanager
 def acknowledged_before_the_fsync_returned():
     """The fsync of a commit is asked for, and nobody waits for it."""
-    real = medium.Medium.sync
+    real = medium.FileIO.sync
 
     async def sync(self, what):
         if not what.startswith("commit of group"):
@@ -310,14 +310,14 @@ def acknowledged_before_the_fsync_returned():
             return
         self.start(real(self, what)).add_done_callback(lambda job: job.exception())
 
-    with replaced(medium.Medium, "sync", sync):
+    with replaced(medium.FileIO, "sync", sync):
         yield
 
 
 @contextlib.contextmanager
 def slots_freed_before_their_record_is_durable():
     """What a group replaces is free when the group begins."""
-    real_join, real_retire = manifest.Manifest.join_group, slots.SlotTable.retire
+    real_join, real_retire = manifest.BlobIndex.join_group, slots.SlotTable.retire
     freed = set()
 
     def join_group(self, changes, name, change):
@@ -335,7 +335,7 @@ def slots_freed_before_their_record_is_durable():
             real_retire(self, slot, fence)
 
     with (
-        replaced(manifest.Manifest, "join_group", join_group),
+        replaced(manifest.BlobIndex, "join_group", join_group),
         replaced(slots.SlotTable, "retire", retire),
     ):
         yield
@@ -419,7 +419,7 @@ def log_space_used_before_it_is_listed():
 @contextlib.contextmanager
 def append_behind_a_torn_tail():
     """The dropped group is neither wiped nor taken back as a place: the next one goes behind it."""
-    real_drop, real_wipe = recovery._drop_last_group, opening.make_writable
+    real_drop, real_wipe = recovery._drop_last_group, opening.repair
 
     def drop(found, why):
         place = found.reader.position
@@ -449,23 +449,23 @@ def slot_used_again_after_a_failed_write():
 def sync_believed_while_another_fails():
     """A flush counts as soon as it returns, whatever becomes of those beside it."""
 
-    async def believe(_self, syncing, _what):
+    async def run_sync(_self, syncing, _what):
         return await syncing
 
-    with replaced(medium.Medium, "believe", believe):
+    with replaced(medium.FileIO, "believe", run_sync):
         yield
 
 
 @contextlib.contextmanager
 def failed_fsync_forgotten():
     """The caller hears of it, and the store goes on."""
-    real = medium.Medium.poison
+    real = medium.FileIO.poison
 
     def poison(self, cause):
         if not isinstance(cause, transfers.SyncFailed):
             real(self, cause)
 
-    with replaced(medium.Medium, "poison", poison):
+    with replaced(medium.FileIO, "poison", poison):
         yield
 
 
@@ -495,7 +495,7 @@ def header_linked_before_it_is_durable():
         done.finish(None)
         return done
 
-    with replaced(medium.Medium, "ride", ride):
+    with replaced(medium.FileIO, "ride", ride):
         yield
 
 
@@ -504,7 +504,7 @@ def floor_not_raised_before_the_wipe():
     async def lazy(*_):
         return None
 
-    with replaced(make_writable, "_raise_floor", lazy):
+    with replaced(repair, "_raise_floor", lazy):
         yield
 
 
@@ -515,7 +515,7 @@ def cache_believed_by_an_opener():
     async def trusting(*_):
         return None
 
-    with replaced(make_writable, "write_again", trusting):
+    with replaced(repair, "write_again", trusting):
         yield
 
 
@@ -558,13 +558,13 @@ def cache_believed_by_a_read_only_opener():
 @contextlib.contextmanager
 def deletions_believed_by_a_read_only_opener():
     """A read-only opener leaves out only what has frames."""
-    real = recovery.Recovered.is_unproved
+    real = recovery.RecoveredLog.is_unproved
 
     def is_unproved(self):
         return real(self) and any(slot for _, slot, _ in recovery._entries(self.last_group))
 
     async def hasty(*arguments, **options):
-        with replaced(recovery.Recovered, "is_unproved", is_unproved):
+        with replaced(recovery.RecoveredLog, "is_unproved", is_unproved):
             return await recovery.recover(*arguments, **options)
 
     with _read_only_openers(hasty):
@@ -574,7 +574,7 @@ def deletions_believed_by_a_read_only_opener():
 @contextlib.contextmanager
 def next_group_before_the_last_is_durable():
     """Groups are flushed one behind: a group is acknowledged by the flush of the next one."""
-    real = medium.Medium.sync
+    real = medium.FileIO.sync
     seen = []
 
     async def sync(self, what):
@@ -584,7 +584,7 @@ def next_group_before_the_last_is_durable():
                 return
         await real(self, what)
 
-    with replaced(medium.Medium, "sync", sync):
+    with replaced(medium.FileIO, "sync", sync):
         yield
 
 

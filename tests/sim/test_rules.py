@@ -109,7 +109,7 @@ def rewrites_do_not_eat_the_disk(_directory) -> None:
 
 
 def overwritten_frames_kept():
-    return mock.patch.object(manifest.Manifest, "_retire_unlogged", return_value=None)
+    return mock.patch.object(manifest.BlobIndex, "_retire_unlogged", return_value=None)
 
 
 #: Rule, what takes it out, and the hunt (a string) or the scenario that notices.

@@ -11,11 +11,11 @@ import pytest
 
 from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store.allocator import Space
+from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 
 #: One slot is one granule, and the least step by which a file grows; a small store wants 15 for its log.
 PAGE = 64 * 1024
@@ -42,9 +42,9 @@ class World:
         self.recorded = list(self.log_space.extents)
         self.refuse_to_record = self.refuse_to_confirm = None
         self.pool = SimpleNamespace(page_size=page_size)  # nothing is read or written
-        self.medium = Medium(self, "some.blobs", asyncio.get_running_loop())
+        self.medium = FileIO(self, "some.blobs", asyncio.get_running_loop())
         self.blobs = None  #: how many there are said to be; None: the live slots
-        self.space = Space(
+        self.space = SlotAllocator(
             self.medium,
             self.slots,
             self.log_space,

@@ -120,7 +120,7 @@ def test_a_slot_is_not_used_again_before_its_visitor_has_left(store):
 
 
 def test_a_blob_that_moves_while_its_reader_enters_is_read_where_it_is_now(store, monkeypatch):
-    enter = visitors.Visitors.enter
+    enter = visitors.CallerReads.enter
 
     def move_first(self, visit):
         monkeypatch.undo()
@@ -128,7 +128,7 @@ def test_a_blob_that_moves_while_its_reader_enters_is_read_where_it_is_now(store
             store.commit([(guid(1), frame(1, PAGE, version))])
         return enter(self, visit)
 
-    monkeypatch.setattr(visitors.Visitors, "enter", move_first)
+    monkeypatch.setattr(visitors.CallerReads, "enter", move_first)
     assert read(store, 1) == frame(1, PAGE, 7)
     assert store.stats().reads_here == 0
 
@@ -157,13 +157,13 @@ def test_close_waits_for_a_visitor_and_admits_no_other(store_path, engine):
 def test_a_visitor_between_the_check_and_the_end_of_the_store_is_turned_away(store_path, engine, monkeypatch):
     store = FileBlobStore.open(store_path, engine=engine, page_size=PAGE)
     store.commit([(guid(1), frame(1, PAGE))])
-    enter = visitors.Visitors.enter
+    enter = visitors.CallerReads.enter
 
     def close_first(self, visit):
         store.close()
         return enter(self, visit)
 
-    monkeypatch.setattr(visitors.Visitors, "enter", close_first)
+    monkeypatch.setattr(visitors.CallerReads, "enter", close_first)
     with pytest.raises(StoreClosed):
         store.read_blob(guid(1), AlignedBlobBuf.zeroed(PAGE))
 
@@ -274,7 +274,7 @@ def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypat
     """Between an exception and the line that keeps it another handler raises."""
     strikes = [Struck("in the except clause")]
 
-    class StruckTwice(visitors.Visit):
+    class StruckTwice(visitors.CallerRead):
         kept = None
 
         @property
@@ -311,7 +311,7 @@ class AtSlot:
 async def test_who_never_entered_may_leave_a_closing_store_and_who_did_is_waited_for():
     slots = SlotTable(2, 8)
     inside, outside = AtSlot(5), AtSlot(6)
-    them = visitors.Visitors(slots, asyncio.get_running_loop())
+    them = visitors.CallerReads(slots, asyncio.get_running_loop())
     assert them.enter(inside)
     closing = asyncio.ensure_future(them.close())
     await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import contextlib
 import pytest
 
 from store.interleaving import Loop, _digest, explore, load
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.store.format import pack_entry
 from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotState
@@ -38,14 +38,14 @@ class World:
     def __init__(self, twins, program, strikes):
         self.slots = twins.SlotTable(2, 6)
         self.loop = Loop()
-        self.manifest = twins.Manifest(self.slots)
-        self.visitors = twins.Visitors(self.slots, self.loop)
+        self.manifest = twins.BlobIndex(self.slots)
+        self.visitors = twins.CallerReads(self.slots, self.loop)
         self.manifest.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
         self.open, self.reading, self.strikes, self.result = True, None, strikes, None
         self.memory_align = 1
         self.medium = {slot: slot for slot in range(6)}
-        frame = Frame(memoryview(bytearray(PAGE)), 0, PAGE)
-        self.visit = twins.Visit(self.visitors, self.manifest, self, GUID, frame)
+        frame = IoBuffer(memoryview(bytearray(PAGE)), 0, PAGE)
+        self.visit = twins.CallerRead(self.visitors, self.manifest, self, GUID, frame)
         self.threads = {"v": self._visitor(), "s": self._store(program)}
         self.over = set()
 

@@ -16,7 +16,7 @@ from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.core import LISTED_AT_ONCE
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
 from uringblob.store.io import checksum_budget as pace
@@ -28,7 +28,7 @@ from uringblob.store.io.checksum_budget import (
     COPIED,
     GUIDS_AT_ONCE,
     STEP_BYTES,
-    Pace,
+    ChecksumBudget,
 )
 from uringblob.store.io.job import Job
 from uringblob.store.log import writer as log
@@ -93,9 +93,9 @@ def frames(first, count):
 
 STEPS = {
     "arguments": (arguments, "frame_of", CHANGES_MAX),
-    "merging": (Manifest, "join_group", CHANGES_MAX),
-    "settling slots": (Manifest, "settle_slot", CHANGES_MAX),
-    "applying": (Manifest, "apply_change", CHANGES_MAX),
+    "merging": (BlobIndex, "join_group", CHANGES_MAX),
+    "settling slots": (BlobIndex, "settle_slot", CHANGES_MAX),
+    "applying": (BlobIndex, "apply_change", CHANGES_MAX),
     "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // pace.BLOCK + 1)),
     "freeing": (SlotTable, "settle", CHANGES_MAX),
 }
@@ -114,15 +114,15 @@ async def test_a_large_commit_goes_in_turns(store, iterations, monkeypatch, name
 
 async def test_a_flush_of_many_goes_in_turns(store, iterations, monkeypatch):
     await store.write_blobs(frames(0, MANY))
-    monkeypatch.setattr(Manifest, "join_group", iterations.counting(Manifest.join_group))
+    monkeypatch.setattr(BlobIndex, "join_group", iterations.counting(BlobIndex.join_group))
     await store.flush()
     assert sum(iterations.done.values()) == MANY
     assert iterations.most <= CHANGES_MAX
 
 
 async def test_many_writes_are_published_in_turns(store, iterations, monkeypatch):
-    counted = iterations.counting(Manifest.publish, lambda _self, entries: len(entries))
-    monkeypatch.setattr(Manifest, "publish", counted)
+    counted = iterations.counting(BlobIndex.publish, lambda _self, entries: len(entries))
+    monkeypatch.setattr(BlobIndex, "publish", counted)
     await store.write_blobs(frames(0, MANY))
     assert sum(iterations.done.values()) == MANY
     assert iterations.most <= CHANGES_MAX
@@ -130,7 +130,7 @@ async def test_many_writes_are_published_in_turns(store, iterations, monkeypatch
 
 async def test_many_reads_are_asked_for_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, MANY))
-    monkeypatch.setattr(Manifest, "find", iterations.counting(Manifest.find))
+    monkeypatch.setattr(BlobIndex, "find", iterations.counting(BlobIndex.find))
     pool = [store.alloc_blob_buf_uninit() for _ in range(8)]
     reads = [(guid(number), pool[number % 8]) for number in range(MANY)]
     assert await store.read_blobs(reads) == [None] * MANY
@@ -151,7 +151,7 @@ async def test_a_compaction_brings_in_what_changed_meanwhile_in_turns(store, ite
     manifest.freeze()
     await store.commit(frames(0, MANY))
     manifest.thaw()
-    monkeypatch.setattr(Manifest, "_store_in_base", iterations.counting(Manifest._store_in_base))
+    monkeypatch.setattr(BlobIndex, "_store_in_base", iterations.counting(BlobIndex._store_in_base))
     await store._core.upkeep.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
@@ -173,7 +173,7 @@ class Memory:
 
 
 async def test_a_large_frame_is_copied_in_turns(iterations):
-    shared = Pace(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop())
     size = 9 * 1024 * 1024 + 4096
     await asyncio.gather(
         *(Job(shared.copy(Memory(iterations), memoryview(bytes(size))), shared._loop) for _ in range(2))
@@ -183,7 +183,7 @@ async def test_a_large_frame_is_copied_in_turns(iterations):
 
 
 async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(iterations):
-    shared = Pace(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop())
     frame = memoryview(bytes(range(256)) * (5 * 1024 * 4 + 1))
     before = iterations.number
     assert await shared.checksum(frame) == frame_checksum(frame)
@@ -257,13 +257,13 @@ async def test_a_large_commit_is_seen_wholly_or_not_at_all(store):
 async def test_changes_beside_a_large_commit_that_is_being_applied_win(store, monkeypatch):
     await store.commit(frames(0, MANY))
     shown = asyncio.Event()
-    real = Manifest.show_group
+    real = BlobIndex.show_group
 
     def show_group(self, changes):
         real(self, changes)
         shown.set()
 
-    monkeypatch.setattr(Manifest, "show_group", show_group)
+    monkeypatch.setattr(BlobIndex, "show_group", show_group)
     commit = asyncio.ensure_future(store.commit(frames(MANY, MANY), deletes=[guid(n) for n in range(10)]))
     await shown.wait()
     assert store._core.manifest.applying

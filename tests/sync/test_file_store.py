@@ -21,7 +21,7 @@ from fake_core import PAGE, FakeCore, open_fake
 from uringblob.errors import BlobNotFound, BlobStoreIOError, StoreClosed
 from uringblob.guid import BlobGuid
 from uringblob.sync.file_store import FileBlobStore
-from uringblob.sync.store_handle import Pilot
+from uringblob.sync.store_handle import StoreHandle
 
 GUID = BlobGuid(bytes(range(16)))
 A = b"a" * PAGE
@@ -409,7 +409,7 @@ class TestSignals:
         count = threading.active_count()
         join = in_thread(helper)
         with pytest.raises(Struck):
-            FileBlobStore(Pilot(opener, "never"))
+            FileBlobStore(StoreHandle(opener, "never"))
         join()
         assert threading.active_count() == count
 
@@ -459,7 +459,7 @@ class TestTheEnd:
 
         count = threading.active_count()
         with pytest.raises(FileNotFoundError):
-            Pilot(opener, "never")
+            StoreHandle(opener, "never")
         assert threading.active_count() == count
 
     def test_many_close_at_once(self):

@@ -17,7 +17,7 @@ from fake_core import PAGE, FakeCore, open_fake
 from uringblob.errors import StoreClosed
 from uringblob.sync import loop_thread as completion_loop
 from uringblob.sync.call import Call
-from uringblob.sync.store_handle import Pilot
+from uringblob.sync.store_handle import StoreHandle
 
 PATIENCE = 60  # seconds until a test that hangs fails
 GUID = bytes(16)
@@ -57,7 +57,7 @@ def test_without_a_thread_to_be_had_there_is_no_store(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        Pilot(opener, "never")
+        StoreHandle(opener, "never")
 
 
 def test_a_handler_that_raises_while_the_thread_starts_is_what_the_caller_sees(monkeypatch):
@@ -75,7 +75,7 @@ def test_a_handler_that_raises_while_the_thread_starts_is_what_the_caller_sees(m
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(Struck):
-        Pilot(opener, "struck")
+        StoreHandle(opener, "struck")
     assert [thread.is_alive() for thread in started] == [False]
 
 
@@ -99,7 +99,7 @@ def test_threads_that_are_greenlets_are_refused_by_name_and_no_signal_is_blocked
     monkeypatch.setattr(threading.Thread, "join", lambda _thread, timeout=None: None)
     monkeypatch.setattr(threading.Thread, "is_alive", lambda _thread: False)
     with pytest.raises(RuntimeError, match="gevent"):
-        Pilot(opener, "greenlet")
+        StoreHandle(opener, "greenlet")
     for thread in unstarted:
         thread._target()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
@@ -237,7 +237,7 @@ def test_a_child_that_is_struck_while_it_closes_asks_nothing_of_the_parents_thre
             raise strikes.pop()
         return True
 
-    monkeypatch.setattr(Pilot, "inherited", property(inherited))
+    monkeypatch.setattr(StoreHandle, "inherited", property(inherited))
     with pytest.raises(Struck):
         store._pilot.close(flush=True)
     assert store._pilot.closed
@@ -255,7 +255,7 @@ def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
         return FakeCore()
 
     pilots = []
-    opening = threading.Thread(target=lambda: pilots.append(Pilot(slow, "slow")))
+    opening = threading.Thread(target=lambda: pilots.append(StoreHandle(slow, "slow")))
     opening.start()
     begun.get(timeout=PATIENCE)
     (loop,) = (each for each in completion_loop._loops if each.thread.name == "slow")

@@ -9,7 +9,7 @@ import pytest
 
 from broken_stores import BROKEN, BROKEN_ASYNC, Sound, SoundAsync
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.api.inline import run_inline
+from uringblob.api.inline import run_to_completion
 from uringblob.testing import CHECKS, ConformanceError, check_async_blob_store, check_blob_store
 from uringblob.testing.conformance.check import refused
 
@@ -113,4 +113,4 @@ class TestTheSuite:
 def test_what_does_not_raise_where_it_must_fails_the_check(call):
     """Also where it is no coroutine that fails to."""
     with pytest.raises(ConformanceError, match="instead of raising ValueError"):
-        run_inline(refused(ValueError, call))
+        run_to_completion(refused(ValueError, call))

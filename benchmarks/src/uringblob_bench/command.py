@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import util
 
-from uringblob.cli.errors import Failure, Parser, failure_of, output_failed, parse, say_failure, words_of
+from uringblob.cli.errors import Failure, Parser, failure_of, output_failed, parse, print_error, words_of
 from uringblob.cli.start import EXIT_INTERRUPTED
 from uringblob.cli.stdio import forget_output, whole_streams
 
@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
         return _unusable(args, words_of(error), error)
     except KeyboardInterrupt:
         failure = Failure("interrupted; its files are gone", "KeyboardInterrupt", "bench", EXIT_INTERRUPTED)
-        return say_failure(failure, as_json=bool(args.json))
+        return print_error(failure, as_json=bool(args.json))
 
 
 def _unusable(args: argparse.Namespace, why: str, error: Exception | None = None) -> int:
     failure = failure_of(error or ModuleNotFoundError(why), why, "bench", EXIT_UNUSABLE, path=args.directory)
-    return say_failure(failure, as_json=bool(args.json))
+    return print_error(failure, as_json=bool(args.json))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

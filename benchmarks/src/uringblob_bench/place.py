@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 
 _BLOCK = 4 << 20
@@ -70,7 +70,7 @@ def noise(size: int) -> bytes:
     return os.urandom(min(size, _BLOCK)) * max(1, size // _BLOCK)
 
 
-def aligned_frames(page_size: int, count: int) -> list[Frame]:
+def aligned_frames(page_size: int, count: int) -> list[IoBuffer]:
     """Return frames of noise, page-aligned and side by side, on huge pages where there are some."""
     slab = Slab(page_size, count)
     content = noise(page_size)

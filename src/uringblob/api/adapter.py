@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncView(AsyncBlobStore):
+class SyncToAsyncAdapter(AsyncBlobStore):
     """Every method of ``store`` as a coroutine that does the work in the calling thread.
 
     It holds no state of its own: closing it closes the store.

@@ -1,7 +1,7 @@
 """The bridge over which one asynchronous text serves synchronous stores too.
 
 The trait's defaults are coroutines.  A synchronous store runs them by stepping the coroutine
-once: every awaitable it meets is a method of an ``AsyncView``, which calls the synchronous store
+once: every awaitable it meets is a method of an ``SyncToAsyncAdapter``, which calls the synchronous store
 and never suspends.  No event loop is needed, and one that runs in the thread is not touched.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run_inline(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_to_completion(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` to its end here and now, and return its result.
 
     An exception that a signal handler raises meanwhile goes through the coroutine like any other.

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from uringblob.api import defaults
-from uringblob.api.adapter import AsyncView
-from uringblob.api.inline import run_inline
+from uringblob.api.adapter import SyncToAsyncAdapter
+from uringblob.api.inline import run_to_completion
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -113,7 +113,7 @@ class BlobStore(abc.ABC):
         applied: retry the batch.
         """
         defaults.check_open(self)
-        run_inline(defaults.write_blobs(AsyncView(self), writes))
+        run_to_completion(defaults.write_blobs(SyncToAsyncAdapter(self), writes))
 
     def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """Do :meth:`write_blobs`, and have the frames' bytes on the medium at the return.
@@ -121,7 +121,7 @@ class BlobStore(abc.ABC):
         :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.
         """
         defaults.check_open(self)
-        run_inline(defaults.write_blobs_with_data_sync(AsyncView(self), writes))
+        run_to_completion(defaults.write_blobs_with_data_sync(SyncToAsyncAdapter(self), writes))
 
     def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """Read a batch; return, per position, ``None`` or the error of that position alone.
@@ -129,7 +129,7 @@ class BlobStore(abc.ABC):
         Wrong guids and lengths raise before any read.
         """
         defaults.check_open(self)
-        return run_inline(defaults.read_blobs(AsyncView(self), reads))
+        return run_to_completion(defaults.read_blobs(SyncToAsyncAdapter(self), reads))
 
     def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """Fill ``dst`` with the frame's bytes from ``offset`` on.
@@ -139,7 +139,7 @@ class BlobStore(abc.ABC):
         the whole frame).
         """
         defaults.check_open(self)
-        run_inline(defaults.read_blob_range(AsyncView(self), guid, offset, dst))
+        run_to_completion(defaults.read_blob_range(SyncToAsyncAdapter(self), guid, offset, dst))
 
     def commit(
         self,
@@ -154,7 +154,7 @@ class BlobStore(abc.ABC):
         in the middle leaves a part of it, and readers see it grow.
         """
         defaults.check_open(self)
-        run_inline(defaults.commit(AsyncView(self), writes, deletes))
+        run_to_completion(defaults.commit(SyncToAsyncAdapter(self), writes, deletes))
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class BlobStore(abc.ABC):
     def has_blob(self, guid: GuidLike) -> bool:
         """Return whether the blob is there (this default reads it)."""
         defaults.check_open(self)
-        return run_inline(defaults.has_blob(AsyncView(self), guid))
+        return run_to_completion(defaults.has_blob(SyncToAsyncAdapter(self), guid))
 
     def checksum(self, guid: GuidLike) -> int:
         """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
@@ -180,7 +180,7 @@ class BlobStore(abc.ABC):
         :raises BlobNotFound: there is no such blob.
         """
         defaults.check_open(self)
-        return run_inline(defaults.checksum(AsyncView(self), guid))
+        return run_to_completion(defaults.checksum(SyncToAsyncAdapter(self), guid))
 
     def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
@@ -189,7 +189,7 @@ class BlobStore(abc.ABC):
         exception from it ends the call.
         """
         defaults.check_open(self)
-        return run_inline(defaults.verify(AsyncView(self), progress))
+        return run_to_completion(defaults.verify(SyncToAsyncAdapter(self), progress))
 
     def stats(self) -> StoreStats:
         """Return a frozen snapshot of what the store counts; works after closing too."""

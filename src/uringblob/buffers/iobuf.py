@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Frame(NamedTuple):
+class IoBuffer(NamedTuple):
     """Memory with its address, kept alive by ``view``.
 
     ``buf_index`` is the index of the registered buffer that it lies in, or -1.
@@ -16,6 +16,6 @@ class Frame(NamedTuple):
     size: int
     buf_index: int = -1
 
-    def part(self, start: int, stop: int) -> Frame:
+    def part(self, start: int, stop: int) -> IoBuffer:
         """Return the bytes ``start`` to ``stop`` of this frame as a frame of their own."""
-        return Frame(self.view[start:stop], self.address + start, stop - start, self.buf_index)
+        return IoBuffer(self.view[start:stop], self.address + start, stop - start, self.buf_index)

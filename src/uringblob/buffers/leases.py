@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import cffi
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.units import PAGE_SIZE, check_page_size
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class AlignedBlobBuf:
 
     _address: int
     _exporter: Any
-    _fixed: Frame | None  #: what _frame() returned while the pool was registered
+    _fixed: IoBuffer | None  #: what _frame() returned while the pool was registered
     _leased: bool
     _pool: BufferPool | None
     _size: int
@@ -173,17 +173,17 @@ class AlignedBlobBuf:
             raise ValueError("this buffer was released: allocate another one")
         return exporter
 
-    def _frame(self, pool: BufferPool | None) -> Frame:
+    def _frame(self, pool: BufferPool | None) -> IoBuffer:
         """Return the whole buffer for an engine that leases from ``pool``.
 
         The frame has a view of its own, so the memory outlives a release.  A registered frame is
         made once for all requests: making it costs as much as queueing one.
         """
         if pool is None or not self._leased or self._pool is not pool or not pool._registered:
-            return Frame(memoryview(self._check_held()), self._address, self._size)
+            return IoBuffer(memoryview(self._check_held()), self._address, self._size)
         frame = self._fixed
         if frame is None:
-            frame = Frame(memoryview(self._check_held()), self._address, self._size, pool.buf_index)
+            frame = IoBuffer(memoryview(self._check_held()), self._address, self._size, pool.buf_index)
             self._fixed = frame
         return frame
 
@@ -218,7 +218,7 @@ def _address_of(exporter: object) -> int:
     return int(_ffi.cast(_ADDRESS, _ffi.from_buffer(exporter)))
 
 
-def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) -> Frame:
+def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) -> IoBuffer:
     """Return the memory of ``obj`` as a frame for an engine that leases from ``pool``.
 
     ``obj`` is an :class:`AlignedBlobBuf` or any C-contiguous object with the buffer protocol,
@@ -246,7 +246,7 @@ def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) ->
         raise _wrong_length(len(memory), size)
     view = _flat_view(obj, memory)
     address = int(_ffi.cast(_ADDRESS, memory))
-    return Frame(view if writable else view.toreadonly(), address, size)
+    return IoBuffer(view if writable else view.toreadonly(), address, size)
 
 
 def _flat_view(obj: Any, memory: Any) -> memoryview:

@@ -20,7 +20,7 @@ from typing import Any
 
 import cffi
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.owner import Owner
 
 #: Transparent huge pages are 2 MiB on x86-64 and on arm64 with 4 KiB base pages.
@@ -82,7 +82,7 @@ class Slab(Owner):
         frame = _ffi.cast(_POINTER, self.address + index * self.frame_size)
         return _ffi.buffer(_ffi.gc(frame, ended), self.frame_size)
 
-    def frame(self, index: int, buf_index: int = -1) -> Frame:
+    def frame(self, index: int, buf_index: int = -1) -> IoBuffer:
         """Return frame ``index`` for direct use; nobody keeps account of who uses it.
 
         ``buf_index`` is what :meth:`uringblob.ring.Ring.register_slab` returned.
@@ -90,7 +90,7 @@ class Slab(Owner):
         :raises IndexError: there is no such frame.
         """
         view = self._view(index)
-        return Frame(view, self.address + index * self.frame_size, self.frame_size, buf_index)
+        return IoBuffer(view, self.address + index * self.frame_size, self.frame_size, buf_index)
 
     def discard(self, first: int) -> None:
         """Give the memory of frame ``first`` and those after it back to the system.

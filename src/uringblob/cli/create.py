@@ -8,6 +8,7 @@ import os
 import re
 
 from uringblob_bench.options import size
+
 from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text

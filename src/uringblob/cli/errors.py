@@ -45,7 +45,7 @@ class Failure(NamedTuple):
         return json.dumps({**self._asdict(), "errno_name": name})
 
 
-class CommandFailed(Exception):
+class CliError(Exception):
     """A command's own no: a text, the exit code, and what is known beside."""
 
     def __init__(
@@ -102,7 +102,7 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
         prog = wrong.parser.prog
         if asks_json(words):
             command = prog.partition(" ")[2] or None
-            say_failure(Failure(str(wrong), "UsageError", command, EXIT_USAGE), as_json=True)
+            print_error(Failure(str(wrong), "UsageError", command, EXIT_USAGE), as_json=True)
         else:
             complain(f"{wrong.parser.format_usage()}{prog}: error: {wrong}")
         raise SystemExit(EXIT_USAGE) from None
@@ -124,7 +124,7 @@ def output_failed(error: OSError, command: str, exit_code: int, *, as_json: bool
     forget_output()
     if isinstance(error, BrokenPipeError) and not as_json:
         return exit_code  # nobody reads it any more, and a pipe's other end knows
-    return say_failure(failure_of(error, words_of(error), command, exit_code), as_json=as_json)
+    return print_error(failure_of(error, words_of(error), command, exit_code), as_json=as_json)
 
 
 def failure_of(
@@ -159,7 +159,7 @@ def _first_known(error: BaseException | None, name: str) -> int | None:
     return None
 
 
-def say_failure(failure: Failure, *, as_json: bool) -> int:
+def print_error(failure: Failure, *, as_json: bool) -> int:
     """Say it on standard error and return its exit code."""
     if as_json:
         complain(failure.as_json())

@@ -7,7 +7,7 @@ import os
 
 from uringblob.cli import exits
 from uringblob.cli.atomic_file import whole_file
-from uringblob.cli.errors import CommandFailed
+from uringblob.cli.errors import CliError
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, open_store
 from uringblob.cli.output import Output
@@ -33,12 +33,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Write nothing unless the whole frame was read and is good; then all of it or nothing."""
     refusal = _refusal(args)
     if refusal:
-        raise CommandFailed(refusal, exits.USAGE, guid=args.guid)
+        raise CliError(refusal, exits.USAGE, guid=args.guid)
     with open_store(args, read_only=True) as store:
         length = store.page_size if args.length is None else args.length
         if not 0 <= length <= store.page_size:
             text = f"--length {length} is not within a frame of {store.page_size}"
-            raise CommandFailed(text, exits.USAGE, guid=args.guid)
+            raise CliError(text, exits.USAGE, guid=args.guid)
         with store.alloc_blob_buf_uninit() as buf:
             store.read_blob(args.guid, buf)
             data = bytes(buf.view[:length])

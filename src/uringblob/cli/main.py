@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-import uringblob
 from uringblob_bench import command as bench_command
+
+import uringblob
 from uringblob.cli import create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.errors import (
-    CommandFailed,
+    CliError,
     JsonWarnings,
     Parser,
     ShowVersion,
     failure_of,
     output_failed,
     parse,
-    say_failure,
+    print_error,
     words_of,
 )
 from uringblob.cli.output import Output
@@ -97,7 +98,7 @@ def _main(argv: Sequence[str] | None) -> int:
             code: int = args.run(args)
         with named(STDOUT):
             sys.stdout.flush()
-    except (KeyboardInterrupt, CommandFailed, BlobStoreError, ValueError, OSError) as error:
+    except (KeyboardInterrupt, CliError, BlobStoreError, ValueError, OSError) as error:
         return _failed(error, args, as_json=as_json)
     return code
 
@@ -118,11 +119,11 @@ def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) ->
     if isinstance(error, OSError) and error.filename == STDOUT:
         return output_failed(error, args.command, code, as_json=as_json)
     path = getattr(args, "store", None) or getattr(args, "directory", None)
-    return say_failure(failure_of(error, words_of(error), args.command, code, path=path), as_json=as_json)
+    return print_error(failure_of(error, words_of(error), args.command, code, path=path), as_json=as_json)
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, CommandFailed):
+    if isinstance(error, CliError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return exits.INTERRUPTED

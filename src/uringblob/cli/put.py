@@ -7,7 +7,7 @@ import sys
 from typing import BinaryIO
 
 from uringblob.cli import exits
-from uringblob.cli.errors import CommandFailed
+from uringblob.cli.errors import CliError
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with open_store(args, read_only=False) as store:
         refusal = _refusal(args, len(data), store.page_size)
         if refusal:
-            raise CommandFailed(refusal, exits.USAGE, path=_name(args.file))
+            raise CliError(refusal, exits.USAGE, path=_name(args.file))
         with store.alloc_blob_buf_zeroed() as buf:
             buf.view[: len(data)] = data
             store.commit([(guid, buf)])
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         out.result({"guid": str(guid), "length": len(data)}, f"{guid} {len(data)}" if padded else str(guid))
     except OSError as error:
         text = f"the frame is stored as {guid}, which could not be printed: {error.strerror}"
-        raise CommandFailed(text, exits.FAILED, path=STDOUT, guid=guid) from error
+        raise CliError(text, exits.FAILED, path=STDOUT, guid=guid) from error
     return exits.OK
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from uringblob.cli import exits
-from uringblob.cli.errors import CommandFailed
+from uringblob.cli.errors import CliError
 from uringblob.cli.guids import parse_guid
 from uringblob.cli.opening import add_store, must_exist, open_store
 from uringblob.cli.output import Output
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """
     must_exist(args.store)
     if not args.guids and not args.stdin:
-        raise CommandFailed("no GUID is given: name some, or give --stdin", exits.USAGE)
+        raise CliError("no GUID is given: name some, or give --stdin", exits.USAGE)
     asked = [*args.guids, *(_read_guids() if args.stdin else ())]
     with open_store(args, read_only=False) as store:
         unique = list(dict.fromkeys(asked))
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 f"no blob {missing[0]} in {args.store}; nothing was deleted: 'uringblob ls' names the blobs, "
                 "--force passes over names that are not there"
             )
-            raise CommandFailed(text, exits.NO, guid=missing[0])
+            raise CliError(text, exits.NO, guid=missing[0])
         if there:
             store.commit(deletes=there)
     out.result({"deleted": [str(guid) for guid in there], "missing": [str(guid) for guid in missing]})
@@ -67,5 +67,5 @@ def _read_guids() -> list[BlobGuid]:
                 guids.append(parse_guid(line.strip()))
             except argparse.ArgumentTypeError as error:
                 text = f"{STDIN}, line {number}: {error}; nothing was deleted"
-                raise CommandFailed(text, exits.USAGE, path=STDIN) from error
+                raise CliError(text, exits.USAGE, path=STDIN) from error
     return guids

@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 
@@ -63,11 +63,11 @@ class Engine(Protocol):
         """Operations whose completion is not resolved yet, queued ones included."""
         ...
 
-    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         ...
 
-    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         """Fill each frame from its own offset on, all asked for together.
 
         Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
@@ -75,18 +75,18 @@ class Engine(Protocol):
         """
         ...
 
-    def read_now(self, offset: int, frame: Frame) -> int:
+    def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` from ``offset`` on, in the calling thread, which may be any, and block meanwhile.
 
         Returns bytes read or ``-errno``; 0 also where the engine cannot do it.  Not counted here.
         """
         ...
 
-    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
         ...
 
-    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+    def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         """One gathered write linked to one fdatasync that begins only after it, in one submission.
 
         Yields both results.  The sync counts only if the write's result is the whole length;

@@ -18,7 +18,7 @@ from uringblob.engines.base import Engine
 from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct
 from uringblob.engines.pread.engine import PreadEngine
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
 from uringblob.logs import logger
@@ -45,7 +45,7 @@ def open_engine(request: EngineRequest) -> Engine:
         return _open_pread(request, direct, "asked for by name")
     try:
         return _open_uring(request, direct)
-    except RingRefused as refusal:
+    except RingUnavailable as refusal:
         if request.engine == "io_uring":
             raise EngineUnavailable(
                 f"engine 'io_uring' cannot run for {request.path}: {refusal.advice}; "
@@ -56,7 +56,7 @@ def open_engine(request: EngineRequest) -> Engine:
         return _fall_back(request, direct, refusal)
 
 
-def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingRefused) -> Engine:
+def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingUnavailable) -> Engine:
     # Where io_uring does not exist at all, its absence is no news.
     level = logging.WARNING if sys.platform.startswith("linux") else logging.INFO
     logger.log(
@@ -93,21 +93,21 @@ def _decide_direct(request: EngineRequest) -> DirectIO:
 
 
 def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
-    """Start io_uring, or raise :class:`RingRefused` whatever was in the way."""
+    """Start io_uring, or raise :class:`RingUnavailable` whatever was in the way."""
     if _native.lib is None:
-        raise RingRefused("import", 0, _native.unavailable_reason)
+        raise RingUnavailable("import", 0, _native.unavailable_reason)
     try:
         from uringblob.engines.uring.engine import UringEngine
 
         return UringEngine.open(request, direct.on, direct.memory_align)
     except ImportError as error:
-        raise RingRefused("import", 0, str(error)) from error
+        raise RingUnavailable("import", 0, str(error)) from error
     except NotImplementedError as error:
-        raise RingRefused("event loop", 0, str(error) or "it has no add_reader") from error
+        raise RingUnavailable("event loop", 0, str(error) or "it has no add_reader") from error
     except MemoryError as error:
-        raise RingRefused("setup", errno.ENOMEM, str(error), memory_limits()) from error
+        raise RingUnavailable("setup", errno.ENOMEM, str(error), memory_limits()) from error
     except OSError as error:
-        raise RingRefused("setup", error.errno or 0, error.strerror or str(error)) from error
+        raise RingUnavailable("setup", error.errno or 0, error.strerror or str(error)) from error
 
 
 def _open_pread(request: EngineRequest, direct: DirectIO, reason: str) -> PreadEngine:

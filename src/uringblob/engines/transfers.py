@@ -25,7 +25,7 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
@@ -51,7 +51,7 @@ class SyncFailed(BlobStoreIOError):
 
 
 async def read_whole(
-    engine: Engine, offset: int, frames: Sequence[Frame], what: object, answer: int | None = None
+    engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object, answer: int | None = None
 ) -> int:
     """Fill ``frames``, in order, from ``offset`` on; return how many bytes were read.
 
@@ -85,7 +85,7 @@ def one_request(count: int, size_bytes: int) -> bool:
 
 
 async def write_whole(
-    engine: Engine, offset: int, frames: Sequence[Frame], what: object, answer: int | None = None
+    engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object, answer: int | None = None
 ) -> None:
     """Write all of ``frames``, in order, from ``offset`` on.
 
@@ -101,7 +101,9 @@ async def write_whole(
         offset += size
 
 
-async def write_whole_then_sync(engine: Engine, offset: int, frames: Sequence[Frame], what: object) -> bool:
+async def write_whole_then_sync(
+    engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object
+) -> bool:
     """Write all of ``frames`` and make them durable.
 
     Returns true if one submission did both: one gathered write linked to one fdatasync.
@@ -154,7 +156,7 @@ def _check_sync(rc: int, what: object, head: str = "") -> None:
 
 
 async def _finish_read(
-    engine: Engine, offset: int, frames: Sequence[Frame], size: int, got: int, what: object
+    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, got: int, what: object
 ) -> int:
     """Bring a read whose first answer was ``got`` to its end, or to the end of the file."""
     start = done = idle = 0
@@ -174,7 +176,7 @@ async def _finish_read(
 
 
 async def _finish_write(
-    engine: Engine, offset: int, frames: Sequence[Frame], size: int, put: int, what: object
+    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, put: int, what: object
 ) -> None:
     """Bring a write whose first answer was ``put`` to its end."""
     start = done = idle = 0
@@ -208,14 +210,14 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
         check_rc(rc, what)
 
 
-def _gathers(frames: Sequence[Frame]) -> Iterator[tuple[Sequence[Frame], int]]:
+def _gathers(frames: Sequence[IoBuffer]) -> Iterator[tuple[Sequence[IoBuffer], int]]:
     """Cut ``frames`` into gathers that one request may hold, each with its size in bytes."""
     size = sum(frame.size for frame in frames)
     if len(frames) <= GATHER_PIECES_MAX and size <= GATHER_BYTES_MAX:
         if frames:
             yield frames, size
         return
-    gather: list[Frame] = []
+    gather: list[IoBuffer] = []
     size = 0
     for frame in frames:
         for piece in _pieces(frame):
@@ -227,7 +229,7 @@ def _gathers(frames: Sequence[Frame]) -> Iterator[tuple[Sequence[Frame], int]]:
     yield gather, size
 
 
-def _pieces(frame: Frame) -> Iterator[Frame]:
+def _pieces(frame: IoBuffer) -> Iterator[IoBuffer]:
     """Cut a frame into pieces of at most one gather's bytes."""
     if frame.size <= GATHER_BYTES_MAX:
         yield frame
@@ -236,11 +238,11 @@ def _pieces(frame: Frame) -> Iterator[Frame]:
         yield frame.part(start, min(start + GATHER_BYTES_MAX, frame.size))
 
 
-def _without(frames: Sequence[Frame], count: int) -> Sequence[Frame]:
+def _without(frames: Sequence[IoBuffer], count: int) -> Sequence[IoBuffer]:
     """Return ``frames`` without their first ``count`` bytes."""
     if not count:
         return frames
-    rest: list[Frame] = []
+    rest: list[IoBuffer] = []
     for frame in frames:
         if count >= frame.size:
             count -= frame.size

@@ -36,7 +36,7 @@ _CURES = {
 _NO_THREAD = frozenset({_errno.ECANCELED, _errno.EAGAIN})
 
 
-class RingRefused(Exception):
+class RingUnavailable(Exception):
     """A step of starting io_uring was refused.
 
     ``stage`` names the step (``"import"``, ``"setup"``, ``"register files"``, ``"nop"``,

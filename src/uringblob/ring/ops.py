@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import cffi
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 
 _ffi = cffi.FFI()
 # Parsed now: at their first use they would be parsed under a lock.
@@ -126,42 +126,42 @@ def nop(*, flags: int = 0) -> Op:
     return Op(Opcode.NOP, flags)
 
 
-def read(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+def read(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
     """Read into any memory (Linux 5.6); yields bytes read, 0 at the end of the file."""
     return Op(Opcode.READ, flags, file, offset, frame.address, frame.size, keep=frame.view)
 
 
-def write(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+def write(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
     """Write any memory (Linux 5.6); yields bytes written."""
     return Op(Opcode.WRITE, flags, file, offset, frame.address, frame.size, keep=frame.view)
 
 
-def read_fixed(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+def read_fixed(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
     """Read into registered memory; yields bytes read, 0 at the end of the file."""
     return _fixed(Opcode.READ_FIXED, file, offset, frame, flags)
 
 
-def write_fixed(file: int, offset: int, frame: Frame, *, flags: int = 0) -> Op:
+def write_fixed(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
     """Write registered memory; yields bytes written."""
     return _fixed(Opcode.WRITE_FIXED, file, offset, frame, flags)
 
 
-def readv_fixed(file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Op:
+def readv_fixed(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
     """Read into pieces of one registered buffer (Linux 6.15); yields bytes read."""
     return _vector(Opcode.READV_FIXED, file, offset, frames, flags, _same_buffer(frames))
 
 
-def writev_fixed(file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Op:
+def writev_fixed(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
     """Write pieces of one registered buffer, in order (Linux 6.15); yields bytes written."""
     return _vector(Opcode.WRITEV_FIXED, file, offset, frames, flags, _same_buffer(frames))
 
 
-def readv(file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Op:
+def readv(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
     """Read into any memory, piece by piece; yields bytes read, 0 at the end of the file."""
     return _vector(Opcode.READV, file, offset, frames, flags, 0)
 
 
-def writev(file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Op:
+def writev(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
     """Write any memory, piece by piece, in order; yields bytes written."""
     return _vector(Opcode.WRITEV, file, offset, frames, flags, 0)
 
@@ -179,14 +179,14 @@ def fallocate(file: int, offset: int, size: int, *, flags: int = 0) -> Op:
     return Op(Opcode.FALLOCATE, flags, file, offset, address=size)
 
 
-def _fixed(opcode: Opcode, file: int, offset: int, frame: Frame, flags: int) -> Op:
+def _fixed(opcode: Opcode, file: int, offset: int, frame: IoBuffer, flags: int) -> Op:
     view, address, size, buf_index = frame
     if buf_index < 0:
         raise ValueError(f"{opcode.name} needs registered memory: register the slab, or use readv or writev")
     return Op(opcode, flags, file, offset, address, size, 0, buf_index, view)
 
 
-def _same_buffer(frames: Sequence[Frame]) -> int:
+def _same_buffer(frames: Sequence[IoBuffer]) -> int:
     indexes = {frame.buf_index for frame in frames}
     if len(indexes) != 1 or min(indexes) < 0:
         raise ValueError(f"the pieces must lie in one registered buffer, not in {sorted(indexes)}")
@@ -194,7 +194,7 @@ def _same_buffer(frames: Sequence[Frame]) -> int:
 
 
 def _vector(
-    opcode: Opcode, file: int, offset: int, frames: Sequence[Frame], flags: int, buf_index: int
+    opcode: Opcode, file: int, offset: int, frames: Sequence[IoBuffer], flags: int, buf_index: int
 ) -> Op:
     size = sum(frame.size for frame in frames)
     if not 0 < len(frames) <= GATHER_PIECES_MAX or size > REQUEST_SIZE_MAX:

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.errors import check_rc
@@ -122,16 +122,16 @@ class Ring(RingLife):
         """Do nothing; yields 0."""
         return self._enqueue(_NOP, flags, -1, 0, 0, 0, 0, 0, None)
 
-    def read(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
+    def read(self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Completion[int]:
         """Fill a piece of any memory; yields bytes read, 0 at the end of the file.  Linux 5.6."""
         return self._send(_ops.read(file, offset, frame, flags=flags))
 
-    def write(self, file: int, offset: int, frame: Frame, *, flags: int = 0) -> Completion[int]:
+    def write(self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Completion[int]:
         """Write a piece of any memory; yields bytes written.  Linux 5.6."""
         return self._send(_ops.write(file, offset, frame, flags=flags))
 
     def read_fixed(
-        self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False
+        self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0, now: bool = False
     ) -> Completion[int]:
         """Fill a frame (or part) of the registered slab; yields bytes read, 0 at the file's end.
 
@@ -143,7 +143,7 @@ class Ring(RingLife):
     def read_fixed_each(
         self,
         file: int,
-        reads: Sequence[tuple[int, Frame]],
+        reads: Sequence[tuple[int, IoBuffer]],
         answers: list[Completion[int]],
         *,
         flags: int = 0,
@@ -166,28 +166,30 @@ class Ring(RingLife):
         self._enqueue_all(packed, entries, answers, now=now)
 
     def write_fixed(
-        self, file: int, offset: int, frame: Frame, *, flags: int = 0, now: bool = False
+        self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0, now: bool = False
     ) -> Completion[int]:
         """Write a frame (or part) of the registered slab; yields bytes written.  ``now`` as above."""
         view, address, size, buf_index = frame
         return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
 
-    def readv(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Completion[int]:
+    def readv(self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Completion[int]:
         """Fill pieces of any memory, in order; yields bytes read, 0 at the end of the file."""
         return self._send(_ops.readv(file, offset, frames, flags=flags))
 
-    def writev(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0) -> Completion[int]:
+    def writev(
+        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
+    ) -> Completion[int]:
         """Write pieces of any memory, in order; yields bytes written."""
         return self._send(_ops.writev(file, offset, frames, flags=flags))
 
     def readv_fixed(
-        self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0
+        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
     ) -> Completion[int]:
         """Fill pieces of the registered slab, in order; yields bytes read.  Linux 6.15."""
         return self._send(_ops.readv_fixed(file, offset, frames, flags=flags))
 
     def writev_fixed(
-        self, file: int, offset: int, frames: Sequence[Frame], *, flags: int = 0
+        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
     ) -> Completion[int]:
         """Write pieces of the registered slab, in order; yields bytes written.  Linux 6.15."""
         return self._send(_ops.writev_fixed(file, offset, frames, flags=flags))

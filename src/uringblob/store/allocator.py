@@ -7,7 +7,7 @@ enough for the blobs there would be then.
 **How long the file is.**  A frame is overwritten into a fresh slot, and the old one is free when a
 later group is durable: the file must hold what is in it and what two groups replace.  It grows
 beyond that only for the sake of contiguous room, while what frames have is within a sixteenth of
-what is live (:meth:`Space._growth_is_cheap`); otherwise a batch goes into the pieces there are.  So
+what is live (:meth:`SlotAllocator._growth_is_cheap`); otherwise a batch goes into the pieces there are.  So
 a store whose live size is constant stays within a quarter of it, and the log space.
 
 Growth is allocation, not just length, where the file system can (fallocate): lack of room shows
@@ -26,7 +26,7 @@ from uringblob.store.format import EXTENTS_MAX, Segment
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 
 #: The file grows by a sixteenth of its length, within these.
@@ -34,7 +34,7 @@ GROWTH_BYTES_MIN = 64 * 1024
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
 
-class Space:
+class SlotAllocator:
     """Hands out slots, growing the file when there are none.
 
     ``blobs`` says how many blobs are visible, ``record_extents`` makes both superblocks list these
@@ -44,7 +44,7 @@ class Space:
 
     def __init__(
         self,
-        medium: Medium,
+        medium: FileIO,
         slots: SlotTable,
         log_space: LogSpace,
         page_size: int,

@@ -12,13 +12,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import frame_of
 from uringblob.buffers.pool import BufferPool
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.store.index.shards import FEW, Mapped, Shards
-from uringblob.store.io.checksum_budget import CHANGE, Pace
+from uringblob.store.io.checksum_budget import CHANGE, ChecksumBudget
 from uringblob.store.io.job import bare
 
 #: Guids and buffers that are checked in one step.
@@ -42,7 +42,7 @@ class Changes:
         self._writes = iter(writes)
         check_no_single_guid(deletes)
         self._deletes = None if isinstance(deletes, tuple) and not deletes else iter(deletes)
-        self._frames: Mapped[Frame] = {}
+        self._frames: Mapped[IoBuffer] = {}
         self._doomed: Mapped[None] = {}
 
     def check(self) -> bool:
@@ -71,7 +71,7 @@ class Changes:
             self._doomed = Shards.of(self._doomed)
         return len(some) < CHECKED_AT_ONCE
 
-    def hand_over(self) -> tuple[Mapped[Frame], list[bytes]]:
+    def hand_over(self) -> tuple[Mapped[IoBuffer], list[bytes]]:
         """Return what is to be written and what deleted; nothing is kept here."""
         handed = self._frames, list(self._doomed)
         self._frames = {}
@@ -92,7 +92,7 @@ class Reads:
         self._page_size = page_size
         self._pool = pool
         self._rest = iter(reads)
-        self._reads: list[tuple[bytes, Frame]] = []
+        self._reads: list[tuple[bytes, IoBuffer]] = []
 
     def check(self) -> bool:
         """Check the next few; tell whether those were all."""
@@ -107,7 +107,7 @@ class Reads:
             raise
         return len(self._reads) - before < CHECKED_AT_ONCE
 
-    def hand_over(self) -> list[tuple[bytes, Frame]]:
+    def hand_over(self) -> list[tuple[bytes, IoBuffer]]:
         """Return what is to be read; nothing is kept here."""
         handed = self._reads
         self.forget()
@@ -119,7 +119,7 @@ class Reads:
         self._rest = iter(())
 
 
-async def check_rest(checked: Changes | Reads, pace: Pace, check_open: Callable[[], None]) -> None:
+async def check_rest(checked: Changes | Reads, pace: ChecksumBudget, check_open: Callable[[], None]) -> None:
     """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
     try:
         await pace.after(STEP_COST)

@@ -18,7 +18,7 @@ from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.observer import StoreObserver, observe
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import VerifyReport
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.views import BlobBuffer, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
@@ -32,7 +32,7 @@ from uringblob.store.core import Core
 from uringblob.store.io.job import bare, end_of, join
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open import Options, engine_default
-from uringblob.store.opening.open_request import Opening
+from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 from uringblob.units import MODE
@@ -77,7 +77,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         verify: bool = True,
         mode: int = MODE,
         observer: StoreObserver | None = None,
-    ) -> Opening[AsyncFileBlobStore]:
+    ) -> OpenRequest[AsyncFileBlobStore]:
         """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
 
         :param page_size: the frame size in bytes for a new store (default 524288), a power of two
@@ -99,7 +99,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
         :raises OSError: what ``os.open`` raises is raised as it is.
         """
-        return Opening(
+        return OpenRequest(
             cls if observer is None else functools.partial(cls, observer=observer),
             Options.checked(
                 path,
@@ -199,7 +199,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._check_loop()
         await self._read(self._core.read_after(guid_bytes(guid), self._frame_to_fill(dst), answer))
 
-    def _frame_to_fill(self, dst: BlobBuffer) -> Frame:
+    def _frame_to_fill(self, dst: BlobBuffer) -> IoBuffer:
         return frame_of(dst, self._page_size, writable=True, pool=self._core.medium.engine.pool)
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:

@@ -16,7 +16,7 @@ No lock is taken, because a signal handler may read, too.  Two orders make that 
   have come between its two halves.
 
 A visitor cannot be kept from leaving: a signal handler that raises strikes the inner loop of
-:meth:`Visit.see_through`, or the outer one, and is raised to the caller after the end.  Nor can
+:meth:`CallerRead.see_through`, or the outer one, and is raised to the caller after the end.  Nor can
 a stack that has no room left for the calls that leaving takes: then a thread of its own leaves.
 """
 
@@ -32,20 +32,20 @@ import threading
 from typing import TYPE_CHECKING
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.index.slots import SlotTable
 
 if TYPE_CHECKING:
     from uringblob.engines.base import Engine
-    from uringblob.store.index.blob_index import Manifest
+    from uringblob.store.index.blob_index import BlobIndex
 
 #: The read was not made, or what it brought is not to be trusted: read through the loop.
-NOT_HERE = 0
+RETRY_ON_LOOP = 0
 
 
-class Visitors:
+class CallerReads:
     """Who reads in a thread of its own now.  Methods belong to the store's thread unless they say otherwise."""
 
     def __init__(self, slots: SlotTable, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,12 +79,12 @@ class Visitors:
         me = threading.get_ident()
         return any(visit.thread == me for visit in list(self._slots.visits))
 
-    def enter(self, visit: Visit) -> bool:
+    def enter(self, visit: CallerRead) -> bool:
         """Keep the visit's slot from being reused, in any thread; False if the store is closing."""
         self._slots.visits[visit] = visit.slot
         return not self._closing
 
-    def leave(self, visit: Visit) -> None:
+    def leave(self, visit: CallerRead) -> None:
         """Let go of the slot, in any thread; over again as often as needed."""
         self._slots.visits.pop(visit, None)
         if self._closing or self._slots.is_draining(visit.slot):
@@ -122,7 +122,7 @@ class Visitors:
             await self._gone
 
 
-class Visit:
+class CallerRead:
     """One read of a whole frame, in its caller's thread.
 
     ``slot`` is where the blob lies, -1 until it is known; ``thread`` the reader's identifier.
@@ -143,21 +143,21 @@ class Visit:
     )
 
     def __init__(
-        self, visitors: Visitors, manifest: Manifest, engine: Engine, guid: bytes, frame: Frame
+        self, visitors: CallerReads, manifest: BlobIndex, engine: Engine, guid: bytes, frame: IoBuffer
     ) -> None:
         self._visitors = visitors
         self._manifest = manifest
         self._engine = engine
         self._guid = guid
-        self._frame: Frame | None = frame
+        self._frame: IoBuffer | None = frame
         self._begun = self._left = False
-        self._answer = NOT_HERE
+        self._answer = RETRY_ON_LOOP
         self._struck: BaseException | None = None
         self.slot = -1
         self.thread = threading.get_ident()
 
     def see_through(self, *, verify: bool) -> int:
-        """Return the frame's size, ``NOT_HERE``, or the ``-errno`` of the system call.
+        """Return the frame's size, ``RETRY_ON_LOOP``, or the ``-errno`` of the system call.
 
         What a signal handler raised meanwhile is raised here, when the slot is let go of.
         """
@@ -196,19 +196,19 @@ class Visit:
         frame, manifest, engine, visitors = self._frame, self._manifest, self._engine, self._visitors
         entry = manifest.find(self._guid)
         if entry is None or frame is None or frame.address % engine.memory_align:
-            return NOT_HERE
+            return RETRY_ON_LOOP
         self.slot = slot = entry >> CHECKSUM_BITS
         if manifest.slots.beyond_end(slot):
-            return NOT_HERE
+            return RETRY_ON_LOOP
         if not visitors.enter(self) or manifest.find(self._guid) != entry:
-            return NOT_HERE
+            return RETRY_ON_LOOP
         visitors.count()
         got = engine.read_now(slot * frame.size, frame)
         if got < 0:
             # Where the blob lies elsewhere by now, the error would be told of the wrong place.
-            return got if manifest.find(self._guid) == entry else NOT_HERE
+            return got if manifest.find(self._guid) == entry else RETRY_ON_LOOP
         if got == frame.size:
             visitors.count_whole()
         if got != frame.size or (verify and frame_checksum(frame.view) != entry_checksum(entry)):
-            return NOT_HERE
+            return RETRY_ON_LOOP
         return got

@@ -47,7 +47,7 @@ async def _last_flush(core: Core) -> BaseException | None:
 async def _settle(core: Core) -> None:
     """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
     if not core.queue.idle:
-        await core.queue.join_turn(_nothing)
+        await core.queue.run_exclusive(_nothing)
     await core.upkeep.end()
 
 

@@ -14,26 +14,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
 from uringblob.guid import BlobGuid
 from uringblob.owner import StoreOwner
-from uringblob.store.allocator import Space
-from uringblob.store.caller_reads import Visit, Visitors
+from uringblob.store.allocator import SlotAllocator
+from uringblob.store.caller_reads import CallerRead, CallerReads
 from uringblob.store.file import StoreFile
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.frame_writes import Batch
 from uringblob.store.identity import Standing
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
-from uringblob.store.io.file_io import Medium, Where
+from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.job import Job, settle
-from uringblob.store.io.pending_write import Landing
+from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group_commit import GroupQueue
-from uringblob.store.log.maintenance import Upkeep
+from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
 
 #: Names that are listed in one step.
@@ -48,8 +48,8 @@ class Core(StoreOwner):
     def __init__(
         self,
         file: StoreFile,
-        medium: Medium,
-        manifest: Manifest,
+        medium: FileIO,
+        manifest: BlobIndex,
         *,
         page_size: int,
         verify: bool,
@@ -66,19 +66,19 @@ class Core(StoreOwner):
         self.standing = Standing(file, medium, manifest.slots, superblocks)
         self.queue = GroupQueue(medium, manifest, page_size, before_group=self._before_group)
         self.log_space = log_space
-        self.space = Space(
+        self.space = SlotAllocator(
             medium,
             manifest.slots,
             log_space,
             page_size,
             blobs=manifest.__len__,
             record_extents=superblocks.record_extents,
-            confirm=self.queue.join_confirm,
+            confirm=self.queue.commit_empty_group,
         )
-        self.upkeep = self.queue.upkeep = Upkeep(
+        self.upkeep = self.queue.upkeep = LogMaintenance(
             medium, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
         )
-        self.visitors = Visitors(manifest.slots, medium.loop)
+        self.visitors = CallerReads(manifest.slots, medium.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
 
@@ -87,7 +87,7 @@ class Core(StoreOwner):
 
     # --- reading -------------------------------------------------------------------------
 
-    async def read(self, guid: bytes, dst: Frame) -> None:
+    async def read(self, guid: bytes, dst: IoBuffer) -> None:
         """Fill ``dst`` with the frame that is visible now.
 
         The hot path: what :meth:`fill` does for every frame is written out for the common one,
@@ -113,27 +113,27 @@ class Core(StoreOwner):
         else:
             await self.check_in_turns(guid, entry, dst)
 
-    def read_here(self, guid: bytes, dst: Frame) -> int:
+    def read_here(self, guid: bytes, dst: IoBuffer) -> int:
         """Read in the calling thread; return the frame's size, or a number to go on with.
 
         Any thread.  :meth:`read_after` finishes what does not go as it should.
         """
-        visit = Visit(self.visitors, self.manifest, self.medium.engine, guid, dst)
+        visit = CallerRead(self.visitors, self.manifest, self.medium.engine, guid, dst)
         del dst  # its view would be kept by the traceback of whatever a signal handler raises
         return visit.see_through(verify=self.verifies)
 
-    async def read_after(self, guid: bytes, dst: Frame, answer: int) -> None:
+    async def read_after(self, guid: bytes, dst: IoBuffer, answer: int) -> None:
         """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
         entry = self._entry(guid)
         await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
         await self.check_in_turns(guid, entry, dst)
 
-    def check_frame(self, guid: bytes, entry: int, frame: Frame) -> None:
+    def check_frame(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
         """Raise ``BlobCorrupt`` if ``frame`` is not what was written, where this store looks."""
         if self.verifies and frame_checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
 
-    async def check_in_turns(self, guid: bytes, entry: int, frame: Frame) -> None:
+    async def check_in_turns(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
         """Do what :meth:`check_frame` does, at the store's pace."""
         if self.verifies and await self.medium.pace.checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
@@ -176,15 +176,17 @@ class Core(StoreOwner):
             finally:
                 manifest.end_moment(moment)
 
-    async def read_entry(self, guid: bytes, entry: int, dst: Frame) -> None:
+    async def read_entry(self, guid: bytes, entry: int, dst: IoBuffer) -> None:
         """Fill ``dst`` with the frame of a packed entry, unchecked."""
         await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst)
 
-    async def read_range(self, guid: bytes, offset: int, dst: Frame) -> None:
+    async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
         """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
         await self.fill(guid, self._entry(guid) >> CHECKSUM_BITS, offset, dst)
 
-    async def fill(self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None) -> None:
+    async def fill(
+        self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
+    ) -> None:
         """Fill ``dst`` wholly; ``answer`` is what the engine said to the first request, if it was made."""
         slots = self.manifest.slots
         if slots.beyond_end(slot):
@@ -199,7 +201,7 @@ class Core(StoreOwner):
         finally:
             slots.unhold(slot)
 
-    async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: Frame) -> None:
+    async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: IoBuffer) -> None:
         """Fill memory that the engine cannot move."""
         bounces, pool = self.medium.bounces, self.medium.engine.pool
         self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
@@ -222,11 +224,11 @@ class Core(StoreOwner):
             self.manifest.slots.unhold(slot)
 
     async def _fill_aligned(
-        self, guid: bytes, slot: int, offset: int, dst: Frame, answer: int | None = None
+        self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
     ) -> None:
         at = slot * self.page_size + offset
         try:
-            where = Where("reading blob", self.file.path, at, guid)
+            where = ErrorContext("reading blob", self.file.path, at, guid)
             got = await transfers.read_whole(self.medium.engine, at, [dst], where, answer)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(guid)
@@ -253,9 +255,9 @@ class Core(StoreOwner):
         """Raise if no change may be made: read-only, or poisoned."""
         if self.file.read_only:
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
-        self.medium.check_trusted()
+        self.medium.check_not_poisoned()
 
-    async def write(self, writes: Mapped[Frame], *, data_sync: bool) -> None:
+    async def write(self, writes: Mapped[IoBuffer], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
         if not writes:
             self.check_writable()
@@ -284,7 +286,7 @@ class Core(StoreOwner):
         self.check_writable()
         self.manifest.publish_deletion(guid)
 
-    async def commit(self, writes: Mapped[Frame], deletes: Sequence[bytes]) -> None:
+    async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""
         if not writes:
             self.check_writable()
@@ -298,7 +300,7 @@ class Core(StoreOwner):
         if small and not pace.take(size_bytes):
             await pace.turn(size_bytes)  # before anything else of it, so that the first of many write at once
         batch = await self._prepare(writes)
-        landed: Landing | Job[None] | None = None
+        landed: PendingWrite | Job[None] | None = None
         try:
             if small:
                 batch.checksum()
@@ -326,7 +328,7 @@ class Core(StoreOwner):
                 await self.medium.pace.turn(GUIDS_AT_ONCE * NAME)
         return False
 
-    async def _prepare(self, writes: Mapped[Frame]) -> Batch:
+    async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:
         self.check_writable()
         batch = Batch(self.medium, self.space, self.page_size)
         await batch.take_slots(writes)
@@ -336,7 +338,7 @@ class Core(StoreOwner):
         """Make everything that is visible now durable."""
         if self.file.read_only:
             return
-        self.medium.check_trusted()
+        self.medium.check_not_poisoned()
         if self.manifest.has_pending:
             await self.queue.join_flush()
 

@@ -298,7 +298,7 @@ def link_record(a: int, b: int, c: int, d: int) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace:
+class StaleSector:
     """A sector that is not blank, where only blank ones were expected.
 
     ``seq`` is the group it says it belongs to, or ``None`` if it is not of this log.
@@ -309,7 +309,7 @@ class Trace:
     type: int
 
 
-def find_traces(raw: bytes, offset: int, log_id: int) -> list[Trace]:
+def find_traces(raw: bytes, offset: int, log_id: int) -> list[StaleSector]:
     """Return the traces in ``raw``, a whole number of sectors read from ``offset``."""
     if raw == BLANK_BLOCK:
         return []
@@ -320,7 +320,7 @@ def find_traces(raw: bytes, offset: int, log_id: int) -> list[Trace]:
             continue
         mark, block_type, _, _, _, seq, sector_log_id, _ = _SECTOR.unpack_from(sector)
         ours = mark == _MARK and sector_log_id == log_id
-        traces.append(Trace(offset + at, seq if ours else None, block_type))
+        traces.append(StaleSector(offset + at, seq if ours else None, block_type))
     return traces
 
 

@@ -21,20 +21,20 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.engines import transfers
 from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
-from uringblob.store.allocator import Space
+from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import Segment, pack_entry
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, Pace
-from uringblob.store.io.file_io import Medium, Where
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
+from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.job import Job, settle
-from uringblob.store.io.pending_write import Landing
+from uringblob.store.io.pending_write import PendingWrite
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
 OVERLAP_BYTES_MIN = 64 * 1024
@@ -45,17 +45,19 @@ SORTED_AT_ONCE = 1024
 T = TypeVar("T")
 
 
-def _address(item: tuple[bytes, Frame]) -> int:
+def _address(item: tuple[bytes, IoBuffer]) -> int:
     return item[1].address
 
 
-async def _sorted_in_turns(items: list[tuple[bytes, Frame]], pace: Pace) -> list[tuple[bytes, Frame]]:
+async def _sorted_in_turns(
+    items: list[tuple[bytes, IoBuffer]], pace: ChecksumBudget
+) -> list[tuple[bytes, IoBuffer]]:
     """Return ``items`` by address; a hundred thousand of them take 100 ms in one piece."""
     runs = []
     for start in range(0, len(items), SORTED_AT_ONCE):
         await pace.turn(SORTED_AT_ONCE * NAME)
         runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=_address))
-    merged: list[tuple[bytes, Frame]] = []
+    merged: list[tuple[bytes, IoBuffer]] = []
     for number, item in enumerate(heapq.merge(*runs, key=_address)):
         if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
             await pace.turn(GUIDS_AT_ONCE * CHANGE)
@@ -67,7 +69,7 @@ class Piece:
     """Consecutive frames for one run of slots."""
 
     def __init__(
-        self, run: Segment, guids: Sequence[bytes], frames: Sequence[Frame], *, bounces: bool
+        self, run: Segment, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounces: bool
     ) -> None:
         self.run = run
         self.guids = guids
@@ -79,7 +81,7 @@ class Piece:
 class Batch:
     """Frames with their slots and checksums: ``entries`` is what a log would say of them."""
 
-    def __init__(self, medium: Medium, space: Space, page_size: int) -> None:
+    def __init__(self, medium: FileIO, space: SlotAllocator, page_size: int) -> None:
         self._medium = medium
         self._space = space
         self._page_size = page_size
@@ -90,7 +92,7 @@ class Batch:
         self.bounces = 0
         self._begun = False  # whether any write may have been asked for
 
-    async def take_slots(self, writes: Mapped[Frame]) -> None:
+    async def take_slots(self, writes: Mapped[IoBuffer]) -> None:
         """Take slots for ``writes``; nothing is written yet.
 
         :raises BlobStoreIOError: there is no room; no slot was taken.
@@ -115,7 +117,7 @@ class Batch:
                 self._lay(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
-    def _lay(self, run: Segment, part: Sequence[tuple[bytes, Frame]]) -> None:
+    def _lay(self, run: Segment, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
         self.pieces.append(Piece(run, guids, frames, bounces=self._bounces(frames)))
 
@@ -154,29 +156,29 @@ class Batch:
                 await pace.turn(frame.size)
             self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
 
-    def _places(self) -> Iterator[tuple[int, bytes, Frame]]:
+    def _places(self) -> Iterator[tuple[int, bytes, IoBuffer]]:
         for piece in self.pieces:
             yield from zip(itertools.count(piece.run.slot), piece.guids, piece.frames)
 
     # --- writing -------------------------------------------------------------------------
 
-    def land(self) -> Landing | Job[None]:
+    def land(self) -> PendingWrite | Job[None]:
         """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
         self._begun = True
         if len(self.pieces) > 1:
             return self._medium.start(self._land_pieces())
         return self._begin(self.pieces[0])
 
-    def _begin(self, piece: Piece) -> Landing | Job[None]:
+    def _begin(self, piece: Piece) -> PendingWrite | Job[None]:
         """Begin to write one piece: by one request where that will do, which costs no job of its own."""
         size_bytes = len(piece.frames) * self._page_size
         if piece.bounces or not transfers.one_request(len(piece.frames), size_bytes):
             return self._medium.start(self._land_piece(piece))
         answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
-        return Landing(self._medium, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
+        return PendingWrite(self._medium, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
 
     async def _land_pieces(self) -> None:
-        under_way: list[Landing | Job[None]] = []
+        under_way: list[PendingWrite | Job[None]] = []
         try:
             for number, piece in enumerate(self.pieces, 1):
                 if number % GUIDS_AT_ONCE == 0 and not self._medium.pace.take(GUIDS_AT_ONCE * CHANGE):
@@ -212,7 +214,7 @@ class Batch:
         where = self._where(piece)
         writing = transfers.write_whole_then_sync(self._medium.engine, offset, piece.frames, where)
         try:
-            return await self._medium.believe(writing, where)
+            return await self._medium.run_sync(writing, where)
         except SyncFailed:
             raise
         except BlobStoreIOError as error:
@@ -229,7 +231,7 @@ class Batch:
         except BlobStoreIOError as error:
             raise self._blame(piece, error) from None
 
-    async def _land_bounced(self, piece: Piece, offset: int, where: Where) -> None:
+    async def _land_bounced(self, piece: Piece, offset: int, where: ErrorContext) -> None:
         """Write ``piece`` through bounce frames: some are filled while others are written."""
         medium, bounces, done = self._medium, self._medium.bounces, 0
         writing: collections.deque[Job[None]] = collections.deque()
@@ -267,7 +269,7 @@ class Batch:
             raise
 
     async def _write_bounced(
-        self, offset: int, frames: Sequence[Frame], leases: Sequence[AlignedBlobBuf], where: Where
+        self, offset: int, frames: Sequence[IoBuffer], leases: Sequence[AlignedBlobBuf], where: ErrorContext
     ) -> None:
         try:
             await transfers.write_whole(self._medium.engine, offset, frames, where)
@@ -282,12 +284,12 @@ class Batch:
         for lease in leases:
             self._medium.bounces.give(lease)
 
-    def _bounces(self, frames: Sequence[Frame]) -> bool:
+    def _bounces(self, frames: Sequence[IoBuffer]) -> bool:
         return self._align > 1 and any(frame.address % self._align for frame in frames)
 
-    def _where(self, piece: Piece) -> Where:
+    def _where(self, piece: Piece) -> ErrorContext:
         offset = piece.run.slot * self._page_size
-        return Where("writing blob", self._medium.path, offset, piece.guids[0], len(piece.guids) - 1)
+        return ErrorContext("writing blob", self._medium.path, offset, piece.guids[0], len(piece.guids) - 1)
 
     def _blame(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
         piece.error = error

@@ -23,7 +23,7 @@ from uringblob.errors import BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.store.file import StoreFile
 from uringblob.store.format import BlockType, Segment
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.reader import LogReader, Place
 from uringblob.store.log.superblocks import Superblocks, overwritten
 from uringblob.store.log.writer import Log
@@ -36,7 +36,7 @@ _MOVED = "its path names no file any more; it has another name, and goes on ther
 class Standing:
     """What is known of one open file's place in the file system.  Belongs to the loop's thread."""
 
-    def __init__(self, file: StoreFile, medium: Medium, slots: SlotTable, superblocks: Superblocks) -> None:
+    def __init__(self, file: StoreFile, medium: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
         self._file = file
         self._medium = medium
         self._slots = slots

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.store.core import Core
@@ -25,7 +25,7 @@ READS_AT_ONCE = 256
 #: A read that is a job of its own takes as long as so many others.
 JOB_COST = 8
 #: One read that a caller asks for: its guid and the frame to fill.
-Read = tuple[bytes, Frame]
+Read = tuple[bytes, IoBuffer]
 
 
 class _Asked:
@@ -136,7 +136,7 @@ async def _finish_plain(core: Core, reads: Sequence[Read], asked: _Asked) -> Exc
     return unexpected
 
 
-async def _finish(core: Core, guid: bytes, frame: Frame, entry: int, got: int) -> None:
+async def _finish(core: Core, guid: bytes, frame: IoBuffer, entry: int, got: int) -> None:
     """See to it that ``frame`` is whole and what was written; ``got`` is what its request moved."""
     if got != frame.size:
         await core.fill(guid, entry >> CHECKSUM_BITS, 0, frame, got)

@@ -26,7 +26,7 @@ from uringblob.limits import thread_limits
 from uringblob.owner import StoreOwner
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync.loop_thread import NoThread
-from uringblob.sync.store_handle import Pilot
+from uringblob.sync.store_handle import StoreHandle
 from uringblob.units import MODE
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
@@ -52,12 +52,12 @@ class FileBlobStore(StoreOwner, BlobStore):
     when the interpreter exits.
     """
 
-    def __init__(self, pilot: Pilot) -> None:
+    def __init__(self, pilot: StoreHandle) -> None:
         """Take the wheel; users call :meth:`open`."""
-        if not isinstance(pilot, Pilot):
+        if not isinstance(pilot, StoreHandle):
             raise TypeError("a FileBlobStore is made by FileBlobStore.open(path, ...)")
         self._core = pilot.core
-        self._pilot: Pilot | None = pilot
+        self._pilot: StoreHandle | None = pilot
 
     @classmethod
     def open(
@@ -124,7 +124,7 @@ class FileBlobStore(StoreOwner, BlobStore):
             )
 
         try:
-            pilot = Pilot(opener, f"uringblob {os.path.basename(os.fsdecode(path))}")
+            pilot = StoreHandle(opener, f"uringblob {os.path.basename(os.fsdecode(path))}")
         except NoThread as error:
             raise BlobStoreIOError(
                 errno.EAGAIN,
@@ -249,7 +249,7 @@ class FileBlobStore(StoreOwner, BlobStore):
         return f"<{type(self).__name__} over {self._core!r}>"
 
     def __del__(self) -> None:
-        pilot: Pilot | None = getattr(self, "_pilot", None)
+        pilot: StoreHandle | None = getattr(self, "_pilot", None)
         if pilot is not None and not pilot.closed and not pilot.inherited:
             try:
                 text = f"{self!r} was never closed, and is not flushed"
@@ -259,7 +259,7 @@ class FileBlobStore(StoreOwner, BlobStore):
                 pilot.__del__()
 
     @property
-    def _wheel(self) -> Pilot:
+    def _wheel(self) -> StoreHandle:
         assert self._pilot is not None
         return self._pilot
 

@@ -1,6 +1,6 @@
 """The thread behind a synchronous store: one asyncio loop, which lives as long as the store.
 
-Everything about a call is decided in this thread (:meth:`CompletionLoop._take`), so there is no
+Everything about a call is decided in this thread (:meth:`LoopThread._take`), so there is no
 lock to hold, and a finalizer or a signal handler may post at any time.
 
 The thread is a daemon.  A thread that is not would keep an interpreter alive whose user forgot to
@@ -44,7 +44,7 @@ class NoThread(RuntimeError):
     """The system has no thread to give for a store's loop."""
 
 
-class CompletionLoop(StoreOwner):
+class LoopThread(StoreOwner):
     """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
 
     def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
@@ -241,7 +241,7 @@ class CompletionLoop(StoreOwner):
             call.refuse(RuntimeError("this call began before fork(), in the parent"))
 
 
-_loops: weakref.WeakSet[CompletionLoop] = weakref.WeakSet()
+_loops: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:

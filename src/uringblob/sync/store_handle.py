@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
 from uringblob.sync.call import Call, Listener
-from uringblob.sync.loop_thread import CLOSED, CompletionLoop
+from uringblob.sync.loop_thread import CLOSED, LoopThread
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Pilot(StoreOwner):
+class StoreHandle(StoreOwner):
     """Opens an asynchronous store on a completion loop of its own and steers it.
 
     :param opener: the coroutine function that opens the store; its errors are raised here.
@@ -32,7 +32,7 @@ class Pilot(StoreOwner):
     def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
         self.closed = True  # until there is something to close
         self._pid = os.getpid()
-        self._loop = CompletionLoop(opener, name)
+        self._loop = LoopThread(opener, name)
         try:
             self.closed = False
             self._loop.start()

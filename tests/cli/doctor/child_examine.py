@@ -40,12 +40,12 @@ def with_sysctl_seen_as(directory, value, place, errno):
     """
     from uringblob.cli.doctor import checks as examination
     from uringblob.cli.doctor import host
-    from uringblob.cli.doctor.check_result import Finding
+    from uringblob.cli.doctor.check_result import CheckResult
 
     seccomp.refuse(place, errno)
     facts = {"uring_disabled": value, "uring_group": -1}
-    examination.host.check_sysctl = lambda: Finding("sysctl", "shown", facts=facts)
-    examination.host.check_seccomp = lambda: Finding("seccomp", "shown", facts={"seccomp": 0})
+    examination.host.check_sysctl = lambda: CheckResult("sysctl", "shown", facts=facts)
+    examination.host.check_seccomp = lambda: CheckResult("seccomp", "shown", facts={"seccomp": 0})
     assert examination.host is host
     return as_dict(examine(directory))
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from uringblob.cli.doctor import command as the_command
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.checks import Examination, _run
 from uringblob.cli.doctor.command import screen
 from uringblob.cli.doctor.diagnosis import Applied, Diagnosis
@@ -69,14 +69,14 @@ def test_a_check_that_breaks_hides_no_other():
 
 def test_further_causes_come_after_the_first():
     causes = (Applied("a", "first", "mend first"), Applied("b", "second", "mend second"))
-    text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
+    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
     assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
 
 
 def test_a_cause_that_no_command_mends_is_said_all_the_same():
     causes = (Applied("a", "first", ""), Applied("b", "second", "mend second"))
-    text = screen(Examination([Finding("x", "y")], Diagnosis(1, "no: first", causes)))
+    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)))
     assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: mend second"]
 
 

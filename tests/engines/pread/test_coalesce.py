@@ -18,7 +18,7 @@ from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.posix_calls import pick_calls
 from uringblob.engines.pread import coalesce as write_runs
-from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, Part, WriteRun
+from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, CoalescedWrite, Part
 from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 
 BLOCK = 4096
@@ -78,7 +78,7 @@ class Disk:
 def test_what_follows_is_written_by_one_call(part_of):
     disk = Disk()
     first, *others = [part_of(n) for n in range(4)]
-    run = WriteRun(first, disk, Box())
+    run = CoalescedWrite(first, disk, Box())
     assert [run.add(part) for part in others] == [True] * 3
     assert not any(run.missed(part) for part in (first, *others))
     assert work_off(run) == [(part.completion, BLOCK) for part in (first, *others)]
@@ -88,27 +88,27 @@ def test_what_follows_is_written_by_one_call(part_of):
 @pytest.mark.parametrize("number", [0, 2, 3], ids=["the same place", "a gap", "a larger gap"])
 def test_what_does_not_follow_is_not_added(part_of, number):
     disk = Disk()
-    run = WriteRun(part_of(0), disk, Box())
+    run = CoalescedWrite(part_of(0), disk, Box())
     assert not run.add(part_of(number))
     assert len(work_off(run)) == 1
 
 
 def test_a_run_is_no_larger_than_a_thread_should_be_busy_with(part_of):
     half = RUN_BYTES_MAX // 2
-    run = WriteRun(part_of(0, half), Disk(), Box())
+    run = CoalescedWrite(part_of(0, half), Disk(), Box())
     assert run.add(part_of(half // BLOCK, half))
     assert not run.add(part_of(RUN_BYTES_MAX // BLOCK))
-    many = WriteRun(part_of(0), Disk(), Box())
+    many = CoalescedWrite(part_of(0), Disk(), Box())
     assert [many.add(part_of(n)) for n in range(1, RUN_PARTS_MAX + 1)] == [True] * (RUN_PARTS_MAX - 1) + [
         False
     ]
 
 
 def test_it_says_how_it_stands(part_of):
-    run = WriteRun(part_of(1), Disk(), Box())
-    assert repr(run) == "<WriteRun of 4096 bytes up to 8192, waiting>"
+    run = CoalescedWrite(part_of(1), Disk(), Box())
+    assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, waiting>"
     work_off(run)
-    assert repr(run) == "<WriteRun of 4096 bytes up to 8192, taken>"
+    assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, taken>"
 
 
 # ---- who gets what ------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_where_one_call_fails_or_falls_short_each_is_written_by_itself(part_of, 
         return -errno.ENOSPC if offset == BLOCK else BLOCK
 
     disk = Disk(answer)
-    run = WriteRun(part_of(0), disk, Box())
+    run = CoalescedWrite(part_of(0), disk, Box())
     run.add(part_of(1))
     run.add(part_of(2))
     assert [result for _, result in work_off(run)] == [BLOCK, -errno.ENOSPC, BLOCK]
@@ -139,14 +139,14 @@ def test_where_there_is_no_memory_for_all_each_is_written_by_itself(part_of):
             raise MemoryError
         return BLOCK
 
-    run = WriteRun(part_of(0), Disk(answer), Box())
+    run = CoalescedWrite(part_of(0), Disk(answer), Box())
     run.add(part_of(1))
     assert [result for _, result in work_off(run)] == [BLOCK] * 2
 
 
 def test_one_alone_is_written_once_whatever_comes_of_it(part_of):
     disk = Disk(lambda _views, _offset: -errno.EIO)
-    assert [result for _, result in work_off(WriteRun(part_of(3), disk, Box()))] == [-errno.EIO]
+    assert [result for _, result in work_off(CoalescedWrite(part_of(3), disk, Box()))] == [-errno.EIO]
     assert disk.calls == [(3 * BLOCK, bytes([3]) * BLOCK)]
 
 
@@ -178,7 +178,7 @@ class Watched(collections.deque):
 
 def test_what_a_worker_did_not_see_is_taken_back(part_of):
     """The worker comes between the loop's look and its addition."""
-    run = WriteRun(part_of(0), Disk(), Box())
+    run = CoalescedWrite(part_of(0), Disk(), Box())
     run._parts = parts = Watched(run._parts)
     parts.before = lambda: worked.extend(work_off(run))
     worked = []
@@ -193,7 +193,7 @@ def test_what_a_worker_did_not_see_is_taken_back(part_of):
 @pytest.mark.parametrize("already", range(3))
 def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, already):
     """The loop looks for the last of three while the worker, who has some ``already``, empties the run."""
-    run = WriteRun(part_of(0), disk := Disk(), Box())
+    run = CoalescedWrite(part_of(0), disk := Disk(), Box())
     run.add(part_of(1))
     run.add(last := part_of(2))
     run._parts = parts = Watched(run._parts)
@@ -215,7 +215,7 @@ def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, already):
 
 
 def test_what_the_worker_has_is_not_taken_back(part_of):
-    run = WriteRun(first := part_of(0), Disk(), Box())
+    run = CoalescedWrite(first := part_of(0), Disk(), Box())
     run.add(second := part_of(1))
     work_off(run)
     assert not run.missed(first)
@@ -224,7 +224,7 @@ def test_what_the_worker_has_is_not_taken_back(part_of):
 
 def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
     """``deque.remove`` gives up when the deque changes meanwhile."""
-    run = WriteRun(part_of(0), Disk(), Box())
+    run = CoalescedWrite(part_of(0), Disk(), Box())
     run.add(last := part_of(1))
     run._parts = parts = Watched(run._parts)
     run._taken = True
@@ -239,7 +239,7 @@ def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
 def test_a_handler_that_writes_in_the_middle_of_an_addition_moves_no_byte(part_of):
     """Its part comes before the one that it struck, and follows it in the file."""
     disk = Disk()
-    run = WriteRun(part_of(0), disk, Box())
+    run = CoalescedWrite(part_of(0), disk, Box())
     run._parts = parts = Watched(run._parts)
     parts.before = lambda: added.append(run.add(part_of(2)))
     added = []
@@ -256,7 +256,7 @@ def test_a_handler_that_raises_in_the_middle_of_an_addition_moves_no_byte(part_o
         raise KeyboardInterrupt
 
     disk = Disk()
-    run = WriteRun(part_of(0), disk, Box())
+    run = CoalescedWrite(part_of(0), disk, Box())
     run._parts = parts = Watched(run._parts)
     parts.before = strike
     with pytest.raises(KeyboardInterrupt):

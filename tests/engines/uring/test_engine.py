@@ -13,11 +13,11 @@ import textwrap
 import pytest
 
 from ring.faulty import FaultyLib
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.slab import Slab
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 from uringblob.engines.uring import engine as uring
 from uringblob.engines.uring import start as uring_start
 from uringblob.engines.uring.engine import UringEngine
@@ -437,7 +437,12 @@ def test_an_unprivileged_user_gets_what_the_limit_allows(needs_root, disk_dir):
 
 def test_neighbours_are_joined_only_within_one_buffer():
     view = memoryview(bytearray(1))
-    parts = [Frame(view, 0, 10, 0), Frame(view, 10, 5, 0), Frame(view, 15, 5, -1), Frame(view, 30, 5, -1)]
+    parts = [
+        IoBuffer(view, 0, 10, 0),
+        IoBuffer(view, 10, 5, 0),
+        IoBuffer(view, 15, 5, -1),
+        IoBuffer(view, 30, 5, -1),
+    ]
     assert [tuple(part)[1:] for part in join_neighbours(parts)] == [(0, 15, 0), (15, 5, -1), (30, 5, -1)]
 
 
@@ -511,7 +516,7 @@ async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it
         return -errno.ECANCELED if Opcode(operation.opcode).name == refused else real(ring, operation)
 
     monkeypatch.setattr(uring_start, "_answer", answer)
-    with pytest.raises(RingRefused, match=f"refused at first {stages[refused]}: ECANCELED") as caught:
+    with pytest.raises(RingUnavailable, match=f"refused at first {stages[refused]}: ECANCELED") as caught:
         UringEngine.open(request_for(fd), False, 1)
     assert "RLIMIT_NPROC" in caught.value.advice
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from uringblob.store.format import entry_slot, pack_entry
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 
@@ -15,7 +15,7 @@ G, K = b"G" * 16, b"K" * 16
 
 @pytest.fixture
 def manifest():
-    return Manifest(SlotTable(2, 64))
+    return BlobIndex(SlotTable(2, 64))
 
 
 def frame(manifest, checksum=1):

@@ -20,7 +20,7 @@ from uringblob.store.index.log_space import (
     granule_slots,
 )
 from uringblob.store.log.compaction import Compaction
-from uringblob.store.log.maintenance import Upkeep
+from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.writer import Log
 
 KIB = 1024
@@ -92,7 +92,7 @@ class Chain:
         self.space = LogSpace(page_size)
         self.rng = rng
         self._lay_out(pieces)
-        self.upkeep = Upkeep(
+        self.upkeep = LogMaintenance(
             None,
             SimpleNamespace(slots=self, delta=lambda: range(self.delta)),
             self.space,

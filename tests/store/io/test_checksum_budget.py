@@ -17,7 +17,7 @@ from uringblob.store import core
 from uringblob.store import frame_writes as batch
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.io import checksum_budget as pace
-from uringblob.store.io.checksum_budget import Pace
+from uringblob.store.io.checksum_budget import ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
@@ -96,7 +96,7 @@ async def make_room(store):
 
 async def test_whoever_finds_room_does_not_wait_and_all_share_one_refill():
     loop = asyncio.get_running_loop()
-    shared, asked = Pace(loop), []
+    shared, asked = ChecksumBudget(loop), []
     call_soon = loop.call_soon
     loop.call_soon = lambda *args, **options: asked.append(args) or call_soon(*args, **options)
     try:
@@ -110,7 +110,7 @@ async def test_whoever_finds_room_does_not_wait_and_all_share_one_refill():
 
 async def test_turns_come_in_order_and_an_iteration_passes_the_limit_by_less_than_a_frame():
     loop = asyncio.get_running_loop()
-    shared, counted, order = Pace(loop), Iterations(), []
+    shared, counted, order = ChecksumBudget(loop), Iterations(), []
 
     async def work(number):
         size = 1 + number * 1237 % (2 * PAGE)
@@ -128,7 +128,7 @@ async def test_turns_come_in_order_and_an_iteration_passes_the_limit_by_less_tha
 
 async def test_who_asks_again_goes_behind_those_who_wait():
     loop = asyncio.get_running_loop()
-    shared, order = Pace(loop), []
+    shared, order = ChecksumBudget(loop), []
 
     async def work(name):
         for _ in range(3):
@@ -143,7 +143,7 @@ async def test_who_asks_again_goes_behind_those_who_wait():
 async def test_every_iteration_begins_with_the_whole_limit():
     """What the last ones of a crowd left was once all that the next crowd's first ones found."""
     loop = asyncio.get_running_loop()
-    shared = Pace(loop)
+    shared = ChecksumBudget(loop)
     await asyncio.gather(*(Job(shared.turn(PAGE), loop) for _ in range(3 * LIMIT // PAGE)))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -152,7 +152,7 @@ async def test_every_iteration_begins_with_the_whole_limit():
 
 async def test_frames_larger_than_the_limit_take_one_iteration_each():
     loop = asyncio.get_running_loop()
-    shared, counted = Pace(loop), Iterations()
+    shared, counted = ChecksumBudget(loop), Iterations()
 
     async def work():
         await shared.turn(3 * LIMIT)
@@ -165,7 +165,7 @@ async def test_frames_larger_than_the_limit_take_one_iteration_each():
 
 async def test_a_turn_at_nothing_comes_after_all_who_wait():
     loop = asyncio.get_running_loop()
-    shared, order = Pace(loop), []
+    shared, order = ChecksumBudget(loop), []
 
     async def work(name, size):
         await shared.turn(size)
@@ -234,7 +234,7 @@ def test_a_lone_commit_takes_no_more_iterations_than_without(monkeypatch):
 
     loop = SimLoop()
     paced = loop.run(rounds_of_a_commit(loop))
-    monkeypatch.setattr(Pace, "take", lambda _pace, _size_bytes: True)
+    monkeypatch.setattr(ChecksumBudget, "take", lambda _pace, _size_bytes: True)
     loop = SimLoop()
     assert paced == loop.run(rounds_of_a_commit(loop))
 
@@ -274,7 +274,7 @@ async def test_who_waits_while_the_store_is_poisoned_is_refused(store, monkeypat
 async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
     """It ends the job it struck; the loop sees what it raised, as from any callback."""
     loop = asyncio.get_running_loop()
-    shared, seen, order = Pace(loop), [], []
+    shared, seen, order = ChecksumBudget(loop), [], []
     loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
 
     async def work(n):
@@ -297,12 +297,12 @@ async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
 async def test_a_handler_that_strikes_between_two_turns_leaves_nobody_waiting(hit):
     """Struck at every line of the refill, the first one and the call itself included."""
     loop = asyncio.get_running_loop()
-    shared, seen, left = Pace(loop), [], hit
+    shared, seen, left = ChecksumBudget(loop), [], hit
     loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
 
     def trace(scope, event, _argument):
         nonlocal left
-        if scope.f_code is not Pace._refill.__code__:
+        if scope.f_code is not ChecksumBudget._refill.__code__:
             return None
         if event in ("call", "line"):
             left -= 1

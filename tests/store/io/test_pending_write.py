@@ -15,7 +15,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError
 from uringblob.completion import Completion
-from uringblob.store.io.pending_write import Landing
+from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log import group_commit as groups
 
 PAGE = 4096
@@ -56,7 +56,7 @@ class Asked:
             if outcome is not None:
                 raise outcome
 
-        self.landing = Landing(store._core.medium, self.answer, PAGE, finish)
+        self.landing = PendingWrite(store._core.medium, self.answer, PAGE, finish)
         del self.frames
 
 
@@ -151,7 +151,7 @@ async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, mo
 def test_it_says_how_it_stands():
     loop = asyncio.new_event_loop()
     answer = Completion(loop=loop)
-    landing = Landing(None, answer, PAGE, None)
+    landing = PendingWrite(None, answer, PAGE, None)
     assert repr(landing) == "<Landing of 4096 bytes, under way>"
     answer.finish(PAGE)
     assert repr(landing) == "<Landing of 4096 bytes, done>"

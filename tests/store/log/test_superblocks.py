@@ -15,7 +15,7 @@ from uringblob.store.log.superblocks import Superblocks
 EXTENTS = [Segment(2, 240), Segment(500, 16)]
 
 
-class Medium:
+class FileIO:
     """Both places on a medium; each write and flush takes a round, and may be told to fail."""
 
     def __init__(self, version=2):
@@ -59,7 +59,7 @@ class Medium:
 
 
 async def test_the_older_is_written_first_and_flushed_before_the_newer_is_touched():
-    medium = Medium()
+    medium = FileIO()
     await medium.superblocks.change(floor=9)
     assert medium.events == [("write", 4096), ("sync",), ("write", 0), ("sync",)]
     assert [(s.floor, s.revision) for s in medium.read()] == [(9, 9), (9, 8)]
@@ -70,7 +70,7 @@ async def test_the_older_is_written_first_and_flushed_before_the_newer_is_touche
 
 async def test_changes_made_at_once_follow_each_other_and_none_takes_anothers_back():
     """A compaction names its log while the space records an extent."""
-    medium = Medium()
+    medium = FileIO()
     superblocks = medium.superblocks
     await asyncio.gather(
         superblocks.change(log_id=1234, head_slot=66, floor=6),
@@ -87,7 +87,7 @@ async def test_changes_made_at_once_follow_each_other_and_none_takes_anothers_ba
 
 
 async def test_a_store_of_version_1_has_no_list_of_log_space_and_its_seal_leaves_it_version_1():
-    medium = Medium(version=1)
+    medium = FileIO(version=1)
     await medium.superblocks.record_extents(EXTENTS)
     assert medium.events == []
     await medium.superblocks.seal(9)
@@ -100,7 +100,7 @@ async def test_a_store_of_version_1_has_no_list_of_log_space_and_its_seal_leaves
 
 @pytest.mark.parametrize("failing", range(4))
 async def test_a_change_that_fails_poisons_and_leaves_one_superblock_that_is_true(failing):
-    medium = Medium()
+    medium = FileIO()
     medium.failing = failing
     with pytest.raises(BlobStoreIOError) as raised:
         await medium.superblocks.change(floor=9)
@@ -113,7 +113,7 @@ async def test_a_change_that_fails_poisons_and_leaves_one_superblock_that_is_tru
 
 
 async def test_a_store_that_is_sealed_already_stays_as_it_is():
-    medium = Medium()
+    medium = FileIO()
     await medium.superblocks.seal(5)
     assert medium.events == []
     await medium.superblocks.write_newest_again()

@@ -15,7 +15,7 @@ import pytest
 from behaviour.mounts import MIB, ext4, tmpfs
 from behaviour.work import frame, guid
 from uringblob import AsyncFileBlobStore
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log import group
 from uringblob.store.opening import open as opening
 
@@ -94,13 +94,13 @@ async def test_a_group_whose_frames_were_flushed_is_not_read_again(
     monkeypatch.setattr(group, "LARGE_GROUP_BYTES", PAGE)
     await left_at(store_path, engine, writes=list(NEW.items()))
     verified = []
-    read = Medium.read
+    read = FileIO.read
 
     async def reading(self, offset, size, what):
         verified.append(what)
         return await read(self, offset, size, what)
 
-    monkeypatch.setattr(Medium, "read", reading)
+    monkeypatch.setattr(FileIO, "read", reading)
     assert await seen(store_path, engine, read_only=True) == ({**FIRST, **NEW}, ())
     assert "verifying the last group" not in verified
     assert (await seen(store_path, engine, read_only=True, direct=False))[0] == FIRST
@@ -161,7 +161,7 @@ async def test_a_last_group_without_records_is_not_missed(needs_direct, store_pa
     """It is written on a full disk, to prove the one before it; that nothing proves it takes nothing away."""
     async with AsyncFileBlobStore.open(f"{store_path}.live", engine=engine, page_size=PAGE) as store:
         await store.commit(list(FIRST.items()))
-        await store._core.queue.join_confirm()
+        await store._core.queue.commit_empty_group()
         shutil.copyfile(f"{store_path}.live", store_path)
     assert await seen(store_path, engine, read_only=True, direct=False) == (FIRST, ())
 

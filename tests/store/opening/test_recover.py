@@ -51,14 +51,14 @@ async def test_a_group_in_doubt_is_written_again_where_the_cache_might_lie(
     The frames, then their blocks, then a flush; a deletion has no frame.
     """
     written = []
-    real = recovery.Medium.write
+    real = recovery.FileIO.write
 
     async def write(self, offset, data, what):
         if what == "confirming the last group":
             written.append(bytes(data[:4]))
         await real(self, offset, data, what)
 
-    monkeypatch.setattr(recovery.Medium, "write", write)
+    monkeypatch.setattr(recovery.FileIO, "write", write)
     async with AsyncFileBlobStore.open(in_doubt, engine=engine, direct=direct) as store:
         assert await frames(store) == {guid: bytes(guid)[:1] * PAGE for guid in GUIDS[1:]}
         assert (await store.verify()).ok

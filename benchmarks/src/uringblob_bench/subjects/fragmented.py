@@ -10,6 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from uringblob import AsyncFileBlobStore, FileBlobStore
+from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.slab import Slab
+from uringblob.ring import Ring, ops
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load
 from uringblob_bench.picker import Exhausted
@@ -17,9 +20,6 @@ from uringblob_bench.place import direct_flag, noise
 from uringblob_bench.subjects.base import TaskSubject
 from uringblob_bench.subjects.ring_sync import FIXED, settled
 from uringblob_bench.subjects.store import guid_of
-from uringblob.buffers.iobuf import Frame
-from uringblob.buffers.slab import Slab
-from uringblob.ring import Ring, ops
 
 #: Of so many frames side by side, so many are deleted: the pieces that free space consists of.
 STRIDE, PIECE = 7, 4
@@ -137,7 +137,7 @@ class ScatteredRing(TaskSubject):
             for number in range(load.frames):
                 slab.frame(number).view[:] = noise(size)
             pieces = [
-                Frame(slab.frame(n).view, slab.frame(n).address, min(PIECE, load.frames - n) * size, index)
+                IoBuffer(slab.frame(n).view, slab.frame(n).address, min(PIECE, load.frames - n) * size, index)
                 for n in range(0, load.frames, PIECE)
             ]
             yield lambda _load, _number: self._call(ring, pieces)
@@ -145,7 +145,7 @@ class ScatteredRing(TaskSubject):
             await ring.aclose()
             os.close(descriptor)
 
-    def _call(self, ring: Ring, pieces: list[Frame]) -> TaskCall:
+    def _call(self, ring: Ring, pieces: list[IoBuffer]) -> TaskCall:
         strides = itertools.cycle(range(self.frames // STRIDE))
         size = self.params.page_size
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from uringblob.buffers.checksum import frame_checksum
 from uringblob_bench.drive import ThreadCall
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
 from uringblob_bench.place import Place, aligned_frames, direct_flag
 from uringblob_bench.subjects.base import ThreadSubject
 from uringblob_bench.subjects.store import StoreFiller
-from uringblob.buffers.checksum import frame_checksum
 
 
 class OsCalls(ThreadSubject):

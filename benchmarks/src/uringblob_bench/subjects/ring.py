@@ -8,6 +8,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.slab import Slab
+from uringblob.ring import Ring, SqeFlags
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.memory_kind import small_pages
@@ -16,9 +19,6 @@ from uringblob_bench.place import Place, direct_flag, noise
 from uringblob_bench.subjects.base import TaskSubject
 from uringblob_bench.subjects.eventfd import listen_through_eventfd
 from uringblob_bench.subjects.ring_sync import STRATEGIES
-from uringblob.buffers.iobuf import Frame
-from uringblob.buffers.slab import Slab
-from uringblob.ring import Ring, SqeFlags
 
 FIXED = SqeFlags.FIXED_FILE
 
@@ -113,6 +113,6 @@ class _Memory:
             self._index = ring.register_slab(self._slab) if params.registered else -1
         self._taken = 0
 
-    def take(self, count: int) -> list[Frame]:
+    def take(self, count: int) -> list[IoBuffer]:
         first, self._taken = self._taken, self._taken + count
         return [self._slab.frame(index, self._index) for index in range(first, first + count)]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.ring import Op, Ring, SqeFlags, ops
 
 FIXED = SqeFlags.FIXED_FILE
 #: ``RWF_DSYNC`` of ``linux/fs.h``.
 RWF_DSYNC = 2
 
-Strategy = Callable[[Ring, Sequence[Frame], int], Awaitable[None]]
+Strategy = Callable[[Ring, Sequence[IoBuffer], int], Awaitable[None]]
 
 
-def _writes(frames: Sequence[Frame], offset: int, op_flags: int = 0, flags: int = FIXED) -> list[Op]:
+def _writes(frames: Sequence[IoBuffer], offset: int, op_flags: int = 0, flags: int = FIXED) -> list[Op]:
     made = []
     for number, frame in enumerate(frames):
         at = offset + number * frame.size
@@ -36,33 +36,33 @@ async def settled(completions: Sequence[Awaitable[int]], sizes: Sequence[int]) -
             raise OSError(-got if got < 0 else errno.EIO, f"the kernel answered {got} instead of {size}")
 
 
-async def two_phase(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
+async def two_phase(ring: Ring, frames: Sequence[IoBuffer], offset: int) -> None:
     """Writes; wait for all of them; fdatasync; wait."""
     await settled(ring.submit(_writes(frames, offset)), [frame.size for frame in frames])
     await settled(ring.submit([_sync()]), [0])
 
 
-async def gathered(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
+async def gathered(ring: Ring, frames: Sequence[IoBuffer], offset: int) -> None:
     """One write of the whole contiguous run, linked to one fdatasync."""
     size = sum(frame.size for frame in frames)
-    whole = Frame(frames[0].view, frames[0].address, size, frames[0].buf_index)
+    whole = IoBuffer(frames[0].view, frames[0].address, size, frames[0].buf_index)
     await settled(ring.chain(*_writes([whole], offset), _sync()), [size, 0])
 
 
-async def linked(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
+async def linked(ring: Ring, frames: Sequence[IoBuffer], offset: int) -> None:
     """A chain: each write linked to the next, the last to the fdatasync."""
     sizes = [*(frame.size for frame in frames), 0]
     await settled(ring.chain(*_writes(frames, offset), _sync()), sizes)
 
 
-async def drained(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
+async def drained(ring: Ring, frames: Sequence[IoBuffer], offset: int) -> None:
     """Writes side by side, then an fdatasync with IO_DRAIN, in one submission."""
     sizes = [*(frame.size for frame in frames), 0]
     drain = _sync(FIXED | SqeFlags.IO_DRAIN)
     await settled(ring.submit([*_writes(frames, offset), drain]), sizes)
 
 
-async def dsync(ring: Ring, frames: Sequence[Frame], offset: int) -> None:
+async def dsync(ring: Ring, frames: Sequence[IoBuffer], offset: int) -> None:
     """Writes side by side, each with RWF_DSYNC, and no fdatasync."""
     await settled(ring.submit(_writes(frames, offset, RWF_DSYNC)), [frame.size for frame in frames])
 

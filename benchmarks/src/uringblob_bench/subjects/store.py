@@ -11,6 +11,7 @@ from typing import Any
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
 from uringblob.api.stats import StoreStats
+from uringblob.errors import BlobStoreError
 from uringblob_bench.alternate import CannotRun
 from uringblob_bench.drive import TaskCall, ThreadCall
 from uringblob_bench.load import Load, Params, Verb
@@ -18,7 +19,6 @@ from uringblob_bench.memory_kind import small_pages
 from uringblob_bench.picker import Picker
 from uringblob_bench.place import Place, aligned_frames, noise
 from uringblob_bench.subjects.base import TaskSubject, ThreadSubject
-from uringblob.errors import BlobStoreError
 
 #: Frames of one call while the store is filled.
 _FILL_FRAMES = 32

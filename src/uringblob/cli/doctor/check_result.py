@@ -18,7 +18,7 @@ class Level(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check.
 
     ``facts`` are fields of :class:`uringblob.cli.doctor.facts.Facts`; ``detail`` is what ``--json`` shows besides.

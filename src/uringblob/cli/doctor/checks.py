@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from uringblob.cli.doctor import disk, host, kernel_ring
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.diagnosis import Diagnosis, diagnose
 from uringblob.cli.doctor.facts import gather
 from uringblob.cli.doctor.overwriting import check_overwriting
@@ -16,13 +16,13 @@ from uringblob.cli.doctor.smoke_test import check_store
 class Examination(NamedTuple):
     """Every finding, and what follows from them."""
 
-    findings: list[Finding]
+    findings: list[CheckResult]
     diagnosis: Diagnosis
 
 
 def examine(directory: str) -> Examination:
     """Look at this machine and at ``directory``.  Leaves nothing behind; raises nothing."""
-    checks: list[tuple[str, Callable[[], Finding]]] = [
+    checks: list[tuple[str, Callable[[], CheckResult]]] = [
         ("kernel", host.check_kernel),
         ("container", host.check_container),
         ("rights", host.check_rights),
@@ -45,9 +45,9 @@ def examine(directory: str) -> Examination:
     return Examination(findings, diagnose(gather(findings)))
 
 
-def _run(name: str, check: Callable[[], Finding]) -> Finding:
+def _run(name: str, check: Callable[[], CheckResult]) -> CheckResult:
     """Run one check; one that breaks must not hide what the others found."""
     try:
         return check()
     except Exception as error:  # noqa: BLE001 - reported as the finding that it is
-        return Finding(name, f"could not be checked: {type(error).__name__}: {error}", Level.NOTE)
+        return CheckResult(name, f"could not be checked: {type(error).__name__}: {error}", Level.NOTE)

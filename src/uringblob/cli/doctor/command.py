@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.checks import Examination, examine
-from uringblob.cli.errors import EXIT_FAILED, Failure, Parser, output_failed, parse, say_failure
+from uringblob.cli.errors import EXIT_FAILED, Failure, Parser, output_failed, parse, print_error
 from uringblob.cli.start import EXIT_INTERRUPTED, asks_json
 from uringblob.cli.stdio import say, whole_streams
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         seen = examine(args.directory)
     except KeyboardInterrupt:
         failure = Failure("interrupted", "KeyboardInterrupt", "doctor", EXIT_INTERRUPTED, args.directory)
-        return say_failure(failure, as_json=args.json)
+        return print_error(failure, as_json=args.json)
     if args.json:
         text = json.dumps(as_dict(seen), default=list)
     else:
@@ -110,7 +110,7 @@ def screen(seen: Examination, *, coloured: bool = False, verbose: bool = False) 
     return "\n".join(lines)
 
 
-def _details(finding: Finding) -> list[str]:
+def _details(finding: CheckResult) -> list[str]:
     lines = []
     for name, value in finding.detail.items():
         words = [f"{k} {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else [_plain(value)]

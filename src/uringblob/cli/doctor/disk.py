@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uringblob import _native
 from uringblob.buffers.slab import Slab
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.smoke_test_directory import PREFIX
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import encodable, errno_name
@@ -19,21 +19,23 @@ from uringblob.ring import Ring, SqeFlags
 from uringblob.units import BUF_ALIGN
 
 
-def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
+def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> CheckResult:
     """Which file system, with which mount options, and how much room."""
     rights = {"directory": directory, **_rights(directory)}
     try:
         room = os.statvfs(directory)
     except OSError as error:
         text = f"{encodable(directory)}: {error.strerror}"
-        return Finding("file system", text, Level.BAD, rights)
+        return CheckResult("file system", text, Level.BAD, rights)
     free = room.f_bavail * room.f_frsize
     mount = find_mount(os.path.realpath(directory), mountinfo)
     kind, point, options = mount or ("unknown", "?", "")
     text = f"{kind} at {point} ({options}); {free / 2**30:.1f} GiB free"
     detail = {"kind": kind, "mount_point": point, "options": options.split(","), "free_bytes": free}
     level = Level.GOOD if free > 64 << 20 else Level.NOTE
-    return Finding("file system", text, level, {**rights, "mount_point": point, "file_system": kind}, detail)
+    return CheckResult(
+        "file system", text, level, {**rights, "mount_point": point, "file_system": kind}, detail
+    )
 
 
 def _rights(directory: str) -> dict[str, object]:
@@ -75,12 +77,12 @@ def find_mount(path: str, mountinfo: Path) -> tuple[str, str, str] | None:
     return best
 
 
-def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> Finding:
+def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> CheckResult:
     """Whether the device has a write cache to flush, and FUA."""
     try:
         number = os.stat(directory).st_dev
     except OSError as error:
-        return Finding("device", error.strerror or "?", Level.NOTE)
+        return CheckResult("device", error.strerror or "?", Level.NOTE)
     device = (sys_block / f"{os.major(number)}:{os.minor(number)}").resolve()
     # A partition's queue is its disk's.
     # Not Path.is_dir, which raises where podman masks this part of /sys.
@@ -88,13 +90,17 @@ def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> Fi
         (place / "queue" for place in (device, device.parent) if os.path.isdir(place / "queue")), None
     )
     if queue is None and os.path.exists(sys_block) and not os.access(sys_block, os.X_OK):
-        return Finding("device", f"{sys_block} is closed to this user, as in podman's containers", Level.NOTE)
+        return CheckResult(
+            "device", f"{sys_block} is closed to this user, as in podman's containers", Level.NOTE
+        )
     if queue is None:
-        return Finding("device", "no block device to be seen behind it", Level.NOTE)
+        return CheckResult("device", "no block device to be seen behind it", Level.NOTE)
     cache, fua = (_value(queue / name) for name in ("write_cache", "fua"))
     flush = "flushes reach its cache" if cache == "write back" else "says it needs no flush"
     text = f"{device.name}: {cache}, {flush}; FUA {'yes' if fua == '1' else 'no'}"
-    return Finding("device", text, detail={"device": device.name, "write_cache": cache, "fua": fua == "1"})
+    return CheckResult(
+        "device", text, detail={"device": device.name, "write_cache": cache, "fua": fua == "1"}
+    )
 
 
 def _value(path: Path) -> str:
@@ -103,14 +109,14 @@ def _value(path: Path) -> str:
     return "unknown"
 
 
-def check_direct(directory: str) -> Finding:
+def check_direct(directory: str) -> CheckResult:
     """O_DIRECT, proved by real transfers, and the alignment that ``statx`` asks for."""
     try:
         # Without a name where the file system has that: a doctor that is killed leaves nothing.
         trial = tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
         text = f"no trial file: {errno_name(error.errno or 0)}"
-        return Finding("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
+        return CheckResult("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
     with trial:
         try:
             os.write(trial.fileno(), bytes(BUF_ALIGN))
@@ -118,11 +124,11 @@ def check_direct(directory: str) -> Finding:
             align = _asked_alignment(trial.fileno())
         except OSError as error:
             text = f"the trial file: {errno_name(error.errno or 0)}"
-            return Finding("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
+            return CheckResult("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
     facts = {"direct": direct.on, "direct_reason": direct.reason}
     if not direct.on:
-        return Finding("O_DIRECT", f"no: {direct.reason}; {align}", Level.NOTE, facts)
-    return Finding("O_DIRECT", f"yes; {align}", facts=facts)
+        return CheckResult("O_DIRECT", f"no: {direct.reason}; {align}", Level.NOTE, facts)
+    return CheckResult("O_DIRECT", f"yes; {align}", facts=facts)
 
 
 def _asked_alignment(fd: int) -> str:
@@ -135,19 +141,19 @@ def _asked_alignment(fd: int) -> str:
     return f"statx: memory {memory[0]}, offsets {offset[0]} bytes"
 
 
-def check_fixed_io(directory: str) -> Finding:
+def check_fixed_io(directory: str) -> CheckResult:
     """A fixed write, an fsync and a fixed read of a registered file, compared."""
     name = "fixed I/O"
     if _native.lib is None:
-        return Finding(name, "not tried: no extension", Level.NOTE)
+        return CheckResult(name, "not tried: no extension", Level.NOTE)
     try:
         with tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0) as file:
             results, same = _write_sync_read(file.fileno())
     except OSError as error:
-        return Finding(name, f"not done: {error.strerror or error}", Level.NOTE)
+        return CheckResult(name, f"not done: {error.strerror or error}", Level.NOTE)
     words = [f"{step} {_result(number)}" for step, number in results.items()]
     level = Level.GOOD if same and all(number >= 0 for number in results.values()) else Level.BAD
-    return Finding(name, ", ".join([*words, "same bytes" if same else "other bytes"]), level)
+    return CheckResult(name, ", ".join([*words, "same bytes" if same else "other bytes"]), level)
 
 
 def _write_sync_read(fd: int) -> tuple[dict[str, int], bool]:

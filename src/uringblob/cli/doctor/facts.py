@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from uringblob.cli.doctor.check_result import Finding
+from uringblob.cli.doctor.check_result import CheckResult
 from uringblob.engines.select import ENGINES
 
 #: ``capabilities(7)``.
@@ -101,7 +101,7 @@ class Facts:
         return self.uring_disabled >= 2
 
 
-def gather(findings: Iterable[Finding]) -> Facts:
+def gather(findings: Iterable[CheckResult]) -> Facts:
     """Make one out of all findings' facts."""
     known: dict[str, object] = {}
     for finding in findings:

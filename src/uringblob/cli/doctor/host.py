@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from uringblob import _native
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
 from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
@@ -40,23 +40,23 @@ def _status_field(root: Path, field: str) -> str:
     return found.group(1) if found else ""
 
 
-def check_kernel(root: Path = Path("/"), platform: str = sys.platform) -> Finding:
+def check_kernel(root: Path = Path("/"), platform: str = sys.platform) -> CheckResult:
     """Which kernel, and is it Linux at all."""
     if not platform.startswith("linux"):
-        return Finding("kernel", f"{platform}: io_uring is Linux's", Level.NOTE, {"linux": False})
+        return CheckResult("kernel", f"{platform}: io_uring is Linux's", Level.NOTE, {"linux": False})
     release = _read(root / "proc/sys/kernel/osrelease").strip() or os.uname().release
     numbers = re.match(r"(\d+)\.(\d+)", release)
     kernel = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
     level = Level.GOOD if kernel >= (5, 6) else Level.NOTE
-    return Finding("kernel", f"Linux {release}", level, {"linux": True, "kernel": kernel})
+    return CheckResult("kernel", f"Linux {release}", level, {"linux": True, "kernel": kernel})
 
 
-def check_container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Finding:
+def check_container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> CheckResult:
     """Which container runtime started this, as far as it shows."""
     kind = _container_kind(root, environ)
     unit = not kind and "INVOCATION_ID" in environ
     text = kind or ("none; a systemd unit" if unit else "none")
-    return Finding("container", text, facts={"container": kind, "systemd_unit": unit})
+    return CheckResult("container", text, facts={"container": kind, "systemd_unit": unit})
 
 
 def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
@@ -80,15 +80,15 @@ def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
     return environ.get("container", "")
 
 
-def check_seccomp(root: Path = Path("/")) -> Finding:
+def check_seccomp(root: Path = Path("/")) -> CheckResult:
     """Whether a seccomp filter judges this process's system calls."""
     mode = _status_field(root, "Seccomp")
     number = int(mode) if mode else -1
     level = Level.NOTE if number == SECCOMP_FILTER else Level.GOOD
-    return Finding("seccomp", _SECCOMP_WORDS.get(number, "unknown"), level, {"seccomp": number})
+    return CheckResult("seccomp", _SECCOMP_WORDS.get(number, "unknown"), level, {"seccomp": number})
 
 
-def check_rights(root: Path = Path("/")) -> Finding:
+def check_rights(root: Path = Path("/")) -> CheckResult:
     """User, groups and the two capabilities that matter here."""
     mask = int(_status_field(root, "CapEff") or "0", 16)
     mapped = _read(root / "proc/self/uid_map").split()
@@ -100,22 +100,22 @@ def check_rights(root: Path = Path("/")) -> Finding:
     ]
     note = "; in a user namespace, where they do not count" if inside else ""
     facts = {"uid": os.geteuid(), "groups": groups, "capabilities": mask, "user_namespace": inside}
-    return Finding("rights", f"user {os.geteuid()}; {', '.join(held)}{note}", facts=facts)
+    return CheckResult("rights", f"user {os.geteuid()}; {', '.join(held)}{note}", facts=facts)
 
 
-def check_sysctl(root: Path = Path("/")) -> Finding:
+def check_sysctl(root: Path = Path("/")) -> CheckResult:
     """``kernel.io_uring_disabled`` (Linux 6.6) and the group that 1 admits."""
     disabled = _read(root / _SYSCTL).strip()
     if not disabled:
         facts = {"uring_disabled": -1, "uring_group": -1}
-        return Finding("sysctl", "this kernel has no kernel.io_uring_disabled", facts=facts)
+        return CheckResult("sysctl", "this kernel has no kernel.io_uring_disabled", facts=facts)
     number, group = int(disabled), int(_read(root / _SYSCTL_GROUP).strip() or "-1")
     level = Level.GOOD if number == 0 else Level.NOTE
     text = f"kernel.io_uring_disabled = {number}, kernel.io_uring_group = {group}"
-    return Finding("sysctl", text, level, {"uring_disabled": number, "uring_group": group})
+    return CheckResult("sysctl", text, level, {"uring_disabled": number, "uring_group": group})
 
 
-def check_extension() -> Finding:
+def check_extension() -> CheckResult:
     """Whether the extension is there, what it was built with, or why it is not."""
     cffi_version = f"cffi {metadata.version('cffi')}"
     if _native.lib is None or _native.ffi is None:
@@ -127,10 +127,10 @@ def check_extension() -> Finding:
             "installed_from": installed_from(),
             "package_manager": next(filter(shutil.which, ["apt-get", "dnf", "apk"]), ""),
         }
-        return Finding("extension", f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
+        return CheckResult("extension", f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
     liburing = _native.ffi.string(_native.lib.ub_liburing_version()).decode()
     text = f"built with liburing {liburing}; {cffi_version}"
-    return Finding("extension", text, facts={"extension": True}, detail={"liburing": liburing})
+    return CheckResult("extension", text, facts={"extension": True}, detail={"liburing": liburing})
 
 
 def installed_from() -> str:
@@ -149,12 +149,12 @@ def installed_from() -> str:
     return editable + shlex.quote(url.removeprefix("file://"))
 
 
-def check_environment(environ: Mapping[str, str] = os.environ) -> Finding:
+def check_environment(environ: Mapping[str, str] = os.environ) -> CheckResult:
     """``URINGBLOB_ENGINE``, which decides for every store that names no engine."""
     engine = environ.get("URINGBLOB_ENGINE", "")
     if engine not in {"", *ENGINES}:
         text = f"URINGBLOB_ENGINE={encodable(engine)} is no engine: there are {', '.join(ENGINES)}"
-        return Finding("environment", text, Level.BAD, {"engine_variable": engine})
+        return CheckResult("environment", text, Level.BAD, {"engine_variable": engine})
     level = Level.NOTE if engine == "pread" else Level.GOOD
     text = f"URINGBLOB_ENGINE={engine}" if engine else "URINGBLOB_ENGINE is not set"
-    return Finding("environment", text, level, {"engine_variable": engine})
+    return CheckResult("environment", text, level, {"engine_variable": engine})

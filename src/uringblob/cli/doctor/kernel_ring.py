@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from uringblob.buffers.slab import Slab
 from uringblob.cli.doctor import raw_calls
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.errors import errno_name
 from uringblob.ring.ops import Opcode
 from uringblob.units import PAGE_SIZE
@@ -44,10 +44,10 @@ FEATURES: Final = """
 """.split()
 
 
-def check_calls() -> Finding:
+def check_calls() -> CheckResult:
     """Each call with bad arguments, so that nothing is made: did the kernel look at them?"""
     if not sys.platform.startswith("linux"):
-        return Finding(
+        return CheckResult(
             "system calls", "none: not Linux", Level.NOTE, dict.fromkeys(BAD_ARGUMENTS, errno.ENOSYS)
         )
     answers = {name: -raw_calls.call(*arguments) for name, (arguments, _) in BAD_ARGUMENTS.items()}
@@ -57,16 +57,16 @@ def check_calls() -> Finding:
         for name, answer in answers.items()
     ]
     level = Level.BAD if any(refused.values()) else Level.GOOD
-    return Finding("system calls", ", ".join(words), level, refused, answers)
+    return CheckResult("system calls", ", ".join(words), level, refused, answers)
 
 
-def check_ring() -> Finding:
+def check_ring() -> CheckResult:
     """A real ring, then every flag, feature and opcode of it."""
     if not sys.platform.startswith("linux"):
-        return Finding("ring", "none: not Linux", Level.NOTE, {"ring": errno.ENOSYS})
+        return CheckResult("ring", "none: not Linux", Level.NOTE, {"ring": errno.ENOSYS})
     ring = raw_calls.make_ring(8)
     if ring.fd < 0:
-        return Finding("ring", f"refused: {errno_name(-ring.fd)}", Level.BAD, {"ring": -ring.fd})
+        return CheckResult("ring", f"refused: {errno_name(-ring.fd)}", Level.BAD, {"ring": -ring.fd})
     try:
         opcodes = raw_calls.probe(ring.fd)
     finally:
@@ -78,7 +78,7 @@ def check_ring() -> Finding:
     count = f"no probe ({errno_name(-opcodes)})" if isinstance(opcodes, int) else f"{len(opcodes)} opcodes"
     text = f"made; {count}, of ours " + (f"without {' '.join(lacking)}" if lacking else f"all {len(ours)}")
     detail = {"setup_flags": flags, "features": features, "opcodes": ours}
-    return Finding("ring", text, Level.NOTE if lacking else Level.GOOD, {"ring": 0}, detail)
+    return CheckResult("ring", text, Level.NOTE if lacking else Level.GOOD, {"ring": 0}, detail)
 
 
 def _flag_answer(flags: int) -> str:
@@ -88,7 +88,7 @@ def _flag_answer(flags: int) -> str:
     return "yes" if ring.fd >= 0 else errno_name(-ring.fd).split()[0]
 
 
-def check_memory() -> Finding:
+def check_memory() -> CheckResult:
     """The limit of locked memory, and how many frames really register."""
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     words = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit >> 10} KiB"
@@ -101,7 +101,7 @@ def check_memory() -> Finding:
     }
     why = f": {errno_name(refusal)}" if refusal else ""
     text = f"limit {words}; {fits} of {FRAMES} frames of {PAGE_SIZE >> 10} KiB register{why}"
-    return Finding("locked memory", text, Level.NOTE if refusal else Level.GOOD, facts)
+    return CheckResult("locked memory", text, Level.NOTE if refusal else Level.GOOD, facts)
 
 
 def _frames_that_fit(count: int, frame_size: int) -> tuple[int, int]:

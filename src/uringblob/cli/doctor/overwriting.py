@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.smoke_test_directory import PREFIX
 from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.errors import errno_name
@@ -17,7 +17,7 @@ _MAGIC = b"uringblb"
 _FILES_MAX = 256
 
 
-def check_overwriting(directory: str) -> Finding:
+def check_overwriting(directory: str) -> CheckResult:
     """A new file, made as a store's would be, and the stores that lie in the directory."""
     name = "overwriting"
     try:
@@ -26,16 +26,18 @@ def check_overwriting(directory: str) -> Finding:
             os.write(trial.fileno(), bytes(4096))
             new = why_copied(trial.fileno())
     except OSError as error:
-        return Finding(name, f"no trial file: {errno_name(error.errno or 0)}", Level.NOTE)
+        return CheckResult(name, f"no trial file: {errno_name(error.errno or 0)}", Level.NOTE)
     if new:
-        return Finding(name, f"takes new room: {new}", Level.NOTE, {"copied": directory, "copied_why": new})
+        return CheckResult(
+            name, f"takes new room: {new}", Level.NOTE, {"copied": directory, "copied_why": new}
+        )
     for path in _stores(directory):
         with contextlib.suppress(OSError), open(path, "rb", buffering=0) as store:
             why = why_copied(store.fileno())
             if why:
                 text = f"new stores are overwritten in place; {path} is not: {why}"
-                return Finding(name, text, Level.NOTE, {"copied": path, "copied_why": why})
-    return Finding(name, "in place, as far as the file system tells")
+                return CheckResult(name, text, Level.NOTE, {"copied": path, "copied_why": why})
+    return CheckResult(name, "in place, as far as the file system tells")
 
 
 def _stores(directory: str) -> list[str]:

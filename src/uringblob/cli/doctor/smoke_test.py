@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from uringblob.cli.doctor.check_result import Finding, Level
+from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.smoke_test_directory import trial_directory
 from uringblob.errors import BlobStoreError, EngineUnavailable, encodable, errno_name
 from uringblob.guid import BlobGuid
@@ -16,7 +16,7 @@ from uringblob.sync.file_store import FileBlobStore
 _PAGE_SIZE = 4096
 
 
-def check_store(engine: str, directory: str) -> Finding:
+def check_store(engine: str, directory: str) -> CheckResult:
     """Make a store with this engine, commit a frame, open it again, and read the frame."""
     field = "uring" if engine == "io_uring" else "pread"
     name = f"store on {engine}"
@@ -26,14 +26,14 @@ def check_store(engine: str, directory: str) -> Finding:
             text = _commit_and_read(os.path.join(place, "trial.blobs"), engine)
     except EngineUnavailable as error:
         facts = {"uring_store": error.errno or -1, "uring_stage": error.stage, "uring_text": str(error)}
-        return Finding(name, f"no: refused at {error.stage}", Level.BAD, facts)
+        return CheckResult(name, f"no: refused at {error.stage}", Level.BAD, facts)
     except (BlobStoreError, OSError) as error:
         number = getattr(error, "errno", None) or -1
         # The trial's own name tells nobody anything.
         why = f"{encodable(directory)}: {errno_name(number)}" if number > 0 else str(error)
         facts = {f"{field}_store": number, f"{field}_text": why}
-        return Finding(name, f"no: {why}", Level.BAD, facts)
-    return Finding(name, text, facts={f"{field}_store": 0})
+        return CheckResult(name, f"no: {why}", Level.BAD, facts)
+    return CheckResult(name, text, facts={f"{field}_store": 0})
 
 
 def _commit_and_read(path: str, engine: str) -> str:

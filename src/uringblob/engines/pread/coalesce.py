@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.results import Mailbox
+from uringblob.engines.pread.results import ResultQueue
 
 #: A larger run would keep one thread busy while others have nothing to do.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -57,12 +57,12 @@ class Part:
         counters.bytes_written += max(result, 0)
 
 
-class WriteRun:
+class CoalescedWrite:
     """Writes that follow one another, on their way to one thread; see :class:`.crew.Work`."""
 
     __slots__ = ("_end", "_mailbox", "_mine", "_parts", "_posted", "_size_bytes", "_taken", "_write")
 
-    def __init__(self, first: Part, write: Write, mailbox: Mailbox) -> None:
+    def __init__(self, first: Part, write: Write, mailbox: ResultQueue) -> None:
         """Begin a run; ``write(views, offset)`` returns bytes, ``-errno`` or an exception."""
         self._write = write
         self._mailbox = mailbox
@@ -76,7 +76,7 @@ class WriteRun:
 
     def __repr__(self) -> str:
         state = "taken" if self._taken else "waiting"
-        return f"<WriteRun of {self._size_bytes} bytes up to {self._end}, {state}>"
+        return f"<CoalescedWrite of {self._size_bytes} bytes up to {self._end}, {state}>"
 
     def add(self, part: Part) -> bool:
         """Add ``part`` if it follows and a worker may still come for it.  On the loop's thread.
@@ -137,7 +137,7 @@ class WriteRun:
 def _stretches(parts: list[Part]) -> Iterator[list[Part]]:
     """Divide ``parts`` where one does not lie behind the one before.
 
-    :meth:`WriteRun.add` adds none that does not; but a signal handler that writes, or raises, may
+    :meth:`CoalescedWrite.add` adds none that does not; but a signal handler that writes, or raises, may
     come in the middle of it, and no byte may go to another's place for that.
     """
     stretch: list[Part] = []

@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, Mailbox
+from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, ResultQueue
 
 
 class Work(Protocol):
@@ -54,7 +54,7 @@ class WorkItem:
 
     def __init__(
         self,
-        mailbox: Mailbox,
+        mailbox: ResultQueue,
         completion: Completion[Any],
         count: Count,
         otherwise: Any,
@@ -105,7 +105,7 @@ class Crew:
         self._threads_max = threads_max
         self._jobs: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._take_now = functools.partial(_take_now, self._jobs)
-        self._mailbox = Mailbox(loop, counters)
+        self._mailbox = ResultQueue(loop, counters)
         self._threads: list[Worker] = []
         self._open = True
         self._pid = os.getpid()

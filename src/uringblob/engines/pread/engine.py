@@ -13,13 +13,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
-from uringblob.engines.pread.coalesce import Part, WriteRun
+from uringblob.engines.pread.coalesce import CoalescedWrite, Part
 from uringblob.engines.pread.crew import Crew
 from uringblob.owner import Owner
 
@@ -54,7 +54,7 @@ class PreadEngine(Crew, Owner):
         self.pool = pool
         self.counters = IoCounters()
         self._calls = pick_calls()
-        self._run: WriteRun | None = None  # the newest, to which the next write may belong
+        self._run: CoalescedWrite | None = None  # the newest, to which the next write may belong
         self._grow_lock = threading.Lock()  # taken by worker threads only
         super().__init__(loop, self.counters, OwnDescriptor(fd), THREADS_MAX)
 
@@ -62,7 +62,7 @@ class PreadEngine(Crew, Owner):
     def _fd(self) -> int:
         return self._descriptor.fd
 
-    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         self.counters.reads += 1
         return self.ask(
@@ -71,17 +71,17 @@ class PreadEngine(Crew, Owner):
             functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset),
         )
 
-    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         """Fill each frame from its own offset on; each one's completion goes into ``answers``."""
         for offset, frame in reads:
             answers.append(self.read(offset, (frame,)))
 
-    def read_now(self, offset: int, frame: Frame) -> int:
+    def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``."""
         descriptor = self._descriptor  # kept meanwhile, should the engine be abandoned
         return read_now(self._calls, descriptor.fd, offset, frame.view)
 
-    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
         self.counters.writes += 1
         completion = self._new_completion()
@@ -93,7 +93,7 @@ class PreadEngine(Crew, Owner):
         try:
             if run is None or not run.add(part) or run.missed(part):
                 write = functools.partial(_write, self._calls, self._fd)
-                run = WriteRun(part, write, self._mailbox)
+                run = CoalescedWrite(part, write, self._mailbox)
                 self._jobs.put(run)
                 self._run = run  # last: nothing may be added to a run that no thread will come to
         except BaseException:
@@ -103,7 +103,7 @@ class PreadEngine(Crew, Owner):
             self._work_here()
         return completion
 
-    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+    def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
         self.counters.writes += 1
         size = sum(frame.size for frame in frames)
@@ -133,7 +133,7 @@ class PreadEngine(Crew, Owner):
         )
 
 
-def _views(frames: Sequence[Frame]) -> list[memoryview]:
+def _views(frames: Sequence[IoBuffer]) -> list[memoryview]:
     return [frame.view for frame in frames]
 
 

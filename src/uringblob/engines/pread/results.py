@@ -47,7 +47,7 @@ class Answer(Protocol):
         ...
 
 
-class Mailbox:
+class ResultQueue:
     """Results on their way from the threads to the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:

@@ -31,14 +31,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls, read_now, size_of_file
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.uring.opcodes import FILE, READ, WRITE, Shapes
+from uringblob.engines.uring.opcodes import FILE, READ, WRITE, OpcodeChooser
 from uringblob.engines.uring.start import start_ring
 from uringblob.owner import Owner
 from uringblob.ring import Opcode, Ring, SqeFlags
@@ -91,14 +91,14 @@ class UringEngine(Owner):
         self._counters = IoCounters()
         self._moved_before = ring.bytes_read, ring.bytes_written  # by trials
         self._held_at = -1  # enters when a large write began to wait for its log block, or the tick's end
-        self._reads = Shapes(ring, READ)
-        self._writes = Shapes(ring, WRITE)
+        self._reads = OpcodeChooser(ring, READ)
+        self._writes = OpcodeChooser(ring, WRITE)
 
     @classmethod
     def open(cls, request: EngineRequest, direct_io: bool, memory_align: int) -> UringEngine:
         """Start a ring for the file of ``request``, with as many registered frames as fit.
 
-        :raises RingRefused: a step was refused; nothing is left behind.
+        :raises RingUnavailable: a step was refused; nothing is left behind.
         :raises OSError: the ring could not be made.
         """
         descriptor = OwnDescriptor(request.fd)
@@ -136,7 +136,7 @@ class UringEngine(Owner):
     def _fd(self) -> int:
         return self._descriptor.fd
 
-    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
         counters = self._counters
         counters.reads += 1
@@ -148,7 +148,7 @@ class UringEngine(Owner):
                 return ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
-    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         """Fill each frame, all of one size, from its own offset on; completions are added to ``answers``.
 
         In few submissions, but not in one: the device begins with the first ones while the next are
@@ -166,7 +166,7 @@ class UringEngine(Owner):
                 ops = [self._reads.op(offset, (frame,)) for offset, frame in part]
                 self.ring.submit(ops, now=now, answers=answers)
 
-    def read_now(self, offset: int, frame: Frame) -> int:
+    def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``.
 
         Not through the ring, which is its thread's: whoever waits for one read has nothing to win there.
@@ -174,7 +174,7 @@ class UringEngine(Owner):
         descriptor = self._descriptor  # kept meanwhile, should the engine be abandoned
         return read_now(self._calls, descriptor.fd, offset, frame.view)
 
-    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
         counters = self._counters
         counters.writes += 1
@@ -198,7 +198,7 @@ class UringEngine(Owner):
         queued = len(self._queue.waiting) + more
         return queued > _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
 
-    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+    def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         """One gathered write linked to one fdatasync that begins only after it, in one submission.
 
         Yields both results.  The sync counts only if the write's result is the whole length;

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.ring import Op, Opcode, Ring, SqeFlags
 from uringblob.ring import ops as _ops
 
@@ -21,11 +21,11 @@ _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 
 
 class _OneFrame(Protocol):
-    def __call__(self, file: int, offset: int, frame: Frame, *, flags: int) -> Op: ...
+    def __call__(self, file: int, offset: int, frame: IoBuffer, *, flags: int) -> Op: ...
 
 
 class _ManyFrames(Protocol):
-    def __call__(self, file: int, offset: int, frames: Sequence[Frame], *, flags: int) -> Op: ...
+    def __call__(self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int) -> Op: ...
 
 
 class _Direction(NamedTuple):
@@ -47,7 +47,7 @@ WRITE: Final = _Direction(
 )
 
 
-class Shapes:
+class OpcodeChooser:
     """Chooses the cheapest request that this kernel has for given frames."""
 
     __slots__ = ("_direction", "_has_gather_fixed", "_has_plain")
@@ -57,7 +57,7 @@ class Shapes:
         self._has_plain = ring.supports(direction.plain_opcode)
         self._has_gather_fixed = ring.supports(direction.gather_fixed_opcode)
 
-    def op(self, offset: int, frames: Sequence[Frame]) -> Op:
+    def op(self, offset: int, frames: Sequence[IoBuffer]) -> Op:
         """Return one request for all of ``frames``, in order."""
         direction = self._direction
         stretches = join_neighbours(frames)
@@ -75,13 +75,13 @@ class Shapes:
         return op._replace(keep=(op.keep, tuple(frames)))
 
 
-def join_neighbours(frames: Sequence[Frame]) -> list[Frame]:
+def join_neighbours(frames: Sequence[IoBuffer]) -> list[IoBuffer]:
     """Return ``frames`` with those that follow each other in memory made one.
 
     A joined frame has the view of its first part only, so keep ``frames`` too.
     """
-    joined: list[Frame] = []
-    first: Frame | None = None
+    joined: list[IoBuffer] = []
+    first: IoBuffer | None = None
     end = 0
     for frame in frames:
         _, address, size, buf_index = frame
@@ -96,7 +96,7 @@ def join_neighbours(frames: Sequence[Frame]) -> list[Frame]:
     return joined
 
 
-def _until(first: Frame, end: int) -> Frame:
+def _until(first: IoBuffer, end: int) -> IoBuffer:
     """Return the stretch that begins as ``first`` does and ends before the address ``end``."""
     size = end - first.address
     return first if size == first.size else first._replace(size=size)

@@ -13,7 +13,7 @@ import errno
 import resource
 
 from uringblob.buffers.slab import Slab
-from uringblob.engines.unavailable import RingRefused
+from uringblob.engines.unavailable import RingUnavailable
 from uringblob.ring import Ring
 
 #: What the kernel answers where the limit is what is in the way; any other errno is a prohibition.
@@ -52,7 +52,7 @@ def _attempt(ring: Ring, slab: Slab, count: int) -> OSError | None:
 
 
 def _reason(count: int, slab: Slab, refusal: OSError) -> str:
-    refused = RingRefused("register buffers", refusal.errno or 0)
+    refused = RingUnavailable("register buffers", refusal.errno or 0)
     return (
         f"{count} of {slab.count} frames of {slab.frame_size} bytes are registered: {refused}: "
         f"{_limit() if refused.errno in _LIMIT_ERRNOS else refused.cure}"

@@ -20,8 +20,8 @@ from typing import Final
 from uringblob.buffers.pool import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.unavailable import RingRefused
-from uringblob.engines.uring.opcodes import READ, WRITE, Shapes
+from uringblob.engines.unavailable import RingUnavailable
+from uringblob.engines.uring.opcodes import READ, WRITE, OpcodeChooser
 from uringblob.engines.uring.registration import register_frames
 from uringblob.errors import NO_SPACE_ERRNOS
 from uringblob.ring import Op, Opcode, Ring, SqeFlags
@@ -34,7 +34,7 @@ _ASYNC: Final = int(SqeFlags.ASYNC)  # by a kernel thread
 def start_ring(request: EngineRequest) -> tuple[Ring, BufferPool]:
     """Return a ring in which the file is registered, and the pool of frames that it registered.
 
-    :raises RingRefused: a step was refused; nothing is left behind.
+    :raises RingUnavailable: a step was refused; nothing is left behind.
     :raises OSError: the ring could not be made.
     """
     ring = Ring(request.queue_depth, loop=request.loop)
@@ -63,17 +63,17 @@ def _make_pool(ring: Ring, request: EngineRequest) -> BufferPool:
 def _try_requests(ring: Ring, pool: BufferPool, *, writes: bool) -> None:
     """Make each kind of request once, the way all will go; leave the memory zero."""
     frame = (pool.slab or Slab(BUF_ALIGN, 1)).frame(0, pool.buf_index).part(0, BUF_ALIGN)
-    read = Shapes(ring, READ).op(0, [frame])
+    read = OpcodeChooser(ring, READ).op(0, [frame])
     _check("first read", _answer(ring, read._replace(flags=read.flags | _ASYNC)))
     frame.view[:] = bytes(BUF_ALIGN)
     if writes:
-        try_writes(ring, Shapes(ring, WRITE).op(0, [frame]))
+        try_writes(ring, OpcodeChooser(ring, WRITE).op(0, [frame]))
 
 
 def try_writes(ring: Ring, write: Op) -> None:
     """Make ``write``, an fsync and a growth on a file in memory, each by a kernel thread.
 
-    :raises RingRefused: one was refused.
+    :raises RingUnavailable: one was refused.
     """
     trial = _trial_file()
     try:
@@ -92,7 +92,7 @@ def _trial_file() -> int:
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
     except OSError as error:
-        raise RingRefused("trial file", error.errno or 0) from error
+        raise RingUnavailable("trial file", error.errno or 0) from error
 
 
 def _answer(ring: Ring, op: Op) -> int:
@@ -105,9 +105,9 @@ def _step(stage: str, step: Callable[[], None]) -> None:
     try:
         step()
     except OSError as error:
-        raise RingRefused(stage, error.errno or 0) from error
+        raise RingUnavailable(stage, error.errno or 0) from error
 
 
 def _check(stage: str, result: int) -> None:
     if result < 0:
-        raise RingRefused(stage, -result)
+        raise RingUnavailable(stage, -result)

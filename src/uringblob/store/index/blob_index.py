@@ -7,7 +7,7 @@ Pure: it decides and remembers, it never reads or writes.  Two layers answer eve
 * ``pending``: what ``write_blob`` and ``delete_blob`` did and no durable group holds yet;
   it wins over the durable layer for readers.
 
-A group becomes visible in one step, however many changes it has (:meth:`Manifest.show_group`): a third
+A group becomes visible in one step, however many changes it has (:meth:`BlobIndex.show_group`): a third
 layer, its changes themselves, answers until each is in the other two.
 
 The durable layer can be *frozen* while a snapshot of it is written: then changes go to a
@@ -15,7 +15,7 @@ The durable layer can be *frozen* while a snapshot of it is written: then change
 (2,000,000 entries are about 290 MB of ``bytes`` and int on CPython 3.11; a copy of it would stall
 every reader).
 
-Nothing here takes longer the more blobs there are, but :meth:`Manifest.load`: the layers are in parts
+Nothing here takes longer the more blobs there are, but :meth:`BlobIndex.load`: the layers are in parts
 (:mod:`uringblob.store.index.shards`), and what goes over many guids can be done a few at a time.
 """
 
@@ -34,7 +34,7 @@ _PENDING = SlotState.PENDING
 _LIVE = SlotState.LIVE
 
 
-class Manifest:
+class BlobIndex:
     """The map from guid to slot, over a :class:`SlotTable`."""
 
     def __init__(self, slots: SlotTable) -> None:

@@ -14,7 +14,7 @@ import collections
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
-from uringblob.store.io.checksum_budget import COPIED, STEP_BYTES, Pace
+from uringblob.store.io.checksum_budget import COPIED, STEP_BYTES, ChecksumBudget
 from uringblob.units import BUF_ALIGN
 
 BOUNCE_FRAMES = 64
@@ -28,7 +28,7 @@ class Bounces:
     says whether there is one.
     """
 
-    def __init__(self, pool: BufferPool, pace: Pace, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: BufferPool, pace: ChecksumBudget, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._pace = pace
         self._loop = loop

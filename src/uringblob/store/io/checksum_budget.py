@@ -52,7 +52,7 @@ BLOCK = 256 * 1024
 GUIDS_AT_ONCE = 64
 
 
-class Pace:
+class ChecksumBudget:
     """Gives turns at checksumming, first come first served.  Belongs to ``loop``'s thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,9 +1,9 @@
 """The store's one door to its engine: blocks, syncs, and whether either can still be trusted.
 
 **Syncs.**  A sync covers writes that had completed when it began.  Work that needs a flush but is
-in no hurry (preparing the log's next segment) *rides*: :meth:`Medium.ride` resolves when some
+in no hurry (preparing the log's next segment) *rides*: :meth:`FileIO.ride` resolves when some
 later sync, begun for a commit, has covered it, so that it costs no device flush of its own.
-:meth:`Medium.press` makes the riders' sync happen now.
+:meth:`FileIO.press` makes the riders' sync happen now.
 
 **Poison.**  The first failure that leaves the medium's contents unknown is kept; every later
 change raises ``StorePoisoned`` with it as the cause.  A failed fsync is never tried again: ext4
@@ -19,7 +19,7 @@ import mmap
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion, call_surely
 from uringblob.engines import transfers
@@ -30,7 +30,7 @@ from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.io.bounces import Bounces
-from uringblob.store.io.checksum_budget import COPIED, Pace
+from uringblob.store.io.checksum_budget import COPIED, ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.store.io.repairs import Repairs
 
@@ -42,7 +42,7 @@ SCRATCH_BYTES = 256 * 1024
 _SCRATCH_KEPT = 8
 
 
-class Where(NamedTuple):
+class ErrorContext(NamedTuple):
     """The head of an error message; becomes text only when there is an error."""
 
     what: str
@@ -58,22 +58,22 @@ class Where(NamedTuple):
         return f"{self.what}{frames}: {self.path} at offset {self.offset}"
 
 
-class Medium:
+class FileIO:
     """One open store file as the store sees it.  Belongs to ``loop``'s thread."""
 
     def __init__(self, engine: Engine, path: str, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
         self.path = path
         self.loop = loop
-        self.pace = Pace(loop)
+        self.pace = ChecksumBudget(loop)
         self.bounces = Bounces(engine.pool, self.pace, loop)
         self.poison_cause: BaseException | None = None
         self.repairs = Repairs(self)
         self._riders: list[Completion[None]] = []
         self._pressing = 0
         self._syncing: set[Completion[None]] = set()
-        self._scratch: dict[int, list[Frame]] = {BLOCK_SIZE: [], SCRATCH_BYTES: []}
-        self._zeros: Frame | None = None
+        self._scratch: dict[int, list[IoBuffer]] = {BLOCK_SIZE: [], SCRATCH_BYTES: []}
+        self._zeros: IoBuffer | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
         """Run ``coroutine`` as a job of this store; one that a signal handler strikes poisons it."""
@@ -119,7 +119,7 @@ class Medium:
             },
         )
 
-    def check_trusted(self) -> None:
+    def check_not_poisoned(self) -> None:
         """Raise ``StorePoisoned`` if the medium's contents are unknown."""
         if self.poison_cause is not None:
             raise StorePoisoned(
@@ -134,10 +134,10 @@ class Medium:
 
     async def ready(self) -> None:
         """Make the repairs that are due; raise if there is no room for them, or the store is poisoned."""
-        self.check_trusted()
+        self.check_not_poisoned()
         if self.repairs.due:
             await self.repairs.finish()
-            self.check_trusted()
+            self.check_not_poisoned()
 
     # --- blocks --------------------------------------------------------------------------
 
@@ -205,24 +205,24 @@ class Medium:
         """
         return check_rc(self.engine.file_size(), f"{self.path}: asking for the file's length")
 
-    def where(self, what: str, offset: int) -> Where:
+    def where(self, what: str, offset: int) -> ErrorContext:
         """Say which operation, on which file, at which offset: the head of an error message."""
-        return Where(what, self.path, offset)
+        return ErrorContext(what, self.path, offset)
 
-    def _take_scratch(self, size: int) -> Frame:
+    def _take_scratch(self, size: int) -> IoBuffer:
         """Return memory for ``size`` bytes, at most :data:`SCRATCH_BYTES`: one of two sizes."""
         size = BLOCK_SIZE if size <= BLOCK_SIZE else SCRATCH_BYTES
         kept = self._scratch[size]
         return kept.pop() if kept else self._map_scratch(size)
 
-    def _map_scratch(self, size: int) -> Frame:
+    def _map_scratch(self, size: int) -> IoBuffer:
         try:
             memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"{self.path}: no memory for {size} bytes of I/O: {error.strerror}") from error
         return frame_of(memory, size, writable=True, pool=self.engine.pool)
 
-    def _keep_scratch(self, scratch: Frame) -> None:
+    def _keep_scratch(self, scratch: IoBuffer) -> None:
         kept = self._scratch[scratch.size]
         if len(kept) < _SCRATCH_KEPT:
             kept.append(scratch)
@@ -234,7 +234,7 @@ class Medium:
         riders, self._riders = self._riders, []
         what = f"{what}: fdatasync of {self.path}"
         try:
-            await self.believe(transfers.sync(self.engine, what), what)
+            await self.run_sync(transfers.sync(self.engine, what), what)
         except GeneratorExit:
             raise  # this job was dropped, and everybody with it: nobody is resumed
         except BaseException as error:
@@ -251,7 +251,7 @@ class Medium:
             riders[0].finish(None)
             riders.pop(0)
 
-    async def believe(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
+    async def run_sync(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
         """Run ``syncing``, which ends with an fdatasync; raise if its success proves nothing.
 
         The system reports a lost write to one fsync only.  If two are under way and the error goes

@@ -12,11 +12,11 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from uringblob.completion import Completion
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job
 
 
-class Landing:
+class PendingWrite:
     """Awaited, it ends when every frame is wholly written, or raises why one is not.
 
     As often as wanted, by whomever, also by two at once.
@@ -26,7 +26,7 @@ class Landing:
 
     def __init__(
         self,
-        medium: Medium,
+        medium: FileIO,
         answer: Completion[int],
         size_bytes: int,
         finish: Callable[[int], Coroutine[Any, Any, None]],

@@ -21,7 +21,7 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError, 
 from uringblob.store.io.job import Lock
 
 if TYPE_CHECKING:
-    from uringblob.store.io.file_io import Medium
+    from uringblob.store.io.file_io import FileIO
 
 Repair = Callable[[], Awaitable[None]]
 
@@ -29,7 +29,7 @@ Repair = Callable[[], Awaitable[None]]
 class Repairs:
     """The repairs that are due on one medium, oldest first."""
 
-    def __init__(self, medium: Medium) -> None:
+    def __init__(self, medium: FileIO) -> None:
         self._medium = medium
         self._due: list[Repair] = []
         self._repairing = Lock()

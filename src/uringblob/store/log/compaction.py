@@ -36,11 +36,11 @@ from uringblob.store.format import (
     link_record,
     set_record,
 )
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log, new_log_id
@@ -58,8 +58,8 @@ class Compaction:
 
     def __init__(
         self,
-        medium: Medium,
-        manifest: Manifest,
+        medium: FileIO,
+        manifest: BlobIndex,
         log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,
@@ -90,7 +90,7 @@ class Compaction:
         try:
             new = await self._write_snapshot(old, frozen, records, base_seq)
             await self._medium.sync("compaction")
-            await self._queue.join_turn(lambda: self._switch(old, new), first=True)
+            await self._queue.run_exclusive(lambda: self._switch(old, new), first=True)
         except GeneratorExit:
             self._dropped = True  # the store was dropped, not closed: nothing may be awaited any more
             raise

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, settle
-from uringblob.store.io.pending_write import Landing
+from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.writer import Log, Stretch
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
@@ -42,7 +42,7 @@ class Member:
         *,
         size: int = 0,
         flushes: bool = False,
-        landed: Landing | Job[None] | None = None,
+        landed: PendingWrite | Job[None] | None = None,
         frame_bytes: int = 0,
         forced: bool = False,
         turn: Callable[[], Awaitable[None]] | None = None,
@@ -61,7 +61,7 @@ class Group:
     """One group on its way to the medium."""
 
     def __init__(
-        self, log: Log, medium: Medium, page_size: int, members: list[Member], changes: Mapped[Change]
+        self, log: Log, medium: FileIO, page_size: int, members: list[Member], changes: Mapped[Change]
     ) -> None:
         self._log = log
         self._medium = medium
@@ -73,7 +73,7 @@ class Group:
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it
 
-    async def collect(self, manifest: Manifest) -> None:
+    async def collect(self, manifest: BlobIndex) -> None:
         """Merge the members' changes in order, commits first; the last one to name a guid wins."""
         pace, number = self._medium.pace, 0
         commits = [member for member in self._members if not member.flushes]
@@ -134,10 +134,10 @@ class Group:
 
     async def _unlanded(self) -> dict[Member, BaseException]:
         """Wait for every member's frames; return the members whose frames failed."""
-        rest: list[tuple[Member, Landing | Job[None]]] = []
+        rest: list[tuple[Member, PendingWrite | Job[None]]] = []
         for member in reversed(self._members):  # when the last one's have landed, mostly all have
             landed = member.landed
-            if isinstance(landed, Landing):
+            if isinstance(landed, PendingWrite):
                 if not landed.answer.done():
                     await settle([landed.answer])
                 if landed.whole:

@@ -25,13 +25,13 @@ from typing import Protocol
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
 from uringblob.store.format import blocks_for
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, mapping_for
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, Lock, settle
-from uringblob.store.io.pending_write import Landing
+from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.writer import Log
 
@@ -66,7 +66,7 @@ class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
     def __init__(
-        self, medium: Medium, manifest: Manifest, page_size: int, *, before_group: Callable[[], None]
+        self, medium: FileIO, manifest: BlobIndex, page_size: int, *, before_group: Callable[[], None]
     ) -> None:
         self._medium = medium
         self._manifest = manifest
@@ -109,7 +109,7 @@ class GroupQueue:
         entries: Sequence[tuple[bytes, int]],
         deletes: Sequence[bytes],
         *,
-        landed: Landing | Job[None] | None,
+        landed: PendingWrite | Job[None] | None,
         frame_bytes: int,
     ) -> Completion[None]:
         """Make these entries and deletions durable together, and then visible."""
@@ -121,11 +121,11 @@ class GroupQueue:
         member = Member(self._completion(), collect, size=size, landed=landed, frame_bytes=frame_bytes)
         return self._join(member)
 
-    def join_confirm(self) -> Completion[None]:
+    def commit_empty_group(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""
         return self._join(Member(self._completion(), tuple, forced=True))
 
-    def join_turn(self, turn: Callable[[], Awaitable[None]], *, first: bool = False) -> Completion[None]:
+    def run_exclusive(self, turn: Callable[[], Awaitable[None]], *, first: bool = False) -> Completion[None]:
         """Run ``turn`` with no group in flight: in this queue's order, or before the next group."""
         member = Member(self._completion(), tuple, turn=turn)
         if not first:

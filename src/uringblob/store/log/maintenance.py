@@ -1,7 +1,7 @@
 """What the store does for itself, between its users' changes: lengthen the log's chain, and shorten the log.
 
 It is done in the background, and its errors are logged.  A group for which the log space has no
-room waits for it (:meth:`Upkeep.log_fits`): what a compaction takes is never given to a group.
+room waits for it (:meth:`LogMaintenance.log_fits`): what a compaction takes is never given to a group.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
 from uringblob.store.format import VERSION, blocks_for
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, settle
 from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.log.group_commit import GroupQueue
@@ -24,13 +24,13 @@ from uringblob.store.log.superblocks import Superblocks
 COMPACTION_BLOCKS_MIN = 1024
 
 
-class Upkeep:
+class LogMaintenance:
     """When the log is compacted and its chain lengthened.  Belongs to the loop's thread."""
 
     def __init__(
         self,
-        medium: Medium,
-        manifest: Manifest,
+        medium: FileIO,
+        manifest: BlobIndex,
         log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,

@@ -17,12 +17,12 @@ from uringblob.store.format import (
     Block,
     BlockType,
     Segment,
-    Trace,
+    StaleSector,
     decode_block,
     find_traces,
     first_slot,
 )
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 
 _READ_AHEAD_BYTES = 256 * 1024
 
@@ -31,14 +31,14 @@ Place = tuple[int, int]
 
 
 @dataclasses.dataclass
-class Tail:
+class LogTail:
     """What lies between the last valid group and the end of the chain.
 
     ``traces`` are the sectors that are not blank where groups would stand; ``header_trace`` is
     what an interrupted linking of a segment left; ``dirty_blocks`` are the offsets to be wiped.
     """
 
-    traces: list[Trace]
+    traces: list[StaleSector]
     header_trace: bool
     dirty_blocks: list[int]
 
@@ -56,7 +56,7 @@ class LogReader:
     """
 
     def __init__(
-        self, medium: Medium, store_id: bytes, log_id: int, page_size: int, head: Segment, file_size: int
+        self, medium: FileIO, store_id: bytes, log_id: int, page_size: int, head: Segment, file_size: int
     ) -> None:
         self._medium = medium
         self._store_id = store_id
@@ -206,9 +206,9 @@ class LogReader:
 
     # --- behind the last group -----------------------------------------------------------
 
-    async def examine_tail(self) -> Tail:
+    async def examine_tail(self) -> LogTail:
         """Look at every sector between :attr:`position` and the end of the chain."""
-        tail = Tail([], header_trace=False, dirty_blocks=[])
+        tail = LogTail([], header_trace=False, dirty_blocks=[])
         index, first_block = self.position
         while index < len(self.segments) or await self.enter():
             await self._examine(self.segments[index], first_block, tail)
@@ -227,7 +227,7 @@ class LogReader:
                 )
         return tail
 
-    async def _examine(self, segment: Segment, first_block: int, tail: Tail) -> None:
+    async def _examine(self, segment: Segment, first_block: int, tail: LogTail) -> None:
         start = segment.slot * self._page_size
         for block_index in range(first_block, self._blocks_of(segment)):
             offset = start + block_index * BLOCK_SIZE

@@ -14,14 +14,14 @@ from typing import Any
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 
 
 class Superblocks:
     """What both superblocks say, and how to make them say something else."""
 
-    def __init__(self, medium: Medium, current: Superblock, offset: int) -> None:
+    def __init__(self, medium: FileIO, current: Superblock, offset: int) -> None:
         """``current`` is the newest valid superblock, read from ``offset``."""
         self._medium = medium
         self.current = current

@@ -29,7 +29,7 @@ from uringblob.store.format import (
 )
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.checksum_budget import BLOCK
-from uringblob.store.io.file_io import SCRATCH_BYTES, Medium
+from uringblob.store.io.file_io import SCRATCH_BYTES, FileIO
 from uringblob.store.io.job import Job
 
 _WIPING = "wiping a failed group"
@@ -52,7 +52,7 @@ class Log:
 
     def __init__(
         self,
-        medium: Medium,
+        medium: FileIO,
         *,
         store_id: bytes,
         log_id: int,

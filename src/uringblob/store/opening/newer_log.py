@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 from uringblob.errors import StoreCorrupt
 from uringblob.store.format import BLANK_BLOCK, BLOCK_SIZE, BlockType, Superblock, decode_block
-from uringblob.store.io.file_io import Medium
-from uringblob.store.opening.recover import Recovered
+from uringblob.store.io.file_io import FileIO
+from uringblob.store.opening.recover import RecoveredLog
 
 _READ_BYTES = 256 * 1024
 
 
-async def check_no_newer_log(medium: Medium, found: Recovered, superblock: Superblock) -> None:
+async def check_no_newer_log(medium: FileIO, found: RecoveredLog, superblock: Superblock) -> None:
     """Look through log space for a log that replaced ``found``'s; for a store with one good superblock.
 
     :raises StoreCorrupt: there is one, so the superblock is out of date.
@@ -38,7 +38,7 @@ async def check_no_newer_log(medium: Medium, found: Recovered, superblock: Super
                 )
 
 
-def _newer_blocks(data: bytes, start: int, found: Recovered, store_id: bytes) -> Iterator[tuple[int, int]]:
+def _newer_blocks(data: bytes, start: int, found: RecoveredLog, store_id: bytes) -> Iterator[tuple[int, int]]:
     # A last group that was left out stands in the log all the same.
     last = found.seq if found.dropped is None else found.dropped[0]
     for at in range(0, len(data), BLOCK_SIZE):

@@ -31,17 +31,16 @@ from uringblob.store.file import (
     read_superblocks,
 )
 from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log
 from uringblob.store.opening.cached_reads import why_cached
 from uringblob.store.opening.create import create_store
 from uringblob.store.opening.newer_log import check_no_newer_log
-from uringblob.store.opening.recover import Recovered, recover
-from uringblob.store.opening.repair import make_writable
+from uringblob.store.opening.recover import RecoveredLog, recover
 from uringblob.units import PAGE_SIZE, check_page_size
 
 #: Frames in a pool: more are a mistake in units.
@@ -196,7 +195,7 @@ async def start_core(
     Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
     one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
-    medium = Medium(engine, encodable(file.path), asyncio.get_running_loop())
+    medium = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
     if not cached:
         # They were read through the page cache, which may hold one that a failed flush lost.
         header = await medium.read(0, HEADER_SIZE, "reading the superblocks")
@@ -216,17 +215,17 @@ async def start_core(
     return core
 
 
-async def _make_writable(core: Core, found: Recovered, superblocks: list[Superblock | None]) -> None:
+async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Superblock | None]) -> None:
     """Do what must be done before the first change; without room for it, only changes are refused."""
     medium = core.medium
 
-    async def repair() -> None:
-        await make_writable(medium, found, core.superblocks, superblocks)
+    async def settle_crash() -> None:
+        await repair(medium, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         core.manifest.slots.confirm(found.seq)
 
     try:
-        await medium.repairs.make(repair)
+        await medium.repairs.make(settle_crash)
     except BlobStoreIOError as error:
         if not medium.repairs.lacks_room(error):
             raise
@@ -237,8 +236,8 @@ async def _make_writable(core: Core, found: Recovered, superblocks: list[Superbl
 
 def _build(
     file: StoreFile,
-    medium: Medium,
-    found: Recovered,
+    medium: FileIO,
+    found: RecoveredLog,
     superblock: Superblock,
     superblocks: Superblocks,
     *,
@@ -251,7 +250,7 @@ def _build(
     for run in owned:  # recovery checked that they lie inside the file and apart from each other
         slots.claim_run(run, SlotState.LOG)
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
-    manifest = Manifest(slots)
+    manifest = BlobIndex(slots)
     slots.confirm(max(found.floor, found.seq - 1))
     clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
     if clash is not None:
@@ -299,7 +298,7 @@ def _log_opened(core: Core) -> None:
     )
 
 
-def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page_size: int) -> int:
+def _slots_known(medium: FileIO, found: RecoveredLog, segments: list[Segment], page_size: int) -> int:
     """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
     in_file = medium.file_size() // page_size
     used = max(segment.end for segment in segments)
@@ -312,7 +311,7 @@ def _slots_known(medium: Medium, found: Recovered, segments: list[Segment], page
     return min(in_file, used + _SPARE_SLOTS)
 
 
-def _notes(found: Recovered, slots: SlotTable, path: str) -> list[str]:
+def _notes(found: RecoveredLog, slots: SlotTable, path: str) -> list[str]:
     notes = []
     if found.dropped is not None:
         notes.append(f"group {found.dropped[0]}, the last one, is left out: {found.dropped[1]}")

@@ -17,7 +17,7 @@ from uringblob.store.opening.open import Options, find_file, open_core
 Store = TypeVar("Store", bound=AsyncBlobStore)
 
 
-class Opening(StoreOwner, Generic[Store]):
+class OpenRequest(StoreOwner, Generic[Store]):
     """A store that is about to be opened; nothing has been touched yet.
 
     Cancelling it while it opens leaves the store closed and unlocked.

@@ -32,15 +32,15 @@ from uringblob.store.format import (
     pack_entry,
 )
 from uringblob.store.index.shards import Shards
-from uringblob.store.io.file_io import Medium
-from uringblob.store.log.reader import LogReader, Place, Tail
+from uringblob.store.io.file_io import FileIO
+from uringblob.store.log.reader import LogReader, LogTail, Place
 
 Entries = Shards[int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).
 Undo = list[tuple[bytes, "int | None"]]
 
 
-class Replay:
+class LogReplay:
     """The map while the log is played, with what the last two groups replaced."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Replay:
 
 
 @dataclasses.dataclass
-class Recovered:
+class RecoveredLog:
     """What a store file durably says, and where its log goes on.
 
     ``seq`` is the last group that happened, ``last_group`` its blocks with their offsets and
@@ -87,14 +87,14 @@ class Recovered:
     """
 
     reader: LogReader
-    replay: Replay
+    replay: LogReplay
     seq: int
     base_seq: int
     floor: int
     last_group: list[tuple[int, Block]]
     last_place: Place
     group_blocks: int
-    tail: Tail
+    tail: LogTail
     log_space: tuple[Segment, ...]
     in_doubt: bool = False
     cached: str = ""
@@ -110,7 +110,7 @@ class Recovered:
         return self.seq > self.floor and not self.tail.traces
 
 
-async def recover(medium: Medium, superblock: Superblock, *, read_only: bool, cached: str) -> Recovered:
+async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
     """Return what the store durably says; changes nothing.
 
     A group that nothing proves may, where reads are ``cached``, be in the cache alone, whatever it
@@ -142,13 +142,13 @@ async def recover(medium: Medium, superblock: Superblock, *, read_only: bool, ca
     return found
 
 
-async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) -> Recovered:
+async def _play(medium: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
     page_size = superblock.page_size
     head = Segment(superblock.head_slot, superblock.head_slots)
     reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, head, medium.file_size())
     if not await reader.enter():
         raise _damaged(medium, "the header of the log's first segment", head.slot * page_size, 0)
-    replay = Replay()
+    replay = LogReplay()
     await reader.snapshot(replay.load)
     base_seq = await _play_carry(medium, reader, replay, switch_seq)
     seq, group_blocks = base_seq, 0
@@ -165,12 +165,12 @@ async def _play(medium: Medium, superblock: Superblock, switch_seq: int | None) 
     floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
     _check_tail(medium, reader, tail, seq, floor)
     log_space = _check_log_space(medium, superblock, reader)
-    return Recovered(
+    return RecoveredLog(
         reader, replay, seq, base_seq, floor, last_group, last_place, group_blocks, tail, log_space
     )
 
 
-def _check_log_space(medium: Medium, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
+def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
     """Return the extents kept for logs, as far as the file goes; the log lies in them, in version 2."""
     page_size = superblock.page_size
     slots_in_file = medium.file_size() // page_size
@@ -191,7 +191,7 @@ def _check_log_space(medium: Medium, superblock: Superblock, reader: LogReader) 
     return tuple(extents)
 
 
-async def _play_carry(medium: Medium, reader: LogReader, replay: Replay, switch_seq: int | None) -> int:
+async def _play_carry(medium: FileIO, reader: LogReader, replay: LogReplay, switch_seq: int | None) -> int:
     carry = await reader.group(switch_seq, BlockType.CARRY)
     if carry is None:
         raise _damaged(medium, "the first group of the log", reader.offset_of(reader.position), 0)
@@ -202,8 +202,8 @@ async def _play_carry(medium: Medium, reader: LogReader, replay: Replay, switch_
 
 
 async def _follow(
-    medium: Medium, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
-) -> Recovered:
+    medium: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
+) -> RecoveredLog:
     """The log goes on elsewhere: both superblocks had not been rewritten yet."""
     offset, block = switch
     if switch_seq is not None:
@@ -216,12 +216,12 @@ async def _follow(
     return await _play(medium, ahead, block.seq)
 
 
-def _damaged(medium: Medium, what: str, offset: int, seq: int) -> StoreCorrupt:
+def _damaged(medium: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
     text = f"{medium.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
     return StoreCorrupt(text, offset)
 
 
-def _check_tail(medium: Medium, reader: LogReader, tail: Tail, seq: int, floor: int) -> None:
+def _check_tail(medium: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
     """Tell a torn last group from a damaged one: anything later proves that it had been whole."""
     missing = seq + 1
     offset = tail.traces[0].offset if tail.traces else reader.offset_of(reader.position)
@@ -231,7 +231,7 @@ def _check_tail(medium: Medium, reader: LogReader, tail: Tail, seq: int, floor: 
         raise _damaged(medium, f"a group that was sealed (up to {floor})", offset, missing)
 
 
-def _is_in_doubt(found: Recovered) -> bool:
+def _is_in_doubt(found: RecoveredLog) -> bool:
     if not found.is_unproved():
         return False
     flags = found.last_group[0][1].flags
@@ -242,7 +242,7 @@ def _entries(group: Iterable[tuple[int, Block]]) -> Iterable[tuple[bytes, int, i
     return (entry for _, block in group for entry in block.entries())
 
 
-async def _first_bad_frame(medium: Medium, found: Recovered, page_size: int) -> bytes | None:
+async def _first_bad_frame(medium: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
     for guid, slot, checksum in _entries(found.last_group):
         if not slot:
             continue
@@ -252,7 +252,7 @@ async def _first_bad_frame(medium: Medium, found: Recovered, page_size: int) -> 
     return None
 
 
-def _drop_last_group(found: Recovered, why: str) -> None:
+def _drop_last_group(found: RecoveredLog, why: str) -> None:
     found.replay.drop_last()
     found.tail.dirty_blocks = [offset for offset, _ in found.last_group] + found.tail.dirty_blocks
     found.dropped = (found.seq, why)

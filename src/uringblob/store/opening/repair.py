@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from uringblob.store.format import BLANK_BLOCK, Superblock
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.superblocks import Superblocks
-from uringblob.store.opening.recover import Recovered
+from uringblob.store.opening.recover import RecoveredLog
 from uringblob.store.opening.write_again import write_again
 
 
-async def make_writable(
-    medium: Medium, found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]
+async def repair(
+    medium: FileIO, found: RecoveredLog, superblocks: Superblocks, both: Sequence[Superblock | None]
 ) -> None:
     """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
 
@@ -31,7 +31,9 @@ async def make_writable(
         await medium.sync("recovery")
 
 
-async def _raise_floor(found: Recovered, superblocks: Superblocks, both: Sequence[Superblock | None]) -> None:
+async def _raise_floor(
+    found: RecoveredLog, superblocks: Superblocks, both: Sequence[Superblock | None]
+) -> None:
     head = found.reader.segments[0]
     log_id, extents = found.reader.log_id, found.log_space
     if all(

@@ -18,15 +18,15 @@ store's life was to cover, and recovery relies on these parts of it:
 from __future__ import annotations
 
 from uringblob.store.format import BLOCK_SIZE
-from uringblob.store.io.file_io import Medium
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.superblocks import Superblocks
-from uringblob.store.opening.recover import Recovered
+from uringblob.store.opening.recover import RecoveredLog
 
 _GROUP = "confirming the last group"
 _CHAIN = "confirming the log's chain"
 
 
-async def write_again(medium: Medium, found: Recovered, superblocks: Superblocks) -> None:
+async def write_again(medium: FileIO, found: RecoveredLog, superblocks: Superblocks) -> None:
     """Write again what the last flush may have lost, as the cache shows it, and flush."""
     page_size = superblocks.current.page_size
     await superblocks.write_newest_again()
@@ -41,5 +41,5 @@ async def write_again(medium: Medium, found: Recovered, superblocks: Superblocks
     await medium.sync("recovery")
 
 
-async def _copy(medium: Medium, offset: int, size: int, what: str) -> None:
+async def _copy(medium: FileIO, offset: int, size: int, what: str) -> None:
     await medium.write(offset, await medium.read(offset, size, what), what)

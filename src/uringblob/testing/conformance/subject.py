@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, Union
 
 from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.api.adapter import AsyncView
+from uringblob.api.adapter import SyncToAsyncAdapter
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
 from uringblob.testing.conformance.check import ConformanceError
@@ -22,7 +22,7 @@ MakeStore = Callable[[], Any]
 STAMP_SIZE = 8
 
 
-class ThreadedView(AsyncView):
+class ThreadedView(SyncToAsyncAdapter):
     """A synchronous store whose calls run in threads, so that tasks become threads."""
 
     def __init__(self, store: BlobStore, threads: ThreadPoolExecutor) -> None:

@@ -7,7 +7,7 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 
-from uringblob.buffers.iobuf import Frame
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
@@ -97,7 +97,7 @@ class SimEngine:
 
     # --- requests ------------------------------------------------------------------------
 
-    def read(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """See :meth:`Engine.read`."""
         self._counters.reads += 1
         fault = self.disk.next_fault("read")
@@ -121,22 +121,22 @@ class SimEngine:
         self._when_complete(finish, fault)
         return done
 
-    def read_each(self, reads: Sequence[tuple[int, Frame]], answers: list[Completion[int]]) -> None:
+    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         """See :meth:`Engine.read_each`."""
         for offset, frame in reads:
             answers.append(self.read(offset, (frame,)))
 
-    def read_now(self, offset: int, frame: Frame) -> int:  # noqa: ARG002 - the protocol's
+    def read_now(self, offset: int, frame: IoBuffer) -> int:  # noqa: ARG002 - the protocol's
         """Return 0: there are no threads here, and nothing may block."""
         return 0
 
-    def write(self, offset: int, frames: Sequence[Frame]) -> Completion[int]:
+    def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """See :meth:`Engine.write`."""
         done = self._completion()
         self._write(offset, frames, done.finish)
         return done
 
-    def _write(self, offset: int, frames: Sequence[Frame], then: Callable[[int], None]) -> None:
+    def _write(self, offset: int, frames: Sequence[IoBuffer], then: Callable[[int], None]) -> None:
         self._counters.writes += 1
         disk = self.disk
         fault = disk.next_fault("write")
@@ -164,7 +164,7 @@ class SimEngine:
 
         self._when_complete(finish, fault)
 
-    def write_then_sync(self, offset: int, frames: Sequence[Frame]) -> Completion[tuple[int, int]]:
+    def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         """See :meth:`Engine.write_then_sync`."""
         done: Completion[tuple[int, int]] = Completion(loop=self._loop)
         size = sum(frame.size for frame in frames)
