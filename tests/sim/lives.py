@@ -13,6 +13,7 @@ import contextlib
 import functools
 import itertools
 import random
+import sys
 from typing import NamedTuple
 from unittest import mock
 
@@ -102,7 +103,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         mock.patch.object(recovery.logger, "disabled", new=True),
     ]
     if records is not None:
-        for module in vars(uringblob.store).values():
+        for module in [module for name, module in sys.modules.items() if name.startswith("uringblob.store.")]:
             # Not in the format itself: blocks stay as long as they are, only emptier.
             if module is not uringblob.store.format and hasattr(module, "RECORDS_PER_BLOCK"):
                 patches.append(mock.patch.object(module, "RECORDS_PER_BLOCK", records))

@@ -79,7 +79,7 @@ def tail_not_wiped():
         found.tail.dirty_blocks.clear()
         await real(medium_, found, *superblocks)
 
-    with replaced(opening, "make_writable", lazy):
+    with replaced(opening, "repair", lazy):
         yield
 
 
@@ -430,7 +430,7 @@ def append_behind_a_torn_tail():
         found.tail.dirty_blocks.clear()
         await real_wipe(medium_, found, *superblocks_)
 
-    with replaced(recovery, "_drop_last_group", drop), replaced(opening, "make_writable", lazy):
+    with replaced(recovery, "_drop_last_group", drop), replaced(opening, "repair", lazy):
         yield
 
 
@@ -452,7 +452,7 @@ def sync_believed_while_another_fails():
     async def run_sync(_self, syncing, _what):
         return await syncing
 
-    with replaced(medium.FileIO, "believe", run_sync):
+    with replaced(medium.FileIO, "run_sync", run_sync):
         yield
 
 

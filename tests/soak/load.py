@@ -19,7 +19,7 @@ GUIDS = 40
 #: Each open store has one of each; a leak of them is one for each of a hundred openings.
 ONE_A_STORE = frozenset(
     """
-    AsyncFileBlobStore FileBlobStore Pilot LoopThread Core Medium Manifest SlotTable BufferPool Slab
+    AsyncFileBlobStore FileBlobStore StoreHandle LoopThread Core FileIO BlobIndex SlotTable BufferPool Slab
     Ring UringEngine PreadEngine SimEngine SimDisk SimLoop StoreFile
     """.split()
 )

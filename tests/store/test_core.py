@@ -195,10 +195,10 @@ async def test_everything_inside_says_in_one_line_how_it_stands(store):
     )
     assert repr(reader) == f"<LogReader id={log.log_id:016x} segments=0 position=(0, 1)>"
     assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
-    assert repr(core.manifest).startswith("<Manifest blobs=6 pending=0 <SlotTable limit=")
+    assert repr(core.manifest).startswith("<BlobIndex blobs=6 pending=0 <SlotTable limit=")
     assert " live=6" in repr(core.manifest.slots)
     assert f"{core.manifest.slots!r}" in repr(core.space)
-    assert repr(core.upkeep) == "<Upkeep idle compactions=0 holds=0>"
+    assert repr(core.upkeep) == "<LogMaintenance idle compactions=0 holds=0>"
     core.upkeep.hold()
     assert "holds=1" in repr(core.upkeep)
     core.upkeep.unhold()

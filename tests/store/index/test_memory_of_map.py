@@ -11,12 +11,12 @@ LIMIT_MB = 400
 CHILD = f"""
 import re
 from uringblob.store.format import pack_entry
-from uringblob.store.index.blob_index import Manifest
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotTable
 
 rng = __import__("random").Random(1)
-manifest = Manifest(SlotTable(2, {BLOBS} + 2))
+manifest = BlobIndex(SlotTable(2, {BLOBS} + 2))
 entries = Shards()
 entries.update((rng.randbytes(16), pack_entry(2 + i, rng.getrandbits(64))) for i in range({BLOBS}))
 assert manifest.load(entries, [], 1) is None

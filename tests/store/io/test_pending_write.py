@@ -152,9 +152,9 @@ def test_it_says_how_it_stands():
     loop = asyncio.new_event_loop()
     answer = Completion(loop=loop)
     landing = PendingWrite(None, answer, PAGE, None)
-    assert repr(landing) == "<Landing of 4096 bytes, under way>"
+    assert repr(landing) == "<PendingWrite of 4096 bytes, under way>"
     answer.finish(PAGE)
-    assert repr(landing) == "<Landing of 4096 bytes, done>"
+    assert repr(landing) == "<PendingWrite of 4096 bytes, done>"
     loop.close()
 
 

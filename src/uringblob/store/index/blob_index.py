@@ -50,7 +50,7 @@ class BlobIndex:
 
     def __repr__(self) -> str:
         frozen = "" if self._delta is None else f" delta={len(self._delta)}"
-        return f"<Manifest blobs={self._live} pending={len(self._pending)}{frozen} {self.slots!r}>"
+        return f"<BlobIndex blobs={self._live} pending={len(self._pending)}{frozen} {self.slots!r}>"
 
     # --- questions -----------------------------------------------------------------------
 

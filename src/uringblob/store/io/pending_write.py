@@ -41,7 +41,7 @@ class PendingWrite:
 
     def __repr__(self) -> str:
         state = "done" if self.done() else "under way"
-        return f"<Landing of {self._size_bytes} bytes, {state}>"
+        return f"<PendingWrite of {self._size_bytes} bytes, {state}>"
 
     def done(self) -> bool:
         """Whether every frame is wholly written, or has failed for good."""

@@ -52,7 +52,7 @@ class LogMaintenance:
 
     def __repr__(self) -> str:
         return (
-            f"<Upkeep {'compacting' if self.compacting else 'idle'} compactions={self.compactions}"
+            f"<LogMaintenance {'compacting' if self.compacting else 'idle'} compactions={self.compactions}"
             f" holds={self._holds}>"
         )
 

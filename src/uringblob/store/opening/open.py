@@ -41,6 +41,7 @@ from uringblob.store.opening.cached_reads import why_cached
 from uringblob.store.opening.create import create_store
 from uringblob.store.opening.newer_log import check_no_newer_log
 from uringblob.store.opening.recover import RecoveredLog, recover
+from uringblob.store.opening.repair import repair
 from uringblob.units import PAGE_SIZE, check_page_size
 
 #: Frames in a pool: more are a mistake in units.
