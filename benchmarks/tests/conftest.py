@@ -17,9 +17,9 @@ def params():
 
 
 @pytest.fixture
-def place(disk_dir):
-    """An empty place on a real disk."""
-    from uringblob_bench.place import Place
+def workdir(disk_dir):
+    """An empty work directory on a real disk."""
+    from uringblob_bench.workdir import WorkDir
 
-    with Place(str(disk_dir)) as made:
+    with WorkDir(str(disk_dir)) as made:
         yield made

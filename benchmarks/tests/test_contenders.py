@@ -1,4 +1,4 @@
-"""Every subject does every kind of work, and what it says of itself is there.
+"""Every contender does every kind of work, and what it says of itself is there.
 
 Peers that are not installed skip, with their reason; where the extra `bench-peers` is, none does.
 """
@@ -9,16 +9,16 @@ import dataclasses
 import json
 
 import pytest
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders import os_calls
+from uringblob_bench.contenders.catalogue import every_peer
+from uringblob_bench.contenders.fio import Fio, fio_version, sample_of
+from uringblob_bench.contenders.os_calls import OsCalls
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.ring_sync import STRATEGIES
+from uringblob_bench.contenders.store import AsyncStore, StoreFiller, SyncStore, guid_of
+from uringblob_bench.contenders.thread_pool import ThreadPool
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Verb
-from uringblob_bench.subjects import os_calls
-from uringblob_bench.subjects.everyone import peers
-from uringblob_bench.subjects.fio import Fio, fio_version, sample_of
-from uringblob_bench.subjects.os_calls import OsCalls
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.ring_sync import STRATEGIES
-from uringblob_bench.subjects.store import AsyncStore, StoreFiller, SyncStore, guid_of
-from uringblob_bench.subjects.thread_pool import ThreadPool
 
 from uringblob import FileBlobStore
 
@@ -35,12 +35,12 @@ PEER_NAMES = [
 ]  # fmt: skip
 
 
-def prepared(subject):
+def prepared(contender):
     try:
-        subject.prepare()
+        contender.prepare()
     except CannotRun as error:
         pytest.skip(f"n/a: {error}")
-    return subject
+    return contender
 
 
 def check(sample, load, params):
@@ -51,8 +51,8 @@ def check(sample, load, params):
     assert 0 < sample.latency.p50_s <= sample.latency.p99_s <= sample.latency.max_s
 
 
-def test_every_peer_of_the_suite_is_tested(params, place):
-    assert [peer.name for peer in peers(params, place)] == PEER_NAMES
+def test_every_peer_of_the_suite_is_tested(params, workdir):
+    assert [peer.name for peer in every_peer(params, workdir)] == PEER_NAMES
 
 
 #: Its threads and their descriptors are the process's.
@@ -63,8 +63,8 @@ UVLOOP = pytest.param({"loop": "uvloop"}, marks=pytest.mark.leaks(reason="libuv 
 
 
 @pytest.mark.parametrize("name", [OBSTORE if name == "obstore" else name for name in PEER_NAMES])
-def test_each_peer_does_all_of_the_work(params, place, name):
-    peer = prepared(next(peer for peer in peers(params, place) if peer.name == name))
+def test_each_peer_does_all_of_the_work(params, workdir, name):
+    peer = prepared(next(peer for peer in every_peer(params, workdir) if peer.name == name))
     for load in WORK.values():
         (sample,) = peer.turn([load], SECONDS)
         check(sample, load, params)
@@ -75,15 +75,15 @@ def test_each_peer_does_all_of_the_work(params, place, name):
 
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("face", [AsyncStore, SyncStore])
-def test_the_store_does_all_of_the_work_on_either_face(params, place, face, work, engine):
-    subject = prepared(face(params, place, engine))
-    (sample,) = subject.turn([WORK[work]], SECONDS)
+def test_the_store_does_all_of_the_work_on_either_face(params, workdir, face, work, engine):
+    contender = prepared(face(params, workdir, engine))
+    (sample,) = contender.turn([WORK[work]], SECONDS)
     check(sample, WORK[work], params)
-    assert subject.settings()["engine"] == engine
+    assert contender.settings()["engine"] == engine
 
 
-def test_the_store_under_test_has_free_written_slots_for_a_whole_turn(params, place, engine):
-    filler = StoreFiller(params, place, engine)
+def test_the_store_under_test_has_free_written_slots_for_a_whole_turn(params, workdir, engine):
+    filler = StoreFiller(params, workdir, engine)
     filler.prepare()
     with FileBlobStore.open(filler.path) as store:
         stats = store.stats()
@@ -99,27 +99,27 @@ def test_the_store_under_test_has_free_written_slots_for_a_whole_turn(params, pl
     [{"registered": False}, {"registered": False, "huge": False}, {"huge": False}, {"verify": False},
      UVLOOP, {"one_core": True}],
 )  # fmt: skip
-def test_the_store_follows_each_setting(params, place, change, needs_uring):
+def test_the_store_follows_each_setting(params, workdir, change, needs_uring):
     changed = dataclasses.replace(params, **change)
-    subject = prepared(AsyncStore(changed, place))
-    (sample,) = subject.turn([WORK["read"]], SECONDS)
+    contender = prepared(AsyncStore(changed, workdir))
+    (sample,) = contender.turn([WORK["read"]], SECONDS)
     check(sample, WORK["read"], changed)
-    settings = subject.settings()
+    settings = contender.settings()
     assert (settings["buffers_registered"] > 0) is changed.registered
     assert settings["checksums"] is changed.verify
 
 
-def test_the_store_says_that_it_cannot_listen_to_an_eventfd(params, place):
+def test_the_store_says_that_it_cannot_listen_to_an_eventfd(params, workdir):
     with pytest.raises(CannotRun, match="bare ring"):
-        AsyncStore(dataclasses.replace(params, wakeup="eventfd"), place).prepare()
+        AsyncStore(dataclasses.replace(params, wakeup="eventfd"), workdir).prepare()
 
 
 @pytest.mark.parametrize(
     "change", [{}, {"registered": False}, {"huge": False}, {"wakeup": "eventfd"}, UVLOOP]
 )
-def test_the_bare_ring_follows_each_setting(params, place, change, needs_uring):
+def test_the_bare_ring_follows_each_setting(params, workdir, change, needs_uring):
     changed = dataclasses.replace(params, **change)
-    ring = prepared(BareRing(changed, place))
+    ring = prepared(BareRing(changed, workdir))
     for load in (WORK["read"], WORK["write"], WORK["batch"]):
         (sample,) = ring.turn([load], SECONDS)
         check(sample, load, changed)
@@ -128,24 +128,24 @@ def test_the_bare_ring_follows_each_setting(params, place, change, needs_uring):
 
 @pytest.mark.parametrize("sync", STRATEGIES)
 @pytest.mark.parametrize("frames", [1, 8])
-def test_every_way_to_make_a_batch_durable(params, place, sync, frames, needs_uring):
-    ring = prepared(BareRing(dataclasses.replace(params, sync=sync), place))
+def test_every_way_to_make_a_batch_durable(params, workdir, sync, frames, needs_uring):
+    ring = prepared(BareRing(dataclasses.replace(params, sync=sync), workdir))
     load = Load(Verb.BATCH, 1, frames)
     (sample,) = ring.turn([load], SECONDS)
     check(sample, load, params)
     assert ring.durability
 
 
-def test_several_loads_run_side_by_side_with_a_ticker(params, place, engine):
+def test_several_loads_run_side_by_side_with_a_ticker(params, workdir, engine):
     loads = [Load(Verb.TICK), Load(Verb.SLEEP), Load(Verb.READ, 2), Load(Verb.COMMIT, 1, 4)]
-    samples = prepared(AsyncStore(params, place, engine)).turn(loads, 0.1)
+    samples = prepared(AsyncStore(params, workdir, engine)).turn(loads, 0.1)
     for sample, load in zip(samples[2:], loads[2:], strict=True):
         check(sample, load, params)
     assert all(sample.frames > 0 for sample in samples[:2])
 
 
-def test_plain_calls_read_the_very_file_of_the_store(params, place):
-    calls = prepared(OsCalls(params, place, on_store=True))
+def test_plain_calls_read_the_very_file_of_the_store(params, workdir):
+    calls = prepared(OsCalls(params, workdir, on_store=True))
     (sample,) = calls.turn([WORK["read"]], SECONDS)
     check(sample, WORK["read"], params)
     assert calls.settings()["file"].endswith(".blobs")
@@ -153,32 +153,32 @@ def test_plain_calls_read_the_very_file_of_the_store(params, place):
         calls.turn([WORK["write"]], SECONDS)
 
 
-def test_plain_calls_that_look_at_what_they_read(params, place, monkeypatch):
+def test_plain_calls_that_look_at_what_they_read(params, workdir, monkeypatch):
     seen = []
     monkeypatch.setattr(os_calls, "frame_checksum", seen.append)
-    (sample,) = prepared(OsCalls(params, place, on_store=True, checksummed=True)).turn(
+    (sample,) = prepared(OsCalls(params, workdir, on_store=True, checksummed=True)).turn(
         [WORK["read"]], SECONDS
     )
     check(sample, WORK["read"], params)
     assert len(seen) >= sample.frames
 
 
-def test_plain_calls_write_and_commit(params, place):
-    calls = prepared(OsCalls(params, place))
+def test_plain_calls_write_and_commit(params, workdir):
+    calls = prepared(OsCalls(params, workdir))
     for load in (WORK["write"], WORK["commit"]):
         (sample,) = calls.turn([load], SECONDS)
         check(sample, load, params)
 
 
-def test_a_peer_that_is_not_installed_says_so(params, place, monkeypatch):
+def test_a_peer_that_is_not_installed_says_so(params, workdir, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
-    obstore = next(peer for peer in peers(params, place) if peer.name == "obstore")
+    obstore = next(peer for peer in every_peer(params, workdir) if peer.name == "obstore")
     with pytest.raises(CannotRun, match="obstore is not installed"):
         obstore.prepare()
 
 
-def test_peers_that_are_not_given_o_direct_say_that_their_cache_is_emptied(params, place):
-    for peer in peers(params, place):
+def test_peers_that_are_not_given_o_direct_say_that_their_cache_is_emptied(params, workdir):
+    for peer in every_peer(params, workdir):
         if not isinstance(peer, ThreadPool) and peer.cold([WORK["read"]]):
             assert not peer.cold([WORK["batch"]]), peer.name
 
@@ -186,10 +186,10 @@ def test_peers_that_are_not_given_o_direct_say_that_their_cache_is_emptied(param
 # --- fio -------------------------------------------------------------------------------------
 
 
-def test_fio_serves_reads_writes_batches_and_a_mixed_load(params, place):
+def test_fio_serves_reads_writes_batches_and_a_mixed_load(params, workdir):
     if not fio_version():
         pytest.skip("n/a: fio is not installed")
-    fio = prepared(Fio(params, place))
+    fio = prepared(Fio(params, workdir))
     for work in ("read", "write", "batch"):
         (sample,) = fio.turn([WORK[work]], 0.05)
         assert sample.frames > 0
@@ -200,17 +200,17 @@ def test_fio_serves_reads_writes_batches_and_a_mixed_load(params, place):
     assert fio.settings()["job"] == "mixed"
 
 
-def test_fio_that_fails_says_why(params, place):
+def test_fio_that_fails_says_why(params, workdir):
     if not fio_version():
         pytest.skip("n/a: fio is not installed")
-    fio = prepared(Fio(dataclasses.replace(params, page_size=4095), place))
+    fio = prepared(Fio(dataclasses.replace(params, page_size=4095), workdir))
     with pytest.raises(CannotRun, match="fio ended with"):
         fio.turn([WORK["read"]], 0.05)
 
 
-def test_fio_has_nothing_like_a_commit(params, place):
+def test_fio_has_nothing_like_a_commit(params, workdir):
     with pytest.raises(CannotRun, match="commit"):
-        Fio(params, place).turn([WORK["commit"]], 0.05)
+        Fio(params, workdir).turn([WORK["commit"]], 0.05)
 
 
 def test_fios_own_figures_become_a_sample():

@@ -1,4 +1,4 @@
-"""Parties take turns, fairly, and one that fails does not stop the others."""
+"""Contenders take turns, fairly, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import itertools
 import time
 
 import pytest
-from uringblob_bench.alternate import CannotRun, Entry, alternate, turn_order
 from uringblob_bench.bench import Bench, OutOfTime, Pace
+from uringblob_bench.interleave import CannotRun, Entry, interleave, turn_order
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.sample import Latency, Sample
 
@@ -16,7 +16,7 @@ LOAD = (Load(Verb.READ),)
 
 
 class Fake:
-    """A party whose turns yield given speeds, or raise."""
+    """A contender whose turns yield given speeds, or raise."""
 
     def __init__(self, name, speeds=(1.0,), prepare_error=None):
         self.name = name
@@ -37,9 +37,9 @@ class Fake:
         return [Sample(int(speed * 100), 100.0, 4096, Latency.of([1 / speed])) for _ in loads]
 
 
-def run(params, *parties, rounds=4, **more):
-    entries = [Entry(party, LOAD) for party in parties]
-    return alternate("case", params, entries, rounds=rounds, seconds=0.0, **more)
+def run(params, *contenders, rounds=4, **more):
+    entries = [Entry(contender, LOAD) for contender in contenders]
+    return interleave("case", params, entries, rounds=rounds, seconds=0.0, **more)
 
 
 def test_two_parties_take_turns_and_begin_equally_often(params):
@@ -90,13 +90,13 @@ def test_after_the_deadline_no_further_round_begins(params):
     assert "after 1 of 5 rounds" in case.note
 
 
-def test_a_case_is_run_once_and_kept(params, place):
-    bench = Bench(place, params, Pace(1, 0.0))
-    party = Fake("a", [1.0, AssertionError("a second run")])
-    assert bench.case("x", [Entry(party, LOAD)]) is bench.case("x", [Entry(party, LOAD)])
+def test_a_case_is_run_once_and_kept(params, workdir):
+    bench = Bench(workdir, params, Pace(1, 0.0))
+    contender = Fake("a", [1.0, AssertionError("a second run")])
+    assert bench.case("x", [Entry(contender, LOAD)]) is bench.case("x", [Entry(contender, LOAD)])
 
 
-def test_a_used_up_budget_is_an_error_of_the_case_that_did_not_begin(params, place):
-    bench = Bench(place, params, Pace(1, 0.0, deadline=time.monotonic() - 1))
+def test_a_used_up_budget_is_an_error_of_the_case_that_did_not_begin(params, workdir):
+    bench = Bench(workdir, params, Pace(1, 0.0, deadline=time.monotonic() - 1))
     with pytest.raises(OutOfTime):
         bench.case("x", [Entry(Fake("a"), LOAD)])

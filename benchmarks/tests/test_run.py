@@ -19,14 +19,14 @@ from pathlib import Path
 import pytest
 from uringblob_bench import main
 from uringblob_bench.adhoc import WORKLOADS
+from uringblob_bench.contenders import thread_pool
+from uringblob_bench.contenders.fio import Fio
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import SyncEvidence
 from uringblob_bench.measures import MEASURES, scale, writes
 from uringblob_bench.report.data import Results
 from uringblob_bench.report.markdown import BEGIN, END, put_into
 from uringblob_bench.sample import Latency, Sample
-from uringblob_bench.subjects import thread_pool
-from uringblob_bench.subjects.fio import Fio
 from uringblob_bench.sweeps import SWEEPS
 
 pytestmark = [
@@ -103,10 +103,10 @@ def check_cases(cases):
         assert case["parties"], name
         assert len(case["others_cpu_share"]) == len(case["order"])
         assert {"params", "rounds", "turn_seconds", "order", "settings", "failures"} <= set(case)
-        for party, loads in case["parties"].items():
-            assert party in case["settings"]
+        for contender, loads in case["parties"].items():
+            assert contender in case["settings"]
             for load in loads:
-                assert len(load["turns"]) == case["order"].count(party)
+                assert len(load["turns"]) == case["order"].count(contender)
                 assert set(load["summary"]["frames_per_s"]) == {"median", "low", "high", "count"}
                 for turn in load["turns"]:
                     assert {"frames", "seconds", "latency", "cpu_user_s", "cpu_system_s"} <= set(turn)
@@ -210,7 +210,7 @@ def test_a_peer_that_fails_leaves_the_others_their_turns(
 
 
 def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):
-    monkeypatch.setattr("uringblob_bench.subjects.fio.fio_version", lambda: "")
+    monkeypatch.setattr("uringblob_bench.contenders.fio.fio_version", lambda: "")
     assert main([str(disk_dir), "--measures", "2", *TINY]) == 1
     shown = " ".join(capfd.readouterr().out.split())
     assert "not measured" in shown
@@ -260,7 +260,7 @@ def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(dis
     def stop(_parent):
         raise Stop
 
-    monkeypatch.setattr("uringblob_bench.running.Place", stop)
+    monkeypatch.setattr("uringblob_bench.running.WorkDir", stop)
     with pytest.raises(Stop):
         main([str(disk_dir)])
     said = " ".join(capfd.readouterr().out.split())
@@ -278,7 +278,7 @@ def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(dis
 def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
     with pytest.raises(SystemExit):
         main(["--workload", "read", "--party", "store,nobody"])
-    assert "no party nobody: there are store" in capfd.readouterr().err
+    assert "no contender nobody: there are store" in capfd.readouterr().err
 
 
 def heed_ctrl_c():

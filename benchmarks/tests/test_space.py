@@ -9,12 +9,12 @@ import os
 import pytest
 from uringblob_bench import drive, meter
 from uringblob_bench.bench import Bench, Pace
+from uringblob_bench.contenders.fragmented import BATCH, FragmentedStore, ScatteredRing, commits_of
+from uringblob_bench.contenders.overwritten import Overwritten
 from uringblob_bench.finding import Bound
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures import MEASURES
-from uringblob_bench.measures.room import file_against_live, fixed_bytes
-from uringblob_bench.subjects.fragmented import BATCH, FragmentedStore, ScatteredRing, commits_of
-from uringblob_bench.subjects.overwritten import Overwritten
+from uringblob_bench.measures.space import file_against_live, fixed_bytes
 from uringblob_bench.sweeps import SWEEPS
 from uringblob_bench.sweeps.overwrites import SPACE, TIMES
 
@@ -27,15 +27,15 @@ BATCHES = (Load(Verb.COMMIT, 1, BATCH),)
 FRAMES = 700
 
 
-def test_a_turn_overwrites_as_often_as_is_missing_and_says_how_long_the_file_is(params, place, needs_uring):
-    party = Overwritten(params, place, 100)
-    party.prepare()
+def test_a_turn_overwrites_as_often_as_is_missing_and_says_how_long_the_file_is(params, workdir, needs_uring):
+    contender = Overwritten(params, workdir, 100)
+    contender.prepare()
     for times, least in ((1, 100), (3, 300), (3, 300)):
-        party.target = times
-        (sample,) = party.turn(TURN, 0)
+        contender.target = times
+        (sample,) = contender.turn(TURN, 0)
         assert least <= sample.extra["overwritten"] < least + BATCH
     assert sample.frames == 0, "nothing was missing"
-    (path,) = [entry.path for entry in os.scandir(place.directory)]
+    (path,) = [entry.path for entry in os.scandir(workdir.directory)]
     assert sample.extra["file_bytes"] == os.path.getsize(path)
     with FileBlobStore.open(path) as store:
         stats = store.stats()
@@ -44,8 +44,8 @@ def test_a_turn_overwrites_as_often_as_is_missing_and_says_how_long_the_file_is(
     assert sample.extra["log_bytes"] == stats.log_bytes
 
 
-def test_the_sweep_and_its_measure_share_one_run(params, place, needs_uring):
-    bench = Bench(place, params, Pace(rounds=1, seconds=0.01))
+def test_the_sweep_and_its_measure_share_one_run(params, workdir, needs_uring):
+    bench = Bench(workdir, params, Pace(rounds=1, seconds=0.01))
     findings = file_against_live(bench)
     turns = {name: list(case.order) for name, case in bench.cases.items()}
     SWEEPS["space"].run(bench)
@@ -59,11 +59,11 @@ def test_the_sweep_and_its_measure_share_one_run(params, place, needs_uring):
 
 
 def test_a_fragmented_store_takes_each_batch_in_pieces_and_is_as_it_was_after_a_turn(
-    params, place, needs_uring
+    params, workdir, needs_uring
 ):
-    store = FragmentedStore(params, place, frames=FRAMES)
+    store = FragmentedStore(params, workdir, frames=FRAMES)
     store.prepare()
-    (path,) = [entry.path for entry in os.scandir(place.directory)]
+    (path,) = [entry.path for entry in os.scandir(workdir.directory)]
     for _ in range(2):
         with FileBlobStore.open(path) as opened:
             before = opened.stats()
@@ -76,21 +76,21 @@ def test_a_fragmented_store_takes_each_batch_in_pieces_and_is_as_it_was_after_a_
         assert opened.stats().blobs == before.blobs
 
 
-def test_the_ring_makes_the_same_writes(params, place, needs_uring):
-    ring = ScatteredRing(params, place, frames=FRAMES)
+def test_the_ring_makes_the_same_writes(params, workdir, needs_uring):
+    ring = ScatteredRing(params, workdir, frames=FRAMES)
     ring.prepare()
     (sample,) = ring.turn(BATCHES, 0.02)
     assert sample.frames % BATCH == 0 < sample.frames
     assert ring.settings()["piece"] == 4
 
 
-def test_pieces_are_measured_against_the_ring(params, place, needs_uring, monkeypatch):
+def test_pieces_are_measured_against_the_ring(params, workdir, needs_uring, monkeypatch):
     """By clocks that go on with each look: no call is too long for its turn, and none costs nothing."""
     clock, cpu = itertools.count(), itertools.count()
     for module in (drive, meter):
         monkeypatch.setattr(module, "now", lambda: next(clock) / 1000)
     monkeypatch.setattr(meter, "cpu_seconds", lambda: (next(cpu) / 1000, 0.0))
     params = dataclasses.replace(params, file_bytes=FRAMES * params.page_size)
-    found = MEASURES[17].run(Bench(place, params, Pace(rounds=1, seconds=0.02)))
+    found = MEASURES[17].run(Bench(workdir, params, Pace(rounds=1, seconds=0.02)))
     assert [finding.bound for finding in found] == [Bound.AT_MOST, Bound.NONE]
     assert all(finding.measured for finding in found), found

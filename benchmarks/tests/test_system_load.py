@@ -1,10 +1,10 @@
-"""Whoever else uses the machine's CPUs during a turn is noticed; the party itself is not."""
+"""Whoever else uses the machine's CPUs during a turn is noticed; the contender itself is not."""
 
 from __future__ import annotations
 
 import pytest
-from uringblob_bench import neighbours
-from uringblob_bench.alternate import Case
+from uringblob_bench import system_load
+from uringblob_bench.interleave import Case
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -13,27 +13,27 @@ pytestmark = pytest.mark.one_interpreter
 def machine(monkeypatch):
     """Clocks that the test sets: of all CPUs, of this process, and on the wall."""
     clocks = {"machine": 100.0, "own": 10.0, "wall": 0.0}
-    monkeypatch.setattr(neighbours, "machine_cpu_s", lambda: clocks["machine"])
-    monkeypatch.setattr(neighbours, "own_cpu_s", lambda: clocks["own"])
-    monkeypatch.setattr(neighbours.time, "perf_counter", lambda: clocks["wall"])
-    monkeypatch.setattr(neighbours.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(system_load, "machine_cpu_s", lambda: clocks["machine"])
+    monkeypatch.setattr(system_load, "own_cpu_s", lambda: clocks["own"])
+    monkeypatch.setattr(system_load.time, "perf_counter", lambda: clocks["wall"])
+    monkeypatch.setattr(system_load.os, "cpu_count", lambda: 2)
     return clocks
 
 
 def test_a_party_alone_has_no_neighbours(machine):
-    watch = neighbours.Watch()
+    watch = system_load.CpuWatch()
     machine.update(machine=101.5, own=11.5, wall=1.0)
     assert watch.others() == 0.0
 
 
 def test_what_others_use_is_a_share_of_all_cpus(machine):
-    watch = neighbours.Watch()
+    watch = system_load.CpuWatch()
     machine.update(machine=101.5, own=10.5, wall=1.0)
     assert watch.others() == 0.5
 
 
 def test_clocks_of_different_grain_make_no_share_outside_0_to_1(machine):
-    watch = neighbours.Watch()
+    watch = system_load.CpuWatch()
     machine.update(machine=100.0, own=10.1, wall=1.0)
     assert watch.others() == 0.0
     machine.update(machine=200.0)
@@ -41,9 +41,9 @@ def test_clocks_of_different_grain_make_no_share_outside_0_to_1(machine):
 
 
 def test_the_real_clocks_go_forward():
-    assert neighbours.own_cpu_s() > 0
-    assert neighbours.machine_cpu_s() >= 0
-    assert 0 <= neighbours.Watch().others() <= 1
+    assert system_load.own_cpu_s() > 0
+    assert system_load.machine_cpu_s() >= 0
+    assert 0 <= system_load.CpuWatch().others() <= 1
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_the_real_clocks_go_forward():
 def test_a_busy_machine_is_warned_of(shares, warned, params, capfd):
     from uringblob_bench.report.terminal import Terminal
 
-    Terminal().neighbours([Case("x", params, 1, 0.0, others=shares)])
+    Terminal().system_load([Case("x", params, 1, 0.0, others=shares)])
     assert ("used 50% of the CPUs" in capfd.readouterr().out) is warned

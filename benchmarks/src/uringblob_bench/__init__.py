@@ -2,9 +2,9 @@
 
 Needs the extra ``bench``; nothing in the library imports it.  Read from the bottom up:
 
-* ``load``, ``sample``, ``drive``: what is asked of a subject, what is learned, who drives it;
-* ``subjects``: everything that is measured, each used as its documentation advises;
-* ``alternate``: the parties of a comparison take turns, for several rounds, in one run;
+* ``load``, ``sample``, ``drive``: what is asked of a contender, what is learned, who drives it;
+* ``contenders``: everything that is measured, each used as its documentation advises;
+* ``alternate``: the contenders of a comparison take turns, for several rounds, in one run;
 * ``measures``: named comparisons with a target, and sweeps over one parameter;
 * ``report``: JSON, a table for the terminal, plots, Markdown.
 """

@@ -1,4 +1,4 @@
-"""A comparison: its parties take turns, in another order each round, within one run.
+"""A comparison: its contenders take turns, in another order each round, within one run.
 
 What drifts (a neighbour, a warm device, a governor) then strikes all of them alike.
 """
@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from uringblob_bench.load import Load, Params
-from uringblob_bench.neighbours import Watch
 from uringblob_bench.sample import Sample, Spread, spreads
+from uringblob_bench.system_load import CpuWatch
 
 
 class CannotRun(Exception):
-    """A party cannot do it here: not installed, not allowed, or no such operation.  That is no fault."""
+    """A contender cannot do it here: not installed, not allowed, or no such operation.  That is no fault."""
 
 
-class Party(Protocol):
-    """Whoever can take a turn: see :class:`uringblob_bench.subjects.base.Subject`."""
+class Contender(Protocol):
+    """Whoever can take a turn: see :class:`uringblob_bench.contenders.base.Contender`."""
 
     name: str
 
@@ -39,17 +39,17 @@ class Party(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A party with its loads (a peer may need another shape of the same work)."""
+    """A contender with its loads (a peer may need another shape of the same work)."""
 
-    party: Party
+    contender: Contender
     loads: tuple[Load, ...]
-    #: The name in the results; default the party's.
+    #: The name in the results; default the contender's.
     label: str = ""
 
     @property
     def name(self) -> str:
         """How results call it."""
-        return self.label or self.party.name
+        return self.label or self.contender.name
 
 
 @dataclasses.dataclass
@@ -60,7 +60,7 @@ class Case:
     params: Params
     rounds: int
     seconds: float
-    #: Per party, per turn, one sample per load.
+    #: Per contender, per turn, one sample per load.
     samples: dict[str, list[list[Sample]]] = dataclasses.field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     #: Who failed, and how.
@@ -81,15 +81,15 @@ class Case:
         return all(self.samples.get(name) for name in names)
 
     def values(self, name: str, figure: Callable[[Sample], float], load: int = 0) -> list[float]:
-        """Return ``figure`` of every turn of a party."""
+        """Return ``figure`` of every turn of a contender."""
         return [figure(turn[load]) for turn in self.samples[name]]
 
     def median(self, name: str, figure: Callable[[Sample], float], load: int = 0) -> float:
-        """Return the median of ``figure`` over a party's turns."""
+        """Return the median of ``figure`` over a contender's turns."""
         return Spread.of(self.values(name, figure, load)).median
 
     def spreads(self, name: str, load: int = 0) -> dict[str, Spread]:
-        """Return every figure's median and extremes over a party's turns."""
+        """Return every figure's median and extremes over a contender's turns."""
         return spreads([turn[load] for turn in self.samples[name]])
 
 
@@ -107,19 +107,19 @@ def turn_order(count: int, rounds: int) -> list[list[int]]:
     return orders
 
 
-def alternate(
+def interleave(
     name: str,
     params: Params,
     entries: Sequence[Entry],
     *,
     rounds: int,
     seconds: float,
-    told: Callable[[str, str], None] = lambda _case, _party: None,
+    told: Callable[[str, str], None] = lambda _case, _contender: None,
     deadline: float = float("inf"),
 ) -> Case:
-    """Let the parties take turns.  One that fails is out, and said so; the rest go on.
+    """Let the contenders take turns.  One that fails is out, and said so; the rest go on.
 
-    :param told: called as ``told(case, party)`` before each turn.
+    :param told: called as ``told(case, contender)`` before each turn.
     :param deadline: of ``time.monotonic()``; no further round begins after it (one always does).
     """
     case = Case(name, params, rounds, seconds)
@@ -132,14 +132,14 @@ def alternate(
         for index in order:
             _take_turn(case, able[index], told)
     for entry in able:
-        case.settings[entry.name] = entry.party.settings()
+        case.settings[entry.name] = entry.contender.settings()
     return case
 
 
 def _prepared(case: Case, entry: Entry, told: Callable[[str, str], None]) -> bool:
     told(case.name, f"{entry.name}: making its files")
     try:
-        entry.party.prepare()
+        entry.contender.prepare()
     except Exception as error:  # noqa: BLE001 - whatever a peer raises: the others go on
         _failed(case, entry, error)
         return False
@@ -150,9 +150,9 @@ def _take_turn(case: Case, entry: Entry, told: Callable[[str, str], None]) -> No
     if entry.name in case.failures:
         return
     told(case.name, entry.name)
-    watch = Watch()
+    watch = CpuWatch()
     try:
-        samples = entry.party.turn(entry.loads, case.seconds)
+        samples = entry.contender.turn(entry.loads, case.seconds)
     except Exception as error:  # noqa: BLE001 - the same
         _failed(case, entry, error)
         return

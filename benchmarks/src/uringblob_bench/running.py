@@ -23,13 +23,13 @@ from uringblob_bench.hugepages import reserved
 from uringblob_bench.load import MIB
 from uringblob_bench.measures import MEASURES, Measure
 from uringblob_bench.pace import Step, budget_of, expected_seconds, pace_of, params_of
-from uringblob_bench.place import Place
 from uringblob_bench.report.data import Results
-from uringblob_bench.report.journal import Journal, Outcome
 from uringblob_bench.report.markdown import put_into, render, summary
+from uringblob_bench.report.run_record import Outcome, RunRecord
 from uringblob_bench.report.terminal import Terminal
 from uringblob_bench.sweeps import QUICK as QUICK_SWEEPS
 from uringblob_bench.sweeps import SWEEPS
+from uringblob_bench.workdir import WorkDir
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
@@ -45,8 +45,8 @@ def chosen(args: argparse.Namespace) -> list[Step]:
     :raises ValueError: there is no such measure or sweep.
     """
     if args.workload:
-        parties = tuple(args.parties)
-        return [AdHoc(args.workload, parties, args.depth, args.batch, turns=len(parties))]
+        contenders = tuple(args.contenders)
+        return [AdHoc(args.workload, contenders, args.depth, args.batch, turns=len(contenders))]
     all_of_it = args.measures is None and not args.sweeps
     numbers = list(MEASURES) if all_of_it else args.measures or []
     default = list(QUICK_SWEEPS if args.quick else SWEEPS)
@@ -73,13 +73,13 @@ def run_all(args: argparse.Namespace) -> bool:
     _end_by_signal_like_by_hand()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
         os.makedirs(directory, exist_ok=True)
-    journal = take_steps(args, steps, terminal)
-    for case in journal.cases.values():
+    record = take_steps(args, steps, terminal)
+    for case in record.cases.values():
         terminal.case(case)
-    terminal.table(journal.outcomes)
-    terminal.neighbours(journal.cases.values())
-    leave(args, journal, terminal)
-    return journal.whole
+    terminal.table(record.outcomes)
+    terminal.system_load(record.cases.values())
+    leave(args, record, terminal)
+    return record.whole
 
 
 def check_directory(path: str | None) -> None:
@@ -121,30 +121,30 @@ def _end_by_signal_like_by_hand() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:
+def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> RunRecord:
     """Take each step, whatever became of the one before."""
     params, pace = params_of(args), pace_of(args, steps)
     announce(args, steps, pace, terminal)
-    with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
+    with WorkDir(args.directory) as workdir, reserved(_HUGE_BYTES) as hugepages:
         asked = {
             key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
         }
         settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
-        journal = Journal(environment(place.directory, hugepages), settings)
-        if place.free_bytes() < _ROOM * params.file_bytes:
+        record = RunRecord(environment(workdir.directory, hugepages), settings)
+        if workdir.free_bytes() < _ROOM * params.file_bytes:
             terminal.console.print(
-                f"only {place.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
+                f"only {workdir.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
             )
         with terminal.progress(len(steps)) as (told, next_step):
-            bench = Bench(place, params, pace, told)
+            bench = Bench(workdir, params, pace, told)
             for step in steps:
                 next_step(step.title)
                 outcome = take_step(step, bench)
-                journal.outcomes.append(outcome)
+                record.outcomes.append(outcome)
                 terminal.outcome(outcome)
-        journal.environment["load_average_after"] = os.getloadavg()
-        journal.cases = bench.cases
-    return journal
+        record.environment["load_average_after"] = os.getloadavg()
+        record.cases = bench.cases
+    return record
 
 
 def take_step(step: Step, bench: Bench) -> Outcome:
@@ -173,14 +173,14 @@ def list_steps(terminal: Terminal) -> None:
         terminal.console.print(f"sweep {sweep.name:15} {sweep.title}", highlight=False)
 
 
-def leave(args: argparse.Namespace, journal: Journal, terminal: Terminal) -> None:
+def leave(args: argparse.Namespace, record: RunRecord, terminal: Terminal) -> None:
     """Write the files that were asked for."""
     if args.json:
-        journal.write(args.json)
+        record.write(args.json)
         terminal.console.print(f"results in {args.json}", highlight=False)
     if args.output:
         path = os.path.join(args.output, "results.json")
-        journal.write(path)
+        record.write(path)
         publish(args, args.output, Results.read(path), terminal)
 
 

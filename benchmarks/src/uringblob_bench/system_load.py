@@ -26,7 +26,7 @@ def own_cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-class Watch:
+class CpuWatch:
     """Begins when it is made; :meth:`others` says what share of all CPUs others have used since."""
 
     def __init__(self) -> None:

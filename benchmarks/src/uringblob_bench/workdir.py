@@ -14,13 +14,13 @@ from uringblob.buffers.slab import Slab
 _BLOCK = 4 << 20
 
 
-class Place:
+class WorkDir:
     """A fresh directory inside the one the user named; a context manager that removes it."""
 
     def __init__(self, parent: str) -> None:
         self.directory = tempfile.mkdtemp(prefix="uringblob-bench-", dir=parent)
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> WorkDir:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -13,32 +13,32 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.thread_pool import THREADS_MAX
 from uringblob_bench.drive import TaskCall
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import aligned_frames, direct_flag
-from uringblob_bench.subjects.base import TaskSubject
-from uringblob_bench.subjects.thread_pool import THREADS_MAX
+from uringblob_bench.workdir import aligned_frames, direct_flag
 
 
-class AioFiles(TaskSubject):
+class AioFiles(TaskContender):
     """See the module."""
 
     name = "aiofiles"
     durability = "the harness runs fdatasync in the same executor after the writes"
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         try:
             import aiofiles  # noqa: F401 - is it here?
         except ImportError:
             raise CannotRun("aiofiles is not installed") from None
-        self.place.raw_file(self.params.data_bytes)
+        self.workdir.raw_file(self.params.data_bytes)
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
-        direct = bool(direct_flag(self.place.raw_file(self.params.data_bytes)))
+        """See :meth:`Contender.settings`."""
+        direct = bool(direct_flag(self.workdir.raw_file(self.params.data_bytes)))
         return {
             "direct_io": direct,
             "buffering": 0,
@@ -49,10 +49,10 @@ class AioFiles(TaskSubject):
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         import aiofiles
 
-        path = self.place.raw_file(self.params.data_bytes)
+        path = self.workdir.raw_file(self.params.data_bytes)
         in_flight = sum(load.in_flight for load in loads)
         flag = direct_flag(path)
 

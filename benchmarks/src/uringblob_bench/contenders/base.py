@@ -1,4 +1,4 @@
-"""What a subject is: something that serves loads for a while, and says how it was set up."""
+"""What a contender is: something that serves loads for a while, and says how it was set up."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, TypeVar
 
 from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
 from uringblob_bench.load import Load, Params
-from uringblob_bench.place import Place
 from uringblob_bench.sample import Sample
+from uringblob_bench.workdir import WorkDir
 
 T = TypeVar("T")
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-class Subject(abc.ABC):
-    """Takes turns.  Between turns nothing of it is open, so parties do not disturb each other."""
+class Contender(abc.ABC):
+    """Takes turns.  Between turns nothing of it is open, so contenders do not disturb each other."""
 
     name: str
-    #: What stands for durability, where the subject would not sync by itself.
+    #: What stands for durability, where the contender would not sync by itself.
     durability = ""
 
-    def __init__(self, params: Params, place: Place) -> None:
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
         self.params = params
-        self.place = place
+        self.workdir = workdir
 
     def cold(self, loads: Sequence[Load]) -> bool:  # noqa: ARG002 - most have no page cache
         """Whether reads would come from the page cache.
@@ -52,7 +52,7 @@ class Subject(abc.ABC):
         """Serve ``loads`` for ``seconds``."""
 
 
-class TaskSubject(Subject):
+class TaskContender(Contender):
     """Served by tasks of an event loop."""
 
     @abc.abstractmethod
@@ -66,7 +66,7 @@ class TaskSubject(Subject):
         return {}
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Subject.turn`."""
+        """See :meth:`Contender.turn`."""
 
         async def work() -> Driven:
             async with self.session(loads) as call_for:
@@ -77,7 +77,7 @@ class TaskSubject(Subject):
         return driven.samples(self.params.page_size, **self.extra())
 
 
-class ThreadSubject(Subject):
+class ThreadContender(Contender):
     """Served by threads that block."""
 
     @abc.abstractmethod
@@ -87,7 +87,7 @@ class ThreadSubject(Subject):
         """Open for one turn; yields what makes a worker's call."""
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Subject.turn`."""
+        """See :meth:`Contender.turn`."""
         with one_core(self.params.one_core), self.session(loads) as call_for:
             driven = drive_threads(call_for, loads, seconds, warm_up=not self.cold(loads))
         return driven.samples(self.params.page_size)

@@ -11,10 +11,10 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders.plain_file import PlainFile, Transfer
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Params
-from uringblob_bench.place import Place
-from uringblob_bench.subjects.plain_file import PlainFile, Transfer
+from uringblob_bench.workdir import WorkDir
 
 
 class _Context(Transfer):
@@ -37,13 +37,13 @@ class Caio(PlainFile):
 
     buffered = True
 
-    def __init__(self, params: Params, place: Place, *, sqpoll: bool) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir, *, sqpoll: bool) -> None:
+        super().__init__(params, workdir)
         self.name = "caio (SQPOLL)" if sqpoll else "caio"
         self._sqpoll = sqpoll
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {**super().settings(), "sqpoll": self._sqpoll, "deferred": not self._sqpoll}
 
     def check(self) -> None:

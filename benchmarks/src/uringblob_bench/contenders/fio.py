@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders.base import Contender
 from uringblob_bench.hugepages import will_be_free
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
-from uringblob_bench.place import Place
 from uringblob_bench.sample import PERCENTILES, Latency, Sample
-from uringblob_bench.subjects.base import Subject
+from uringblob_bench.workdir import WorkDir
 
 _JOBS = {Verb.READ: "random_read", Verb.WRITE: "random_write", Verb.BATCH: "durable_batch"}
 _TIMEOUT_S = 60
@@ -47,25 +47,25 @@ def job_name(loads: Sequence[Load]) -> str:
     return _JOBS[verb]
 
 
-class Fio(Subject):
+class Fio(Contender):
     """One fio process per turn, fed by one of ``fio_jobs/``."""
 
     name = "fio"
     durability = "fdatasync=N in the job file"
 
-    def __init__(self, params: Params, place: Place) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
+        super().__init__(params, workdir)
         self._used: dict[str, Any] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {"version": fio_version(), **self._used}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         if not fio_version():
             raise CannotRun("fio is not installed (Debian: apt-get install fio)")
-        self.place.raw_file(self.params.data_bytes)
+        self.workdir.raw_file(self.params.data_bytes)
 
     def environment(self, loads: Sequence[Load], seconds: float) -> dict[str, str]:
         """Return the variables of the job file."""
@@ -76,7 +76,7 @@ class Fio(Subject):
         return {
             "FIO_MEM": "mmaphuge" if huge else "mmap",
             "FIO_FIXED": str(int(self.params.registered)),
-            "FIO_FILE": self.place.raw_file(self.params.data_bytes),
+            "FIO_FILE": self.workdir.raw_file(self.params.data_bytes),
             "FIO_SIZE": str(self.params.data_bytes),
             "FIO_BS": str(self.params.page_size),
             "FIO_DEPTH": str(depth),
@@ -88,7 +88,7 @@ class Fio(Subject):
     def command(self, loads: Sequence[Load], variables: dict[str, str]) -> list[str]:
         """Return fio's command line; the job file is written beside the data."""
         name = job_name(loads)
-        path = self.place.path(f"{name}.fio")
+        path = self.workdir.path(f"{name}.fio")
         with open(path, "w", encoding="utf-8") as file:
             file.write(job_text(name))
         options = ["--output-format=json"]
@@ -98,7 +98,7 @@ class Fio(Subject):
         return ["fio", *options, path]
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Subject.turn`."""
+        """See :meth:`Contender.turn`."""
         variables = self.environment(loads, seconds)
         ran = subprocess.run(
             self.command(loads, variables),

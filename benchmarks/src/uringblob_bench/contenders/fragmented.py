@@ -13,13 +13,13 @@ from uringblob import AsyncFileBlobStore, FileBlobStore
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring, ops
+from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.ring_sync import FIXED, settled
+from uringblob_bench.contenders.store import guid_of
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load
 from uringblob_bench.picker import Exhausted
-from uringblob_bench.place import direct_flag, noise
-from uringblob_bench.subjects.base import TaskSubject
-from uringblob_bench.subjects.ring_sync import FIXED, settled
-from uringblob_bench.subjects.store import guid_of
+from uringblob_bench.workdir import direct_flag, noise
 
 #: Of so many frames side by side, so many are deleted: the pieces that free space consists of.
 STRIDE, PIECE = 7, 4
@@ -33,7 +33,7 @@ def commits_of(frames: int) -> int:
     return max(frames // STRIDE * PIECE * 3 // 4 // BATCH, 1)
 
 
-class FragmentedStore(TaskSubject):
+class FragmentedStore(TaskContender):
     """Each turn commits new blobs into the pieces, and deletes them at its end."""
 
     name = "store"
@@ -44,12 +44,12 @@ class FragmentedStore(TaskSubject):
         self._counted: dict[str, float] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {"frames": self.frames, "deleted": f"{PIECE} of {STRIDE}", **self._counted}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
-        self.place.once(self._name, self._fill)
+        """See :meth:`Contender.prepare`."""
+        self.workdir.once(self._name, self._fill)
 
     @property
     def _name(self) -> str:
@@ -64,14 +64,14 @@ class FragmentedStore(TaskSubject):
             store.commit(deletes=[guid_of(n) for n in range(self.frames) if n % STRIDE < PIECE])
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskSubject.extra`."""
+        """See :meth:`TaskContender.extra`."""
         return self._counted
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         (load,) = loads
-        store = await AsyncFileBlobStore.open(self.place.path(self._name), buffers=load.frames + 16)
+        store = await AsyncFileBlobStore.open(self.workdir.path(self._name), buffers=load.frames + 16)
         made: list[bytes] = []
         with contextlib.ExitStack() as leases:
             buffers = [leases.enter_context(store.alloc_blob_buf_uninit()) for _ in range(load.frames)]
@@ -104,7 +104,7 @@ class FragmentedStore(TaskSubject):
         return commit
 
 
-class ScatteredRing(TaskSubject):
+class ScatteredRing(TaskContender):
     """Writes the same pieces to a plain file, all in one submission, and flushes once."""
 
     name = "bare ring"
@@ -114,20 +114,20 @@ class ScatteredRing(TaskSubject):
         self.frames = frames
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
-        path = self.place.raw_file(self.frames * self.params.page_size)
+        """See :meth:`Contender.settings`."""
+        path = self.workdir.raw_file(self.frames * self.params.page_size)
         return {"frames": self.frames, "piece": PIECE, "stride": STRIDE, "direct_io": bool(direct_flag(path))}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
-        self.place.raw_file(self.frames * self.params.page_size)
+        """See :meth:`Contender.prepare`."""
+        self.workdir.raw_file(self.frames * self.params.page_size)
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         (load,) = loads
         size = self.params.page_size
-        path = self.place.raw_file(self.frames * size)
+        path = self.workdir.raw_file(self.frames * size)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
         ring = Ring(256, loop=asyncio.get_running_loop())
         try:

@@ -12,13 +12,13 @@ import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from uringblob_bench.contenders.base import ThreadContender, one_core
+from uringblob_bench.contenders.plain_file import drop_caches_below
 from uringblob_bench.drive import ThreadCall, drive_threads
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import Place, noise
 from uringblob_bench.sample import Sample
-from uringblob_bench.subjects.base import ThreadSubject, one_core
-from uringblob_bench.subjects.plain_file import drop_caches_below
+from uringblob_bench.workdir import WorkDir, noise
 
 _FILL_FRAMES = 32
 
@@ -39,19 +39,19 @@ class Database(abc.ABC):
         """Close it."""
 
 
-class KeyValue(ThreadSubject):
+class KeyValue(ThreadContender):
     """A peer with keys and values."""
 
     #: Threads that may write at once; more would only queue for its lock.
     writers = 1
 
-    def __init__(self, params: Params, place: Place) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
+        super().__init__(params, workdir)
         self._file_name = f"{self.name}-{params.page_size}-{params.data_bytes}"
-        self.path = place.path(self._file_name)
+        self.path = workdir.path(self._file_name)
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Subject.cold`."""
+        """See :meth:`Contender.cold`."""
         return any(load.verb is Verb.READ for load in loads)
 
     @abc.abstractmethod
@@ -63,9 +63,9 @@ class KeyValue(ThreadSubject):
         """Open or make it."""
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         self.check()
-        self.place.once(self._file_name, self._fill)
+        self.workdir.once(self._file_name, self._fill)
 
     def _fill(self, path: str) -> None:
         database = self.opened(path, durable=True)
@@ -78,7 +78,7 @@ class KeyValue(ThreadSubject):
             database.close()
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Subject.turn`; surplus writers are left out, since they would only wait."""
+        """See :meth:`Contender.turn`; surplus writers are left out, since they would only wait."""
         fewer = [
             load
             if load.verb is Verb.READ
@@ -92,7 +92,7 @@ class KeyValue(ThreadSubject):
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadSubject.session`."""
+        """See :meth:`ThreadContender.session`."""
         with self._session(any(load.verb is not Verb.READ for load in loads)) as call_for:
             yield call_for
 

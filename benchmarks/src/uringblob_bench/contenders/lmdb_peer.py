@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
-from uringblob_bench.subjects.key_value import Database, KeyValue
+from uringblob_bench.contenders.key_value import Database, KeyValue
+from uringblob_bench.interleave import CannotRun
 
 
 class _Lmdb(Database):
@@ -52,7 +52,7 @@ class Lmdb(KeyValue):
     durability = "its own: sync=True, each transaction"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return self.base_settings(direct_io=False, readahead=False, meminit=False, buffers=True)
 
     def check(self) -> None:

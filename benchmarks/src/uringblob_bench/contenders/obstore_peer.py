@@ -1,4 +1,4 @@
-"""obstore's LocalStore: one file per object, written beside its name and renamed into place.
+"""obstore's LocalStore: one file per object, written beside its name and renamed into workdir.
 
 ``use_multipart=False`` for objects of a frame's size.  It neither syncs files nor directories:
 for durability the harness syncs each written file and then the directory, in threads side by side.
@@ -13,37 +13,37 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.plain_file import drop_caches_below
 from uringblob_bench.drive import TaskCall
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import Place, noise
-from uringblob_bench.subjects.base import TaskSubject
-from uringblob_bench.subjects.plain_file import drop_caches_below
+from uringblob_bench.workdir import WorkDir, noise
 
 
-class ObStore(TaskSubject):
+class ObStore(TaskContender):
     """See the module."""
 
     name = "obstore"
     durability = "the harness runs fsync on every file, then on the directory"
 
-    def __init__(self, params: Params, place: Place) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
+        super().__init__(params, workdir)
         self._name = f"obstore-{params.page_size}-{params.data_bytes}"
-        self.directory = place.path(self._name)
+        self.directory = workdir.path(self._name)
         self._store: Any = None
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Subject.cold`."""
+        """See :meth:`Contender.cold`."""
         return any(load.verb is Verb.READ for load in loads)
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {"direct_io": False, "use_multipart": False, "durability": self.durability}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         try:
             import obstore
             from obstore.store import LocalStore
@@ -56,7 +56,7 @@ class ObStore(TaskSubject):
             for number in range(self.params.live):
                 obstore.put(store, str(number), content, use_multipart=False)
 
-        self.place.once(self._name, fill)
+        self.workdir.once(self._name, fill)
         self._store = LocalStore(self.directory)
 
     @contextlib.asynccontextmanager
@@ -64,7 +64,7 @@ class ObStore(TaskSubject):
         self,
         loads: Sequence[Load],  # noqa: ARG002 - every load is served alike
     ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         drop_caches_below(self.directory)
         once = Picker(self.params.live, once=True)
         yield lambda load, number: self._call(load, number, once)

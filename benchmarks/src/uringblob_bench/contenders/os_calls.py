@@ -8,15 +8,15 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from uringblob.buffers.checksum import frame_checksum
+from uringblob_bench.contenders.base import ThreadContender
+from uringblob_bench.contenders.store import StoreFiller
 from uringblob_bench.drive import ThreadCall
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import Place, aligned_frames, direct_flag
-from uringblob_bench.subjects.base import ThreadSubject
-from uringblob_bench.subjects.store import StoreFiller
+from uringblob_bench.workdir import WorkDir, aligned_frames, direct_flag
 
 
-class OsCalls(ThreadSubject):
+class OsCalls(ThreadContender):
     """``preadv`` and ``pwrite`` (+ ``fdatasync``); ``on_store`` reads the very file of the store.
 
     ``checksummed``: what was read is looked at, as the store does and as whoever wants it will.
@@ -26,14 +26,14 @@ class OsCalls(ThreadSubject):
     durability = "pwrite, then fdatasync"
 
     def __init__(
-        self, params: Params, place: Place, *, on_store: bool = False, checksummed: bool = False
+        self, params: Params, workdir: WorkDir, *, on_store: bool = False, checksummed: bool = False
     ) -> None:
-        super().__init__(params, place)
+        super().__init__(params, workdir)
         self._checksummed = checksummed
-        self._filler = StoreFiller(params, place, "auto") if on_store else None
+        self._filler = StoreFiller(params, workdir, "auto") if on_store else None
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {
             "direct_io": bool(direct_flag(self._path())),
             "file": os.path.basename(self._path()),
@@ -43,17 +43,17 @@ class OsCalls(ThreadSubject):
     def _path(self) -> str:
         if self._filler is not None:
             return self._filler.path
-        return self.place.raw_file(self.params.data_bytes)
+        return self.workdir.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         if self._filler is not None:
             self._filler.prepare()
         self._path()
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadSubject.session`."""
+        """See :meth:`ThreadContender.session`."""
         changes = any(load.verb is not Verb.READ for load in loads)
         if changes and self._filler is not None:
             raise ValueError("a store's file is only read from outside")

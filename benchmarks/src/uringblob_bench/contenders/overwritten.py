@@ -10,39 +10,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from uringblob import FileBlobStore
+from uringblob_bench.contenders.base import Contender
+from uringblob_bench.contenders.store import guid_of
 from uringblob_bench.load import Load, Params
-from uringblob_bench.place import Place, noise
 from uringblob_bench.sample import Latency, Sample
-from uringblob_bench.subjects.base import Subject
-from uringblob_bench.subjects.store import guid_of
+from uringblob_bench.workdir import WorkDir, noise
 
 #: Frames of one commit: each is drawn anew, so that free slots do not fit what is asked for next.
 BATCHES = (1, 2, 3, 5, 8, 13, 64)
 _KIB = 1 << 10
 
 
-class Overwritten(Subject):
+class Overwritten(Contender):
     """A store of ``live`` frames; a turn goes on to overwrite, until each was so often, on average.
 
     How often is a turn's ``target``; the turn's figures stand in its sample's ``extra``.
     """
 
-    def __init__(self, params: Params, place: Place, live: int) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir, live: int) -> None:
+        super().__init__(params, workdir)
         self.live = live
         self.name = f"{live:,} frames of {params.page_size // _KIB} KiB"
         self.target = 0.0
-        self._path = place.path(f"overwritten-{params.page_size}-{live}.blobs")
+        self._path = workdir.path(f"overwritten-{params.page_size}-{live}.blobs")
         self._dice = random.Random(live)  # noqa: S311 - a benchmark repeats itself from its seed
         self._overwritten = -1  # there is no store yet
         self._amplification = 0.0
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {"live": self.live, "frames of a commit": BATCHES, "amplification": self._amplification}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         if self._overwritten < 0:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -50,7 +50,7 @@ class Overwritten(Subject):
             self._overwritten = 0
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - its work is fixed
-        """See :meth:`Subject.turn`."""
+        """See :meth:`Contender.turn`."""
         missing = max(int(self.target * self.live) - self._overwritten, 0)
         frames, latencies, extra = self._work(missing)
         self._overwritten += frames

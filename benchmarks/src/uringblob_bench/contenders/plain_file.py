@@ -13,11 +13,11 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
+from uringblob_bench.contenders.base import TaskContender
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import aligned_frames, direct_flag
-from uringblob_bench.subjects.base import TaskSubject
+from uringblob_bench.workdir import aligned_frames, direct_flag
 
 
 class Transfer(abc.ABC):
@@ -45,7 +45,7 @@ class Transfer(abc.ABC):
         return both()
 
 
-class PlainFile(TaskSubject):
+class PlainFile(TaskContender):
     """A peer whose only means is positional I/O on a file."""
 
     durability = "the harness awaits fdatasync after the writes"
@@ -53,15 +53,15 @@ class PlainFile(TaskSubject):
     buffered = False
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Subject.cold`."""
+        """See :meth:`Contender.cold`."""
         return self.buffered and any(load.verb is Verb.READ for load in loads)
 
     def path(self) -> str:
         """Return the raw file."""
-        return self.place.raw_file(self.params.data_bytes)
+        return self.workdir.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         self.check()
         self.path()
 
@@ -69,7 +69,7 @@ class PlainFile(TaskSubject):
         """Raise ``CannotRun`` if the peer is not installed."""
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         direct = not self.buffered and bool(direct_flag(self.path()))
         return {
             "direct_io": direct,
@@ -88,7 +88,7 @@ class PlainFile(TaskSubject):
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         path = self.path()
         cold = self.cold(loads)
         descriptor = os.open(path, os.O_RDWR | (0 if self.buffered else direct_flag(path)))

@@ -11,51 +11,51 @@ from typing import Any
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring, SqeFlags
+from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.eventfd import listen_through_eventfd
+from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.memory_kind import small_pages
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import Place, direct_flag, noise
-from uringblob_bench.subjects.base import TaskSubject
-from uringblob_bench.subjects.eventfd import listen_through_eventfd
-from uringblob_bench.subjects.ring_sync import STRATEGIES
+from uringblob_bench.workdir import WorkDir, direct_flag, noise
 
 FIXED = SqeFlags.FIXED_FILE
 
 
-class BareRing(TaskSubject):
+class BareRing(TaskContender):
     """Fixed buffers, a registered file; ``params.sync`` is how a batch becomes durable."""
 
     name = "bare ring"
 
-    def __init__(self, params: Params, place: Place) -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
+        super().__init__(params, workdir)
         self.durability = STRATEGIES[params.sync].__doc__ or ""
         self._enters = 0
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {
             "fixed buffers": self.params.registered,
             "huge pages": self.params.huge,
             "loop": self.params.loop,
             "wake-up": self.params.wakeup,
             "sync": self.params.sync,
-            "direct_io": bool(direct_flag(self.place.raw_file(self.params.data_bytes))),
+            "direct_io": bool(direct_flag(self.workdir.raw_file(self.params.data_bytes))),
         }
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
-        self.place.raw_file(self.params.data_bytes)
+        """See :meth:`Contender.prepare`."""
+        self.workdir.raw_file(self.params.data_bytes)
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskSubject.extra`."""
+        """See :meth:`TaskContender.extra`."""
         return {"ring_enters": self._enters}
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
-        path = self.place.raw_file(self.params.data_bytes)
+        """See :meth:`TaskContender.session`."""
+        path = self.workdir.raw_file(self.params.data_bytes)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
         loop = asyncio.get_running_loop()
         in_flight = sum(load.in_flight for load in loads)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob_bench.alternate import CannotRun
-from uringblob_bench.subjects.key_value import Database, KeyValue
+from uringblob_bench.contenders.key_value import Database, KeyValue
+from uringblob_bench.interleave import CannotRun
 
 _WRITE_BUFFER = 128 << 20
 _BLOB_FILE = 256 << 20
@@ -65,7 +65,7 @@ class RocksDict(KeyValue):
     writers = 16
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return self.base_settings(
             direct_io=True,
             enable_blob_files=True,

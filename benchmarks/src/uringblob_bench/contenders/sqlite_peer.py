@@ -1,4 +1,4 @@
-"""sqlite3: a table of blobs, WAL journal, ``synchronous=FULL``, so that each commit is durable.
+"""sqlite3: a table of blobs, WAL record, ``synchronous=FULL``, so that each commit is durable.
 
 ``page_size`` 65536 as is advised for large blobs; a connection per thread; writers one at a time.
 It reads through the page cache, which is emptied before each turn; ``mmap_size`` spares a copy.
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob_bench.subjects.key_value import Database, KeyValue
+from uringblob_bench.contenders.key_value import Database, KeyValue
 
 _PAGE = 65536
 _MMAP = 8 << 30
@@ -62,7 +62,7 @@ class Sqlite(KeyValue):
     durability = "its own: WAL with synchronous=FULL, each transaction"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return self.base_settings(
             direct_io=False, page_size=_PAGE, journal_mode="WAL", synchronous="FULL", mmap_size=_MMAP
         )

@@ -12,13 +12,13 @@ from typing import Any
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
 from uringblob.api.stats import StoreStats
 from uringblob.errors import BlobStoreError
-from uringblob_bench.alternate import CannotRun
+from uringblob_bench.contenders.base import TaskContender, ThreadContender
 from uringblob_bench.drive import TaskCall, ThreadCall
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.memory_kind import small_pages
 from uringblob_bench.picker import Picker
-from uringblob_bench.place import Place, aligned_frames, noise
-from uringblob_bench.subjects.base import TaskSubject, ThreadSubject
+from uringblob_bench.workdir import WorkDir, aligned_frames, noise
 
 #: Frames of one call while the store is filled.
 _FILL_FRAMES = 32
@@ -36,16 +36,16 @@ def guid_of(number: int) -> bytes:
 class StoreFiller:
     """Makes the store that the turns open: three eighths of its slots live, the rest written and free."""
 
-    def __init__(self, params: Params, place: Place, engine: str) -> None:
+    def __init__(self, params: Params, workdir: WorkDir, engine: str) -> None:
         self.params = params
         self.engine = engine
-        self._place = place
+        self._workdir = workdir
         self._name = f"store-{params.page_size}-{params.data_bytes}.blobs"
-        self.path = place.path(self._name)
+        self.path = workdir.path(self._name)
 
     def prepare(self) -> None:
-        """Fill it, unless another subject did."""
-        self._place.once(self._name, self._fill)
+        """Fill it, unless another contender did."""
+        self._workdir.once(self._name, self._fill)
 
     def _fill(self, path: str) -> None:
         with FileBlobStore.open(path, page_size=self.params.page_size, engine=self.engine) as store:
@@ -147,33 +147,33 @@ def _difference(before: StoreStats, after: StoreStats) -> dict[str, int]:
     return {name: getattr(after, name) - getattr(before, name) for name in _COUNTERS}
 
 
-class AsyncStore(TaskSubject):
+class AsyncStore(TaskContender):
     """``AsyncFileBlobStore``; ``engine`` is ``io_uring`` or ``pread``."""
 
-    def __init__(self, params: Params, place: Place, engine: str = "io_uring") -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir, engine: str = "io_uring") -> None:
+        super().__init__(params, workdir)
         self.name = "store" if engine == "io_uring" else f"store ({engine})"
-        self.filler = StoreFiller(params, place, engine)
+        self.filler = StoreFiller(params, workdir, engine)
         self._stats: StoreStats | None = None
         self._counted: dict[str, int] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {**self.filler.settings(self._stats), "loop": self.params.loop}
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         if self.params.wakeup != "ring":
             raise CannotRun("the store listens to the ring's descriptor; only the bare ring has the choice")
         self.filler.prepare()
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskSubject.extra`."""
+        """See :meth:`TaskContender.extra`."""
         return self._counted
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskSubject.session`."""
+        """See :meth:`TaskContender.session`."""
         in_flight = sum(load.in_flight for load in loads)
         with small_pages(not self.params.huge):
             store = await AsyncFileBlobStore.open(self.filler.path, **self.filler.options(in_flight))
@@ -188,26 +188,26 @@ class AsyncStore(TaskSubject):
             await store.aclose()
 
 
-class SyncStore(ThreadSubject):
+class SyncStore(ThreadContender):
     """``FileBlobStore``, used by threads."""
 
-    def __init__(self, params: Params, place: Place, engine: str = "io_uring") -> None:
-        super().__init__(params, place)
+    def __init__(self, params: Params, workdir: WorkDir, engine: str = "io_uring") -> None:
+        super().__init__(params, workdir)
         self.name = "store (sync)" if engine == "io_uring" else f"store (sync, {engine})"
-        self.filler = StoreFiller(params, place, engine)
+        self.filler = StoreFiller(params, workdir, engine)
         self._stats: StoreStats | None = None
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return self.filler.settings(self._stats)
 
     def prepare(self) -> None:
-        """See :meth:`Subject.prepare`."""
+        """See :meth:`Contender.prepare`."""
         self.filler.prepare()
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadSubject.session`."""
+        """See :meth:`ThreadContender.session`."""
         in_flight = sum(load.in_flight for load in loads)
         with small_pages(not self.params.huge):
             store = FileBlobStore.open(self.filler.path, **self.filler.options(in_flight))

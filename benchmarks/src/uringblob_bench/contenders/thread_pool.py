@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from uringblob_bench.subjects.plain_file import PlainFile, Transfer
+from uringblob_bench.contenders.plain_file import PlainFile, Transfer
 
 THREADS_MAX = 64
 
@@ -47,7 +47,7 @@ class ThreadPool(PlainFile):
     name = "thread pool"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Subject.settings`."""
+        """See :meth:`Contender.settings`."""
         return {**super().settings(), "threads": f"one per frame in flight, at most {THREADS_MAX}"}
 
     @contextlib.asynccontextmanager

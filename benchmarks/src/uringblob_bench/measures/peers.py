@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from uringblob_bench.alternate import Case, Entry
 from uringblob_bench.bench import Bench, detail, frames_per_s, ratio
+from uringblob_bench.contenders.catalogue import every_peer
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.finding import Finding, at_least
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
 from uringblob_bench.measures.writes import COMMITTERS
-from uringblob_bench.subjects.everyone import peers
-from uringblob_bench.subjects.store import AsyncStore
 
 ROUNDS = 3
 PREAD = "store (pread)"
@@ -28,14 +28,14 @@ LOADS = {
 TARGETS = {"durable batches": 2.0, "random reads": 1.5, "small commits": 2.0}
 
 
-def rivals(bench: Bench, work: str) -> Case:
+def peer_case(bench: Bench, work: str) -> Case:
     """Let the store, on both engines, and every peer do ``work``."""
-    parties = [
-        AsyncStore(bench.params, bench.place),
-        AsyncStore(bench.params, bench.place, "pread"),
-        *peers(bench.params, bench.place),
+    contenders = [
+        AsyncStore(bench.params, bench.workdir),
+        AsyncStore(bench.params, bench.workdir, "pread"),
+        *every_peer(bench.params, bench.workdir),
     ]
-    entries = [Entry(party, (LOADS[work],)) for party in parties]
+    entries = [Entry(contender, (LOADS[work],)) for contender in contenders]
     return bench.case(f"peers: {work}", entries, rounds=min(ROUNDS, bench.pace.rounds))
 
 
@@ -47,7 +47,7 @@ def best_peer(case: Case) -> str | None:
 
 def against_the_best(bench: Bench) -> list[Finding]:
     """Measure 12."""
-    return [_against(rivals(bench, work), work, target, best_peer) for work, target in TARGETS.items()]
+    return [_against(peer_case(bench, work), work, target, best_peer) for work, target in TARGETS.items()]
 
 
 def _against(case: Case, work: str, target: float, choose: Callable[[Case], str | None]) -> Finding:
@@ -66,7 +66,7 @@ def pread_engine(bench: Bench) -> list[Finding]:
     """Measure 13."""
     found = []
     for work in LOADS:
-        case = rivals(bench, work)
+        case = peer_case(bench, work)
         found.append(
             at_least(
                 f"the pread engine, {work}, against the thread pool",
@@ -78,8 +78,8 @@ def pread_engine(bench: Bench) -> list[Finding]:
     return found
 
 
-_PARTIES = 10
-#: Rounds of the rivals' cases, as a share of the others'.
+_CONTENDERS = 10
+#: Rounds of the peers' cases, as a share of the others'.
 _SHARE = 0.6
 
 MEASURES = [
@@ -88,7 +88,7 @@ MEASURES = [
         "best-peer",
         "against the best peer on durable batches, random reads, small commits",
         against_the_best,
-        turns=int(3 * _PARTIES * _SHARE),
+        turns=int(3 * _CONTENDERS * _SHARE),
         fixed_s=25,
     ),
     Measure(
@@ -96,6 +96,6 @@ MEASURES = [
         "pread-engine",
         "the pread engine against the thread pool",
         pread_engine,
-        turns=int(_PARTIES * _SHARE),
+        turns=int(_CONTENDERS * _SHARE),
     ),
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench, cpu_per_frame, detail, p50, ratio
+from uringblob_bench.contenders.fragmented import BATCH, FRAMES, FragmentedStore, ScatteredRing
 from uringblob_bench.finding import Finding, at_most, stated
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.fragmented import BATCH, FRAMES, FragmentedStore, ScatteredRing
 from uringblob_bench.sweeps.overwrites import TIMES, by_overwrites
 
 SMALL = 4096
@@ -49,11 +49,13 @@ def into_pieces(bench: Bench) -> list[Finding]:
     params = dataclasses.replace(bench.params, page_size=SMALL)
     frames = min(FRAMES, params.frames)
     load = Load(Verb.COMMIT, 1, BATCH)
-    parties = [
-        FragmentedStore(params, bench.place, frames=frames),
-        ScatteredRing(params, bench.place, frames=frames),
+    contenders = [
+        FragmentedStore(params, bench.workdir, frames=frames),
+        ScatteredRing(params, bench.workdir, frames=frames),
     ]
-    case = bench.case(f"commits of {BATCH} into pieces", [Entry(party, (load,)) for party in parties], params)
+    case = bench.case(
+        f"commits of {BATCH} into pieces", [Entry(contender, (load,)) for contender in contenders], params
+    )
     pieces = case.settings.get("store", {}).get("writes a commit", 0.0)
     return [
         at_most(

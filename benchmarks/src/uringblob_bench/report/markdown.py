@@ -40,7 +40,7 @@ def _where(results: Results) -> str:
         f"Linux {here['system']['kernel']}, {here['file_system'].get('type', '?')} on `{here['device']['name']}`, "
         f"{here['cpu']['usable']} CPUs ({here['cpu']['model']}), Python {here['versions']['python']}, "
         f"uringblob {here['versions']['uringblob']}, {here['versions']['fio']}.\n"
-        f"Medians of up to {rounds} turns; the parties of each comparison alternate.\n"
+        f"Medians of up to {rounds} turns; the contenders of each comparison alternate.\n"
         f"Other programs and the kernel's own threads used {shares[len(shares) // 2]:.0%} of the CPUs "
         f"during the median turn, {shares[-1]:.0%} during the worst.\n"
         "Made with `make bench`; `results.json` has every turn."

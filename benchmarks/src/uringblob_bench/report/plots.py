@@ -19,7 +19,7 @@ from uringblob_bench.scale.costs import UNITS, costs_of
 from uringblob_bench.sweeps import batches, depth, settings
 from uringblob_bench.sweeps.overwrites import SPACE
 
-#: One colour per party in every plot; others take what is left.
+#: One colour per contender in every plot; others take what is left.
 COLOURS = {
     "store": "#1f77b4",
     "fio": "#444444",
@@ -39,7 +39,7 @@ Plot = Callable[[Results], Any]
 
 
 def style(name: str) -> dict[str, Any]:
-    """Return how a party's line looks."""
+    """Return how a contender's line looks."""
     return {"label": name, "marker": "o", "markersize": 4, "color": COLOURS.get(name)}
 
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uringblob_bench.alternate import Case
 from uringblob_bench.finding import Finding
+from uringblob_bench.interleave import Case
 from uringblob_bench.sample import Sample
 
 #: Raised when a key changes its meaning or goes away.
@@ -30,7 +30,7 @@ class Outcome:
 
 
 @dataclasses.dataclass
-class Journal:
+class RunRecord:
     """A run's results."""
 
     environment: dict[str, Any]
@@ -99,11 +99,11 @@ def _case(case: Case) -> dict[str, Any]:
         "failures": case.failures,
         "broken": case.broken,
         "settings": case.settings,
-        "parties": {name: _party(case, name, turns) for name, turns in case.samples.items()},
+        "parties": {name: _contender(case, name, turns) for name, turns in case.samples.items()},
     }
 
 
-def _party(case: Case, name: str, turns: Sequence[Sequence[Sample]]) -> list[Mapping[str, Any]]:
+def _contender(case: Case, name: str, turns: Sequence[Sequence[Sample]]) -> list[Mapping[str, Any]]:
     """Return one entry per load: the summary, and every turn's sample."""
     return [
         {
