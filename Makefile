@@ -39,8 +39,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 NATIVE := src/uringblob/_native
 C_FILES := $(wildcard $(NATIVE)/ub_*.c)
-BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
-LINTED := src tests examples tools docs $(wildcard build_ffi.py setup.py)
+BUILD_INPUTS := pyproject.toml benchmarks/pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
+LINTED := src tests benchmarks examples tools docs $(wildcard *.py)
 
 .PHONY: bench demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
@@ -49,7 +49,7 @@ demo: $(VENV)/.installed
 	$(PY) examples/archive.py $(DEMO_ARGS)
 
 bench: $(VENV)/.bench
-	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme README.md $(BENCH_ARGS)
+	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme benchmarks/README.md $(BENCH_ARGS)
 
 test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
@@ -83,7 +83,7 @@ $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
 $(VENV)/.tests: $(VENV)/.created $(BUILD_INPUTS)
 	TEST_PACKAGES=1 ./tools/system_packages.sh $(PYTHON)
 	@echo "setting up $(VENV) for the tests (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test,bench]'
+	$(PIP) install --quiet --editable '.[test]' --editable benchmarks
 	@touch $(VENV)/.installed $@
 
 # The benchmark's peers, each of which may be missing: its tests then skip, and its results say so.
@@ -143,6 +143,6 @@ $(VENV)/.docs: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info benchmarks/src/*.egg-info
 	rm -f $(NATIVE)/_uringblob*.so $(NATIVE)/_uringblob.c
-	find src tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +

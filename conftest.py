@@ -20,7 +20,7 @@ import memlock
 import seeds
 from fault_rows import count_row, pytest_terminal_summary  # noqa: F401 - a fixture and a hook
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent
 #: A skip whose reason begins so is right everywhere: what is tested does not exist here.
 NOT_APPLICABLE = "n/a:"
 LEAK_WAIT_SECONDS = 10

@@ -9,6 +9,8 @@ import dataclasses
 import json
 
 import pytest
+
+from uringblob import FileBlobStore
 from uringblob_bench.contenders import os_calls
 from uringblob_bench.contenders.catalogue import every_peer
 from uringblob_bench.contenders.fio import Fio, fio_version, sample_of
@@ -19,8 +21,6 @@ from uringblob_bench.contenders.store import AsyncStore, StoreFiller, SyncStore,
 from uringblob_bench.contenders.thread_pool import ThreadPool
 from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Verb
-
-from uringblob import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter
 SECONDS = 0.02

@@ -8,6 +8,7 @@ import os
 import signal
 
 import pytest
+
 from uringblob_bench import drive, meter
 from uringblob_bench.contenders.base import run_on
 from uringblob_bench.load import Load, Verb

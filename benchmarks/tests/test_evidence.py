@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+
 from uringblob_bench.commit_counts import count_commits, submitting_enters
 from uringblob_bench.contenders.fio import fio_version
 from uringblob_bench.device import flushes

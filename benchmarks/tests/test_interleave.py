@@ -6,6 +6,7 @@ import itertools
 import time
 
 import pytest
+
 from uringblob_bench.bench import Bench, OutOfTime, Pace
 from uringblob_bench.interleave import CannotRun, Entry, interleave, turn_order
 from uringblob_bench.load import Load, Verb

@@ -14,6 +14,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
+from uringblob import AsyncFileBlobStore
+from uringblob.store.index.blob_index import BlobIndex
 from uringblob_bench import (
     adhoc,
     commit_counts,
@@ -37,7 +40,7 @@ from uringblob_bench.interleave import CannotRun, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures import peers, scale, stall
 from uringblob_bench.meter import Meter, Worker
-from uringblob_bench.options import add_options
+from uringblob_bench.options import add_arguments
 from uringblob_bench.picker import Exhausted, Picker
 from uringblob_bench.report import markdown, plots
 from uringblob_bench.report.data import SCHEMA, Results
@@ -45,9 +48,6 @@ from uringblob_bench.sample import Latency
 from uringblob_bench.scale.build import build
 from uringblob_bench.scale.contender import ManyBlobs
 from uringblob_bench.workdir import direct_flag
-
-from uringblob import AsyncFileBlobStore
-from uringblob.store.index.blob_index import BlobIndex
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -358,7 +358,7 @@ def test_fio_on_one_core_is_told_which(params, workdir):
 def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
     monkeypatch.setattr(running.WorkDir, "free_bytes", lambda workdir: 1000)
     args = argparse.ArgumentParser()
-    add_options(args)
+    add_arguments(args)
     terminal = running.Terminal()
     record = running.take_steps(args.parse_args([str(disk_dir), "--quick"]), [], terminal)
     assert not record.cases
@@ -417,7 +417,7 @@ OLDER_RICH = "from rich.console import Console; Console._check_buffer = lambda s
 @pytest.mark.parametrize("rich", [OLDER_RICH, ""], ids=["older rich", "rich"])
 def test_a_reader_that_went_away_is_no_traceback(rich):
     """As with every other command."""
-    code = f"import sys; {rich}from uringblob_bench.command import main; sys.exit(main(['--list']))"
+    code = f"import sys; {rich}from uringblob.cli.main import main; sys.exit(main(['bench', '--list']))"
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

@@ -7,13 +7,21 @@ import subprocess
 import sys
 
 import pytest
-from uringblob_bench import add_arguments, names
+
+from uringblob_bench import names
 from uringblob_bench.adhoc import WORKLOADS
 from uringblob_bench.contenders.catalogue import CONTENDERS
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.measures import MEASURES
 from uringblob_bench.measures.scale import growth
-from uringblob_bench.options import FULL_BUDGET_S, QUICK_BUDGET_S, contender_names, numbers, size
+from uringblob_bench.options import (
+    FULL_BUDGET_S,
+    QUICK_BUDGET_S,
+    add_arguments,
+    contender_names,
+    numbers,
+    size,
+)
 from uringblob_bench.pace import pace_of, params_of
 from uringblob_bench.running import chosen
 
@@ -84,7 +92,7 @@ def test_the_names_of_the_command_line_are_those_of_what_there_is():
 def test_help_loads_no_peer_and_nothing_of_the_extra():
     """The whole command line is made for `uringblob ls` too."""
     code = (
-        "import sys, argparse; from uringblob_bench import add_arguments;"
+        "import sys, argparse; from uringblob_bench.options import add_arguments;"
         "add_arguments(argparse.ArgumentParser());"
         "print([name for name in sys.modules if 'bench.contenders' in name or name in ('rich', 'matplotlib')])"
     )

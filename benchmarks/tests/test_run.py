@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
-from uringblob_bench import main
+
+from uringblob.cli.main import main as command_line
 from uringblob_bench.adhoc import WORKLOADS
 from uringblob_bench.contenders import thread_pool
 from uringblob_bench.contenders.fio import Fio
@@ -55,6 +56,11 @@ def no_fio(monkeypatch):
     monkeypatch.setattr(writes, "fio_sync_evidence", lambda *_: SyncEvidence(True, "canned", 1, 9, 1))
     monkeypatch.setattr(scale, "SIZES", (200, 1000))
     monkeypatch.setattr(scale, "FEWEST", 200)
+
+
+def main(words):
+    """Run the command line, and return its exit code."""
+    return command_line(["bench", *words])
 
 
 def read(path):
@@ -160,7 +166,7 @@ def check_page_and_plots(kept):
             content = file.read()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert len(content) > 10_000, f"{name} is empty"
-    page = (Path(kept) / "README.md").read_text("utf-8")
+    page = (Path(kept) / "results.md").read_text("utf-8")
     for number in MEASURES:
         assert f"| {number} | " in page
     assert page.index("![peers](peers.png)") < page.index("## The values behind the table")
@@ -238,6 +244,14 @@ def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
     assert "there are measures" in capfd.readouterr().err
 
 
+def test_the_module_is_the_command_and_its_errors_are_json_if_asked_for():
+    command = [sys.executable, "-m", "uringblob_bench", "--nonsense", "--json=file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    failure = json.loads(done.stderr)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (failure["kind"], failure["command"]) == ("UsageError", "bench")
+
+
 def test_a_directory_must_be_named_and_be_there(tmp_path, capfd):
     """A mistyped one was made, filled and left behind; the current one was the default, for twenty minutes."""
     assert main([*TINY]) == 2
@@ -305,9 +319,3 @@ def test_everything_is_listed(capfd):
     shown = capfd.readouterr().out
     assert all(measure.title in shown for measure in MEASURES.values())
     assert all(name in shown for name in SWEEPS)
-
-
-def test_without_the_extra_it_says_what_is_missing(monkeypatch, capfd):
-    monkeypatch.setattr("uringblob_bench.command.util.find_spec", lambda _name: None)
-    assert main(["--list"]) == 2
-    assert "pip install 'uringblob[bench]'" in capfd.readouterr().err

@@ -7,6 +7,8 @@ import itertools
 import os
 
 import pytest
+
+from uringblob import FileBlobStore
 from uringblob_bench import drive, meter
 from uringblob_bench.bench import Bench, Pace
 from uringblob_bench.contenders.fragmented import BATCH, FragmentedStore, ScatteredRing, commits_of
@@ -17,8 +19,6 @@ from uringblob_bench.measures import MEASURES
 from uringblob_bench.measures.space import file_against_live, fixed_bytes
 from uringblob_bench.sweeps import SWEEPS
 from uringblob_bench.sweeps.overwrites import SPACE, TIMES
-
-from uringblob import FileBlobStore
 
 pytestmark = pytest.mark.one_interpreter
 

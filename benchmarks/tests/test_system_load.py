@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from uringblob_bench import system_load
 from uringblob_bench.interleave import Case
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from uringblob_bench.workdir import WorkDir
 
 pytestmark = pytest.mark.one_interpreter

@@ -61,7 +61,6 @@ def struck(tmp_path):
         "uringblob.api",  # the first that the package imports
         "uringblob.store.async_store",
         "uringblob.cli.main",
-        "uringblob_bench.command",
         "uringblob.cli.verify",
     ],
 )
@@ -77,8 +76,6 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(struck, command, module):
     [
         ("uringblob.cli.doctor", "uringblob.api"),
         ("uringblob.cli.doctor", "uringblob.cli.doctor.checks"),
-        ("uringblob_bench", "uringblob.api"),
-        ("uringblob_bench", "uringblob_bench.command"),
     ],
 )
 def test_the_commands_that_stand_alone_too(struck, command, module):

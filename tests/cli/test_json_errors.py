@@ -5,7 +5,6 @@ It was words all the same: a program that read the results had to parse sentence
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
@@ -14,7 +13,6 @@ import subprocess
 import sys
 
 import pytest
-from uringblob_bench import command as bench_command
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
 from uringblob.cli.doctor import command as doctor_command
@@ -135,25 +133,15 @@ def test_a_reader_that_went_away_is_told_of(store):
     assert (done.returncode, json.loads(done.stderr)["errno_name"]) == (3, "EPIPE")
 
 
-@pytest.mark.parametrize("module", ["uringblob.cli.doctor", "uringblob_bench"])
-def test_the_commands_that_stand_alone_say_usage_errors_as_json(module):
-    done = _child("-m", module, "--nonsense", "--json=x" if module == "uringblob_bench" else "--json")
+def test_the_command_that_stands_alone_says_usage_errors_as_json():
+    done = _child("-m", "uringblob.cli.doctor", "--nonsense", "--json")
     failure = json.loads(done.stderr)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert (failure["kind"], failure["command"]) == ("UsageError", module.split(".")[1])
+    assert (failure["kind"], failure["command"]) == ("UsageError", "doctor")
 
 
 def _child(*argv, stdout=subprocess.PIPE):
     return subprocess.run([sys.executable, *argv], stdout=stdout, stderr=subprocess.PIPE, check=False)
-
-
-def test_a_bench_that_cannot_begin_says_so_as_json(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_command, "_NEEDED", ("no_such_module",))
-    args = argparse.Namespace(json=str(tmp_path / "results"), directory=str(tmp_path))
-    assert bench_command.run(args) == 2
-    failure = json.loads(capsys.readouterr().err)
-    assert failure["error"] == "needs no_such_module: pip install 'uringblob[bench]'"
-    assert (set(failure), failure["exit_code"]) == (KEYS, 2)
 
 
 def test_warnings_of_the_log_are_json_lines_of_their_own(run, store, monkeypatch):

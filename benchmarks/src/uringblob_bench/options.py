@@ -52,7 +52,7 @@ def contender_names(text: str) -> list[str]:
     return names
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add every option."""
     parser.add_argument(
         "directory",
@@ -78,9 +78,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_pace(parser)
     _add_setting(parser)
     out = parser.add_argument_group("what it leaves")
-    out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
+    out.add_argument("--output", metavar="DIR", help="write results.json, plots and results.md there")
     out.add_argument(
-        "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
+        "--render", metavar="FILE", help="run nothing: make plots and results.md from an earlier results.json"
     )
     out.add_argument(
         "--readme", metavar="FILE", help="put one table and one plot between the marks in this page, too"

@@ -35,6 +35,8 @@ from uringblob_bench.workdir import WorkDir
 _HUGE_BYTES = 160 * MIB
 #: So many times the size of one file is needed when every peer has made its own.
 _ROOM = 12
+#: The page that a run leaves beside its results.
+PAGE = "results.md"
 #: So many steps are named, more are counted.
 _FEW = 3
 
@@ -85,14 +87,13 @@ def run_all(args: argparse.Namespace) -> bool:
 def check_directory(path: str | None) -> None:
     """Refuse before anything is made: a mistyped directory would be filled, and left behind.
 
-    :raises ValueError: none was given.
-    :raises OSError: there is none.
+    :raises ValueError: none was given, or there is none.
     """
     if path is None:
         raise ValueError("name the DIRECTORY whose disk is to be measured: a run writes gigabytes there")
     if not os.path.isdir(path):
         number = errno.ENOTDIR if os.path.exists(path) else errno.ENOENT
-        raise OSError(number, f"{os.strerror(number)}: name a directory that exists", path)
+        raise ValueError(f"{path}: {os.strerror(number)}: name a directory that exists")
 
 
 def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, terminal: Terminal) -> None:
@@ -185,12 +186,12 @@ def leave(args: argparse.Namespace, record: RunRecord, terminal: Terminal) -> No
 
 
 def publish(args: argparse.Namespace, directory: str, results: Results, terminal: Terminal) -> None:
-    """Draw the plots and write the README into ``directory``."""
+    """Draw the plots and write the page ``results.md`` into ``directory``."""
     from uringblob_bench.report.plots import draw
 
     os.makedirs(directory, exist_ok=True)
     plots = draw(results, directory)
-    with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
+    with open(os.path.join(directory, PAGE), "w", encoding="utf-8") as file:
         file.write(render(results, plots))
     if args.readme and results.settings.get("quick"):
         terminal.console.print(f"{args.readme} is left alone: a quick run proves nothing", highlight=False)
@@ -200,4 +201,4 @@ def publish(args: argparse.Namespace, directory: str, results: Results, terminal
             page = put_into(file.read(), summary(results, plots, folder))
         with open(args.readme, "w", encoding="utf-8") as file:
             file.write(page)
-    terminal.console.print(f"README.md and {len(plots)} plots in {directory}", highlight=False)
+    terminal.console.print(f"{PAGE} and {len(plots)} plots in {directory}", highlight=False)

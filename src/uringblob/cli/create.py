@@ -7,8 +7,6 @@ import errno
 import os
 import re
 
-from uringblob_bench.options import size
-
 from uringblob.cli import exits
 from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text
@@ -35,6 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mode", type=mode_bits, default=0o600, help="octal (default 600)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
+
+
+def size(text: str) -> int:
+    """Read ``512k``, ``1MiB`` or a plain number of bytes.
+
+    :raises argparse.ArgumentTypeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)([kmg]?)(?:ib|b)?", text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB")
+    return int(float(found[1]) * 1024 ** " kmg".index(found[2] or " "))
 
 
 def mode_bits(text: str) -> int:

@@ -111,7 +111,7 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
 def words_of(error: BaseException) -> str:
     """Return what happened; to which file stands first, as it does with other commands."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the store is sound"
+        return str(error) or "interrupted; the store is sound"
     if isinstance(error, BlobStoreIOError):
         return str(error.strerror)
     if isinstance(error, OSError) and error.filename is not None:

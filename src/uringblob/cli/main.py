@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from uringblob_bench import command as bench_command
-
 import uringblob
-from uringblob.cli import create, exits, get, info, ls, put, rm, verify
+from uringblob.cli import bench, create, exits, get, info, ls, put, rm, verify
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.errors import (
     CliError,
@@ -51,7 +49,9 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=ShowVersion, const=f"uringblob {uringblob.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=bench.CommandParser
+    )
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
             name,
@@ -64,7 +64,7 @@ def make_parser() -> Parser:
         sub.add_argument("--json", action="store_true", help="one JSON value instead of words, errors too")
         sub.set_defaults(run=_on_store(command))
     _add_whole(commands, "doctor", doctor_command, "say what runs here, why not more, and what mends it")
-    _add_whole(commands, "bench", bench_command, "measure the store beside fio and its peers (extra [bench])")
+    commands.add_parser("bench", help=bench.HELP, description=bench.HELP, fill=bench.fill)
     return parser
 
 

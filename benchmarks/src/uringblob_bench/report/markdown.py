@@ -1,7 +1,8 @@
-"""The README of a results directory: one table, one plot, then everything else."""
+"""The page of a results directory, one table, one plot, then everything else; and the summary for a README."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def summary(results: Results, plots: Sequence[str], folder: str) -> str:
     lines = [_where(results), "", *short_table(results), ""]
     best = best_plot(plots)
     if best is not None:
-        lines += [f"![The store beside its peers]({folder}/{best})", ""]
+        lines += [f"![The store beside its peers]({os.path.normpath(os.path.join(folder, best))})", ""]
     return "\n".join(lines)
 
 
