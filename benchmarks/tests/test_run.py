@@ -245,7 +245,7 @@ def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
 
 
 def test_the_module_is_the_command_and_its_errors_are_json_if_asked_for():
-    command = [sys.executable, "-m", "uringblob_bench", "--nonsense", "--json=file"]
+    command = [sys.executable, "-m", "uringblob_bench", "--rounds=x", "--json=file"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     failure = json.loads(done.stderr)
     assert (done.returncode, done.stdout) == (2, "")

@@ -9,6 +9,9 @@ import argparse
 import os
 import sys
 
+from uringblob_bench import options
+
+add_arguments = options.add_arguments
 EXIT_DONE, EXIT_FAILED = 0, 1
 
 
