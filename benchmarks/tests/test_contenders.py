@@ -97,7 +97,7 @@ def test_the_store_under_test_has_free_written_slots_for_a_whole_turn(params, wo
 @pytest.mark.parametrize(
     "change",
     [{"registered": False}, {"registered": False, "huge": False}, {"huge": False}, {"verify": False},
-     UVLOOP, {"one_core": True}],
+     UVLOOP, {"one_core": True}, {"wakeup": "eventfd"}],
 )  # fmt: skip
 def test_the_store_follows_each_setting(params, workdir, change, needs_uring):
     changed = dataclasses.replace(params, **change)
@@ -107,11 +107,6 @@ def test_the_store_follows_each_setting(params, workdir, change, needs_uring):
     settings = contender.settings()
     assert (settings["buffers_registered"] > 0) is changed.registered
     assert settings["checksums"] is changed.verify
-
-
-def test_the_store_says_that_it_cannot_listen_to_an_eventfd(params, workdir):
-    with pytest.raises(CannotRun, match="bare ring"):
-        AsyncStore(dataclasses.replace(params, wakeup="eventfd"), workdir).prepare()
 
 
 @pytest.mark.parametrize(

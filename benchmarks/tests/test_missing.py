@@ -15,8 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from uringblob import AsyncFileBlobStore
-from uringblob.store.index.blob_index import BlobIndex
 from uringblob_bench import (
     adhoc,
     commit_counts,
@@ -31,7 +29,7 @@ from uringblob_bench.bench import Bench, Pace
 from uringblob_bench.command import EXIT_FAILED
 from uringblob_bench.contenders.base import _ended_by_signals
 from uringblob_bench.contenders.catalogue import every_peer
-from uringblob_bench.contenders.eventfd import listen_through_eventfd
+from uringblob_bench.contenders.eventfd import eventfd_of
 from uringblob_bench.contenders.fio import Fio, fio_version
 from uringblob_bench.contenders.ring import _whole
 from uringblob_bench.contenders.ring_sync import settled
@@ -45,7 +43,6 @@ from uringblob_bench.picker import Exhausted, Picker
 from uringblob_bench.report import markdown, plots
 from uringblob_bench.report.data import SCHEMA, Results
 from uringblob_bench.sample import Latency
-from uringblob_bench.scale.build import build
 from uringblob_bench.scale.contender import ManyBlobs
 from uringblob_bench.workdir import direct_flag
 
@@ -261,7 +258,7 @@ def test_a_store_of_many_blobs_that_fails_fails_its_measures(bench, monkeypatch)
 def test_a_child_that_fails_is_a_party_that_cannot_run(params, workdir, monkeypatch):
     monkeypatch.setattr(subprocess, "run", ending_with(3, "Traceback: no memory"))
     with pytest.raises(CannotRun, match="ended with 3: Traceback: no memory"):
-        ManyBlobs(params, workdir, 10)._child({"do": "open"})
+        ManyBlobs(params, workdir, 10).turn([], 0.0)
 
 
 def test_without_any_peer_the_best_peer_is_not_measured(bench):
@@ -338,12 +335,11 @@ def test_a_turn_that_was_over_before_it_was_counted_cost_nothing():
     assert meter.cpu() == (0.0, 0.0)
 
 
-async def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
+def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
     """The suite looks for descriptors after every test."""
     reader, writer = os.pipe()
-    ring = SimpleNamespace(_core=SimpleNamespace(fd=reader))  # no ring at all: EOPNOTSUPP
     with pytest.raises(OSError, match="io_uring_register of an eventfd"):
-        listen_through_eventfd(ring, asyncio.get_running_loop())
+        eventfd_of(reader)  # no ring at all: EOPNOTSUPP
     os.close(reader)
     os.close(writer)
 
@@ -363,14 +359,6 @@ def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
     record = running.take_steps(args.parse_args([str(disk_dir), "--quick"]), [], terminal)
     assert not record.cases
     assert "only 1,000 bytes are free: peers may fail" in capfd.readouterr().out
-
-
-@pytest.mark.unobserved("its map is not loaded at all")
-async def test_a_store_of_many_blobs_whose_slots_are_taken_is_not_left(disk_dir, monkeypatch):
-    monkeypatch.setattr(BlobIndex, "load", lambda manifest, entries, *_: next(iter(entries), None))
-    with pytest.raises(RuntimeError, match=r"the slot of [0-9a-f]{32} was taken"):
-        await build(str(disk_dir / "many.blobs"), 10, 4096)
-    assert os.listdir(disk_dir) == ["many.blobs.half"]
 
 
 def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
@@ -394,20 +382,6 @@ def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
 
 
 # ---- files left behind --------------------------------------------------------------------------
-
-
-@pytest.mark.unobserved("its map is loaded, not written")
-async def test_a_store_of_many_blobs_is_made_once_and_over_what_a_killed_run_left(disk_dir):
-    path = str(disk_dir / "many.blobs")
-    with open(f"{path}.half", "wb") as half:
-        half.write(b"left by a killed run")
-    await build(path, 10, 4096)
-    assert os.listdir(disk_dir) == ["many.blobs"]
-    made = os.stat(path).st_ino
-    await build(path, 10, 4096)
-    assert os.stat(path).st_ino == made
-    async with AsyncFileBlobStore.open(path, create=False) as store:
-        assert (await store.verify()).blobs_checked == 10
 
 
 #: Of versions of rich that leave a broken pipe to the caller, and of those that end the program themselves.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from uringblob.units import PAGE_SIZE
+from uringblob import PAGE_SIZE
 
 MIB = 1 << 20
 
@@ -66,7 +66,7 @@ class Params:
     verify: bool = True
     #: ``asyncio`` or ``uvloop``.
     loop: str = "asyncio"
-    #: How the event loop hears of completions: the ring's own descriptor, or an ``eventfd``.
+    #: What wakes the event loop for completions: ``ring``, its own descriptor, or ``eventfd``.
     wakeup: str = "ring"
     #: How the bare ring makes a batch durable: see :mod:`uringblob_bench.contenders.ring_sync`.
     sync: str = "two-phase"

@@ -108,7 +108,7 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         "--sync", choices=SYNCS, default="two-phase", help="how the bare ring makes a batch durable"
     )
     own.add_argument(
-        "--wakeup", choices=("ring", "eventfd"), default="ring", help="how the bare ring wakes its loop"
+        "--wakeup", choices=("ring", "eventfd"), default="ring", help="how a ring wakes its loop"
     )
     own.add_argument("--one-core", action="store_true", help="hold every contender on one CPU")
 

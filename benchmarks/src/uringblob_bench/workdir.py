@@ -8,8 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
-from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.slab import Slab
+from uringblob.slab import IoBuffer, Slab
 
 _BLOCK = 4 << 20
 

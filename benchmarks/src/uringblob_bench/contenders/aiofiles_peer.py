@@ -7,9 +7,10 @@ Its documentation knows no O_DIRECT, but ``readinto`` into aligned memory works 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,9 +72,9 @@ class AioFiles(TaskContender):
                 for load in loads
                 if not load.is_ticker
             }
-            yield lambda load, number: self._call(files[load][number], load, number)
+            yield lambda load, number: self._call(files[load][number], executor, load, number)
 
-    def _call(self, file: Any, load: Load, number: int) -> TaskCall:
+    def _call(self, file: Any, executor: ThreadPoolExecutor, load: Load, number: int) -> TaskCall:
         size = self.params.page_size
         picker = Picker(self.params.frames, seed=number)
         views = [frame.view for frame in aligned_frames(size, load.frames)]
@@ -87,10 +88,6 @@ class AioFiles(TaskContender):
                 await file.seek(at * size)
                 await file.write(view)
             if load.verb is not Verb.WRITE:
-                await _sync(file)
+                await asyncio.get_running_loop().run_in_executor(executor, os.fdatasync, file.fileno())
 
         return read if load.verb is Verb.READ else change
-
-
-def _sync(file: Any) -> Awaitable[object]:
-    return file._loop.run_in_executor(file._executor, os.fdatasync, file.fileno())  # type: ignore[no-any-return]

@@ -8,9 +8,10 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
+from uringblob_bench.contenders.eventfd import EventfdWakeup
 from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Sample
@@ -73,7 +74,7 @@ class TaskContender(Contender):
                 return await drive_tasks(call_for, loads, seconds, warm_up=not self.cold(loads))
 
         with one_core(self.params.one_core):
-            driven = run_on(self.params.loop, work())
+            driven = run_on(self.params.loop, work(), self.params.wakeup)
         return driven.samples(self.params.page_size, **self.extra())
 
 
@@ -93,15 +94,9 @@ class ThreadContender(Contender):
         return driven.samples(self.params.page_size)
 
 
-def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` on a new loop of the kind asked for: ``asyncio`` or ``uvloop``."""
-    loop: asyncio.AbstractEventLoop
-    if loop_kind == "uvloop":
-        import uvloop
-
-        loop = uvloop.new_event_loop()
-    else:
-        loop = asyncio.new_event_loop()
+def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T], wakeup: str = "ring") -> T:
+    """Run ``coroutine`` on a new loop: see :attr:`Params.loop` and :attr:`Params.wakeup`."""
+    loop = _new_loop(loop_kind, wakeup)
     task = loop.create_task(coroutine)
     try:
         with _ended_by_signals(loop, task):
@@ -113,6 +108,18 @@ def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T]) -> T:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def _new_loop(kind: str, wakeup: str) -> asyncio.AbstractEventLoop:
+    loop_class: Any = asyncio.SelectorEventLoop
+    if kind == "uvloop":
+        import uvloop
+
+        loop_class = uvloop.Loop
+    if wakeup == "eventfd":
+        loop_class = type("EventfdLoop", (EventfdWakeup, loop_class), {})
+    loop: asyncio.AbstractEventLoop = loop_class()
+    return loop
 
 
 @contextlib.contextmanager
@@ -159,6 +166,3 @@ def one_core(wanted: bool) -> Generator[None, None, None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-SessionOf = AsyncGenerator[Callable[[Load, int], TaskCall], None]

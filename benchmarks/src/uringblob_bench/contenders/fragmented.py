@@ -10,9 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from uringblob import AsyncFileBlobStore, FileBlobStore
-from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring, ops
+from uringblob.slab import IoBuffer, Slab
 from uringblob_bench.contenders.base import TaskContender
 from uringblob_bench.contenders.ring_sync import FIXED, settled
 from uringblob_bench.contenders.store import guid_of

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from uringblob.buffers.checksum import frame_checksum
+from uringblob.checksums import frame_checksum
 from uringblob_bench.contenders.base import ThreadContender
 from uringblob_bench.contenders.store import StoreFiller
 from uringblob_bench.drive import ThreadCall

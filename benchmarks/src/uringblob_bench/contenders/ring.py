@@ -8,11 +8,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring, SqeFlags
+from uringblob.slab import IoBuffer, Slab
 from uringblob_bench.contenders.base import TaskContender
-from uringblob_bench.contenders.eventfd import listen_through_eventfd
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.load import Load, Params, Verb
@@ -57,19 +55,14 @@ class BareRing(TaskContender):
         """See :meth:`TaskContender.session`."""
         path = self.workdir.raw_file(self.params.data_bytes)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
-        loop = asyncio.get_running_loop()
         in_flight = sum(load.in_flight for load in loads)
-        ring = Ring(256, loop=loop)
-        undo: Callable[[], None] = lambda: None  # noqa: E731 - nothing to undo
+        ring = Ring(256, loop=asyncio.get_running_loop())
         try:
             ring.register_files([descriptor])
             memory = _Memory(ring, self.params, in_flight)
-            if self.params.wakeup == "eventfd":
-                undo = listen_through_eventfd(ring, loop)
             yield lambda load, number: self._call(ring, memory, load, number)
             self._enters = ring.enters
         finally:
-            undo()
             await ring.aclose()
             os.close(descriptor)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable, Sequence
 
-from uringblob.buffers.iobuf import IoBuffer
 from uringblob.ring import Op, Ring, SqeFlags, ops
+from uringblob.slab import IoBuffer
 
 FIXED = SqeFlags.FIXED_FILE
 #: ``RWF_DSYNC`` of ``linux/fs.h``.

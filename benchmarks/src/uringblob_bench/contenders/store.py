@@ -9,12 +9,10 @@ import itertools
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore
-from uringblob.api.stats import StoreStats
+from uringblob import AlignedBlobBuf, AsyncFileBlobStore, FileBlobStore, StoreStats
 from uringblob.errors import BlobStoreError
 from uringblob_bench.contenders.base import TaskContender, ThreadContender
 from uringblob_bench.drive import TaskCall, ThreadCall
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.memory_kind import small_pages
 from uringblob_bench.picker import Picker
@@ -159,12 +157,10 @@ class AsyncStore(TaskContender):
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Contender.settings`."""
-        return {**self.filler.settings(self._stats), "loop": self.params.loop}
+        return {**self.filler.settings(self._stats), "loop": self.params.loop, "wake-up": self.params.wakeup}
 
     def prepare(self) -> None:
         """See :meth:`Contender.prepare`."""
-        if self.params.wakeup != "ring":
-            raise CannotRun("the store listens to the ring's descriptor; only the bare ring has the choice")
         self.filler.prepare()
 
     def extra(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ names of a hundred thousand blobs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -140,7 +139,7 @@ class _Names(TaskContender):
 
     def prepare(self) -> None:
         """Make it, once."""
-        self._path = self.workdir.once("names.blobs", lambda path: asyncio.run(build(path, NAMES, 4096)))
+        self._path = self.workdir.once("names.blobs", lambda path: build(path, NAMES, 4096))
 
     @contextlib.asynccontextmanager
     async def session(

@@ -1,7 +1,8 @@
-"""A contender for the alternation: one turn opens one store of many blobs in a process of its own."""
+"""A contender of which one turn opens a store of many blobs, in a process of its own."""
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from uringblob_bench.contenders.base import Contender
 from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Latency, Sample
+from uringblob_bench.scale.build import build
 from uringblob_bench.workdir import WorkDir
 
 _TIMEOUT_S = 180
@@ -24,28 +26,29 @@ class ManyBlobs(Contender):
         super().__init__(params, workdir)
         self.blobs = blobs
         self.name = f"{blobs:,} blobs"
-        self.path = workdir.path(f"scale-{params.page_size}-{blobs}.blobs")
+        self._paths: list[str] = []
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Contender.settings`."""
         return {"blobs": self.blobs, "sparse": True, "apparent_bytes": self.blobs * self.params.page_size}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
+        """Write two stores of so many blobs; the log of the second is nearly due for compaction."""
         page_size = self.params.page_size
-        self._child({"do": "build", "path": self.path, "blobs": self.blobs, "page_size": page_size})
+        self._paths = [
+            self.workdir.once(
+                f"scale-{page_size}-{self.blobs}{suffix}.blobs",
+                functools.partial(build, blobs=self.blobs, page_size=page_size, near_compaction=bool(suffix)),
+            )
+            for suffix in ("", "-near-compaction")
+        ]
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - its work is fixed
         """See :meth:`Contender.turn`."""
-        found = self._child({"do": "probe", "path": self.path, "pauses": True})
-        median = found["commit_p50_s"]
-        latency = Latency.of([median])
-        return [Sample(1, median, self.params.page_size, latency, extra=found)]
-
-    def _child(self, settings: dict[str, Any]) -> dict[str, Any]:
-        command = [sys.executable, "-m", "uringblob_bench.scale.child", json.dumps(settings)]
+        command = [sys.executable, "-m", "uringblob_bench.scale.child", *self._paths]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if ran.returncode:
-            raise CannotRun(f"{settings['do']} ended with {ran.returncode}: {ran.stderr.strip()[-500:]}")
-        found: dict[str, Any] = json.loads(ran.stdout)
-        return found
+            raise CannotRun(f"the child ended with {ran.returncode}: {ran.stderr.strip()[-500:]}")
+        found = json.loads(ran.stdout)
+        median = found["commit_p50_s"]
+        return [Sample(1, median, self.params.page_size, Latency.of([median]), extra=found)]
