@@ -36,6 +36,7 @@ COLOURS = {
 }
 _MB, _MS, _US = 1e6, 1e3, 1e6
 Plot = Callable[[Results], Any]
+plt.rcParams["figure.constrained_layout.use"] = True
 
 
 def style(name: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def style(name: str) -> dict[str, Any]:
 
 def _new(columns: int, title: str, rows: int = 1) -> tuple[Any, Any]:
     size = (6 * columns, 4.2 if rows == 1 else 3.2 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     figure.suptitle(title)
     return figure, list(axes.flat)
 

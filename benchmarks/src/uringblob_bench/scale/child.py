@@ -20,8 +20,6 @@ from uringblob_bench.scale.build import COMMITS_LEFT, guid_of
 _CHANGING = 8
 _WARM_UP_COMMITS = 48
 _COMMITS = 400
-#: Seconds of readers and writers without a compaction, for comparison.
-_QUIET_S = 1.0
 _POLL_S = 0.001
 #: Commits before latencies count: fewer than a store near its compaction has left.
 _BEFORE = COMMITS_LEFT // 2
@@ -42,8 +40,8 @@ def peak_mb() -> float:
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
-async def probe(path: str, near_compaction: str) -> dict[str, Any]:
-    """Open one store, list it and commit; read and commit beside the compaction of the other one."""
+async def probe(path: str, near_compaction: str, quiet_s: str) -> dict[str, Any]:
+    """Open one store, list it, commit, and both read and commit; the latter beside the other one's compaction."""
     started = time.perf_counter()
     async with AsyncFileBlobStore.open(path, create=False) as store:
         found: dict[str, Any] = {"open_s": time.perf_counter() - started}
@@ -55,7 +53,7 @@ async def probe(path: str, near_compaction: str) -> dict[str, Any]:
         latencies = await _commits(store)
         found["commit_p50_s"] = statistics.median(latencies)
         found["commit_max_s"] = max(latencies)
-        found["quiet"] = await _beside(store, asyncio.sleep(_QUIET_S))
+        found["quiet"] = await _beside(store, asyncio.sleep(float(quiet_s)))
     async with AsyncFileBlobStore.open(near_compaction, create=False) as store:
         found["compacting"] = await _beside(store, _compacted(store))
     found["peak_mb"] = peak_mb()

@@ -43,9 +43,9 @@ class ManyBlobs(Contender):
             for suffix in ("", "-near-compaction")
         ]
 
-    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - its work is fixed
+    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - there is one
         """See :meth:`Contender.turn`."""
-        command = [sys.executable, "-m", "uringblob_bench.scale.child", *self._paths]
+        command = [sys.executable, "-m", "uringblob_bench.scale.child", *self._paths, str(seconds)]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if ran.returncode:
             raise CannotRun(f"the child ended with {ran.returncode}: {ran.stderr.strip()[-500:]}")
