@@ -6,6 +6,7 @@ fio has a process per turn; here it is replaced by a canned answer, and tested b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from uringblob.cli.main import main as command_line
+from uringblob_bench import meter
 from uringblob_bench.adhoc import WORKLOADS
 from uringblob_bench.contenders import thread_pool
 from uringblob_bench.contenders.fio import Fio
@@ -63,7 +65,12 @@ def main(words):
 
 @pytest.fixture
 def few_points(monkeypatch):
-    """Two or three points of each sweep, and small stores: the plots need no more."""
+    """Two or three points of each sweep, and small stores: the plots need no more.
+
+    CPU time counts by itself: that of a turn of 10 ms may be none.
+    """
+    cpu = itertools.count()
+    monkeypatch.setattr(meter, "cpu_seconds", lambda: (next(cpu) / 1000, 0.0))
     monkeypatch.setattr(scale, "SIZES", (200, 1000))
     monkeypatch.setattr(stall, "NAMES", 1000)
     monkeypatch.setattr(depth, "DEPTHS", (1, 32))
