@@ -12,6 +12,7 @@ import pytest
 
 from uringblob import FileBlobStore
 from uringblob_bench.contenders import os_calls
+from uringblob_bench.contenders.base import CannotRun
 from uringblob_bench.contenders.catalogue import every_peer
 from uringblob_bench.contenders.fio import Fio, fio_version, sample_of
 from uringblob_bench.contenders.os_calls import OsCalls
@@ -19,7 +20,6 @@ from uringblob_bench.contenders.ring import BareRing
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.contenders.store import AsyncStore, StoreFiller, SyncStore, guid_of
 from uringblob_bench.contenders.thread_pool import ThreadPool
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Verb
 
 pytestmark = pytest.mark.one_interpreter

@@ -143,7 +143,7 @@ def test_ctrl_c_lets_a_session_end(kind):
     assert ended
 
 
-def test_a_signal_that_nobody_heeds_yet_ends_the_turn_before_it_has_begun(monkeypatch):
+def test_a_signal_before_its_handler_is_set_ends_the_turn_before_it_has_begun(monkeypatch):
     """It came between the task's making and the handler's; then the task ran into the loop's clearing up."""
     begun = []
 
@@ -151,10 +151,10 @@ def test_a_signal_that_nobody_heeds_yet_ends_the_turn_before_it_has_begun(monkey
         begun.append(True)
         await asyncio.sleep(60)
 
-    def strike(_loop, _number, _callback):
+    def interrupt(_loop, _number, _callback):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", strike)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", interrupt)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -42,7 +42,7 @@ def test_enough_is_left_alone(pool):
     assert pool.read_text() == "13"
 
 
-def test_who_may_not_raise_it_goes_on_without(pool):
+def test_a_user_who_may_not_raise_it_runs_without(pool):
     pool.unlink()
     pool.mkdir()
     hugepages_free = "no huge pages for fio"

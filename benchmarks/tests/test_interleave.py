@@ -8,7 +8,8 @@ import time
 import pytest
 
 from uringblob_bench.bench import Bench, OutOfTime, Pace
-from uringblob_bench.interleave import CannotRun, Entry, interleave, turn_order
+from uringblob_bench.contenders.base import CannotRun
+from uringblob_bench.interleave import Entry, interleave, turn_order
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.sample import Latency, Sample
 
@@ -43,17 +44,17 @@ def run(params, *contenders, rounds=4, **more):
     return interleave("case", params, entries, rounds=rounds, seconds=0.0, **more)
 
 
-def test_two_parties_take_turns_and_begin_equally_often(params):
+def test_two_contenders_take_turns_and_begin_equally_often(params):
     assert run(params, Fake("a"), Fake("b")).order == ["a", "b", "b", "a", "b", "a", "a", "b"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
-def test_every_party_takes_one_turn_a_round(count):
+def test_every_contender_takes_one_turn_a_round(count):
     for order in turn_order(count, 7):
         assert sorted(order) == list(range(count))
 
 
-def test_each_of_three_parties_comes_first_equally_often():
+def test_each_of_three_contenders_comes_first_equally_often():
     firsts = [order[0] for order in turn_order(3, 6)]
     assert sorted(firsts) == [0, 0, 1, 1, 2, 2]
 
@@ -64,7 +65,7 @@ def test_medians_and_extremes_over_the_turns(params):
     assert (spread.median, spread.low, spread.high, spread.count) == (3.0, 1.0, 5.0, 3)
 
 
-def test_a_party_that_cannot_prepare_is_named_and_the_others_go_on(params):
+def test_a_contender_that_cannot_prepare_is_named_and_the_others_go_on(params):
     case = run(params, Fake("a"), Fake("b", prepare_error=OSError("not installed")), rounds=2)
     assert case.failures == {"b": "OSError: not installed"}
     assert case.broken == ["b"]
@@ -72,13 +73,13 @@ def test_a_party_that_cannot_prepare_is_named_and_the_others_go_on(params):
     assert not case.has("a", "b")
 
 
-def test_a_party_that_cannot_run_here_is_named_and_not_broken(params):
+def test_a_contender_that_cannot_run_here_is_named_and_not_broken(params):
     case = run(params, Fake("a"), Fake("b", prepare_error=CannotRun("not installed")), rounds=2)
     assert case.failures == {"b": "not installed"}
     assert case.broken == []
 
 
-def test_a_party_that_fails_in_its_second_turn_is_out_with_all_its_turns(params):
+def test_a_contender_that_fails_in_its_second_turn_is_out_with_all_its_turns(params):
     case = run(params, Fake("a"), Fake("b", [1.0, RuntimeError("broke")]), rounds=3)
     assert case.failures == {"b": "RuntimeError: broke"}
     assert "b" not in case.samples

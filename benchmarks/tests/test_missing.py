@@ -27,14 +27,14 @@ from uringblob_bench import (
 )
 from uringblob_bench.bench import Bench, Pace
 from uringblob_bench.command import EXIT_FAILED
-from uringblob_bench.contenders.base import _ended_by_signals
+from uringblob_bench.contenders.base import CannotRun, _ended_by_signals
 from uringblob_bench.contenders.catalogue import every_peer
 from uringblob_bench.contenders.eventfd import eventfd_of
 from uringblob_bench.contenders.fio import Fio, fio_version
 from uringblob_bench.contenders.ring import _whole
 from uringblob_bench.contenders.ring_sync import settled
 from uringblob_bench.finding import at_least
-from uringblob_bench.interleave import CannotRun, Entry
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures import peers, scale, stall
 from uringblob_bench.meter import Meter, Worker
@@ -93,7 +93,7 @@ def test_a_polling_thread_that_the_kernel_does_not_allow_is_no_failure(params, w
         peer.prepare()
 
 
-def test_without_fio_or_strace_nothing_is_said_about_fio(params, workdir, hidden, monkeypatch):
+def test_without_fio_or_strace_fio_is_not_trusted(params, workdir, hidden, monkeypatch):
     hidden("fio")
     assert fio_version.__wrapped__() == ""  # it asks once in a process
     monkeypatch.setattr(fio_sync, "fio_version", lambda: "")
@@ -178,7 +178,7 @@ def test_figures_that_the_system_does_not_have_are_zero(monkeypatch):
     assert hugepages.meminfo("NoSuchFigure") == 0
 
 
-def test_small_pages_where_they_cannot_be_had_are_an_error(monkeypatch):
+def test_small_pages_that_are_unavailable_are_an_error(monkeypatch):
     with memory_kind.small_pages(False):
         pass
     library = SimpleNamespace(prctl=lambda *_: -1)
@@ -235,9 +235,9 @@ class Broken:
         return {}
 
 
-def test_a_comparison_in_which_nobody_could_take_a_turn_is_an_error(bench, monkeypatch):
+def test_a_comparison_in_which_no_contender_took_a_turn_is_an_error(bench, monkeypatch):
     monkeypatch.setitem(adhoc.CONTENDERS, "broken", lambda params, workdir: Broken())
-    with pytest.raises(RuntimeError, match=r"nobody could: .*not here"):
+    with pytest.raises(RuntimeError, match=r"no contender could run: .*not here"):
         adhoc.AdHoc(contenders=("broken",), workload="read", depth=1, batch=1).run(bench)
 
 
@@ -255,7 +255,7 @@ def test_a_store_of_many_blobs_that_fails_fails_its_measures(bench, monkeypatch)
         scale.growth_of_costs(bench)
 
 
-def test_a_child_that_fails_is_a_party_that_cannot_run(params, workdir, monkeypatch):
+def test_a_child_that_fails_is_a_contender_that_cannot_run(params, workdir, monkeypatch):
     monkeypatch.setattr(subprocess, "run", ending_with(3, "Traceback: no memory"))
     with pytest.raises(CannotRun, match="ended with 3: Traceback: no memory"):
         ManyBlobs(params, workdir, 10).turn([], 0.0)
@@ -344,7 +344,7 @@ def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
     os.close(writer)
 
 
-def test_fio_on_one_core_is_told_which(params, workdir):
+def test_fio_gets_the_number_of_its_core(params, workdir):
     fio = Fio(dataclasses.replace(params, one_core=True), workdir)
     loads = (Load(Verb.READ, 1),)
     command = fio.command(loads, fio.environment(loads, 0.01))
@@ -362,9 +362,10 @@ def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
 
 
 def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
-    strikes, cancelled = [], []
+    handlers, cancelled = [], []
     loop = SimpleNamespace(
-        add_signal_handler=lambda _, strike: strikes.append(strike), remove_signal_handler=lambda _: None
+        add_signal_handler=lambda _, interrupt: handlers.append(interrupt),
+        remove_signal_handler=lambda _: None,
     )
     task = SimpleNamespace(cancel=lambda: cancelled.append(True))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -372,10 +373,10 @@ def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
         with pytest.raises(asyncio.CancelledError), _ended_by_signals(loop, task):
             raise asyncio.CancelledError
         with pytest.raises(KeyboardInterrupt), _ended_by_signals(loop, task):
-            strikes[-1]()
+            handlers[-1]()
             assert cancelled == [True]
             with pytest.raises(KeyboardInterrupt):
-                strikes[-1]()
+                handlers[-1]()
             raise asyncio.CancelledError
     finally:
         signal.signal(signal.SIGINT, before)

@@ -55,7 +55,7 @@ def test_a_larger_budget_means_longer_turns_and_not_more_of_them():
     assert long.rounds == short.rounds
 
 
-def test_what_is_asked_for_by_name_is_all_that_is_run():
+def test_only_what_is_named_is_run():
     assert [step.name for step in chosen(parse("--measure", "4"))] == [MEASURES[4].name]
     assert [step.name for step in chosen(parse("--sweep", "buffers"))] == ["buffers"]
     assert len(chosen(parse("--no-sweeps"))) == len(MEASURES)

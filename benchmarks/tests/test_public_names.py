@@ -1,4 +1,4 @@
-"""The benchmark measures what users can have: it uses public names of uringblob, and nobody's private ones."""
+"""The benchmark measures what users can have: it uses public names of uringblob, and private attributes of its own objects only."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_results_of_another_schema_are_refused(tmp_path):
     assert main(["--render", str(path)]) == 2
 
 
-def test_a_measure_that_fails_is_said_and_the_rest_goes_on(disk_dir, no_fio, needs_uring, monkeypatch, capfd):
+def test_a_measure_that_fails_is_reported_and_the_rest_run(disk_dir, no_fio, needs_uring, monkeypatch, capfd):
     def broken(_bench):
         raise RuntimeError("no such luck")
 
@@ -258,12 +258,12 @@ def test_a_comparison_of_ones_own(workload, disk_dir, tmp_path, needs_uring):
 
 
 @pytest.mark.parametrize("argv", [["--measure", "99"], ["--sweep", "nothing"]])
-def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
+def test_an_unknown_measure_or_sweep_is_refused(argv, disk_dir, capfd):
     assert main([str(disk_dir), *argv]) == 2
     assert "there are measures" in capfd.readouterr().err
 
 
-def test_the_module_is_the_command_and_its_errors_are_json_if_asked_for():
+def test_the_module_is_the_command_and_its_errors_are_json_on_request():
     command = [sys.executable, "-m", "uringblob_bench", "--rounds=x", "--json=file"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     failure = json.loads(done.stderr)
@@ -286,7 +286,7 @@ def test_a_directory_must_be_named_and_be_there(tmp_path, capfd):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(disk_dir, monkeypatch, capfd):
+def test_the_plan_of_a_run_is_printed_before_anything_is_made(disk_dir, monkeypatch, capfd):
     class Stop(Exception):
         pass
 
@@ -308,7 +308,7 @@ def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(dis
     assert "at most 75 s" in said
 
 
-def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
+def test_an_unknown_contender_is_refused(capfd):
     with pytest.raises(SystemExit):
         main(["--workload", "read", "--party", "store,nobody"])
     assert "no contender nobody: there are store" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Whoever else uses the machine's CPUs during a turn is noticed; the contender itself is not."""
+"""The CPU time of other programs during a turn is measured, without that of the contender."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def machine(monkeypatch):
     return clocks
 
 
-def test_a_party_alone_has_no_neighbours(machine):
+def test_a_contender_alone_has_no_other_load(machine):
     watch = system_load.CpuWatch()
     machine.update(machine=101.5, own=11.5, wall=1.0)
     assert watch.others() == 0.0
@@ -53,5 +53,5 @@ def test_the_real_clocks_go_forward():
 def test_a_busy_machine_is_warned_of(shares, warned, params, capfd):
     from uringblob_bench.report.terminal import Terminal
 
-    Terminal().system_load([Case("x", params, 1, 0.0, others=shares)])
+    Terminal().warn_if_busy([Case("x", params, 1, 0.0, others=shares)])
     assert ("used 50% of the CPUs" in capfd.readouterr().out) is warned

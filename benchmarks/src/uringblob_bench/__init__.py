@@ -2,7 +2,7 @@
 
 Uses only public names of uringblob.  From the bottom up:
 
-* ``load``, ``sample``, ``drive``: what a contender is asked to do, what a turn yields, who drives it;
+* ``load``, ``sample``, ``drive``: the work of a contender, the results of a turn, and the driver;
 * ``contenders``: everything that is measured, each used as its documentation advises;
 * ``interleave``: the contenders of a comparison take turns, for several rounds, in one run;
 * ``measures``: comparisons with a target; ``sweeps``: comparisons over one parameter;

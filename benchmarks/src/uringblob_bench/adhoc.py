@@ -24,7 +24,7 @@ WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class AdHoc:
-    """The comparison asked for; a step of a run like a sweep."""
+    """The comparison that the command line describes; a step of a run, like a sweep."""
 
     workload: str
     contenders: tuple[str, ...]
@@ -47,4 +47,4 @@ class AdHoc:
         contenders = [CONTENDERS[name](bench.params, bench.workdir) for name in self.contenders]
         case = bench.case(self.title, [Entry(contender, self.loads()) for contender in contenders])
         if not case.samples:
-            raise RuntimeError(f"nobody could: {case.failures}")
+            raise RuntimeError(f"no contender could run: {case.failures}")

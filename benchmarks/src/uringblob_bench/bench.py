@@ -1,4 +1,4 @@
-"""One run: where it takes workdir, how long turns are, and every case that was run so far."""
+"""One run: its work directory, the length of its turns, and the cases that were run so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How often and how long: ``rounds`` turns of ``seconds`` for every contender."""
+    """``rounds`` turns of ``seconds`` for every contender."""
 
     rounds: int
     seconds: float
@@ -28,7 +28,7 @@ class Pace:
     sweep_seconds: float = 0.3
     #: Sweeps take only the ends and the middle of their range.
     thin: bool = False
-    #: Of ``time.monotonic()``: what has not begun by then is left out, and said so.
+    #: Of ``time.monotonic()``: a case that has not begun by then fails with :class:`OutOfTime`.
     deadline: float = float("inf")
     #: The largest number of blobs of the measures of scale.
     blobs_max: int = 2_000_000
@@ -39,19 +39,19 @@ class OutOfTime(Exception):
 
 
 class Bench:
-    """What measures work with."""
+    """What measures and sweeps use."""
 
     def __init__(
         self,
         workdir: WorkDir,
         params: Params,
         pace: Pace,
-        told: Callable[[str, str], None] = lambda _a, _b: None,
+        progress: Callable[[str, str], None] = lambda _a, _b: None,
     ) -> None:
         self.workdir = workdir
         self.params = params
         self.pace = pace
-        self.told = told
+        self.progress = progress
         self.cases: dict[str, Case] = {}
 
     def points(self, values: Sequence[T]) -> Sequence[T]:
@@ -90,7 +90,7 @@ class Bench:
                 entries,
                 rounds=rounds or self.pace.rounds,
                 seconds=seconds or self.pace.seconds,
-                told=self.told,
+                progress=self.progress,
                 deadline=self.pace.deadline,
             )
         return self.cases[name]

@@ -1,4 +1,4 @@
-"""Counts, not times: what one commit costs, as strace and the device see it.
+"""The cost of one commit in counts, not times, as strace and the device show it.
 
 A child process commits one frame at a time; between marks in the trace (a ``getppid`` each,
 which nothing else there calls) stand its calls of ``io_uring_enter``.
@@ -89,9 +89,9 @@ class _ExistingWorkDir(WorkDir):
 
 
 def _commit_one_by_one(settings: str) -> None:
-    told = json.loads(settings)
-    workdir = _ExistingWorkDir(told["directory"])
-    store = AsyncStore(Params(**told["params"]), workdir)
+    given = json.loads(settings)
+    workdir = _ExistingWorkDir(given["directory"])
+    store = AsyncStore(Params(**given["params"]), workdir)
     load = Load(Verb.COMMIT)
     counted: list[int] = []
 

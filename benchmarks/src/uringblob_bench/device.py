@@ -24,7 +24,7 @@ def read_text(path: str) -> str:
 
 
 def flushes(path: str) -> int | None:
-    """Return how many flushes the device under ``path`` has done, whoever asked; ``None``: it does not say."""
+    """Return the count of flushes of the device under ``path``, of all programs; ``None``: not known."""
     directory = device_directory(path)
     fields = read_text(os.path.join(directory, "stat")).split() if directory else []
     return int(fields[_FLUSHES_FIELD]) if len(fields) > _FLUSHES_FIELD else None

@@ -1,4 +1,4 @@
-"""Drives a session: its tasks or its threads, from before the first counted call to after the last."""
+"""Drives the tasks or threads of a session, from before the first counted call to after the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole environment of a run, as far as this system tells."""
+"""The environment of a run, as far as it is known."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def environment(directory: str, hugepages: str = "") -> dict[str, Any]:
             "kernel": platform.release(),
             "version": platform.version(),
             "machine": platform.machine(),
-            "virtual_machine": read_text("/sys/class/dmi/id/product_name") or "not said",
+            "virtual_machine": read_text("/sys/class/dmi/id/product_name") or "not known",
         },
         "cpu": _cpu(),
         "memory": {
@@ -69,7 +69,7 @@ def _cpu() -> dict[str, Any]:
     )
     governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"model": model, "cpus": os.cpu_count(), "usable": usable, "governor": governor or "not said"}
+    return {"model": model, "cpus": os.cpu_count(), "usable": usable, "governor": governor or "not known"}
 
 
 def _file_system(directory: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _file_system(directory: str) -> dict[str, Any]:
         if inside and (not best or len(point) >= len(best[1])):
             best = [fields[0], point, fields[2], fields[3]]
     status = os.statvfs(directory)
-    # The mount point itself is nobody's business: results are published.
+    # Without the mount point: results are published.
     found = {"block_size": status.f_bsize, "free_bytes": status.f_bavail * status.f_frsize}
     return {"type": best[2], "mount_options": best[3], **found} if best else found
 
@@ -99,7 +99,7 @@ def _device(directory: str) -> dict[str, Any]:
     sectors = read_text(os.path.join(sysfs, "size"))
     return {
         "name": os.path.basename(sysfs),
-        "model": read_text(os.path.join(sysfs, "device", "model")) or "not said",
+        "model": read_text(os.path.join(sysfs, "device", "model")) or "not known",
         "size_bytes": int(sectors) * 512 if sectors else None,
         "flushes": facts["write_cache"] == "write back",
         "fua_supported": facts["fua"] == "1",

@@ -1,4 +1,4 @@
-"""What a measure found: a value, its target, and whether it was reached."""
+"""The result of a measure: a value, its target, and whether it was reached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Bound(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One sentence of a measure.  ``measured`` is ``None`` where it could not be had; ``detail`` says why."""
+    """One value of a measure.  ``measured`` is ``None`` where it could not be measured; ``detail`` has the reason."""
 
     what: str
     measured: float | None
@@ -28,7 +28,7 @@ class Finding:
 
     @property
     def reached(self) -> bool:
-        """Whether the value was had and is on the good side."""
+        """Whether the value was measured and is on the good side."""
         if self.measured is None or self.bound is Bound.NONE:
             return False
         if self.bound is Bound.AT_LEAST:

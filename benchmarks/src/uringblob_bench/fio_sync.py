@@ -1,9 +1,9 @@
-"""Does fio's fdatasync come after its writes?  Asked of strace and of the device, not of fio.
+"""Does fio's fdatasync come after its writes?  strace and the device show it.
 
 ``strace`` shows each ``io_uring_enter``: how many requests fio submitted, and for how many
 completions it waited.  With one sync after every N writes it is known which requests are syncs;
 a sync is trusted only if fio had waited for all writes before it when it submitted it.  The
-device's own count of flushes says whether the syncs did anything at all.
+device's own count of flushes shows whether the syncs did anything at all.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SyncEvidence:
 
     @property
     def trusted(self) -> bool:
-        """Whether every sync was submitted only after the writes that it is for had ended."""
+        """Whether every sync was submitted only after the end of its writes."""
         return self.known and self.syncs > 0 and self.early_syncs == 0
 
 
@@ -53,7 +53,7 @@ def judge(trace: str, batch: int, device_flushes: int | None = None) -> SyncEvid
                 syncs += 1
                 # All before it must be known to have ended: submitted in earlier calls, and waited for.
                 early += waited < submitted - 1
-        # A wait for n tells of n completions, but of no more than there can be.
+        # A wait for n shows n completions, but no more than there can be.
         waited = min(waited + int(least), submitted)
     if not syncs:
         return SyncEvidence(False, "strace saw no sync of fio's", enters, submitted)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 POOL = "/proc/sys/vm/nr_hugepages"
 _KIB = 1024
 _SIGN_BIT = 1 << 63
-#: How long pages that a process had pinned through its ring are waited for after its end.
+#: How long to wait for pages that a process had pinned through its ring, after its end.
 _SETTLE_S = 5.0
 _POLL_S = 0.01
 
@@ -39,11 +39,10 @@ def free_bytes() -> int:
 
 
 def will_be_free(size: int, pause: Callable[[float], object] = time.sleep) -> bool:
-    """Return whether ``size`` bytes of the pool can be had, now or in a moment.
+    """Return whether ``size`` bytes of the pool are free, now or in a moment.
 
-    A ring gives back what it pinned some time after its process has ended.  Two turns of fio that
-    followed each other closely once had the second one run on small pages: 2,200 frames a second
-    instead of 5,500, and nothing but its settings told.
+    The kernel unpins a ring's memory some time after its process has ended.  Of two turns of fio in close
+    succession the second one ran on small pages: 2,200 frames a second instead of 5,500.
     """
     deadline = time.monotonic() + _SETTLE_S
     while free_bytes() < size:
@@ -55,7 +54,7 @@ def will_be_free(size: int, pause: Callable[[float], object] = time.sleep) -> bo
 
 @contextlib.contextmanager
 def reserved(size: int) -> Generator[str, None, None]:
-    """Have ``size`` bytes of huge pages meanwhile, as root; yields what was done, in words."""
+    """Raise the pool by ``size`` bytes of huge pages within the block, as root; yields what was done, in words."""
     if free_bytes() >= size:
         yield f"{free_bytes()} bytes of huge pages were there"
         return

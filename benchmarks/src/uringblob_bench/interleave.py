@@ -1,6 +1,6 @@
 """A comparison: its contenders take turns, in another order each round, within one run.
 
-What drifts (a neighbour, a warm device, a governor) then strikes all of them alike.
+Drift (other load on the machine, a warm device, a CPU governor) then affects all of them alike.
 """
 
 from __future__ import annotations
@@ -8,38 +8,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from uringblob_bench.contenders.base import CannotRun, Contender
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Sample, Spread, spreads
 from uringblob_bench.system_load import CpuWatch
 
 
-class CannotRun(Exception):
-    """A contender cannot do it here: not installed, not allowed, or no such operation.  That is no fault."""
-
-
-class Contender(Protocol):
-    """Whoever can take a turn: see :class:`uringblob_bench.contenders.base.Contender`."""
-
-    name: str
-
-    def settings(self) -> dict[str, Any]:
-        """Return what it was run with, and what it could not do as asked."""
-        ...
-
-    def prepare(self) -> None:
-        """Make its files; not timed."""
-        ...
-
-    def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """Serve ``loads`` for ``seconds``; one sample per load."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A contender with its loads (a peer may need another shape of the same work)."""
+    """A contender with its loads: a peer may do the same work in other calls."""
 
     contender: Contender
     loads: tuple[Load, ...]
@@ -48,7 +27,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """How results call it."""
+        """The name in the results."""
         return self.label or self.contender.name
 
 
@@ -63,16 +42,16 @@ class Case:
     #: Per contender, per turn, one sample per load.
     samples: dict[str, list[list[Sample]]] = dataclasses.field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    #: Who failed, and how.
+    #: Contenders that failed, with the reason.
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: Those of them that should have been able to.
+    #: Those of them that raised anything but ``CannotRun``.
     broken: list[str] = dataclasses.field(default_factory=list)
     #: Names in the order in which turns were taken.
     order: list[str] = dataclasses.field(default_factory=list)
-    #: What share of the CPUs other programs used, turn by turn.
+    #: The share of the CPUs that other programs used, for each turn.
     others: list[float] = dataclasses.field(default_factory=list)
     note: str = ""
-    #: The sweep that it is a point of, and where: a number, or the name of a setting.
+    #: The sweep of which it is a point, and the point: a number, or the name of a setting.
     sweep: str = ""
     at: float | str = ""
 
@@ -114,30 +93,30 @@ def interleave(
     *,
     rounds: int,
     seconds: float,
-    told: Callable[[str, str], None] = lambda _case, _contender: None,
+    progress: Callable[[str, str], None] = lambda _case, _contender: None,
     deadline: float = float("inf"),
 ) -> Case:
-    """Let the contenders take turns.  One that fails is out, and said so; the rest go on.
+    """Run the contenders in turns.  One that fails takes no further turn and is recorded; the rest go on.
 
-    :param told: called as ``told(case, contender)`` before each turn.
-    :param deadline: of ``time.monotonic()``; no further round begins after it (one always does).
+    :param progress: called as ``progress(case, contender)`` before each turn.
+    :param deadline: of ``time.monotonic()``; no round but the first begins after it.
     """
     case = Case(name, params, rounds, seconds)
-    able = [entry for entry in entries if _prepared(case, entry, told)]
+    able = [entry for entry in entries if _prepared(case, entry, progress)]
     for number, order in enumerate(turn_order(len(able), rounds)):
         if number and time.monotonic() > deadline:
             case.note = f"the time was used up after {number} of {rounds} rounds"
             case.rounds = number
             break
         for index in order:
-            _take_turn(case, able[index], told)
+            _take_turn(case, able[index], progress)
     for entry in able:
         case.settings[entry.name] = entry.contender.settings()
     return case
 
 
-def _prepared(case: Case, entry: Entry, told: Callable[[str, str], None]) -> bool:
-    told(case.name, f"{entry.name}: making its files")
+def _prepared(case: Case, entry: Entry, progress: Callable[[str, str], None]) -> bool:
+    progress(case.name, f"{entry.name}: making its files")
     try:
         entry.contender.prepare()
     except Exception as error:  # noqa: BLE001 - whatever a peer raises: the others go on
@@ -146,10 +125,10 @@ def _prepared(case: Case, entry: Entry, told: Callable[[str, str], None]) -> boo
     return True
 
 
-def _take_turn(case: Case, entry: Entry, told: Callable[[str, str], None]) -> None:
+def _take_turn(case: Case, entry: Entry, progress: Callable[[str, str], None]) -> None:
     if entry.name in case.failures:
         return
-    told(case.name, entry.name)
+    progress(case.name, entry.name)
     watch = CpuWatch()
     try:
         samples = entry.contender.turn(entry.loads, case.seconds)

@@ -1,4 +1,4 @@
-"""What is asked of a contender, and in which setting."""
+"""The work of a contender, and the setting of a case."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Verb(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """``workers`` tasks (or threads) that each make one call of ``frames`` frames after the other."""
+    """``workers`` tasks or threads that each make calls of ``frames`` frames, one after the other."""
 
     verb: Verb
     workers: int = 1
@@ -52,7 +52,7 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """The setting of one case; a contender that cannot follow a part of it says so in its settings."""
+    """The setting of one case; a contender that cannot follow a part of it shows that in its settings."""
 
     #: Bytes in a frame, a power of two from 4 KiB.
     page_size: int = PAGE_SIZE

@@ -1,4 +1,4 @@
-"""The clock of a turn: when counting begins and ends, and what CPU was used between.
+"""The clock of a turn: the beginning and the end of counting, and the CPU time between.
 
 Workers never stop between warm-up and measurement: a queue that is full when counting begins
 and still full when it ends is what "at depth 32" means.
@@ -29,13 +29,13 @@ class Meter:
         self._cpu_at_end: tuple[float, float] | None = None
 
     def begun(self) -> float:
-        """Counting has begun, says a worker; return the next moment that is of interest."""
+        """Note that a worker has seen the beginning of counting; return the end of counting."""
         if self._cpu_at_begin is None:
             self._cpu_at_begin = cpu_seconds()
         return self.end
 
     def ended(self) -> float:
-        """Counting has ended, says a worker."""
+        """Note that a worker has seen the end of counting."""
         if self._cpu_at_end is None:
             self._cpu_at_end = cpu_seconds()
         return math.inf
@@ -59,11 +59,11 @@ class Worker:
         self.seconds: list[float] = []
         self.done = False
         self.last = meter.begin
-        #: How long the call took that was under way when counting ended.
+        #: The latency of the call that was in progress when counting ended.
         self.overrun = 0.0
 
     def passed(self, moment: float) -> None:
-        """Forget the warm-up, or stop."""
+        """Discard the latencies of the warm-up, or stop."""
         if self.bound == self._meter.begin:
             # The call that ended just now counts: it is the first to end after the beginning.
             del self.seconds[:-1]
@@ -74,7 +74,7 @@ class Worker:
             self.done = True
 
     def exhausted(self, moment: float) -> None:
-        """There is nothing more to do before the end."""
+        """Stop: there is no more work before the end."""
         self.last = moment
         if self.bound != self._meter.begin:
             self._meter.ended()

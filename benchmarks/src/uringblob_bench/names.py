@@ -1,4 +1,4 @@
-"""The names that the command line knows, without what they stand for: ``uringblob --help`` loads no peer."""
+"""The names on the command line, apart from their objects: ``--help`` imports no peer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENDER_NAMES = (
     "rocksdict",
     "sqlite",
 )
-#: Who takes part where nobody is named.
+#: The contenders where the command line names none.
 DEFAULT_CONTENDERS = "store,ring,fio,pool"
 #: The keys of :data:`uringblob_bench.adhoc.WORKLOADS`.
 WORKLOADS = ("read", "write", "batch", "commit", "commits", "mixed", "stall")

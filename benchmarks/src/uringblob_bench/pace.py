@@ -1,4 +1,4 @@
-"""How the budget becomes rounds and seconds, and the command line a setting."""
+"""Computes rounds and seconds from the budget, and the setting from the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL_BLOBS, QUICK_BLOBS = 2_000_000, 20_000
 
 
 def params_of(args: argparse.Namespace) -> Params:
-    """Return the setting asked for."""
+    """Return the setting that the command line names."""
     default_size = QUICK_FILE_BYTES if args.quick else FULL_FILE_BYTES
     return Params(
         page_size=args.page_size,
@@ -41,12 +41,12 @@ def params_of(args: argparse.Namespace) -> Params:
 
 
 def budget_of(args: argparse.Namespace) -> float:
-    """Return the seconds after which no turn begins any more."""
+    """Return the seconds after which no turn begins."""
     return float(args.budget or (QUICK_BUDGET_S if args.quick else FULL_BUDGET_S))
 
 
 def expected_seconds(steps: Sequence[Step], pace: Pace) -> float:
-    """Return about how long these steps take at this pace, the deadline aside."""
+    """Estimate the duration of these steps at this pace, without the deadline."""
     total = 0.0
     for step in steps:
         if isinstance(step, Sweep):
@@ -58,7 +58,7 @@ def expected_seconds(steps: Sequence[Step], pace: Pace) -> float:
 
 
 def pace_of(args: argparse.Namespace, steps: Sequence[Step]) -> Pace:
-    """Share the budget among the turns."""
+    """Divide the budget among the turns."""
     budget = budget_of(args)
     rounds = args.rounds or (1 if args.quick else 5)
     sweep_rounds = 1 if args.quick else min(rounds, 3)

@@ -1,4 +1,4 @@
-"""Which frame is next: every frame once in random order, then again in the same order."""
+"""Chooses the next frame: every frame once in random order, then again in the same order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 
 class Picker:
-    """An endless supply of frame numbers below ``count``; with ``once`` each comes once only.
+    """Yields frame numbers below ``count`` without end; with ``once`` each number once.
 
-    :raises Exhausted: by :meth:`one` and :meth:`some`, when ``once`` and all were had.
+    :raises Exhausted: by :meth:`one` and :meth:`some`, when ``once`` and no number is left.
     """
 
     def __init__(self, count: int, *, seed: int = 0, once: bool = False) -> None:
@@ -33,4 +33,4 @@ class Picker:
 
 
 class Exhausted(Exception):
-    """Every frame was had once."""
+    """Every frame number was returned once."""

@@ -1,7 +1,4 @@
-"""A run from its first line to its last: each measure and sweep in turn.
-
-One that fails is said so, and the rest goes on.
-"""
+"""A run: each measure and sweep in turn.  One that fails is recorded, and the rest go on."""
 
 from __future__ import annotations
 
@@ -33,11 +30,11 @@ from uringblob_bench.workdir import WorkDir
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
-#: So many times the size of one file is needed when every peer has made its own.
+#: Room that all files need, in sizes of one file: every peer makes its own.
 _ROOM = 12
 #: The page that a run leaves beside its results.
 PAGE = "results.md"
-#: So many steps are named, more are counted.
+#: Up to so many steps are named, more are counted.
 _FEW = 3
 
 
@@ -62,7 +59,7 @@ def chosen(args: argparse.Namespace) -> list[Step]:
 
 
 def run_all(args: argparse.Namespace) -> bool:
-    """Run what ``args`` ask for; true if all of it ran."""
+    """Run the command line's measures and sweeps; true if all of them ran."""
     terminal = Terminal()
     if args.list:
         list_steps(terminal)
@@ -72,20 +69,20 @@ def run_all(args: argparse.Namespace) -> bool:
         return True
     check_directory(args.directory)
     steps = chosen(args)
-    _end_by_signal_like_by_hand()
+    _end_by_sigterm_as_by_ctrl_c()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
         os.makedirs(directory, exist_ok=True)
     record = take_steps(args, steps, terminal)
     for case in record.cases.values():
         terminal.case(case)
     terminal.table(record.outcomes)
-    terminal.system_load(record.cases.values())
+    terminal.warn_if_busy(record.cases.values())
     leave(args, record, terminal)
     return record.whole
 
 
 def check_directory(path: str | None) -> None:
-    """Refuse before anything is made: a mistyped directory would be filled, and left behind.
+    """Refuse a missing directory: a mistyped one would be made, filled, and left behind.
 
     :raises ValueError: none was given, or there is none.
     """
@@ -97,7 +94,7 @@ def check_directory(path: str | None) -> None:
 
 
 def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, terminal: Terminal) -> None:
-    """Say what the run will do, and for how long, before it does anything."""
+    """Print what the run will do, and its duration, before it begins."""
     what = (
         ", ".join(step.title for step in steps) if len(steps) <= _FEW else f"{len(steps)} measures and sweeps"
     )
@@ -112,32 +109,32 @@ def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, termin
 
 
 def in_minutes(seconds: float) -> str:
-    """Return a time as people say it."""
+    """Return a duration in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
-def _end_by_signal_like_by_hand() -> None:
+def _end_by_sigterm_as_by_ctrl_c() -> None:
     """SIGTERM ends a run as Ctrl-C does: huge pages are given back and the files under test removed."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> RunRecord:
-    """Take each step, whatever became of the one before."""
+    """Take each step, also after one that failed."""
     params, pace = params_of(args), pace_of(args, steps)
     announce(args, steps, pace, terminal)
     with WorkDir(args.directory) as workdir, reserved(_HUGE_BYTES) as hugepages:
-        asked = {
+        options = {
             key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
         }
-        settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
+        settings = {**options, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
         record = RunRecord(environment(workdir.directory, hugepages), settings)
         if workdir.free_bytes() < _ROOM * params.file_bytes:
             terminal.console.print(
                 f"only {workdir.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
             )
-        with terminal.progress(len(steps)) as (told, next_step):
-            bench = Bench(workdir, params, pace, told)
+        with terminal.progress(len(steps)) as (progress, next_step):
+            bench = Bench(workdir, params, pace, progress)
             for step in steps:
                 next_step(step.title)
                 outcome = take_step(step, bench)
@@ -175,7 +172,7 @@ def list_steps(terminal: Terminal) -> None:
 
 
 def leave(args: argparse.Namespace, record: RunRecord, terminal: Terminal) -> None:
-    """Write the files that were asked for."""
+    """Write the files that the command line names."""
     if args.json:
         record.write(args.json)
         terminal.console.print(f"results in {args.json}", highlight=False)

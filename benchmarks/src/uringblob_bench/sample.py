@@ -52,7 +52,7 @@ class Sample:
     latency: Latency
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
-    #: Whatever else is worth keeping: counters, what a contender says of itself.
+    #: Counters and other results of the contender.
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

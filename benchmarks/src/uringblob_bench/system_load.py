@@ -1,4 +1,4 @@
-"""What else ran on the machine during a turn: a measurement beside a busy neighbour is worth less, and says so."""
+"""The CPU time of other programs during a turn: figures of a busy machine are marked as such."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORK = (1, 2, 3, 6, 7, 8)
 
 
 def machine_cpu_s() -> float:
-    """Return the CPU seconds that the whole machine has worked; 0 where it does not say."""
+    """Return the CPU seconds that the whole machine has worked; 0 where that is not known."""
     fields = read_text("/proc/stat").partition("\n")[0].split()
     if len(fields) <= max(_WORK):
         return 0.0
@@ -27,7 +27,7 @@ def own_cpu_s() -> float:
 
 
 class CpuWatch:
-    """Begins when it is made; :meth:`others` says what share of all CPUs others have used since."""
+    """Measures from its construction on; :meth:`others` returns the share of all CPUs that others used."""
 
     def __init__(self) -> None:
         self._began = (machine_cpu_s(), own_cpu_s(), time.perf_counter())

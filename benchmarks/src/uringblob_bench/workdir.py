@@ -1,4 +1,4 @@
-"""The directory under test: everybody's files, made once, removed at the end."""
+"""The work directory: the files of all contenders, made once, removed at the end."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class WorkDir:
         return os.path.join(self.directory, name)
 
     def once(self, name: str, make: Callable[[str], object]) -> str:
-        """Return the path of ``name``, which ``make(path)`` has made, whole, this time or before.
+        """Return the path of ``name``; ``make(path)`` makes it if it is not there.
 
-        Of a ``make`` that raised nothing is taken for whole by whoever asks next.
+        A file that an earlier ``make`` left incomplete is made again.
         """
         path = self.path(name)
         if not os.path.exists(path):

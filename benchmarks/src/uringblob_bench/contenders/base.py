@@ -1,4 +1,4 @@
-"""What a contender is: something that serves loads for a while, and says how it was set up."""
+"""A contender serves loads for a while and describes its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from uringblob_bench.contenders.eventfd import EventfdWakeup
 from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Sample
 from uringblob_bench.workdir import WorkDir
@@ -22,6 +21,10 @@ from uringblob_bench.workdir import WorkDir
 T = TypeVar("T")
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class CannotRun(Exception):
+    """A contender cannot do it here: not installed, not allowed, or no such operation.  That is no fault."""
 
 
 def require(module: str) -> None:
@@ -34,10 +37,10 @@ def require(module: str) -> None:
 
 
 class Contender(abc.ABC):
-    """Takes turns.  Between turns nothing of it is open, so contenders do not disturb each other."""
+    """Takes turns.  It keeps nothing open between turns, so that contenders do not disturb each other."""
 
     name: str
-    #: What stands for durability, where the contender would not sync by itself.
+    #: How a write becomes durable, where the contender does not sync by itself.
     durability = ""
 
     def __init__(self, params: Params, workdir: WorkDir) -> None:
@@ -45,9 +48,9 @@ class Contender(abc.ABC):
         self.workdir = workdir
 
     def cold(self, loads: Sequence[Load]) -> bool:  # noqa: ARG002 - most have no page cache
-        """Whether reads would come from the page cache.
+        """Whether reads go through the page cache.
 
-        Then it is emptied before the turn, there is no warm-up, and every frame is read once at most.
+        It is emptied before the turn then, there is no warm-up, and every frame is read at most once.
         """
         return False
 
@@ -65,13 +68,13 @@ class Contender(abc.ABC):
 
 
 class TaskContender(Contender):
-    """Served by tasks of an event loop."""
+    """A contender whose loads are served by tasks of an event loop."""
 
     @abc.abstractmethod
     def session(
         self, loads: Sequence[Load]
     ) -> contextlib.AbstractAsyncContextManager[Callable[[Load, int], TaskCall]]:
-        """Open for one turn; yields what makes a worker's call."""
+        """Open for one turn; yields a function that makes a worker's call."""
 
     def extra(self) -> dict[str, Any]:
         """Return counters of the turn that ended."""
@@ -89,13 +92,13 @@ class TaskContender(Contender):
 
 
 class ThreadContender(Contender):
-    """Served by threads that block."""
+    """A contender whose loads are served by blocking threads."""
 
     @abc.abstractmethod
     def session(
         self, loads: Sequence[Load]
     ) -> contextlib.AbstractContextManager[Callable[[Load, int], ThreadCall]]:
-        """Open for one turn; yields what makes a worker's call."""
+        """Open for one turn; yields a function that makes a worker's call."""
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
         with one_core(self.params.one_core), self.session(loads) as call_for:
@@ -111,7 +114,7 @@ def run_on(loop_kind: str, coroutine: Coroutine[Any, Any, T], wakeup: str = "rin
         with _ended_by_signals(loop, task):
             return loop.run_until_complete(task)
     finally:
-        # A signal may come before anybody heeds it: then the task has not even begun.
+        # A signal that comes before its handler is set raises here: then the task has not begun.
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -133,28 +136,28 @@ def _new_loop(kind: str, wakeup: str) -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def _ended_by_signals(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T]) -> Generator[None, None, None]:
-    """Have Ctrl-C (and what else raises ``KeyboardInterrupt``) cancel ``task``, then be raised.
+    """Make Ctrl-C, and SIGTERM where it raises ``KeyboardInterrupt``, cancel ``task``, and raise it then.
 
-    Raised in the middle of the loop's work it would lose a callback that somebody waits for.
-    The second one is raised at once.
+    Raised in the middle of the loop's work it would lose a callback that a task awaits.  The second signal
+    raises at once.
     """
     main = threading.current_thread() is threading.main_thread()
     raising = [number for number in _ENDING if signal.getsignal(number) is signal.default_int_handler]
-    struck = False
+    interrupted = False
 
-    def strike() -> None:
-        nonlocal struck
-        if struck:
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        struck = True
+        interrupted = True
         task.cancel()
 
     for number in raising if main else ():
-        loop.add_signal_handler(number, strike)
+        loop.add_signal_handler(number, interrupt)
     try:
         yield
     except asyncio.CancelledError:
-        if struck:
+        if interrupted:
             raise KeyboardInterrupt from None
         raise
     finally:

@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
+from uringblob_bench.contenders.base import CannotRun
 from uringblob_bench.contenders.plain_file import PlainFile, Transfer
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Params
 from uringblob_bench.workdir import WorkDir
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from uringblob_bench.contenders.base import Contender
+from uringblob_bench.contenders.base import CannotRun, Contender
 from uringblob_bench.hugepages import will_be_free
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.sample import PERCENTILES, Latency, Sample
 from uringblob_bench.workdir import WorkDir

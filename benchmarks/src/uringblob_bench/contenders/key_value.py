@@ -105,7 +105,7 @@ class KeyValue(ThreadContender):
         return lambda: database.put([(key_of(n), content) for n in picker.some(load.frames)], durable=durable)
 
     def base_settings(self, **more: Any) -> dict[str, Any]:
-        """Return what all of them say."""
+        """Return the settings that all of them have."""
         return {"durability": self.durability, "writing threads": self.writers, **more}
 
 

@@ -1,4 +1,4 @@
-"""obstore's LocalStore: one file per object, written beside its name and renamed into workdir.
+"""obstore's LocalStore: one file per object, written beside its name and renamed into place.
 
 ``use_multipart=False`` for objects of a frame's size.  It neither syncs files nor directories:
 for durability the harness syncs each written file and then the directory, in threads side by side.

@@ -1,4 +1,4 @@
-"""Plain ``os`` calls with O_DIRECT and aligned huge-page memory: what a thread can do without a library."""
+"""Plain ``os`` calls with O_DIRECT and aligned huge-page memory: a thread without a library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from uringblob_bench.workdir import WorkDir, aligned_frames, direct_flag
 class OsCalls(ThreadContender):
     """``preadv`` and ``pwrite`` (+ ``fdatasync``); ``on_store`` reads the very file of the store.
 
-    ``checksummed``: what was read is looked at, as the store does and as whoever wants it will.
+    ``checksummed`` computes the checksum of what was read, as the store does.
     """
 
     name = "os calls"

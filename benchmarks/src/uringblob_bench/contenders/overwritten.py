@@ -1,4 +1,4 @@
-"""A store whose frames are overwritten again and again: what becomes of the length of its file."""
+"""A store whose frames are overwritten again and again, and the length of its file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Latency, Sample
 from uringblob_bench.workdir import WorkDir, noise
 
-#: Frames of one commit: each is drawn anew, so that free slots do not fit what is asked for next.
+#: Frames of one commit: each is drawn anew, so that free slots rarely fit the next commit.
 BATCHES = (1, 2, 3, 5, 8, 13, 64)
 _KIB = 1 << 10
 
 
 class Overwritten(Contender):
-    """A store of ``live`` frames; a turn goes on to overwrite, until each was so often, on average.
+    """A store of ``live`` frames; a turn overwrites until the average frame was overwritten ``target`` times.
 
-    How often is a turn's ``target``; the turn's figures stand in its sample's ``extra``.
+    A turn's figures stand in its sample's ``extra``.
     """
 
     def __init__(self, params: Params, workdir: WorkDir, live: int) -> None:
@@ -55,7 +55,7 @@ class Overwritten(Contender):
         return [Sample(frames, sum(latencies), self.params.page_size, Latency.of(latencies), extra=extra)]
 
     def _work(self, frames: int, *, filling: bool = False) -> tuple[int, list[float], dict[str, Any]]:
-        """Commit so many frames, the whole store in order or random ones."""
+        """Commit ``frames`` frames: the whole store in order, or random ones."""
         done, latencies = 0, []
         with (
             FileBlobStore.open(self._path, page_size=self.params.page_size) as store,

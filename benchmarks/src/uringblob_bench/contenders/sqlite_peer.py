@@ -1,4 +1,4 @@
-"""sqlite3: a table of blobs, WAL record, ``synchronous=FULL``, so that each commit is durable.
+"""sqlite3: a table of blobs, WAL journal, ``synchronous=FULL``, so that each commit is durable.
 
 ``page_size`` 65536 as is advised for large blobs; a connection per thread; writers one at a time.
 It reads through the page cache, which is emptied before each turn; ``mmap_size`` spares a copy.

@@ -32,7 +32,7 @@ def guid_of(number: int) -> bytes:
 
 
 class StoreFiller:
-    """Makes the store that the turns open: three eighths of its slots live, the rest written and free."""
+    """Makes the store that the turns open: three eighths of its slots are live, the rest are written and free."""
 
     def __init__(self, params: Params, workdir: WorkDir, engine: str) -> None:
         self.params = params
@@ -70,11 +70,11 @@ class StoreFiller:
         }
 
     def settings(self, stats: StoreStats | None) -> dict[str, Any]:
-        """Return how the store was opened, and what it said of itself."""
-        said = {} if stats is None else dataclasses.asdict(stats)
+        """Return how the store was opened, with its own statistics of that."""
+        found = {} if stats is None else dataclasses.asdict(stats)
         kept = ("engine", "engine_reason", "direct_io", "buffers", "buffers_registered", "buffers_reason",
                 "buffers_huge")  # fmt: skip
-        return {"checksums": self.params.verify, **{name: said.get(name) for name in kept}}
+        return {"checksums": self.params.verify, **{name: found.get(name) for name in kept}}
 
 
 def call_of(

@@ -1,4 +1,4 @@
-"""A measure: a named comparison that says whether a target was reached."""
+"""A measure: a named comparison with a target."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uringblob_bench.finding import Finding
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """``run`` is what it does; ``turns`` how many turns its contenders take in a round, for the budget."""
+    """``turns`` is the number of turns that its contenders take in a round; the budget needs it."""
 
     number: int
     name: str
     title: str
     run: Callable[[Bench], Sequence[Finding]]
     turns: int = 2
-    #: Seconds that it takes besides its turns.
+    #: Seconds besides its turns.
     fixed_s: float = 0.0

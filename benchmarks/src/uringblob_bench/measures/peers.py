@@ -25,12 +25,12 @@ LOADS = {
     "small commits": Load(Verb.COMMIT, COMMITTERS),
     "random writes": Load(Verb.WRITE, 4, 8),
 }
-#: What measure 12 asks for.
+#: The targets of measure 12.
 TARGETS = {"durable batches": 2.0, "random reads": 1.5, "small commits": 2.0}
 
 
 def peer_case(bench: Bench, work: str) -> Case:
-    """Let the store, on both engines, and every peer do ``work``."""
+    """Run ``work`` on the store, with both engines, and on every peer."""
     contenders = [
         AsyncStore(bench.params, bench.workdir),
         AsyncStore(bench.params, bench.workdir, "pread"),

@@ -37,7 +37,7 @@ def scale_case(bench: Bench) -> Case:
 
 
 def many_blobs(bench: Bench) -> list[Finding]:
-    """Measure 14: at the largest size; in a quick run that is a smaller one, and says so."""
+    """Measure 14: at the largest size; a quick run has a smaller one, which the finding names."""
     case = scale_case(bench)
     most = max(sizes(bench))
     name, few = f"{most:,} blobs", f"{min(sizes(bench)):,} blobs"

@@ -1,11 +1,11 @@
-"""How long the event loop is held up at full load (11): a ticker that should be woken every millisecond.
+"""The stall of the event loop at full load (11): the delay of a ticker that is due every millisecond.
 
-The measure is of a ticker whose timer is exact (:mod:`uringblob_bench.ticker`).  ``asyncio.sleep``,
-which rounds to whole milliseconds, stands beside it, in turns of its own: each of the two
-tickers wakes the loop, and so changes what the other sees.
+The target is for a ticker with an exact timer (:mod:`uringblob_bench.ticker`).  ``asyncio.sleep``, which
+rounds to whole milliseconds, is stated beside it, in turns of its own: each ticker wakes the loop, and so
+changes the delay of the other.
 
-What grows with a single call stands by itself: batches in memory that the engine cannot move, and the
-names of a hundred thousand blobs.
+Single large calls have their own case: batches in memory that is not aligned, and the names of a hundred
+thousand blobs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from uringblob_bench.sample import Sample
 from uringblob_bench.scale.build import build
 
 DEPTH = 32
-#: The store's loads by name, each with 32 frames in flight; commits are what holds a loop up most.
+#: The store's loads by name, each with 32 frames in flight; commits stall a loop the most.
 LOADS = {
     "reads": (Load(Verb.READ, DEPTH),),
     "writes": (Load(Verb.WRITE, 4, DEPTH // 4),),
     "commits": (Load(Verb.COMMIT, 4, DEPTH // 4),),
 }
-#: Single calls with very much to do, by name.
+#: Large single calls by name.
 BULK = {
     "commits of 64 in ordinary memory": Load(Verb.COMMIT, 1, 64),
     "reads of 64 into ordinary memory": Load(Verb.READ, 1, 64),
@@ -47,7 +47,7 @@ _SLEEPING = ", sleeping"
 
 
 def loop_stall(bench: Bench) -> list[Finding]:
-    """Measure 11: of the worst load, the median of the turns; other contenders stand beside it."""
+    """Measure 11: the median of the turns, of the worst load; other contenders are stated beside it."""
     store = AsyncStore(bench.params, bench.workdir)
     ours = [Entry(store, (_TICK, *loads), f"store, {name}") for name, loads in LOADS.items()]
     others = [
@@ -93,8 +93,8 @@ def _bulk_stall(bench: Bench) -> Finding:
     case = bench.case("loop stall, large calls", entries)
     names = [entry.name for entry in entries if case.has(entry.name)]
     worst = max((case.median(name, _worst) * _MS for name in names), default=None)
-    said = ", ".join(f"{name} {_late(case, name)}" for name in names)
-    return at_most("the worst delay beside one large call", worst, 5, "ms", f"p99 / worst ms: {said}")
+    words = ", ".join(f"{name} {_late(case, name)}" for name in names)
+    return at_most("the worst delay beside one large call", worst, 5, "ms", f"p99 / worst ms: {words}")
 
 
 def _worst(sample: Sample) -> float:
@@ -109,7 +109,7 @@ def _late(case: Case, name: str) -> str:
 
 
 class _Bulk(AsyncStore):
-    """The store, given memory that begins between two blocks."""
+    """The store with memory that is not aligned to a block."""
 
     @contextlib.asynccontextmanager
     async def session(
@@ -130,7 +130,7 @@ class _Bulk(AsyncStore):
 
 
 class _Names(TaskContender):
-    """A store of many blobs that are holes, and are listed again and again."""
+    """A store of many blobs, all of them holes, that is listed again and again."""
 
     name = "store of many names"
 
@@ -151,7 +151,7 @@ class _Names(TaskContender):
 
 
 class _Idle(TaskContender):
-    """An event loop with nothing else to do: what this machine makes of a millisecond."""
+    """An event loop without other work: the precision of a millisecond on this machine."""
 
     name = "idle loop"
 

@@ -97,7 +97,7 @@ def _together(findings: Sequence[dict[str, Any]]) -> str:
 
 
 def best_plot(plots: Sequence[str]) -> str | None:
-    """Return the plot that says most, of those that were drawn."""
+    """Return the first of :data:`BEST_PLOTS` that was drawn."""
     return next((plot for plot in BEST_PLOTS if plot in plots), None)
 
 
@@ -155,10 +155,14 @@ def peers(results: Results) -> list[str]:
     names = dict.fromkeys(name for case in works.values() for name in (*case["parties"], *case["failures"]))
     for name in names:
         cells = [_speed(case, name) for case in works.values()]
-        said = next((case["settings"].get(name) for case in works.values() if name in case["settings"]), None)
-        way = "O_DIRECT" if (said or {}).get("direct_io") else "page cache"
+        settings = next(
+            (case["settings"].get(name) for case in works.values() if name in case["settings"]), None
+        )
+        way = "O_DIRECT" if (settings or {}).get("direct_io") else "page cache"
         rows.append(
-            f"| {name} | " + " | ".join(cells) + f" | {way} | {(said or {}).get('durability', 'its own')} |"
+            f"| {name} | "
+            + " | ".join(cells)
+            + f" | {way} | {(settings or {}).get('durability', 'its own')} |"
         )
     failures = {f"- {name}: {why}." for case in works.values() for name, why in case["failures"].items()}
     note = (

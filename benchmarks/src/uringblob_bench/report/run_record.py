@@ -12,19 +12,19 @@ from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Case
 from uringblob_bench.sample import Sample
 
-#: Raised when a key changes its meaning or goes away.
+#: Incremented when a key changes its meaning or is removed.
 SCHEMA = 1
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of one measure or sweep."""
+    """The outcome of one measure or sweep."""
 
     name: str
     title: str
     number: int | None = None
     findings: list[Finding] = dataclasses.field(default_factory=list)
-    #: Empty, or why it could not be run.
+    #: Why it could not be run, or empty.
     failure: str = ""
     seconds: float = 0.0
 
@@ -40,7 +40,7 @@ class RunRecord:
 
     @property
     def whole(self) -> bool:
-        """Whether everything that was asked for was run and measured.
+        """Whether everything was run and measured.
 
         Targets missed are no failures, nor are peers that cannot run here.
         """
@@ -62,7 +62,7 @@ class RunRecord:
         }
 
     def write(self, path: str) -> None:
-        """Write the file; whoever reads it sees the old one or the new one."""
+        """Replace the file atomically."""
         temporary = f"{path}.new"
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.as_data(), file, indent=1, ensure_ascii=False, default=str)

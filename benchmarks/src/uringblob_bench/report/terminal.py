@@ -1,4 +1,4 @@
-"""What is seen while it runs, and at the end: progress bars and a table."""
+"""Output during a run and at its end: progress bars and tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uringblob_bench.report.run_record import Outcome
 _COLOURS = {"stated": "cyan", "reached": "green", "not reached": "yellow", "not measured": "red"}
 
 
-#: Columns where there is no terminal to ask.
+#: Columns where standard output is no terminal.
 _WIDTH = 130
 #: The share of the CPUs used by others above which a machine is called busy; the kernel's own threads count.
 _BUSY = 0.2
@@ -34,13 +34,13 @@ class Terminal:
     def progress(
         self, steps: int
     ) -> Generator[tuple[Callable[[str, str], None], Callable[[str], None]], None, None]:
-        """Show what goes on; yields ``told(case, contender)`` and ``next_step(title)``."""
+        """Show progress bars; yields ``progress(case, contender)`` and ``next_step(title)``."""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as bars:
             bar = bars.add_task("", total=steps)
             title = ""
 
-            def told(case: str, contender: str) -> None:
+            def progress(case: str, contender: str) -> None:
                 bars.update(bar, description=f"{title}: {case}: {contender}")
 
             def next_step(name: str) -> None:
@@ -50,10 +50,10 @@ class Terminal:
                 title = name
                 bars.update(bar, description=name)
 
-            yield told, next_step
+            yield progress, next_step
 
     def outcome(self, outcome: Outcome) -> None:
-        """Print one measure's findings when they are there."""
+        """Print the findings of one measure."""
         head = f"[bold]{outcome.number}[/] " if outcome.number is not None else ""
         self.console.print(f"{head}{outcome.title} ({outcome.seconds:.1f} s)", highlight=False)
         if outcome.failure:
@@ -64,7 +64,7 @@ class Terminal:
                 self.console.print(f"    [dim]{finding.detail}[/]", highlight=False)
 
     def case(self, case: Case) -> None:
-        """Print a comparison as a table: medians, and how far a contender's turns lie apart."""
+        """Print a comparison as a table: medians, and the spread of a contender's turns."""
         table = Table(
             "contender",
             "frames/s",
@@ -83,7 +83,7 @@ class Terminal:
             table.add_row(name, f"[red]{why}[/]")
         self.console.print(table)
 
-    def system_load(self, cases: Iterable[Case]) -> None:
+    def warn_if_busy(self, cases: Iterable[Case]) -> None:
         """Warn if the machine was busy with something else."""
         shares = sorted(share for case in cases for share in case.others)
         median = shares[len(shares) // 2] if shares else 0.0

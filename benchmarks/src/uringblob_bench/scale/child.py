@@ -32,9 +32,9 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this program ever had resident, in MB.
+    """Return the peak of this program's resident memory, in MB.
 
-    Not ``ru_maxrss``: that begins with what the parent had when it forked.
+    Not ``ru_maxrss``: that begins with the memory of the parent at the fork.
     """
     lines = read_text("/proc/self/status").splitlines()
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), 0.0)

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from uringblob_bench.contenders.base import Contender
-from uringblob_bench.interleave import CannotRun
+from uringblob_bench.contenders.base import CannotRun, Contender
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Latency, Sample
 from uringblob_bench.scale.build import build

@@ -1,4 +1,4 @@
-"""The costs of many blobs by name, with their units, out of what a child process said."""
+"""The costs of many blobs by name, with their units, from the results of a child process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ UNITS = {
 _MS = 1000
 
 
-def costs_of(said: dict[str, Any]) -> dict[str, float]:
+def costs_of(found: dict[str, Any]) -> dict[str, float]:
     """Return every cost in the unit of :data:`UNITS`."""
-    compacting, quiet = said["compacting"], said["quiet"]
+    compacting, quiet = found["compacting"], found["quiet"]
     return {
-        "open": said["open_s"],
-        "resident memory": said["resident_mb"],
-        "peak memory": said["peak_mb"],
-        "commit": said["commit_p50_s"] * _MS,
-        "list_blobs": said["list_s"],
+        "open": found["open_s"],
+        "resident memory": found["resident_mb"],
+        "peak memory": found["peak_mb"],
+        "commit": found["commit_p50_s"] * _MS,
+        "list_blobs": found["list_s"],
         "compaction": compacting["seconds"],
         "worst reader beside compaction": compacting["reader_worst_s"] * _MS,
         "worst writer beside compaction": compacting["writer_worst_s"] * _MS,
