@@ -146,6 +146,6 @@ $(VENV)/.docs: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info benchmarks/src/*.egg-info
+	rm -rf $(VENV) build dist benchmarks/build .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info benchmarks/src/*.egg-info
 	rm -f $(NATIVE)/_uringblob*.so $(NATIVE)/_uringblob.c
 	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +

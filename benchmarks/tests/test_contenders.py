@@ -73,12 +73,12 @@ def test_each_peer_does_all_of_the_work(params, workdir, name):
     json.dumps(peer.settings())
 
 
-@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("load", [*WORK.values(), Load(Verb.READ, 1, 4)], ids=str)
 @pytest.mark.parametrize("face", [AsyncStore, SyncStore])
-def test_the_store_does_all_of_the_work_on_either_face(params, workdir, face, work, engine):
+def test_the_store_does_all_of_the_work_on_either_face(params, workdir, face, load, engine):
     contender = prepared(face(params, workdir, engine))
-    (sample,) = contender.turn([WORK[work]], SECONDS)
-    check(sample, WORK[work], params)
+    (sample,) = contender.turn([load], SECONDS)
+    check(sample, load, params)
     assert contender.settings()["engine"] == engine
 
 
@@ -119,6 +119,13 @@ def test_the_bare_ring_follows_each_setting(params, workdir, change, needs_uring
         (sample,) = ring.turn([load], SECONDS)
         check(sample, load, changed)
         assert sample.extra["ring_enters"] > 0
+
+
+def test_an_eventfd_wakes_a_loop_that_has_other_readers(params, workdir, needs_uring):
+    ring = prepared(BareRing(dataclasses.replace(params, wakeup="eventfd"), workdir))
+    ticks, reads = ring.turn([Load(Verb.TICK), WORK["read"]], SECONDS)
+    check(reads, WORK["read"], params)
+    assert ticks.frames > 0
 
 
 @pytest.mark.parametrize("sync", STRATEGIES)

@@ -249,10 +249,11 @@ def test_a_used_up_budget_is_no_success(disk_dir, no_fio, needs_uring, capfd):
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_a_comparison_of_ones_own(workload, disk_dir, tmp_path, needs_uring):
-    path = str(tmp_path / "own.json")
+    kept = tmp_path / "own"
     words = ["--workload", workload, "--party", "store,pool", "--depth", "4", "--batch", "2"]
-    assert main([str(disk_dir), *words, *TINY, "--json", path]) == 0
-    (case,) = read(path)["cases"].values()
+    assert main([str(disk_dir), *words, *TINY, "--output", str(kept)]) == 0
+    assert sorted(os.listdir(kept)) == ["results.json", "results.md"]
+    (case,) = read(kept / "results.json")["cases"].values()
     assert list(case["parties"]) == ["store", "thread pool"]
     assert len(case["parties"]["store"]) == len(WORKLOADS[workload](4, 2))
 
