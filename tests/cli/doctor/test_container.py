@@ -19,7 +19,7 @@ from conftest import NOT_APPLICABLE
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring", "needs_root")]
 
-PROFILE = Path(__file__).resolve().parents[2] / "docker" / "seccomp-uringblob.json"
+PROFILE = Path(__file__).resolve().parents[3] / "docker" / "seccomp-uringblob.json"
 #: The container has its own.
 NOT_MOUNTED = {"proc", "sys", "dev", "run", "lost+found"}
 
