@@ -56,6 +56,13 @@ def test_every_public_name_is_in_the_reference(name):
     assert re.search(rf"uringblob\.{name}$", pages, re.MULTILINE)
 
 
+def test_the_design_page_has_every_room():
+    page = (DOCS / "maintainers" / "design.md").read_text("utf-8")
+    source = ROOT / "src" / "uringblob"
+    folders = {path.parent.relative_to(source).as_posix() for path in source.rglob("*.py")} - {"."}
+    assert not [folder for folder in sorted(folders) if f"`{folder}/`" not in page]
+
+
 def test_every_picture_is_a_file_that_the_repositorys_markdown_shows():
     shown = {
         (page.parent / picture).resolve()
