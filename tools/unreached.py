@@ -1,4 +1,4 @@
-"""Compare what the tests did not reach with docs/coverage.md, which gives every place its reason.
+"""Compare what the tests did not reach with docs/maintainers/coverage.md, which gives every place its reason.
 
 Usage: unreached.py COVERAGE_JSON    (written by ``coverage json``; ``make coverage`` does both)
 
