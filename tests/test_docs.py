@@ -63,6 +63,19 @@ def test_the_design_page_has_every_room():
     assert not [folder for folder in sorted(folders) if f"`{folder}/`" not in page]
 
 
+def test_every_page_that_the_code_names_exists():
+    files = [
+        path for folder in ("src", "tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    ]
+    named = {
+        page
+        for path in [*files, ROOT / "Makefile", ROOT / "Dockerfile"]
+        for page in re.findall(r"docs/[\w/]+\.md", path.read_text("utf-8"))
+    }
+    assert named
+    assert not [page for page in sorted(named) if not (ROOT / page).exists()]
+
+
 def test_every_picture_is_a_file_that_the_repositorys_markdown_shows():
     shown = {
         (page.parent / picture).resolve()
