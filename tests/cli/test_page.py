@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uringblob.cli import exits
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "users" / "reference" / "cli.md").read_text("utf-8")
 
 
 def test_its_shell_lines_work(disk_dir):

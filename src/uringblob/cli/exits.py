@@ -1,4 +1,4 @@
-"""What the command's exit codes mean; ``--help`` and docs/reference/cli.md say the same."""
+"""What the command's exit codes mean; ``--help`` and docs/users/reference/cli.md say the same."""
 
 from __future__ import annotations
 
