@@ -9,9 +9,6 @@ Needs the extra ``bench``; nothing in the library imports it.  Read from the bot
 * ``report``: JSON, a table for the terminal, plots, Markdown.
 """
 
-from uringblob.cli.start import QuietInterrupts, is_command
-
-with QuietInterrupts(wanted=is_command()):
-    from uringblob_bench.command import add_arguments, main, run
+from uringblob_bench.command import add_arguments, main, run
 
 __all__ = ["add_arguments", "main", "run"]

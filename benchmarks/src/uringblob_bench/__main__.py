@@ -2,9 +2,6 @@
 
 import sys
 
-from uringblob.cli.start import QuietInterrupts
-
-with QuietInterrupts():
-    from uringblob_bench.command import main
+from uringblob_bench.command import main
 
 sys.exit(main())

@@ -6,9 +6,17 @@ import argparse
 from collections.abc import Sequence
 from importlib import util
 
-from uringblob.cli.errors import Failure, Parser, failure_of, output_failed, parse, print_error, words_of
-from uringblob.cli.start import EXIT_INTERRUPTED
-from uringblob.cli.stdio import forget_output, whole_streams
+from uringblob.cli.errors import (
+    EXIT_INTERRUPTED,
+    Failure,
+    Parser,
+    failure_of,
+    output_failed,
+    parse,
+    print_error,
+    words_of,
+)
+from uringblob.cli.stdio import discard_output, full_write_streams
 
 #: The extra's distributions without which there is no command.
 _NEEDED = ("rich", "matplotlib")
@@ -36,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return 0 if run_all(args) else EXIT_FAILED
     except BrokenPipeError:
-        forget_output()  # nobody reads it any more
+        discard_output()  # nobody reads it any more
         return EXIT_FAILED
     except (OSError, ValueError) as error:
         return _unusable(args, words_of(error), error)
@@ -56,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="uringblob bench", description="Measures the store beside fio, a bare ring and its peers."
     )
     add_arguments(parser)
-    with whole_streams():
+    with full_write_streams():
         try:
             return run(parse(parser, argv))
         except OSError as error:

@@ -1,20 +1,23 @@
-"""The arguments that commands share, and the store they open."""
+"""Arguments that commands share, and the store that they name."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import os
+import re
 
+from uringblob.engines.select import ENGINES
+from uringblob.guid import GUID_SIZE, BlobGuid, is_guid_text
 from uringblob.sync.file_store import FileBlobStore
 
-ENGINES = ("auto", "io_uring", "pread")
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the store's path and the options of opening it."""
     parser.add_argument("store", metavar="STORE", help="path of the store file")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
+    add_engine(parser)
     parser.add_argument(
         "--lock-timeout",
         type=float,
@@ -22,6 +25,11 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long to wait for another opener (default 5)",
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine``."""
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
 
 
 def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
@@ -40,9 +48,42 @@ def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
 
 
 def must_exist(path: str) -> None:
-    """Say how to make the store where there is none.
+    """Raise an error that names ``uringblob create`` if there is nothing at ``path``.
 
-    :raises FileNotFoundError: there is nothing at ``path``.
+    :raises FileNotFoundError: there is nothing.
     """
     if not os.path.lexists(path):
         raise FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)
+
+
+def parse_guid(text: str) -> BlobGuid:
+    """Return the guid that ``text`` spells: 32 hex digits, or the 8-4-4-4-12 form of a UUID.
+
+    :raises argparse.ArgumentTypeError: anything else.
+    """
+    if not is_guid_text(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no guid: give {2 * GUID_SIZE} hex digits or a UUID")
+    return BlobGuid(text)
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes: ``512k``, ``1GiB`` or a plain number.
+
+    :raises argparse.ArgumentTypeError: anything else.
+    """
+    lowered = text.lower().removesuffix("ib").removesuffix("b")
+    unit = lowered[-1:] if lowered[-1:].isalpha() else ""
+    try:
+        return int(float(lowered.removesuffix(unit)) * _SIZE_UNITS[unit])
+    except (KeyError, OverflowError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB") from None
+
+
+def parse_mode(text: str) -> int:
+    """Return octal permission bits.
+
+    :raises argparse.ArgumentTypeError: anything else.
+    """
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode: write octal digits, such as 640")
+    return int(text, 8)

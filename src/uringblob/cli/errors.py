@@ -1,6 +1,6 @@
-"""What an error of a command looks like: a line of words, or under ``--json`` one JSON object.
+"""Errors of a command: one line of words or, under ``--json``, one JSON object, and the exit code.
 
-Both go to standard error, and the exit code is the same.
+Both forms go to standard error and have the same exit code.
 """
 
 from __future__ import annotations
@@ -12,22 +12,39 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
-from uringblob.cli.start import asks_json
-from uringblob.cli.stdio import STDIN, STDOUT, complain, forget_output, say
+from uringblob.cli.stdio import STDIN, STDOUT, discard_output, print_line, print_stderr
 from uringblob.errors import BlobStoreIOError, encodable
 from uringblob.logs import FIELDS
 
-#: Wrong usage; what a command could not do: the store cannot be opened, an I/O failed, its output too.
-EXIT_USAGE, EXIT_FAILED = 2, 3
+EXIT_OK: Final = 0
+#: The command ran and the answer is no: no such blob, or a bad blob.
+EXIT_NO: Final = 1
+#: Wrong usage or invalid input; argparse uses the same number.
+EXIT_USAGE: Final = 2
+#: The store cannot be opened, or the system refused an I/O, including that of the output.
+EXIT_FAILED: Final = 3
+#: Ctrl-C: the store is sound; what was not acknowledged may be missing.
+EXIT_INTERRUPTED: Final = 130
+
+#: ``--help`` and docs/reference/cli.md say the same.
+EXIT_CODES: Final = """\
+exit codes:
+  0    done
+  1    the answer is no: no such blob, or a blob is bad
+  2    wrong usage, or input of a wrong length
+  3    the store cannot be opened, an I/O failed, or nobody reads the output
+  130  interrupted; the store is sound
+under --json an error is one JSON object on standard error, with the code in it
+"""
 
 
 class Failure(NamedTuple):
-    """What happened; all of it under ``--json``, where unknown is ``null``.
+    """An error as it is reported; under ``--json`` with every field, ``null`` where unknown.
 
-    ``error`` is the text that people read, ``kind`` the exception's name.  ``path`` is the file at
-    fault, or the store that the command was given.  ``offset`` is in bytes, in that file.
+    ``kind`` is the exception's name.  ``path`` is the file at fault, or the store that the command
+    was given.  ``offset`` is in bytes, in that file.
     """
 
     error: str
@@ -46,7 +63,7 @@ class Failure(NamedTuple):
 
 
 class CliError(Exception):
-    """A command's own no: a text, the exit code, and what is known beside."""
+    """An expected command failure: message, exit code, context."""
 
     def __init__(
         self, message: str, exit_code: int, *, path: str | None = None, guid: bytes | None = None
@@ -64,36 +81,28 @@ class _UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors :func:`parse` says; those of its subcommands, too."""
+    """A parser whose usage errors :func:`parse` prints, also those of its subcommands."""
 
     def error(self, message: str) -> NoReturn:
-        """Hand the error to :func:`parse`."""
+        """Raise the error for :func:`parse`."""
         raise _UsageError(self, message)
 
-    def print_help(self, file: Any = None) -> None:
-        """Say the help, or fail: argparse swallows what the system answers."""
-        if file is None:
-            say(self.format_help().rstrip("\n"))
-        else:
-            super().print_help(file)
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's signature
+        """Print the help or the version; argparse itself ignores a write error here."""
+        print_line(message.rstrip("\n"))
 
 
-class ShowVersion(argparse.Action):
-    """``--version``, said or failed like the help; ``const`` is the text."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, const: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, const=const, help="say the version, and go")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Say it."""
-        say(str(self.const))
-        parser.exit()
+def asks_json(words: list[str]) -> bool:
+    """Return whether a command line contains ``--json``, also a line that argparse rejects."""
+    options = words[: words.index("--")] if "--" in words else words
+    names = (word.partition("=")[0] for word in options if len(word) > len("--"))
+    return any("--json".startswith(name) for name in names)  # argparse accepts --js, too
 
 
 def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read a command line.
+    """Parse a command line.
 
-    :raises SystemExit: 2, said as words and usage or as JSON; 0 after ``--help`` and ``--version``.
+    :raises SystemExit: 2, after a usage error was printed; 0 after ``--help`` and ``--version``.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -104,14 +113,12 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
             command = prog.partition(" ")[2] or None
             print_error(Failure(str(wrong), "UsageError", command, EXIT_USAGE), as_json=True)
         else:
-            complain(f"{wrong.parser.format_usage()}{prog}: error: {wrong}")
+            print_stderr(f"{wrong.parser.format_usage()}{prog}: error: {wrong}")
         raise SystemExit(EXIT_USAGE) from None
 
 
 def words_of(error: BaseException) -> str:
-    """Return what happened; to which file stands first, as it does with other commands."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the store is sound"
+    """Return the error's text; a file's name stands first, as it does with other commands."""
     if isinstance(error, BlobStoreIOError):
         return str(error.strerror)
     if isinstance(error, OSError) and error.filename is not None:
@@ -119,38 +126,31 @@ def words_of(error: BaseException) -> str:
     return str(error)
 
 
-def output_failed(error: OSError, command: str, exit_code: int, *, as_json: bool) -> int:
-    """Say that a command's output could not be written, and return ``exit_code``."""
-    forget_output()
+def output_failed(error: OSError, command: str | None, exit_code: int, *, as_json: bool) -> int:
+    """Report that a command's output could not be written, and return ``exit_code``."""
+    discard_output()
     if isinstance(error, BrokenPipeError) and not as_json:
-        return exit_code  # nobody reads it any more, and a pipe's other end knows
+        return exit_code  # the reader closed the pipe: a message would be noise
     return print_error(failure_of(error, words_of(error), command, exit_code), as_json=as_json)
 
 
 def failure_of(
     error: BaseException, text: str, command: str | None, exit_code: int, *, path: str | None = None
 ) -> Failure:
-    """Return what is known of an error; ``path`` is the file it is about where it names none itself."""
+    """Return what is known of an error; ``path`` is used where the error names no file itself."""
     named = getattr(error, "filename", None)
     if named in {STDIN, STDOUT}:
         path = None
     elif isinstance(named, (str, bytes)):
         path = os.fsdecode(named)
     guid = getattr(error, "guid", None)
-    return Failure(
-        text,
-        type(error).__name__,
-        command,
-        exit_code,
-        path,
-        None if guid is None else str(guid),
-        _first_known(error, "offset"),
-        _first_known(error, "errno"),
-    )
+    offset, number = _first_known(error, "offset"), _first_known(error, "errno")
+    guid_text = None if guid is None else str(guid)
+    return Failure(text, type(error).__name__, command, exit_code, path, guid_text, offset, number)
 
 
 def _first_known(error: BaseException | None, name: str) -> int | None:
-    """Return a number that the error has, or the one it was raised from."""
+    """Return an int attribute of the error, or else of the first of its causes that has it."""
     while error is not None:
         value = getattr(error, name, None)
         if isinstance(value, int):
@@ -160,17 +160,14 @@ def _first_known(error: BaseException | None, name: str) -> int | None:
 
 
 def print_error(failure: Failure, *, as_json: bool) -> int:
-    """Say it on standard error and return its exit code."""
-    if as_json:
-        complain(failure.as_json())
-    else:
-        command = f" {failure.command}" if failure.command else ""
-        complain(f"uringblob{command}: {failure.error}")
+    """Print a failure on standard error and return its exit code."""
+    command = f" {failure.command}" if failure.command else ""
+    print_stderr(failure.as_json() if as_json else f"uringblob{command}: {failure.error}")
     return failure.exit_code
 
 
 class JsonWarnings(logging.Handler):
-    """The log's warnings as JSON lines on standard error; without a handler Python prints words there."""
+    """Writes the log's warnings as JSON lines to standard error, where Python would print words."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -178,4 +175,4 @@ class JsonWarnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; the fields are those of :mod:`uringblob.logs`."""
         known = {name: getattr(record, name) for name in ("event", *FIELDS) if hasattr(record, name)}
-        complain(json.dumps({"warning": record.getMessage(), **known}, default=str))
+        print_stderr(json.dumps({"warning": record.getMessage(), **known}, default=str))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -10,11 +9,12 @@ import sys
 
 import pytest
 
-from uringblob.cli.doctor import command as the_command
-from uringblob.cli.doctor.check_result import CheckResult, Level
-from uringblob.cli.doctor.checks import Examination, _run
+from uringblob.cli import main
+from uringblob.cli.doctor import command as doctor_command
+from uringblob.cli.doctor.checks import run_check
 from uringblob.cli.doctor.command import screen
-from uringblob.cli.doctor.diagnosis import Applied, Diagnosis
+from uringblob.cli.doctor.diagnosis import Diagnosis, FoundCause
+from uringblob.cli.doctor.facts import CheckResult, Level
 from uringblob.cli.doctor.smoke_test import check_store
 from uringblob.sync.file_store import FileBlobStore
 
@@ -62,22 +62,22 @@ def test_a_check_that_breaks_hides_no_other():
     def broken():
         raise ZeroDivisionError("of all things")
 
-    found = _run("some check", broken)
+    found = run_check(broken)
     assert found.level is Level.NOTE
     assert "ZeroDivisionError: of all things" in found.text
 
 
 def test_further_causes_come_after_the_first():
-    causes = (Applied("a", "first", "mend first"), Applied("b", "second", "mend second"))
-    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
+    causes = (FoundCause("a", "first", "fix first"), FoundCause("b", "second", "fix second"))
+    text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
-    assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
+    assert text.splitlines()[-3:] == ["  fix it: fix first", "also: second", "  then: fix second"]
 
 
-def test_a_cause_that_no_command_mends_is_said_all_the_same():
-    causes = (Applied("a", "first", ""), Applied("b", "second", "mend second"))
-    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)))
-    assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: mend second"]
+def test_a_cause_without_a_remedy_is_named():
+    causes = (FoundCause("a", "first", ""), FoundCause("b", "second", "fix second"))
+    text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes))
+    assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: fix second"]
 
 
 def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch):
@@ -95,11 +95,11 @@ def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch
 
 
 def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
-    def examine(directory):
+    def run_checks(directory):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(the_command, "examine", examine)
-    assert the_command.run(argparse.Namespace(directory=".", json=False)) == 130
+    monkeypatch.setattr(doctor_command, "run_checks", run_checks)
+    assert main.main(["doctor"]) == 130
     assert capsys.readouterr().err == "uringblob doctor: interrupted\n"
 
 
@@ -113,8 +113,8 @@ def test_it_needs_no_extra(disk_dir):
     assert "store on pread" in done.stdout, done.stderr
 
 
-def test_places_where_no_store_can_be_are_named_and_mended_as_they_are(tmp_path):
-    """``mkdir -p /proc`` and ``chown 0 /sys`` were advised, and the trial's own name was shown."""
+def test_places_where_no_store_can_be_are_named_with_their_remedy(tmp_path):
+    """``mkdir -p /proc`` and ``chown 0 /sys`` were advised, and the name of the smoke test's directory was shown."""
     for place, command in [
         ("/proc", "uringblob doctor ANOTHER_DIRECTORY"),
         (tmp_path / "no such", f"mkdir -p '{tmp_path}/no such'"),

@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from uringblob.cli.doctor.causes import LIMITS, REFUSALS, UNUSABLE
-from uringblob.cli.doctor.diagnosis import diagnose
+from uringblob.cli.doctor.diagnosis import LIMITS, REFUSALS, UNUSABLE, diagnose
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, Facts
 
 E = errno
@@ -193,7 +192,11 @@ CASES = {
         ["seccomp buffers"],
         "seccomp",
     ),
-    "few frames, nobody knows why": ({"frames_fit": 3, "frames_errno": E.ENOMEM, **ROOT}, ["frames"], ""),
+    "few frames, for an unknown reason": (
+        {"frames_fit": 3, "frames_errno": E.ENOMEM, **ROOT},
+        ["frames"],
+        "",
+    ),
     "no O_DIRECT": ({"direct": False, "direct_reason": "refused"}, ["direct"], "ANOTHER_DIRECTORY"),
     "no such directory": (
         {"pread_store": E.ENOENT, "uring_store": E.ENOENT, "can_be_made": True},
@@ -297,7 +300,7 @@ def test_every_row_of_the_table_has_its_case():
 @pytest.mark.parametrize("seccomp", [0, 2])
 @pytest.mark.parametrize("disabled", [-1, 0, 1, 2])
 @pytest.mark.parametrize("number", [E.EPERM, E.ENOSYS, E.EACCES, E.EOPNOTSUPP])
-def test_nobody_is_accused_who_cannot_have_done_it(seccomp, disabled, number):
+def test_no_cause_is_named_that_the_facts_exclude(seccomp, disabled, number):
     for calls in [("setup",), ("enter",), ("setup", "enter", "register")]:
         answers = {**dict.fromkeys(calls, number), "ring": number, "uring_store": number}
         facts = Facts(seccomp=seccomp, uring_disabled=disabled, **USER, **answers)

@@ -1,7 +1,7 @@
 """A doctor that is killed: what it leaves, and who removes it.
 
-The trial of O_DIRECT left a file of its own, for good; the trial store leaves a directory, which a
-doctor removes an hour later if no living one holds its lock.
+The check of O_DIRECT left a file, for good; the smoke test leaves a directory, which a doctor removes
+an hour later if no running one holds its lock.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import tempfile
 
 import pytest
 
-from uringblob.cli.doctor import smoke_test_directory as trial_directory
+from uringblob.cli.doctor import smoke_test
 from uringblob.cli.doctor.disk import check_direct
-from uringblob.cli.doctor.smoke_test import check_store
-from uringblob.cli.doctor.smoke_test_directory import STALE_AFTER_S, remove_stale
+from uringblob.cli.doctor.smoke_test import STALE_AFTER_S, check_store, remove_stale
 
 KILL = "import os, signal; kill = lambda *_args, **_options: os.kill(os.getpid(), signal.SIGKILL)"
 
@@ -36,9 +35,9 @@ def make_old(path):
 
 @pytest.fixture
 def left(disk_dir):
-    """The old directory of a doctor that was killed in its trial."""
-    code = "from uringblob.cli.doctor import trial; trial._commit_and_read = kill"
-    killed(f"{code}; trial.check_store('pread', place)", disk_dir)
+    """The old directory of a doctor that was killed in its smoke test."""
+    code = "from uringblob.cli.doctor import smoke_test; smoke_test._commit_and_read = kill"
+    killed(f"{code}; smoke_test.check_store('pread', place)", disk_dir)
     (path,) = disk_dir.iterdir()
     (path / "trial.blobs").touch()
     (path / ".0123456789abcdef.uringblob.new").touch()
@@ -46,14 +45,14 @@ def left(disk_dir):
     return path
 
 
-def test_a_kill_in_the_trial_of_direct_io_leaves_nothing(disk_dir):
+def test_a_kill_in_the_check_of_direct_io_leaves_nothing(disk_dir):
     killed(
         "from uringblob.cli.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir
     )
     assert os.listdir(disk_dir) == []
 
 
-def test_where_files_need_a_name_the_trial_of_direct_io_works_too(disk_dir, monkeypatch):
+def test_where_files_need_a_name_the_check_of_direct_io_works_too(disk_dir, monkeypatch):
     nameless = check_direct(str(disk_dir))
     real = os.open
 
@@ -84,7 +83,7 @@ def test_what_a_living_doctor_holds_is_left_alone(left, disk_dir):
 
 
 def test_a_doctor_holds_the_lock_while_it_works(disk_dir):
-    with trial_directory.trial_directory(str(disk_dir)) as place:
+    with smoke_test._smoke_test_directory(str(disk_dir)) as place:
         fd = os.open(place, os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import tempfile
 
 import pytest
 
-from uringblob.cli.doctor import disk, host
-from uringblob.cli.doctor.check_result import Level
+from uringblob.cli.doctor import disk, machine
+from uringblob.cli.doctor.facts import Level
 
 
 @pytest.fixture
@@ -37,31 +39,31 @@ def show(tmp_path):
     ],
 )
 def test_containers_are_told_apart(show, files, environ, kind):
-    assert host.check_container(show(files), environ).facts["container"] == kind
+    assert machine.check_container(show(files), environ).facts["container"] == kind
 
 
 def test_a_unit_is_not_a_container(show):
-    facts = host.check_container(show({}), {"INVOCATION_ID": "1"}).facts
+    facts = machine.check_container(show({}), {"INVOCATION_ID": "1"}).facts
     assert facts == {"container": "", "systemd_unit": True}
 
 
 def test_kernels(show):
-    seen = host.check_kernel(show({"proc/sys/kernel/osrelease": "5.4.0-100-generic\n"}), "linux")
+    seen = machine.check_kernel(show({"proc/sys/kernel/osrelease": "5.4.0-100-generic\n"}), "linux")
     assert (seen.facts["kernel"], seen.level) == ((5, 4), Level.NOTE)
-    assert host.check_kernel(platform="darwin").facts == {"linux": False}
+    assert machine.check_kernel(platform="darwin").facts == {"linux": False}
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("1", 1), ("2", 2), (None, -1)])
 def test_the_sysctl(show, text, value):
     files = {"proc/sys/kernel/io_uring_disabled": text, "proc/sys/kernel/io_uring_group": "990"}
-    seen = host.check_sysctl(show(files if text else {}))
+    seen = machine.check_sysctl(show(files if text else {}))
     assert seen.facts == {"uring_disabled": value, "uring_group": 990 if text else -1}
 
 
 @pytest.mark.parametrize(("mode", "value"), [("0", 0), ("2", 2), (None, -1)])
 def test_seccomp(show, mode, value):
     status = f"Name:\tx\nSeccomp:\t{mode}\nSeccomp_filters:\t7\n" if mode else ""
-    assert host.check_seccomp(show({"proc/self/status": status})).facts == {"seccomp": value}
+    assert machine.check_seccomp(show({"proc/self/status": status})).facts == {"seccomp": value}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_seccomp(show, mode, value):
 )
 def test_rights_in_a_user_namespace(show, mapped, inside):
     files = {"proc/self/status": "CapEff:\t0000000000004000\n", "proc/self/uid_map": mapped}
-    seen = host.check_rights(show(files))
+    seen = machine.check_rights(show(files))
     assert (seen.facts["user_namespace"], seen.facts["capabilities"]) == (inside, 1 << 14)
     assert "CAP_IPC_LOCK yes" in seen.text
 
@@ -111,18 +113,18 @@ def test_what_pip_is_given_to_install_it_again(monkeypatch, kept, given):
             assert name == "direct_url.json"
             return kept
 
-    monkeypatch.setattr(host.metadata, "distribution", lambda _name: Installed())
-    assert host.installed_from() == given
+    monkeypatch.setattr(machine.metadata, "distribution", lambda _name: Installed())
+    assert machine.installed_from() == given
 
 
 def test_what_was_never_installed_is_given_to_pip_by_its_name(monkeypatch):
     """A checkout on ``PYTHONPATH``, say."""
 
     def distribution(name):
-        raise host.metadata.PackageNotFoundError(name)
+        raise machine.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(host.metadata, "distribution", distribution)
-    assert host.installed_from() == "uringblob"
+    monkeypatch.setattr(machine.metadata, "distribution", distribution)
+    assert machine.installed_from() == "uringblob"
 
 
 def test_a_closed_sys_is_said_so(tmp_path, monkeypatch):
@@ -139,13 +141,19 @@ def test_a_queue_that_does_not_say_is_unknown_and_no_error(tmp_path):
     assert disk._value(tmp_path / "write_cache") == "unknown"
 
 
-def test_a_trial_file_that_cannot_be_written_says_so_and_is_gone(disk_dir, monkeypatch):
-    def write(fd, data):
-        raise OSError(errno.ENOSPC, "full")
+def test_a_test_file_that_cannot_be_written_is_named_and_removed(disk_dir, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(disk.os, "write", write)
+    def made(directory):
+        descriptor, path = tempfile.mkstemp(dir=directory)
+        os.unlink(path)
+        return Full(descriptor, "r+")
+
+    monkeypatch.setattr(disk, "_test_file", made)
     found = disk.check_direct(str(disk_dir))
     assert found.level is Level.BAD
-    assert found.text == "the trial file: ENOSPC (No space left on device)"
+    assert found.text == "the test file: ENOSPC (No space left on device)"
     assert found.facts == {"direct": False, "direct_reason": found.text}
     assert os.listdir(disk_dir) == []

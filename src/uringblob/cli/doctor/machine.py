@@ -1,6 +1,6 @@
 """The machine and the process: kernel, container, seccomp, capabilities, sysctl, extension.
 
-Files of ``/proc`` are read below ``root``, so that tests may show another machine.
+``root`` stands for ``/``, so that tests can show another machine.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any, Final
 
 from uringblob import _native
-from uringblob.cli.doctor.check_result import CheckResult, Level
-from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
+from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER, CheckResult, Level
 from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
 
-#: What gVisor has always said its kernel was.
-_GVISOR_VERSION = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
-_SECCOMP_WORDS = {0: "no filter", 1: "strict mode", 2: "a filter is on"}
-_SYSCTL = "proc/sys/kernel/io_uring_disabled"
-_SYSCTL_GROUP = "proc/sys/kernel/io_uring_group"
+_ROOT: Final = Path("/")
+#: gVisor's constant kernel version.
+_GVISOR_VERSION: Final = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
+_SECCOMP_WORDS: Final = {0: "no filter", 1: "strict mode", 2: "a filter is on"}
 
 
 def _read(path: Path) -> str:
     with contextlib.suppress(OSError):
-        return path.read_text("utf-8", "replace")
+        return path.read_text("utf-8", "replace").strip()
     return ""
 
 
@@ -40,23 +39,23 @@ def _status_field(root: Path, field: str) -> str:
     return found.group(1) if found else ""
 
 
-def check_kernel(root: Path = Path("/"), platform: str = sys.platform) -> CheckResult:
-    """Which kernel, and is it Linux at all."""
+def check_kernel(root: Path = _ROOT, platform: str = sys.platform) -> CheckResult:
+    """Whether it is Linux, and its version."""
     if not platform.startswith("linux"):
-        return CheckResult("kernel", f"{platform}: io_uring is Linux's", Level.NOTE, {"linux": False})
-    release = _read(root / "proc/sys/kernel/osrelease").strip() or os.uname().release
+        return CheckResult(f"{platform}: io_uring is Linux's", Level.NOTE, {"linux": False})
+    release = _read(root / "proc/sys/kernel/osrelease") or os.uname().release
     numbers = re.match(r"(\d+)\.(\d+)", release)
     kernel = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
     level = Level.GOOD if kernel >= (5, 6) else Level.NOTE
-    return CheckResult("kernel", f"Linux {release}", level, {"linux": True, "kernel": kernel})
+    return CheckResult(f"Linux {release}", level, {"linux": True, "kernel": kernel})
 
 
-def check_container(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> CheckResult:
-    """Which container runtime started this, as far as it shows."""
+def check_container(root: Path = _ROOT, environ: Mapping[str, str] = os.environ) -> CheckResult:
+    """The container runtime, as far as it can be seen from inside."""
     kind = _container_kind(root, environ)
     unit = not kind and "INVOCATION_ID" in environ
     text = kind or ("none; a systemd unit" if unit else "none")
-    return CheckResult("container", text, facts={"container": kind, "systemd_unit": unit})
+    return CheckResult(text, facts={"container": kind, "systemd_unit": unit})
 
 
 def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
@@ -69,92 +68,87 @@ def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
     if (root / ".dockerenv").exists():
         return "docker"
     groups = _read(root / "proc/1/cgroup")
-    for word, kind in [
-        ("kubepods", "kubernetes"),
-        ("docker", "docker"),
-        ("libpod", "podman"),
-        ("lxc", "lxc"),
-    ]:
-        if word in groups:
-            return kind
-    return environ.get("container", "")
+    by_word = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc"}
+    return next((kind for word, kind in by_word.items() if word in groups), environ.get("container", ""))
 
 
-def check_seccomp(root: Path = Path("/")) -> CheckResult:
-    """Whether a seccomp filter judges this process's system calls."""
-    mode = _status_field(root, "Seccomp")
-    number = int(mode) if mode else -1
+def check_seccomp(root: Path = _ROOT) -> CheckResult:
+    """Whether a seccomp filter applies to this process."""
+    number = int(_status_field(root, "Seccomp") or "-1")
     level = Level.NOTE if number == SECCOMP_FILTER else Level.GOOD
-    return CheckResult("seccomp", _SECCOMP_WORDS.get(number, "unknown"), level, {"seccomp": number})
+    return CheckResult(_SECCOMP_WORDS.get(number, "unknown"), level, {"seccomp": number})
 
 
-def check_rights(root: Path = Path("/")) -> CheckResult:
-    """User, groups and the two capabilities that matter here."""
+def check_rights(root: Path = _ROOT) -> CheckResult:
+    """User, groups and the two capabilities that io_uring asks for."""
     mask = int(_status_field(root, "CapEff") or "0", 16)
     mapped = _read(root / "proc/self/uid_map").split()
     inside = bool(mapped) and mapped[:3] != ["0", "0", "4294967295"]
-    groups = tuple(sorted({os.getegid(), *os.getgroups()}))
-    held = [
-        f"{name} {'yes' if mask >> bit & 1 else 'no'}"
-        for name, bit in [("CAP_SYS_ADMIN", CAP_SYS_ADMIN), ("CAP_IPC_LOCK", CAP_IPC_LOCK)]
-    ]
-    note = "; in a user namespace, where they do not count" if inside else ""
-    facts = {"uid": os.geteuid(), "groups": groups, "capabilities": mask, "user_namespace": inside}
-    return CheckResult("rights", f"user {os.geteuid()}; {', '.join(held)}{note}", facts=facts)
+    admin, lock = ("yes" if mask >> bit & 1 else "no" for bit in (CAP_SYS_ADMIN, CAP_IPC_LOCK))
+    facts = {
+        "uid": os.geteuid(),
+        "groups": tuple(sorted({os.getegid(), *os.getgroups()})),
+        "capabilities": mask,
+        "user_namespace": inside,
+    }
+    text = f"user {os.geteuid()}; CAP_SYS_ADMIN {admin}, CAP_IPC_LOCK {lock}"
+    return CheckResult(
+        f"{text}; in a user namespace, where they do not count" if inside else text, facts=facts
+    )
 
 
-def check_sysctl(root: Path = Path("/")) -> CheckResult:
+def check_sysctl(root: Path = _ROOT) -> CheckResult:
     """``kernel.io_uring_disabled`` (Linux 6.6) and the group that 1 admits."""
-    disabled = _read(root / _SYSCTL).strip()
+    disabled, group = (
+        _read(root / "proc/sys/kernel" / name) for name in ("io_uring_disabled", "io_uring_group")
+    )
     if not disabled:
         facts = {"uring_disabled": -1, "uring_group": -1}
-        return CheckResult("sysctl", "this kernel has no kernel.io_uring_disabled", facts=facts)
-    number, group = int(disabled), int(_read(root / _SYSCTL_GROUP).strip() or "-1")
-    level = Level.GOOD if number == 0 else Level.NOTE
-    text = f"kernel.io_uring_disabled = {number}, kernel.io_uring_group = {group}"
-    return CheckResult("sysctl", text, level, {"uring_disabled": number, "uring_group": group})
+        return CheckResult("this kernel has no kernel.io_uring_disabled", facts=facts)
+    facts = {"uring_disabled": int(disabled), "uring_group": int(group or "-1")}
+    text = "kernel.io_uring_disabled = {uring_disabled}, kernel.io_uring_group = {uring_group}".format_map(
+        facts
+    )
+    return CheckResult(text, Level.NOTE if facts["uring_disabled"] else Level.GOOD, facts)
 
 
 def check_extension() -> CheckResult:
-    """Whether the extension is there, what it was built with, or why it is not."""
+    """Whether the extension is there, its liburing, or why it is missing."""
     cffi_version = f"cffi {metadata.version('cffi')}"
     if _native.lib is None or _native.ffi is None:
-        hidden = "URINGBLOB_NO_EXT" in _native.unavailable_reason
         facts = {
             "extension": False,
-            "extension_hidden": hidden,
+            "extension_hidden": "URINGBLOB_NO_EXT" in _native.unavailable_reason,
             "extension_reason": _native.unavailable_reason,
             "installed_from": installed_from(),
             "package_manager": next(filter(shutil.which, ["apt-get", "dnf", "apk"]), ""),
         }
-        return CheckResult("extension", f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
+        return CheckResult(f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
     liburing = _native.ffi.string(_native.lib.ub_liburing_version()).decode()
     text = f"built with liburing {liburing}; {cffi_version}"
-    return CheckResult("extension", text, facts={"extension": True}, detail={"liburing": liburing})
+    return CheckResult(text, facts={"extension": True}, detail={"liburing": liburing})
 
 
 def installed_from() -> str:
-    """Return what pip must be given to install the same package again (PEP 610 keeps it)."""
+    """Return the arguments with which pip installs the same package again (PEP 610 records them)."""
     try:
-        kept = metadata.distribution("uringblob").read_text("direct_url.json")
+        recorded = metadata.distribution("uringblob").read_text("direct_url.json")
     except metadata.PackageNotFoundError:
         return "uringblob"
-    if not kept:
-        return "--no-binary uringblob uringblob"
-    known = json.loads(kept)
-    editable = "--editable " if known.get("dir_info", {}).get("editable") else ""
-    url = str(known["url"])
+    origin: dict[str, Any] = json.loads(recorded or "{}")
+    url = str(origin.get("url", ".whl"))
     if url.endswith(".whl"):
-        return "--no-binary uringblob uringblob"  # the wheel itself lacks the extension
+        return "--no-binary uringblob uringblob"  # not the same wheel: it lacks the extension
+    editable = "--editable " if origin.get("dir_info", {}).get("editable") else ""
     return editable + shlex.quote(url.removeprefix("file://"))
 
 
 def check_environment(environ: Mapping[str, str] = os.environ) -> CheckResult:
-    """``URINGBLOB_ENGINE``, which decides for every store that names no engine."""
+    """``URINGBLOB_ENGINE``, the engine of every store that is opened without naming one."""
     engine = environ.get("URINGBLOB_ENGINE", "")
+    facts = {"engine_variable": engine}
     if engine not in {"", *ENGINES}:
         text = f"URINGBLOB_ENGINE={encodable(engine)} is no engine: there are {', '.join(ENGINES)}"
-        return CheckResult("environment", text, Level.BAD, {"engine_variable": engine})
-    level = Level.NOTE if engine == "pread" else Level.GOOD
+        return CheckResult(text, Level.BAD, facts)
     text = f"URINGBLOB_ENGINE={engine}" if engine else "URINGBLOB_ENGINE is not set"
-    return CheckResult("environment", text, level, {"engine_variable": engine})
+    return CheckResult(text, Level.NOTE if engine == "pread" else Level.GOOD, facts)

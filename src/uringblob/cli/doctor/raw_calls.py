@@ -1,4 +1,4 @@
-"""io_uring's three system calls, bare: they can be asked without the extension, and without liburing.
+"""io_uring's three system calls by number: without the extension and without liburing.
 
 Numbers and layouts are the kernel's (``linux/io_uring.h``), the same on every architecture but alpha.
 Everything returns ``>= 0`` or ``-errno``.  Checked on Linux 6.18.
@@ -6,28 +6,29 @@ Everything returns ``>= 0`` or ``-errno``.  Checked on Linux 6.18.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import struct
 import sys
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final
 
-SETUP: Final = 425
-ENTER: Final = 426
-REGISTER: Final = 427
+from uringblob.errors import errno_name
 
+SETUP, ENTER, REGISTER = 425, 426, 427
 REGISTER_BUFFERS, UNREGISTER_BUFFERS, REGISTER_PROBE = 0, 1, 8
 
-_PARAMS_SIZE = 120
+_PARAMS_SIZE: Final = 120
 _FLAGS_AT, _FEATURES_AT = 8, 20
-_PROBE_OPS_MAX = 256
+_PROBE_OPS_MAX: Final = 256
 _PROBE_HEAD, _PROBE_OP = 16, 8
-_OP_SUPPORTED = 1
+_OP_SUPPORTED: Final = 1
 
 
 def call(number: int, *arguments: Any) -> int:
-    """Make one system call; on any other system these numbers mean something else, and none is made."""
+    """Make one system call; only on Linux, because elsewhere the numbers are those of other calls."""
     if not sys.platform.startswith("linux"):
         return -errno.ENOSYS
     libc = ctypes.CDLL(None, use_errno=True)
@@ -38,28 +39,26 @@ def call(number: int, *arguments: Any) -> int:
     return answer if answer >= 0 else -ctypes.get_errno()
 
 
-class RawRing(NamedTuple):
-    """A ring that nobody uses: its descriptor, or ``-errno``, and the kernel's features."""
-
-    fd: int
-    features: int = 0
-
-    def close(self) -> None:
-        """Close it, if it was made."""
-        if self.fd >= 0:
-            os.close(self.fd)
+def answer_text(answer: int) -> str:
+    """Return the number, or the errno's name."""
+    return str(answer) if answer >= 0 else errno_name(-answer).split()[0]
 
 
-def make_ring(entries: int = 1, flags: int = 0) -> RawRing:
-    """Ask the kernel for a ring with exactly these ``IORING_SETUP_*`` flags."""
+@contextlib.contextmanager
+def raw_ring(entries: int = 1, flags: int = 0) -> Iterator[tuple[int, int]]:
+    """Make a ring with these ``IORING_SETUP_*`` flags; yield its descriptor or ``-errno``, and its features."""
     params = ctypes.create_string_buffer(_PARAMS_SIZE)
     struct.pack_into("=I", params, _FLAGS_AT, flags)
     fd = call(SETUP, entries, ctypes.byref(params))
-    return RawRing(fd, struct.unpack_from("=I", params, _FEATURES_AT)[0]) if fd >= 0 else RawRing(fd)
+    try:
+        yield fd, struct.unpack_from("=I", params, _FEATURES_AT)[0]
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def probe(fd: int) -> frozenset[int] | int:
-    """Return the opcodes that the kernel has, or ``-errno``."""
+    """Return the opcodes that the kernel supports, or ``-errno``."""
     answer = ctypes.create_string_buffer(_PROBE_HEAD + _PROBE_OPS_MAX * _PROBE_OP)
     rc = call(REGISTER, fd, REGISTER_PROBE, ctypes.byref(answer), _PROBE_OPS_MAX)
     if rc < 0:
@@ -69,12 +68,10 @@ def probe(fd: int) -> frozenset[int] | int:
     return frozenset(opcode for opcode, _, flags in entries if flags & _OP_SUPPORTED)
 
 
-def register_memory(fd: int, address: int, size_bytes: int) -> int:
-    """Register one stretch of memory; 0 or ``-errno``."""
-    stretch = ctypes.create_string_buffer(struct.pack("=QQ", address, size_bytes), 16)
-    return call(REGISTER, fd, REGISTER_BUFFERS, ctypes.byref(stretch), 1)
-
-
-def unregister_memory(fd: int) -> int:
-    """Let go of what :func:`register_memory` registered."""
-    return call(REGISTER, fd, UNREGISTER_BUFFERS, None, 0)
+def try_register_memory(fd: int, address: int, size_bytes: int) -> int:
+    """Register one buffer and unregister it; return 0 or ``-errno``."""
+    iovec = ctypes.create_string_buffer(struct.pack("=QQ", address, size_bytes), 16)
+    rc = call(REGISTER, fd, REGISTER_BUFFERS, ctypes.byref(iovec), 1)
+    if rc >= 0:
+        call(REGISTER, fd, UNREGISTER_BUFFERS, None, 0)
+    return rc
