@@ -33,44 +33,27 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
-    """Open the store that the command line names; it must exist.
-
-    Raises what :meth:`uringblob.FileBlobStore.open` raises.
-    """
+    """Open the store that the command line names; it must exist."""
     must_exist(args.store)
-    return FileBlobStore.open(
-        args.store,
-        create=False,
-        read_only=read_only,
-        engine=args.engine,
-        lock_timeout=args.lock_timeout,
-    )
+    options = {"engine": args.engine, "lock_timeout": args.lock_timeout}
+    return FileBlobStore.open(args.store, create=False, read_only=read_only, **options)
 
 
 def must_exist(path: str) -> None:
-    """Raise an error that names ``uringblob create`` if there is nothing at ``path``.
-
-    :raises FileNotFoundError: there is nothing.
-    """
+    """Raise ``FileNotFoundError``, which names ``uringblob create``, if there is nothing at ``path``."""
     if not os.path.lexists(path):
         raise FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)
 
 
 def parse_guid(text: str) -> BlobGuid:
-    """Return the guid that ``text`` spells: 32 hex digits, or the 8-4-4-4-12 form of a UUID.
-
-    :raises argparse.ArgumentTypeError: anything else.
-    """
+    """Return the guid that ``text`` spells: 32 hex digits, or the 8-4-4-4-12 form of a UUID."""
     if not is_guid_text(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no guid: give {2 * GUID_SIZE} hex digits or a UUID")
     return BlobGuid(text)
 
 
 def parse_size(text: str) -> int:
-    """Return a size in bytes: ``512k``, ``1GiB`` or a plain number.
-
-    :raises argparse.ArgumentTypeError: anything else.
-    """
+    """Return a size in bytes: ``512k``, ``1GiB`` or a plain number."""
     lowered = text.lower().removesuffix("ib").removesuffix("b")
     unit = lowered[-1:] if lowered[-1:].isalpha() else ""
     try:
@@ -80,10 +63,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_mode(text: str) -> int:
-    """Return octal permission bits.
-
-    :raises argparse.ArgumentTypeError: anything else.
-    """
+    """Return octal permission bits."""
     if not re.fullmatch("[0-7]{1,4}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no mode: write octal digits, such as 640")
     return int(text, 8)

@@ -13,7 +13,7 @@ from uringblob.cli import main
 from uringblob.cli.doctor import command as doctor_command
 from uringblob.cli.doctor.checks import run_check
 from uringblob.cli.doctor.command import screen
-from uringblob.cli.doctor.diagnosis import Diagnosis, FoundCause
+from uringblob.cli.doctor.diagnosis import Cause, Diagnosis
 from uringblob.cli.doctor.facts import CheckResult, Level
 from uringblob.cli.doctor.smoke_test import check_store
 from uringblob.sync.file_store import FileBlobStore
@@ -68,14 +68,14 @@ def test_a_check_that_breaks_hides_no_other():
 
 
 def test_further_causes_come_after_the_first():
-    causes = (FoundCause("a", "first", "fix first"), FoundCause("b", "second", "fix second"))
+    causes = (Cause("a", "first", "fix first"), Cause("b", "second", "fix second"))
     text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
     assert text.splitlines()[-3:] == ["  fix it: fix first", "also: second", "  then: fix second"]
 
 
 def test_a_cause_without_a_remedy_is_named():
-    causes = (FoundCause("a", "first", ""), FoundCause("b", "second", "fix second"))
+    causes = (Cause("a", "first", ""), Cause("b", "second", "fix second"))
     text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes))
     assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: fix second"]
 

@@ -1,8 +1,8 @@
 """``uringblob doctor``: what will run here, why not more, and the one command that fixes it.
 
 Each check examines one thing and returns a :class:`~uringblob.cli.doctor.facts.CheckResult`.  Their facts
-become one :class:`~uringblob.cli.doctor.facts.Facts`, and :mod:`uringblob.cli.doctor.diagnosis` is the table
-from facts to causes.  Whether an engine works is never deduced: a real store is opened with each.
+become one :class:`~uringblob.cli.doctor.facts.Facts`, and :mod:`uringblob.cli.doctor.diagnosis` deduces
+the causes.  Whether an engine works is never deduced: a real store is opened with each.
 """
 
 from uringblob.cli.doctor.command import EXAMPLES as EXAMPLES

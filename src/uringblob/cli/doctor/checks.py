@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from uringblob.cli.doctor import disk, kernel_ring, machine, smoke_test
+from uringblob.cli.doctor import disk, machine, smoke_test, uring
 from uringblob.cli.doctor.facts import CheckResult, Level
 from uringblob.errors import errno_name
 
@@ -19,9 +19,9 @@ def run_checks(directory: str) -> dict[str, CheckResult]:
         "sysctl": machine.check_sysctl,
         "environment": machine.check_environment,
         "extension": machine.check_extension,
-        "system calls": kernel_ring.check_calls,
-        "ring": kernel_ring.check_ring,
-        "locked memory": kernel_ring.check_memory,
+        "system calls": uring.check_calls,
+        "ring": uring.check_ring,
+        "locked memory": uring.check_memory,
         "file system": lambda: disk.check_file_system(directory),
         "device": lambda: disk.check_device(directory),
         "O_DIRECT": lambda: disk.check_direct(directory),

@@ -15,8 +15,8 @@ from typing import Final
 from uringblob import _native
 from uringblob.buffers.slab import Slab
 from uringblob.cli.doctor.facts import CheckResult, Level
-from uringblob.cli.doctor.raw_calls import answer_text
 from uringblob.cli.doctor.smoke_test import PREFIX
+from uringblob.cli.doctor.uring import answer_text
 from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import encodable, errno_name

@@ -46,43 +46,34 @@ class Facts:
     """
 
     linux: bool = True
-    #: (0, 0) is unknown.
-    kernel: tuple[int, int] = (6, 18)
+    kernel: tuple[int, int] = (6, 18)  # (0, 0): unknown
     #: "docker", "podman", "kubernetes", "lxc", "systemd-nspawn", "container", "gvisor", or "".
     container: str = ""
-    #: It runs as a service of systemd.
     systemd_unit: bool = False
     uid: int = 0
     groups: tuple[int, ...] = (0,)
-    #: 0: no filter; 2: a filter; -1: unknown.
-    seccomp: int = SECCOMP_OFF
+    seccomp: int = SECCOMP_OFF  # 2: a filter; -1: unknown
     capabilities: int = 0
-    #: The process is in a user namespace, where capabilities do not count for io_uring.
-    user_namespace: bool = False
-    #: ``kernel.io_uring_disabled``; -1: this kernel has no such sysctl (before 6.6).
-    uring_disabled: int = 0
+    user_namespace: bool = False  # capabilities there do not count for io_uring
+    uring_disabled: int = 0  # the sysctl; -1: this kernel has none (before 6.6)
     uring_group: int = -1
 
     extension: bool = True
     extension_hidden: bool = False
     extension_reason: str = ""
-    #: What pip was given: a directory, a URL, or the package's name.
-    installed_from: str = "uringblob"
-    #: "apt-get", "dnf", "apk", or "" for any other.
-    package_manager: str = "apt-get"
+    installed_from: str = "uringblob"  # the arguments of pip install
+    package_manager: str = "apt-get"  # "dnf", "apk", or "" for any other
 
     #: Errnos of the three calls with bad arguments; 0: they reached the kernel's own checks.
     setup: int = 0
     enter: int = 0
     register: int = 0
-    #: Errno of making a ring with good arguments.
-    ring: int = 0
+    ring: int = 0  # with good arguments
 
     memlock_bytes: int = -1
     frames_asked: int = 64
     frames_fit: int = 64
-    #: Errno of registering one frame more.
-    frames_errno: int = 0
+    frames_errno: int = 0  # of registering one more
 
     direct: bool = True
     direct_reason: str = ""
@@ -95,17 +86,13 @@ class Facts:
     uring_store: int = 0
     uring_stage: str = ""
     uring_text: str = ""
-    #: ``URINGBLOB_ENGINE``, the engine of every store that is opened without naming one.
-    engine_variable: str = ""
+    engine_variable: str = ""  # URINGBLOB_ENGINE
     directory: str = "."
     mount_point: str = "/"
     file_system: str = "ext4"
-    #: The directory belongs to this user, and its mode excludes its owner.
-    own_and_closed: bool = False
-    #: The directory does not exist, and this user may make it.
-    can_be_made: bool = False
-    #: A directory in which this user can make another: the home if writable, or one for all users.
-    open_place: str = "~"
+    own_and_closed: bool = False  # the directory's owner is this user, and its mode excludes the owner
+    can_be_made: bool = False  # the directory does not exist, and this user may make it
+    open_place: str = "~"  # another directory, in which this user can make one
 
     @property
     def engine_unknown(self) -> bool:

@@ -7,13 +7,13 @@ import errno
 import os
 import sys
 
-from uringblob.cli.doctor import raw_calls
+from uringblob.cli.doctor import uring
 from uringblob.ring import Opcode, Ring
 
 
 def test_a_ring_is_made_probed_and_closed(needs_uring):
-    with raw_calls.raw_ring(4) as (fd, _features):
-        known = raw_calls.probe(fd)
+    with uring.raw_ring(4) as (fd, _features):
+        known = uring.probe(fd)
         assert Opcode.READ_FIXED in known
         assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[io_uring]"
     assert not os.path.exists(f"/proc/self/fd/{fd}")
@@ -23,13 +23,13 @@ def test_a_ring_is_made_probed_and_closed(needs_uring):
 
 
 def test_unknown_flags_are_an_errno():
-    with raw_calls.raw_ring(4, 1 << 30) as (fd, _features):
+    with uring.raw_ring(4, 1 << 30) as (fd, _features):
         assert fd < 0
 
 
 def test_no_number_reaches_another_systems_kernel(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", None)
-    assert raw_calls.call(raw_calls.SETUP, 0, None) == -errno.ENOSYS
-    with raw_calls.raw_ring() as (fd, _features):
+    assert uring.call(uring.SETUP, 0, None) == -errno.ENOSYS
+    with uring.raw_ring() as (fd, _features):
         assert fd == -errno.ENOSYS
