@@ -58,7 +58,7 @@ def way(request, tmp_path, monkeypatch):
         return REFUSE
     if not has_nameless(tmp_path):
         pytest.skip("n/a: this file system has no files without a name")
-    # It would do the work as well, and nobody would see that the link does not.
+    # With it, the test would also pass if the link failed.
     monkeypatch.delattr(tempfile, "mkstemp")
     return ""
 
@@ -86,7 +86,7 @@ def test_a_get_that_fails_in_the_middle_changes_no_file(
         # A record of coverage would not fit, either.
         env=unwatched(
             {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-            "what the monitor has to tell does not fit into a file of half a frame",
+            "the monitor's record does not fit into a file of half a frame",
         ),
         capture_output=True,
         text=True,
@@ -110,7 +110,7 @@ def test_ctrl_c_in_the_middle_changes_no_file(tmp_path, before):
 
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_a_sigkill_in_the_middle_leaves_nothing_beside(tmp_path, before, way):
-    """Where files without a name are to be had; elsewhere the temporary file stays, and the target is whole."""
+    """Where the file system has files without a name; elsewhere the temporary file stays, and the target is whole."""
     target = tmp_path / "frame.raw"
     if before is not None:
         target.write_bytes(before)
@@ -127,7 +127,7 @@ def test_a_sigkill_in_the_middle_leaves_nothing_beside(tmp_path, before, way):
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_nothing_is_to_be_seen_until_it_is_whole(tmp_path, before, way):
+def test_the_target_appears_only_when_it_is_complete(tmp_path, before, way):
     target = tmp_path / "frame.raw"
     if before is not None:
         target.write_bytes(before)

@@ -37,12 +37,12 @@ def test_a_sound_machine_fits_on_a_screen(needs_uring, disk_dir, monkeypatch):
     assert "\x1b" not in seen.stdout
 
 
-def test_json_says_the_same_and_everything(disk_dir):
+def test_json_has_every_result(disk_dir):
     seen = run(disk_dir, "--json")
-    told = json.loads(seen.stdout)
-    assert told["exit_code"] == seen.returncode
-    assert len(told["findings"]) == 17
-    assert "setup_flags" in told["findings"]["ring"]["detail"] or seen.returncode
+    value = json.loads(seen.stdout)
+    assert value["exit_code"] == seen.returncode
+    assert len(value["findings"]) == 17
+    assert "setup_flags" in value["findings"]["ring"]["detail"] or seen.returncode
 
 
 def test_verbose_names_flags_features_and_opcodes(needs_uring, disk_dir):
@@ -58,7 +58,7 @@ def test_help_has_examples_and_exit_codes():
     assert "exit codes:" in out
 
 
-def test_a_check_that_breaks_hides_no_other():
+def test_an_exception_of_a_check_is_its_result():
     def broken():
         raise ZeroDivisionError("of all things")
 
@@ -80,8 +80,8 @@ def test_a_cause_without_a_remedy_is_named():
     assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: fix second"]
 
 
-def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch):
-    """The proof compares: an engine that reads nonsense is worse than one that is refused."""
+def test_an_engine_that_reads_another_frame_does_not_work(disk_dir, monkeypatch):
+    """The frame is compared: an engine that reads other bytes is worse than one that is refused."""
 
     def read_blob(store, guid, dst):
         dst[:] = bytes(len(dst))
@@ -94,7 +94,7 @@ def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch
     assert os.listdir(disk_dir) == []
 
 
-def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
     def run_checks(directory):
         raise KeyboardInterrupt
 
@@ -104,7 +104,7 @@ def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
 
 
 def test_it_needs_no_extra(disk_dir):
-    """The doctor alone imports nothing but the library and its two dependencies."""
+    """The doctor imports nothing but the library and its two dependencies."""
     code = (
         f"import runpy, sys; sys.modules['rich'] = None; sys.argv = ['x', 'doctor', {str(disk_dir)!r}]; "
         "runpy.run_module('uringblob', run_name='__main__')"
@@ -120,10 +120,10 @@ def test_places_where_no_store_can_be_are_named_with_their_remedy(tmp_path):
         (tmp_path / "no such", f"mkdir -p '{tmp_path}/no such'"),
     ]:
         seen = run(place, "--json")
-        told = json.loads(seen.stdout)
+        value = json.loads(seen.stdout)
         assert seen.returncode == 2
-        assert told["verdict"] == f"unusable: {place}: ENOENT (No such file or directory)"
-        assert told["command"].startswith(command)
+        assert value["verdict"] == f"unusable: {place}: ENOENT (No such file or directory)"
+        assert value["command"].startswith(command)
 
 
 def test_a_directory_must_be_named():

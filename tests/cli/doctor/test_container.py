@@ -26,7 +26,7 @@ NOT_MOUNTED = {"proc", "sys", "dev", "run", "lost+found"}
 
 @pytest.fixture
 def report_in_container(disk_dir):
-    """Run the doctor in a container with these further options; return what it says as JSON."""
+    """Run the doctor in a container with these further options; return its JSON."""
     if shutil.which("buildah") is None:
         pytest.skip(f"{NOT_APPLICABLE} no buildah here (Debian: buildah)")
     storage = [

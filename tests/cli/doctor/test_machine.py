@@ -38,7 +38,7 @@ def show(tmp_path):
         ({"proc/version": "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016"}, {}, "gvisor"),
     ],
 )
-def test_containers_are_told_apart(show, files, environ, kind):
+def test_the_container_runtime_is_recognized(show, files, environ, kind):
     assert machine.check_container(show(files), environ).facts["container"] == kind
 
 
@@ -107,7 +107,7 @@ def test_the_mount_that_a_path_lies_on(show, path, found):
         ('{"url": "https://example.org/uringblob.tar.gz"}', "https://example.org/uringblob.tar.gz"),
     ],
 )
-def test_what_pip_is_given_to_install_it_again(monkeypatch, kept, given):
+def test_pip_arguments_to_install_it_again(monkeypatch, kept, given):
     class Installed:
         def read_text(self, name):
             assert name == "direct_url.json"
@@ -117,7 +117,7 @@ def test_what_pip_is_given_to_install_it_again(monkeypatch, kept, given):
     assert machine.installed_from() == given
 
 
-def test_what_was_never_installed_is_given_to_pip_by_its_name(monkeypatch):
+def test_pip_gets_the_name_of_what_was_never_installed(monkeypatch):
     """A checkout on ``PYTHONPATH``, say."""
 
     def distribution(name):
@@ -127,8 +127,8 @@ def test_what_was_never_installed_is_given_to_pip_by_its_name(monkeypatch):
     assert machine.installed_from() == "uringblob"
 
 
-def test_a_closed_sys_is_said_so(tmp_path, monkeypatch):
-    """As podman masks it: what cannot be looked at is not taken for missing."""
+def test_a_closed_sys_is_reported(tmp_path, monkeypatch):
+    """As podman masks it: an unreadable directory is not reported as missing."""
     found = disk.check_device(str(tmp_path), tmp_path)
     assert found.text == "no block device to be seen behind it"
     monkeypatch.setattr(disk.os, "access", lambda path, mode: False)
@@ -137,7 +137,7 @@ def test_a_closed_sys_is_said_so(tmp_path, monkeypatch):
     assert "closed to this user" in found.text
 
 
-def test_a_queue_that_does_not_say_is_unknown_and_no_error(tmp_path):
+def test_a_missing_queue_attribute_is_unknown(tmp_path):
     assert disk._value(tmp_path / "write_cache") == "unknown"
 
 

@@ -1,4 +1,4 @@
-"""The doctor sees where overwriting a store takes new room."""
+"""The doctor reports where overwriting a store takes new room."""
 
 from __future__ import annotations
 

@@ -48,14 +48,14 @@ def test_a_filter_on_registering_memory_alone_is_a_limit(needs_uring, disk_dir):
     assert seen["findings"]["locked memory"]["facts"]["frames_fit"] == 0
 
 
-def test_a_filter_that_leaves_io_uring_alone_is_not_blamed(needs_uring, disk_dir, needs_root):
-    """A filter is on (it refuses a request that nobody makes): Seccomp reads 2, and all works."""
+def test_a_filter_that_passes_io_uring_is_no_cause(needs_uring, disk_dir, needs_root):
+    """A filter is on (it refuses a request that the store never makes): Seccomp reads 2, and all works."""
     seen = children.run(CHECKS + "refused", str(disk_dir), ["nobody"], errno.EPERM)
     assert seen["findings"]["seccomp"]["facts"] == {"seccomp": 2}
     assert (seen["exit_code"], keys(seen)) == (0, [])
 
 
-def test_the_sysctls_answer_is_not_taken_for_a_filters(needs_uring, disk_dir):
+def test_the_answer_of_the_sysctl_is_not_attributed_to_a_filter(needs_uring, disk_dir):
     seen = children.run(CHECKS + "with_sysctl_seen_as", str(disk_dir), 2, "setup", errno.EPERM)
     assert (seen["exit_code"], keys(seen)) == (1, ["sysctl"])
     assert "sysctl -w kernel.io_uring_disabled=0" in seen["command"]
@@ -99,7 +99,7 @@ def test_a_directory_of_another_user(needs_uring, needs_root, disk_dir, user):
     assert not place.startswith(str(disk_dir))
 
 
-def test_a_masked_sys_is_said_and_hides_nothing(needs_root, their_dir, user):
+def test_a_masked_sys_is_reported(needs_root, their_dir, user):
     """podman masks /sys/dev/block; the check broke on it, for every user but root."""
     os.mkdir(f"{their_dir}/block", 0)
     seen = children.run(CHECKS + "device_as_user", their_dir, user, f"{their_dir}/block")

@@ -1,4 +1,4 @@
-"""The bare system calls: what they say of a real ring, and that they are Linux's alone."""
+"""The bare system calls: on a real ring, and not at all on other systems than Linux."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_unknown_flags_are_an_errno():
         assert fd < 0
 
 
-def test_no_number_reaches_another_systems_kernel(monkeypatch):
+def test_no_call_is_made_on_another_system(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(ctypes, "CDLL", None)
     assert uring.call(uring.SETUP, 0, None) == -errno.ENOSYS
