@@ -19,16 +19,11 @@ from uringblob.errors import BlobStoreIOError, encodable
 from uringblob.logs import FIELDS
 
 EXIT_OK: Final = 0
-#: The command ran and the answer is no: no such blob, or a bad blob.
 EXIT_NO: Final = 1
-#: Wrong usage or invalid input; argparse uses the same number.
-EXIT_USAGE: Final = 2
-#: The store cannot be opened, or the system refused an I/O, including that of the output.
+EXIT_USAGE: Final = 2  # argparse uses the same number
 EXIT_FAILED: Final = 3
-#: Ctrl-C: the store is sound; what was not acknowledged may be missing.
 EXIT_INTERRUPTED: Final = 130
-
-#: ``--help`` and docs/reference/cli.md say the same.
+#: Part of ``--help``; docs/reference/cli.md says the same.
 EXIT_CODES: Final = """\
 exit codes:
   0    done

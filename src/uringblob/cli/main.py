@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -79,26 +78,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     as_json = errors.asks_json(words)
     args = argparse.Namespace(command=None)
+    warnings = errors.JsonWarnings()
+    if as_json:
+        logger.addHandler(warnings)
     try:
         args = errors.parse(make_parser(words), words)
-        with _warnings(as_json=as_json):
-            code: int = args.run(args)
+        code: int = args.run(args)
         with naming_file(STDOUT):
             sys.stdout.flush()
     except (KeyboardInterrupt, errors.CliError, BlobStoreError, ValueError, OSError) as error:
         return _failed(error, args, as_json=as_json)
-    return code
-
-
-@contextlib.contextmanager
-def _warnings(*, as_json: bool) -> Iterator[None]:
-    handler = errors.JsonWarnings()
-    if as_json:
-        logger.addHandler(handler)
-    try:
-        yield
     finally:
-        logger.removeHandler(handler)
+        logger.removeHandler(warnings)
+    return code
 
 
 def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) -> int:

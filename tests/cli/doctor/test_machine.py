@@ -138,7 +138,10 @@ def test_a_closed_sys_is_reported(tmp_path, monkeypatch):
 
 
 def test_a_missing_queue_attribute_is_unknown(tmp_path):
-    assert disk._value(tmp_path / "write_cache") == "unknown"
+    number = os.stat(tmp_path).st_dev
+    (tmp_path / f"{os.major(number)}:{os.minor(number)}" / "queue").mkdir(parents=True)
+    found = disk.check_device(str(tmp_path), tmp_path)
+    assert (found.detail["write_cache"], found.detail["fua"]) == ("unknown", False)
 
 
 def test_a_test_file_that_cannot_be_written_is_named_and_removed(disk_dir, monkeypatch):

@@ -15,6 +15,7 @@ from typing import Final
 from uringblob import _native
 from uringblob.buffers.slab import Slab
 from uringblob.cli.doctor.facts import CheckResult, Level
+from uringblob.cli.doctor.machine import read_or_empty
 from uringblob.cli.doctor.smoke_test import PREFIX
 from uringblob.cli.doctor.uring import answer_text
 from uringblob.engines.copy_on_write import make_no_cow, why_copied
@@ -90,16 +91,10 @@ def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> Ch
         masked = os.path.exists(sys_block) and not os.access(sys_block, os.X_OK)
         closed = f"{sys_block} is closed to this user, as in podman's containers"
         return CheckResult(closed if masked else "no block device to be seen behind it", Level.NOTE)
-    cache, fua = (_value(queues[0] / name) for name in ("write_cache", "fua"))
+    cache, fua = (read_or_empty(queues[0] / name) or "unknown" for name in ("write_cache", "fua"))
     flush = "flushes reach its cache" if cache == "write back" else "says it needs no flush"
     text = f"{device.name}: {cache}, {flush}; FUA {'yes' if fua == '1' else 'no'}"
     return CheckResult(text, detail={"device": device.name, "write_cache": cache, "fua": fua == "1"})
-
-
-def _value(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text("ascii").strip()
-    return "unknown"
 
 
 def _test_file(directory: str) -> FileIO:
@@ -167,16 +162,8 @@ def check_fixed_io(directory: str) -> CheckResult:
     """A fixed write, an fsync and a fixed read of a registered file; the bytes are compared."""
     if _native.lib is None:
         return CheckResult("not tried: no extension", Level.NOTE)
-    with _test_file(directory) as file:
-        results, same = _write_sync_read(file.fileno())
-    words = [f"{step} {answer_text(number)}" for step, number in results.items()]
-    level = Level.GOOD if same and all(number >= 0 for number in results.values()) else Level.BAD
-    return CheckResult(", ".join([*words, "same bytes" if same else "other bytes"]), level)
-
-
-def _write_sync_read(fd: int) -> tuple[dict[str, int], bool]:
-    with contextlib.closing(Ring(8)) as ring:
-        ring.register_files([fd])
+    with _test_file(directory) as file, contextlib.closing(Ring(8)) as ring:
+        ring.register_files([file.fileno()])
         slab = Slab(BUF_ALIGN, 2)
         index = ring.register_slab(slab)
         out, back = slab.frame(0, index), slab.frame(1, index)
@@ -187,4 +174,7 @@ def _write_sync_read(fd: int) -> tuple[dict[str, int], bool]:
             "fsync": ring.wait(ring.fsync(0, flags=flags)),
             "read": ring.wait(ring.read_fixed(0, 0, back, flags=flags)),
         }
-        return results, out.view == back.view
+        same = out.view == back.view
+    words = [f"{step} {answer_text(number)}" for step, number in results.items()]
+    level = Level.GOOD if same and all(number >= 0 for number in results.values()) else Level.BAD
+    return CheckResult(", ".join([*words, "same bytes" if same else "other bytes"]), level)

@@ -28,14 +28,15 @@ _GVISOR_VERSION: Final = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
 _SECCOMP_WORDS: Final = {0: "no filter", 1: "strict mode", 2: "a filter is on"}
 
 
-def _read(path: Path) -> str:
+def read_or_empty(path: Path) -> str:
+    """Return a small file's text without white space around it, or "" where it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text("utf-8", "replace").strip()
     return ""
 
 
 def _status_field(root: Path, field: str) -> str:
-    found = re.search(rf"^{field}:\s*(\S+)", _read(root / "proc/self/status"), re.MULTILINE)
+    found = re.search(rf"^{field}:\s*(\S+)", read_or_empty(root / "proc/self/status"), re.MULTILINE)
     return found.group(1) if found else ""
 
 
@@ -43,7 +44,7 @@ def check_kernel(root: Path = _ROOT, platform: str = sys.platform) -> CheckResul
     """Whether it is Linux, and its version."""
     if not platform.startswith("linux"):
         return CheckResult(f"{platform}: io_uring is Linux's", Level.NOTE, {"linux": False})
-    release = _read(root / "proc/sys/kernel/osrelease") or os.uname().release
+    release = read_or_empty(root / "proc/sys/kernel/osrelease") or os.uname().release
     numbers = re.match(r"(\d+)\.(\d+)", release)
     kernel = (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
     level = Level.GOOD if kernel >= (5, 6) else Level.NOTE
@@ -59,7 +60,7 @@ def check_container(root: Path = _ROOT, environ: Mapping[str, str] = os.environ)
 
 
 def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
-    if _GVISOR_VERSION in _read(root / "proc/version"):
+    if _GVISOR_VERSION in read_or_empty(root / "proc/version"):
         return "gvisor"
     if "KUBERNETES_SERVICE_HOST" in environ:
         return "kubernetes"
@@ -67,7 +68,7 @@ def _container_kind(root: Path, environ: Mapping[str, str]) -> str:
         return "podman"
     if (root / ".dockerenv").exists():
         return "docker"
-    groups = _read(root / "proc/1/cgroup")
+    groups = read_or_empty(root / "proc/1/cgroup")
     by_word = {"kubepods": "kubernetes", "docker": "docker", "libpod": "podman", "lxc": "lxc"}
     return next((kind for word, kind in by_word.items() if word in groups), environ.get("container", ""))
 
@@ -82,7 +83,7 @@ def check_seccomp(root: Path = _ROOT) -> CheckResult:
 def check_rights(root: Path = _ROOT) -> CheckResult:
     """User, groups and the two capabilities that io_uring asks for."""
     mask = int(_status_field(root, "CapEff") or "0", 16)
-    mapped = _read(root / "proc/self/uid_map").split()
+    mapped = read_or_empty(root / "proc/self/uid_map").split()
     inside = bool(mapped) and mapped[:3] != ["0", "0", "4294967295"]
     admin, lock = ("yes" if mask >> bit & 1 else "no" for bit in (CAP_SYS_ADMIN, CAP_IPC_LOCK))
     facts = {
@@ -100,7 +101,7 @@ def check_rights(root: Path = _ROOT) -> CheckResult:
 def check_sysctl(root: Path = _ROOT) -> CheckResult:
     """``kernel.io_uring_disabled`` (Linux 6.6) and the group that 1 admits."""
     disabled, group = (
-        _read(root / "proc/sys/kernel" / name) for name in ("io_uring_disabled", "io_uring_group")
+        read_or_empty(root / "proc/sys/kernel" / name) for name in ("io_uring_disabled", "io_uring_group")
     )
     if not disabled:
         facts = {"uring_disabled": -1, "uring_group": -1}
