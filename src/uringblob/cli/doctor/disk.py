@@ -103,29 +103,17 @@ def _test_file(directory: str) -> FileIO:
 
 
 def check_direct(directory: str) -> CheckResult:
-    """O_DIRECT, proved by real transfers, and the alignment that ``statx`` reports."""
+    """O_DIRECT, proved by real transfers, and the alignment that it needs."""
     try:
         with _test_file(directory) as file:
             file.write(bytes(BUF_ALIGN))
             direct = enable_direct(file.fileno(), os.path.join(directory, PREFIX), read_only=False)
-            align = _reported_alignment(file.fileno())
     except OSError as error:
         text = f"the test file: {errno_name(error.errno or 0)}"
         return CheckResult(text, Level.BAD, {"direct": False, "direct_reason": text})
+    text = f"yes; memory aligned to {direct.memory_align} bytes" if direct.on else f"no: {direct.reason}"
     facts = {"direct": direct.on, "direct_reason": direct.reason}
-    if not direct.on:
-        return CheckResult(f"no: {direct.reason}; {align}", Level.NOTE, facts)
-    return CheckResult(f"yes; {align}", facts=facts)
-
-
-def _reported_alignment(fd: int) -> str:
-    if _native.lib is None or _native.ffi is None:
-        return "statx not asked: no extension"
-    memory, offset = _native.ffi.new("uint32_t *"), _native.ffi.new("uint32_t *")
-    rc = _native.lib.ub_dioalign(fd, memory, offset)
-    if rc < 0:
-        return f"statx does not tell the alignment ({answer_text(rc)})"
-    return f"statx: memory {memory[0]}, offsets {offset[0]} bytes"
+    return CheckResult(text, Level.GOOD if direct.on else Level.NOTE, facts)
 
 
 def check_overwriting(directory: str) -> CheckResult:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from uringblob import _native
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER, CheckResult, Level
@@ -93,24 +93,21 @@ def check_rights(root: Path = _ROOT) -> CheckResult:
         "user_namespace": inside,
     }
     text = f"user {os.geteuid()}; CAP_SYS_ADMIN {admin}, CAP_IPC_LOCK {lock}"
-    return CheckResult(
-        f"{text}; in a user namespace, where they do not count" if inside else text, facts=facts
-    )
+    note = "; in a user namespace, where they do not count" if inside else ""
+    return CheckResult(text + note, facts=facts)
 
 
 def check_sysctl(root: Path = _ROOT) -> CheckResult:
     """``kernel.io_uring_disabled`` (Linux 6.6) and the group that 1 admits."""
-    disabled, group = (
-        read_or_empty(root / "proc/sys/kernel" / name) for name in ("io_uring_disabled", "io_uring_group")
-    )
-    if not disabled:
+    kernel = root / "proc/sys/kernel"
+    disabled = int(read_or_empty(kernel / "io_uring_disabled") or "-1")
+    if disabled < 0:
         facts = {"uring_disabled": -1, "uring_group": -1}
         return CheckResult("this kernel has no kernel.io_uring_disabled", facts=facts)
-    facts = {"uring_disabled": int(disabled), "uring_group": int(group or "-1")}
-    text = "kernel.io_uring_disabled = {uring_disabled}, kernel.io_uring_group = {uring_group}".format_map(
-        facts
-    )
-    return CheckResult(text, Level.NOTE if facts["uring_disabled"] else Level.GOOD, facts)
+    group = int(read_or_empty(kernel / "io_uring_group") or "-1")
+    text = f"kernel.io_uring_disabled = {disabled}, kernel.io_uring_group = {group}"
+    facts = {"uring_disabled": disabled, "uring_group": group}
+    return CheckResult(text, Level.NOTE if disabled else Level.GOOD, facts)
 
 
 def check_extension() -> CheckResult:
@@ -136,9 +133,9 @@ def installed_from() -> str:
         recorded = metadata.distribution("uringblob").read_text("direct_url.json")
     except metadata.PackageNotFoundError:
         return "uringblob"
-    origin: dict[str, Any] = json.loads(recorded or "{}")
-    url = str(origin.get("url", ".whl"))
-    if url.endswith(".whl"):
+    origin = json.loads(recorded) if recorded else {}
+    url = str(origin.get("url", ""))
+    if not url or url.endswith(".whl"):
         return "--no-binary uringblob uringblob"  # not the same wheel: it lacks the extension
     editable = "--editable " if origin.get("dir_info", {}).get("editable") else ""
     return editable + shlex.quote(url.removeprefix("file://"))
