@@ -5,7 +5,6 @@ Before, it was words, and a program that read the results had to parse sentences
 
 from __future__ import annotations
 
-import argparse
 import errno
 import json
 import os
@@ -14,7 +13,6 @@ import subprocess
 import sys
 
 import pytest
-from uringblob_bench import command as bench_command
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
 from uringblob.cli.doctor import command as doctor_command
@@ -135,24 +133,8 @@ def test_a_closed_pipe_is_reported(store):
     assert (done.returncode, json.loads(done.stderr)["errno_name"]) == (3, "EPIPE")
 
 
-def test_a_usage_error_of_the_benchmark_alone_is_json():
-    done = _child("-m", "uringblob_bench", "--nonsense", "--json=x")
-    failure = json.loads(done.stderr)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert (failure["kind"], failure["command"]) == ("UsageError", "bench")
-
-
 def _child(*argv, stdout=subprocess.PIPE):
     return subprocess.run([sys.executable, *argv], stdout=stdout, stderr=subprocess.PIPE, check=False)
-
-
-def test_a_bench_that_cannot_begin_is_reported_as_json(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench_command, "_NEEDED", ("no_such_module",))
-    args = argparse.Namespace(json=str(tmp_path / "results"), directory=str(tmp_path))
-    assert bench_command.run(args) == 2
-    failure = json.loads(capsys.readouterr().err)
-    assert failure["error"] == "needs no_such_module: pip install 'uringblob[bench]'"
-    assert (set(failure), failure["exit_code"]) == (KEYS, 2)
 
 
 def test_warnings_of_the_log_are_json_lines_of_their_own(run, store, monkeypatch):

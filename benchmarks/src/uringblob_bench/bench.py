@@ -1,4 +1,4 @@
-"""One run: where it takes place, how long turns are, and every case that was run so far."""
+"""One run: where it takes workdir, how long turns are, and every case that was run so far."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from uringblob_bench.alternate import Case, Entry, alternate
+from uringblob_bench.interleave import Case, Entry, interleave
 from uringblob_bench.load import Params
-from uringblob_bench.place import Place
 from uringblob_bench.sample import Sample
+from uringblob_bench.workdir import WorkDir
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How often and how long: ``rounds`` turns of ``seconds`` for every party."""
+    """How often and how long: ``rounds`` turns of ``seconds`` for every contender."""
 
     rounds: int
     seconds: float
@@ -40,9 +40,13 @@ class Bench:
     """What measures work with."""
 
     def __init__(
-        self, place: Place, params: Params, pace: Pace, told: Callable[[str, str], None] = lambda _a, _b: None
+        self,
+        workdir: WorkDir,
+        params: Params,
+        pace: Pace,
+        told: Callable[[str, str], None] = lambda _a, _b: None,
     ) -> None:
-        self.place = place
+        self.workdir = workdir
         self.params = params
         self.pace = pace
         self.told = told
@@ -78,7 +82,7 @@ class Bench:
         if name not in self.cases:
             if time.monotonic() > self.pace.deadline:
                 raise OutOfTime("the budget was used up before it began")
-            self.cases[name] = alternate(
+            self.cases[name] = interleave(
                 name,
                 params or self.params,
                 entries,

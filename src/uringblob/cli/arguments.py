@@ -54,12 +54,10 @@ def parse_guid(text: str) -> BlobGuid:
 
 def parse_size(text: str) -> int:
     """Return a size in bytes: ``512k``, ``1GiB`` or a plain number."""
-    lowered = text.lower().removesuffix("ib").removesuffix("b")
-    unit = lowered[-1:] if lowered[-1:].isalpha() else ""
-    try:
-        return int(float(lowered.removesuffix(unit)) * _SIZE_UNITS[unit])
-    except (KeyError, OverflowError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB") from None
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)([kmg]?)(?:ib|b)?", text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB")
+    return int(float(found[1]) * _SIZE_UNITS[found[2]])
 
 
 def parse_mode(text: str) -> int:

@@ -10,11 +10,9 @@ import errno
 import json
 import logging
 import os
-import sys
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
-from uringblob.cli.stdio import STDIN, STDOUT, discard_output, print_line, print_stderr
+from uringblob.cli.stdio import STDIN, STDOUT, print_line, print_stderr
 from uringblob.errors import BlobStoreIOError, encodable
 from uringblob.logs import FIELDS
 
@@ -35,28 +33,6 @@ under --json an error is one JSON object on standard error, with the code in it
 """
 
 
-class Failure(NamedTuple):
-    """An error as it is reported; under ``--json`` with every field, ``null`` where unknown.
-
-    ``kind`` is the exception's name.  ``path`` is the file at fault, or the store that the command
-    was given.  ``offset`` is in bytes, in that file.
-    """
-
-    error: str
-    kind: str
-    command: str | None
-    exit_code: int
-    path: str | None = None
-    guid: str | None = None
-    offset: int | None = None
-    errno: int | None = None
-
-    def as_json(self) -> str:
-        """Return one line."""
-        name = errno.errorcode.get(self.errno) if self.errno else None
-        return json.dumps({**self._asdict(), "errno_name": name})
-
-
 class CliError(Exception):
     """An expected command failure: message, exit code, context."""
 
@@ -69,18 +45,24 @@ class CliError(Exception):
         self.guid = guid
 
 
-class _UsageError(Exception):
+class UsageError(CliError):
+    """A command line that makes no sense."""
+
     def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
-        super().__init__(message)
-        self.parser = parser
+        super().__init__(message, EXIT_USAGE)
+        self._parser = parser
+
+    def with_usage(self) -> str:
+        """Return the message below the parser's usage, as argparse prints it."""
+        return f"{self._parser.format_usage()}{self._parser.prog}: error: {self}"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose usage errors :func:`parse` prints, also those of its subcommands."""
+    """A parser that raises its errors, and prints help and version completely or fails."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the error for :func:`parse`."""
-        raise _UsageError(self, message)
+        """Raise :class:`UsageError`."""
+        raise UsageError(self, message)
 
     def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's signature
         """Print the help or the version; argparse itself ignores a write error here."""
@@ -94,54 +76,45 @@ def asks_json(words: list[str]) -> bool:
     return any("--json".startswith(name) for name in names)  # argparse accepts --js, too
 
 
-def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line.
+def print_error(
+    error: BaseException, command: str | None, exit_code: int, *, path: str | None, as_json: bool
+) -> int:
+    """Print an error on standard error and return ``exit_code``.
 
-    :raises SystemExit: 2, after a usage error was printed; 0 after ``--help`` and ``--version``.
+    ``path`` is used where the error names no file itself.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return parser.parse_args(words)
-    except _UsageError as wrong:
-        prog = wrong.parser.prog
-        if asks_json(words):
-            command = prog.partition(" ")[2] or None
-            print_error(Failure(str(wrong), "UsageError", command, EXIT_USAGE), as_json=True)
-        else:
-            print_stderr(f"{wrong.parser.format_usage()}{prog}: error: {wrong}")
-        raise SystemExit(EXIT_USAGE) from None
+    text = _text_of(error)
+    if not as_json:
+        print_stderr(f"uringblob{f' {command}' if command else ''}: {text}")
+        return exit_code
+    named = getattr(error, "filename", None)
+    if named in {STDIN, STDOUT}:
+        path = None
+    elif isinstance(named, (str, bytes)):
+        path = os.fsdecode(named)
+    guid, number = getattr(error, "guid", None), _first_known(error, "errno")
+    failure = {
+        "error": text,
+        "kind": type(error).__name__,
+        "command": command,
+        "exit_code": exit_code,
+        "path": path,
+        "guid": None if guid is None else str(guid),
+        "offset": _first_known(error, "offset"),
+        "errno": number,
+        "errno_name": errno.errorcode.get(number) if number else None,
+    }
+    print_stderr(json.dumps(failure))
+    return exit_code
 
 
-def words_of(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     """Return the error's text; a file's name stands first, as it does with other commands."""
     if isinstance(error, BlobStoreIOError):
         return str(error.strerror)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{encodable(os.fsdecode(error.filename))}: {error.strerror}"
     return str(error)
-
-
-def output_failed(error: OSError, command: str | None, exit_code: int, *, as_json: bool) -> int:
-    """Report that a command's output could not be written, and return ``exit_code``."""
-    discard_output()
-    if isinstance(error, BrokenPipeError) and not as_json:
-        return exit_code  # the reader closed the pipe: a message would be noise
-    return print_error(failure_of(error, words_of(error), command, exit_code), as_json=as_json)
-
-
-def failure_of(
-    error: BaseException, text: str, command: str | None, exit_code: int, *, path: str | None = None
-) -> Failure:
-    """Return what is known of an error; ``path`` is used where the error names no file itself."""
-    named = getattr(error, "filename", None)
-    if named in {STDIN, STDOUT}:
-        path = None
-    elif isinstance(named, (str, bytes)):
-        path = os.fsdecode(named)
-    guid = getattr(error, "guid", None)
-    offset, number = _first_known(error, "offset"), _first_known(error, "errno")
-    guid_text = None if guid is None else str(guid)
-    return Failure(text, type(error).__name__, command, exit_code, path, guid_text, offset, number)
 
 
 def _first_known(error: BaseException | None, name: str) -> int | None:
@@ -152,13 +125,6 @@ def _first_known(error: BaseException | None, name: str) -> int | None:
             return value
         error = error.__cause__
     return None
-
-
-def print_error(failure: Failure, *, as_json: bool) -> int:
-    """Print a failure on standard error and return its exit code."""
-    command = f" {failure.command}" if failure.command else ""
-    print_stderr(failure.as_json() if as_json else f"uringblob{command}: {failure.error}")
-    return failure.exit_code
 
 
 class JsonWarnings(logging.Handler):

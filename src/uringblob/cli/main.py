@@ -6,14 +6,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, Final
-
-from uringblob_bench import command as bench_command
+from typing import Final
 
 import uringblob
 from uringblob.cli import errors
-from uringblob.cli.stdio import STDOUT, full_write_streams, naming_file
+from uringblob.cli.stdio import STDOUT, discard_output, full_write_streams, naming_file, print_stderr
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.logs import logger
 
@@ -29,10 +26,12 @@ COMMANDS: Final = {
     "verify": "read every frame and all metadata, check every checksum, name each bad blob",
     "doctor": "say what runs here, why not more, and the command that fixes it",
 }
+#: Another distribution's command, which has its own help and ``--json FILE``.
+BENCH: Final = {"bench": "measure the store beside fio and its peers (distribution uringblob-bench)"}
 
 
-def make_parser(words: Sequence[str]) -> errors.Parser:
-    """Return the parser of the whole command line; of the commands only that in ``words`` has its arguments."""
+def make_parser(given: str | None) -> errors.Parser:
+    """Return the parser of the whole command line; only the ``given`` command has its arguments."""
     parser = errors.Parser(
         prog="uringblob",
         description="Stores of large frames, on io_uring.",
@@ -41,8 +40,7 @@ def make_parser(words: Sequence[str]) -> errors.Parser:
     )
     parser.add_argument("--version", action="version", version=f"uringblob {uringblob.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    given = next((word for word in words if not word.startswith("-")), None)
-    for name, text in COMMANDS.items():
+    for name, text in {**COMMANDS, **BENCH}.items():
         sub = commands.add_parser(
             name,
             help=text,
@@ -50,23 +48,18 @@ def make_parser(words: Sequence[str]) -> errors.Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == given:
-            command = importlib.import_module(f"uringblob.cli.{name}")
-            exit_codes = getattr(command, "EXIT_CODES", errors.EXIT_CODES)
-            sub.epilog = f"examples:\n{command.EXAMPLES}\n{exit_codes}"
-            command.add_arguments(sub)
-            sub.add_argument(
-                "--json", action="store_true", help="one JSON value instead of words, errors too"
-            )
-            sub.set_defaults(run=command.run)
-    _add_whole(commands, "bench", bench_command, "measure the store beside fio and its peers (extra [bench])")
+            _fill(sub, name)
     return parser
 
 
-def _add_whole(commands: Any, name: str, command: ModuleType, text: str) -> None:
-    """Add a command that has its own output and exit codes."""
-    sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_arguments(sub)
-    sub.set_defaults(run=command.run)
+def _fill(parser: argparse.ArgumentParser, name: str) -> None:
+    command = importlib.import_module(f"uringblob.cli.{name}")
+    command.add_arguments(parser)
+    if name in COMMANDS:
+        exit_codes = getattr(command, "EXIT_CODES", errors.EXIT_CODES)
+        parser.epilog = f"examples:\n{command.EXAMPLES}\n{exit_codes}"
+        parser.add_argument("--json", action="store_true", help="one JSON value instead of words, errors too")
+        parser.set_defaults(run=command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str]) -> int:
     as_json = errors.asks_json(words)
-    args = argparse.Namespace(command=None)
+    given = next((word for word in words if not word.startswith("-")), None)
+    args = argparse.Namespace(command=given if given in {*COMMANDS, *BENCH} else None)
     warnings = errors.JsonWarnings()
     if as_json:
         logger.addHandler(warnings)
     try:
-        args = errors.parse(make_parser(words), words)
+        args = make_parser(given).parse_args(words)
         code: int = args.run(args)
         with naming_file(STDOUT):
             sys.stdout.flush()
@@ -96,12 +90,16 @@ def _main(words: list[str]) -> int:
 def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) -> int:
     code = _exit_code(error)
     if isinstance(error, OSError) and error.filename == STDOUT:
-        return errors.output_failed(error, args.command, code, as_json=as_json)
-    text = errors.words_of(error)
-    if isinstance(error, KeyboardInterrupt):
-        text = "interrupted; the store is sound" if hasattr(args, "store") else "interrupted"
+        discard_output()
+        if isinstance(error, BrokenPipeError) and not as_json:
+            return code  # the reader closed the pipe: a message would be noise
+    if isinstance(error, errors.UsageError) and not as_json:
+        print_stderr(error.with_usage())
+        return code
+    if isinstance(error, KeyboardInterrupt) and not error.args:
+        error = KeyboardInterrupt("interrupted; the store is sound" if "store" in args else "interrupted")
     path = getattr(args, "store", None) or getattr(args, "directory", None)
-    return errors.print_error(errors.failure_of(error, text, args.command, code, path=path), as_json=as_json)
+    return errors.print_error(error, args.command, code, path=path, as_json=as_json)
 
 
 def _exit_code(error: BaseException) -> int:

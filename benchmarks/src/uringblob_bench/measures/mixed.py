@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench, detail, frames_per_s, p99, ratio
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.finding import Finding, at_least, at_most
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.store import AsyncStore
 
 BATCH = 32
 ALONE = "store, batches alone"
@@ -18,8 +18,8 @@ WRITER = 1
 def reader_beside_committer(bench: Bench) -> list[Finding]:
     """Measure 8: fio has a reading and a writing process; the store one loop for both."""
     reader = Load(Verb.READ)
-    store = AsyncStore(bench.params, bench.place)
-    fio = Fio(bench.params, bench.place)
+    store = AsyncStore(bench.params, bench.workdir)
+    fio = Fio(bench.params, bench.workdir)
     case = bench.case(
         "one reader beside commits of 32",
         [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench, cpu_per_frame, detail, frames_per_s, ratio
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.finding import Finding, at_least, at_most, stated
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.store import AsyncStore
 
 SMALL = 4096
 UNVERIFIED = "store, verify=False"
@@ -21,8 +21,8 @@ _IN_BATCHES = {32: Load(Verb.READ, 4, 8)}
 
 def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
     """Return the store and fio under the same load, and the store in batches where they are comparable."""
-    store = AsyncStore(params, bench.place)
-    entries = [Entry(store, (load,)), Entry(Fio(params, bench.place), (load,))]
+    store = AsyncStore(params, bench.workdir)
+    entries = [Entry(store, (load,)), Entry(Fio(params, bench.workdir), (load,))]
     if load.workers in _IN_BATCHES:
         entries.append(Entry(store, (_IN_BATCHES[load.workers],), TOGETHER))
     return entries
@@ -31,7 +31,7 @@ def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
 def random_reads(bench: Bench) -> list[Finding]:
     """Measure 1; what the checksums cost of it is stated beside it."""
     found = []
-    unverified = AsyncStore(dataclasses.replace(bench.params, verify=False), bench.place)
+    unverified = AsyncStore(dataclasses.replace(bench.params, verify=False), bench.workdir)
     for depth in (8, 32):
         load = Load(Verb.READ, depth)
         entries = [*beside_fio(bench, bench.params, load), Entry(unverified, (load,), UNVERIFIED)]

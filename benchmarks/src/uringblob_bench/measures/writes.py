@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Case, Entry
 from uringblob_bench.bench import Bench, detail, frames_per_s, ratio
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.finding import Finding, at_least
 from uringblob_bench.fio_sync import SyncEvidence, fio_sync_evidence
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
 from uringblob_bench.measures.reads import beside_fio
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.store import AsyncStore
 
 BATCHES = (8, 32)
 COMMITTERS = 64
@@ -38,13 +38,19 @@ def durable_batch_case(bench: Bench, batch: int) -> Case:
     """Run the store, a two-phase loop on the bare ring, and fio with fdatasync."""
     load = Load(Verb.BATCH, 1, batch)
     params = dataclasses.replace(bench.params, sync="two-phase")
-    parties = [AsyncStore(params, bench.place), BareRing(params, bench.place), Fio(params, bench.place)]
-    return bench.case(f"durable batches of {batch}", [Entry(party, (load,)) for party in parties], params)
+    contenders = [
+        AsyncStore(params, bench.workdir),
+        BareRing(params, bench.workdir),
+        Fio(params, bench.workdir),
+    ]
+    return bench.case(
+        f"durable batches of {batch}", [Entry(contender, (load,)) for contender in contenders], params
+    )
 
 
 def reference(bench: Bench, case: Case, batch: int) -> tuple[str, SyncEvidence]:
     """Return who is the limit: fio if it waits for its writes before it syncs, else the two-phase loop."""
-    evidence = fio_sync_evidence(bench.params, bench.place, batch)
+    evidence = fio_sync_evidence(bench.params, bench.workdir, batch)
     case.settings.setdefault("fio", {})["sync"] = dataclasses.asdict(evidence)
     return ("fio" if evidence.trusted else "bare ring"), evidence
 
@@ -73,7 +79,7 @@ def durable_batches(bench: Bench) -> list[Finding]:
 
 def small_commits(bench: Bench) -> list[Finding]:
     """Measure 5: against the store's own durable batches, in the same run."""
-    store = AsyncStore(bench.params, bench.place)
+    store = AsyncStore(bench.params, bench.workdir)
     commits = Entry(store, (Load(Verb.COMMIT, COMMITTERS),), "commits")
     batches = Entry(store, (Load(Verb.BATCH, 1, max(BATCHES)),), "batches")
     case = bench.case(f"{COMMITTERS} committers", [commits, batches])
