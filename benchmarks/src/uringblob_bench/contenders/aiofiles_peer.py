@@ -14,10 +14,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.base import TaskContender, require
 from uringblob_bench.contenders.thread_pool import THREADS_MAX
 from uringblob_bench.drive import TaskCall
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.picker import Picker
 from uringblob_bench.workdir import aligned_frames, direct_flag
@@ -30,15 +29,10 @@ class AioFiles(TaskContender):
     durability = "the harness runs fdatasync in the same executor after the writes"
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
-        try:
-            import aiofiles  # noqa: F401 - is it here?
-        except ImportError:
-            raise CannotRun("aiofiles is not installed") from None
+        require("aiofiles")
         self.workdir.raw_file(self.params.data_bytes)
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         direct = bool(direct_flag(self.workdir.raw_file(self.params.data_bytes)))
         return {
             "direct_io": direct,
@@ -50,7 +44,6 @@ class AioFiles(TaskContender):
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         import aiofiles
 
         path = self.workdir.raw_file(self.params.data_bytes)

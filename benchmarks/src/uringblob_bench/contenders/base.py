@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from uringblob_bench.contenders.eventfd import EventfdWakeup
 from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
+from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params
 from uringblob_bench.sample import Sample
 from uringblob_bench.workdir import WorkDir
@@ -20,6 +22,15 @@ from uringblob_bench.workdir import WorkDir
 T = TypeVar("T")
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def require(module: str) -> None:
+    """Make sure that a peer is installed.
+
+    :raises CannotRun: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise CannotRun(f"{module} is not installed")
 
 
 class Contender(abc.ABC):
@@ -67,7 +78,6 @@ class TaskContender(Contender):
         return {}
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Contender.turn`."""
 
         async def work() -> Driven:
             async with self.session(loads) as call_for:
@@ -88,7 +98,6 @@ class ThreadContender(Contender):
         """Open for one turn; yields what makes a worker's call."""
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Contender.turn`."""
         with one_core(self.params.one_core), self.session(loads) as call_for:
             driven = drive_threads(call_for, loads, seconds, warm_up=not self.cold(loads))
         return driven.samples(self.params.page_size)

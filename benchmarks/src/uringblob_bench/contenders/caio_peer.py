@@ -43,11 +43,9 @@ class Caio(PlainFile):
         self._sqpoll = sqpoll
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {**super().settings(), "sqpoll": self._sqpoll, "deferred": not self._sqpoll}
 
     def check(self) -> None:
-        """See :meth:`PlainFile.check`."""
         try:
             from caio import linux_uring
         except ImportError as error:
@@ -56,12 +54,10 @@ class Caio(PlainFile):
             raise CannotRun("SQPOLL is not allowed here")
 
     def source(self, view: memoryview) -> Any:
-        """See :meth:`PlainFile.source`."""
         return bytes(view)
 
     @contextlib.asynccontextmanager
     async def opened(self, descriptor: int, in_flight: int) -> AsyncGenerator[Transfer, None]:
-        """See :meth:`PlainFile.opened`."""
         from caio.linux_uring_asyncio import AsyncioContext
 
         context = AsyncioContext(max(in_flight + 1, 32), sqpoll=self._sqpoll, deferred=not self._sqpoll)

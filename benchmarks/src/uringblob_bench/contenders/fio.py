@@ -58,11 +58,9 @@ class Fio(Contender):
         self._used: dict[str, Any] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {"version": fio_version(), **self._used}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         if not fio_version():
             raise CannotRun("fio is not installed (Debian: apt-get install fio)")
         self.workdir.raw_file(self.params.data_bytes)
@@ -98,7 +96,6 @@ class Fio(Contender):
         return ["fio", *options, path]
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Contender.turn`."""
         variables = self.environment(loads, seconds)
         ran = subprocess.run(
             self.command(loads, variables),

@@ -43,11 +43,9 @@ class FragmentedStore(TaskContender):
         self._counted: dict[str, float] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {"frames": self.frames, "deleted": f"{PIECE} of {STRIDE}", **self._counted}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.workdir.once(self._name, self._fill)
 
     @property
@@ -63,12 +61,10 @@ class FragmentedStore(TaskContender):
             store.commit(deletes=[guid_of(n) for n in range(self.frames) if n % STRIDE < PIECE])
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskContender.extra`."""
         return self._counted
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         (load,) = loads
         store = await AsyncFileBlobStore.open(self.workdir.path(self._name), buffers=load.frames + 16)
         made: list[bytes] = []
@@ -113,17 +109,14 @@ class ScatteredRing(TaskContender):
         self.frames = frames
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         path = self.workdir.raw_file(self.frames * self.params.page_size)
         return {"frames": self.frames, "piece": PIECE, "stride": STRIDE, "direct_io": bool(direct_flag(path))}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.workdir.raw_file(self.frames * self.params.page_size)
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         (load,) = loads
         size = self.params.page_size
         path = self.workdir.raw_file(self.frames * size)

@@ -12,9 +12,9 @@ import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from uringblob_bench.contenders.base import ThreadContender, one_core
+from uringblob_bench.contenders.base import ThreadContender
 from uringblob_bench.contenders.plain_file import drop_caches_below
-from uringblob_bench.drive import ThreadCall, drive_threads
+from uringblob_bench.drive import ThreadCall
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
 from uringblob_bench.sample import Sample
@@ -51,7 +51,6 @@ class KeyValue(ThreadContender):
         self.path = workdir.path(self._file_name)
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Contender.cold`."""
         return any(load.verb is Verb.READ for load in loads)
 
     @abc.abstractmethod
@@ -63,7 +62,6 @@ class KeyValue(ThreadContender):
         """Open or make it."""
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.check()
         self.workdir.once(self._file_name, self._fill)
 
@@ -78,27 +76,19 @@ class KeyValue(ThreadContender):
             database.close()
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:
-        """See :meth:`Contender.turn`; surplus writers are left out, since they would only wait."""
+        """Leave surplus writers out: they would only wait."""
         fewer = [
             load
             if load.verb is Verb.READ
             else dataclasses.replace(load, workers=min(load.workers, self.writers))
             for load in loads
         ]
-        durable = any(load.verb in {Verb.BATCH, Verb.COMMIT} for load in fewer)
-        with one_core(self.params.one_core), self._session(durable) as call_for:
-            driven = drive_threads(call_for, fewer, seconds, warm_up=not self.cold(fewer))
-        return driven.samples(self.params.page_size)
+        return super().turn(fewer, seconds)
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadContender.session`."""
-        with self._session(any(load.verb is not Verb.READ for load in loads)) as call_for:
-            yield call_for
-
-    @contextlib.contextmanager
-    def _session(self, durable: bool) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
         drop_caches_below(self.path)
+        durable = any(load.verb in {Verb.BATCH, Verb.COMMIT} for load in loads)
         database = self.opened(self.path, durable=durable)
         once = Picker(self.params.live, once=True)
         try:

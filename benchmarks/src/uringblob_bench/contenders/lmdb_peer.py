@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from uringblob_bench.contenders.base import require
 from uringblob_bench.contenders.key_value import Database, KeyValue
-from uringblob_bench.interleave import CannotRun
 
 
 class _Lmdb(Database):
@@ -52,16 +52,10 @@ class Lmdb(KeyValue):
     durability = "its own: sync=True, each transaction"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return self.base_settings(direct_io=False, readahead=False, meminit=False, buffers=True)
 
     def check(self) -> None:
-        """See :meth:`KeyValue.check`."""
-        try:
-            import lmdb  # noqa: F401 - is it here?
-        except ImportError:
-            raise CannotRun("lmdb is not installed") from None
+        require("lmdb")
 
     def opened(self, path: str, *, durable: bool) -> Database:
-        """See :meth:`KeyValue.opened`."""
         return _Lmdb(path, 4 * self.params.file_bytes + (64 << 20), durable=durable)

@@ -13,10 +13,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.base import TaskContender, require
 from uringblob_bench.contenders.plain_file import drop_caches_below
 from uringblob_bench.drive import TaskCall
-from uringblob_bench.interleave import CannotRun
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.picker import Picker
 from uringblob_bench.workdir import WorkDir, noise
@@ -35,20 +34,15 @@ class ObStore(TaskContender):
         self._store: Any = None
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Contender.cold`."""
         return any(load.verb is Verb.READ for load in loads)
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {"direct_io": False, "use_multipart": False, "durability": self.durability}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
-        try:
-            import obstore
-            from obstore.store import LocalStore
-        except ImportError:
-            raise CannotRun("obstore is not installed") from None
+        require("obstore")
+        import obstore
+        from obstore.store import LocalStore
 
         def fill(path: str) -> None:
             store = LocalStore(path, mkdir=True)
@@ -64,7 +58,6 @@ class ObStore(TaskContender):
         self,
         loads: Sequence[Load],  # noqa: ARG002 - every load is served alike
     ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         drop_caches_below(self.directory)
         once = Picker(self.params.live, once=True)
         yield lambda load, number: self._call(load, number, once)

@@ -33,7 +33,6 @@ class OsCalls(ThreadContender):
         self._filler = StoreFiller(params, workdir, "auto") if on_store else None
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {
             "direct_io": bool(direct_flag(self._path())),
             "file": os.path.basename(self._path()),
@@ -46,14 +45,12 @@ class OsCalls(ThreadContender):
         return self.workdir.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         if self._filler is not None:
             self._filler.prepare()
         self._path()
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadContender.session`."""
         changes = any(load.verb is not Verb.READ for load in loads)
         if changes and self._filler is not None:
             raise ValueError("a store's file is only read from outside")

@@ -38,11 +38,9 @@ class Overwritten(Contender):
         self._amplification = 0.0
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {"live": self.live, "frames of a commit": BATCHES, "amplification": self._amplification}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         if self._overwritten < 0:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -50,7 +48,6 @@ class Overwritten(Contender):
             self._overwritten = 0
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - its work is fixed
-        """See :meth:`Contender.turn`."""
         missing = max(int(self.target * self.live) - self._overwritten, 0)
         frames, latencies, extra = self._work(missing)
         self._overwritten += frames

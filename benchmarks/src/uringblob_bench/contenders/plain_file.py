@@ -53,7 +53,6 @@ class PlainFile(TaskContender):
     buffered = False
 
     def cold(self, loads: Sequence[Load]) -> bool:
-        """See :meth:`Contender.cold`."""
         return self.buffered and any(load.verb is Verb.READ for load in loads)
 
     def path(self) -> str:
@@ -61,7 +60,6 @@ class PlainFile(TaskContender):
         return self.workdir.raw_file(self.params.data_bytes)
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.check()
         self.path()
 
@@ -69,7 +67,6 @@ class PlainFile(TaskContender):
         """Raise ``CannotRun`` if the peer is not installed."""
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         direct = not self.buffered and bool(direct_flag(self.path()))
         return {
             "direct_io": direct,
@@ -88,7 +85,6 @@ class PlainFile(TaskContender):
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         path = self.path()
         cold = self.cold(loads)
         descriptor = os.open(path, os.O_RDWR | (0 if self.buffered else direct_flag(path)))

@@ -32,7 +32,6 @@ class BareRing(TaskContender):
         self._enters = 0
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {
             "fixed buffers": self.params.registered,
             "huge pages": self.params.huge,
@@ -43,16 +42,13 @@ class BareRing(TaskContender):
         }
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.workdir.raw_file(self.params.data_bytes)
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskContender.extra`."""
         return {"ring_enters": self._enters}
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         path = self.workdir.raw_file(self.params.data_bytes)
         descriptor = os.open(path, os.O_RDWR | direct_flag(path))
         in_flight = sum(load.in_flight for load in loads)

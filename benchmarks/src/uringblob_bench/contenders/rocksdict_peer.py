@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from uringblob_bench.contenders.base import require
 from uringblob_bench.contenders.key_value import Database, KeyValue
-from uringblob_bench.interleave import CannotRun
 
 _WRITE_BUFFER = 128 << 20
 _BLOB_FILE = 256 << 20
@@ -65,7 +65,6 @@ class RocksDict(KeyValue):
     writers = 16
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return self.base_settings(
             direct_io=True,
             enable_blob_files=True,
@@ -81,12 +80,7 @@ class RocksDict(KeyValue):
         )
 
     def check(self) -> None:
-        """See :meth:`KeyValue.check`."""
-        try:
-            import rocksdict  # noqa: F401 - is it here?
-        except ImportError:
-            raise CannotRun("rocksdict is not installed") from None
+        require("rocksdict")
 
     def opened(self, path: str, *, durable: bool) -> Database:  # noqa: ARG002 - decided by each batch
-        """See :meth:`KeyValue.opened`."""
         return _Rocks(path)

@@ -62,7 +62,6 @@ class Sqlite(KeyValue):
     durability = "its own: WAL with synchronous=FULL, each transaction"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return self.base_settings(
             direct_io=False, page_size=_PAGE, journal_mode="WAL", synchronous="FULL", mmap_size=_MMAP
         )
@@ -71,5 +70,4 @@ class Sqlite(KeyValue):
         """Python has it."""
 
     def opened(self, path: str, *, durable: bool) -> Database:
-        """See :meth:`KeyValue.opened`."""
         return _Sqlite(path, durable=durable)

@@ -156,20 +156,16 @@ class AsyncStore(TaskContender):
         self._counted: dict[str, int] = {}
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {**self.filler.settings(self._stats), "loop": self.params.loop, "wake-up": self.params.wakeup}
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.filler.prepare()
 
     def extra(self) -> dict[str, Any]:
-        """See :meth:`TaskContender.extra`."""
         return self._counted
 
     @contextlib.asynccontextmanager
     async def session(self, loads: Sequence[Load]) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
-        """See :meth:`TaskContender.session`."""
         in_flight = sum(load.in_flight for load in loads)
         with small_pages(not self.params.huge):
             store = await AsyncFileBlobStore.open(self.filler.path, **self.filler.options(in_flight))
@@ -194,16 +190,13 @@ class SyncStore(ThreadContender):
         self._stats: StoreStats | None = None
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return self.filler.settings(self._stats)
 
     def prepare(self) -> None:
-        """See :meth:`Contender.prepare`."""
         self.filler.prepare()
 
     @contextlib.contextmanager
     def session(self, loads: Sequence[Load]) -> Generator[Callable[[Load, int], ThreadCall], None, None]:
-        """See :meth:`ThreadContender.session`."""
         in_flight = sum(load.in_flight for load in loads)
         with small_pages(not self.params.huge):
             store = FileBlobStore.open(self.filler.path, **self.filler.options(in_flight))

@@ -47,11 +47,9 @@ class ThreadPool(PlainFile):
     name = "thread pool"
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {**super().settings(), "threads": f"one per frame in flight, at most {THREADS_MAX}"}
 
     @contextlib.asynccontextmanager
     async def opened(self, descriptor: int, in_flight: int) -> AsyncGenerator[Transfer, None]:
-        """See :meth:`PlainFile.opened`."""
         with ThreadPoolExecutor(min(max(in_flight, 1), THREADS_MAX)) as executor:
             yield _Pool(descriptor, executor)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from uringblob_bench.bench import Bench, detail, frames_per_s, ratio
+from uringblob_bench import finding
+from uringblob_bench.bench import FRAMES_PER_S, Bench, at_least
 from uringblob_bench.contenders.catalogue import every_peer
 from uringblob_bench.contenders.store import AsyncStore
-from uringblob_bench.finding import Finding, at_least
+from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
@@ -42,7 +43,7 @@ def peer_case(bench: Bench, work: str) -> Case:
 def best_peer(case: Case) -> str | None:
     """Return the peer with the most frames a second."""
     able = [name for name in case.samples if name not in OURS]
-    return max(able, key=lambda name: case.median(name, frames_per_s), default=None)
+    return max(able, key=lambda name: case.median(name, FRAMES_PER_S), default=None)
 
 
 def against_the_best(bench: Bench) -> list[Finding]:
@@ -53,29 +54,19 @@ def against_the_best(bench: Bench) -> list[Finding]:
 def _against(case: Case, work: str, target: float, choose: Callable[[Case], str | None]) -> Finding:
     best = choose(case)
     if best is None:
-        return at_least(f"{work}, against the best peer", None, target, detail=f"no peer: {case.failures}")
-    return at_least(
-        f"{work}, against the best peer ({best})",
-        ratio(case, "store", best, frames_per_s),
-        target,
-        detail="frames/s: " + detail(case, "store", best, frames_per_s),
-    )
+        what = f"{work}, against the best peer"
+        return finding.at_least(what, None, target, detail=f"no peer: {case.failures}")
+    return at_least(f"{work}, against the best peer ({best})", case, "store", best, target)
 
 
 def pread_engine(bench: Bench) -> list[Finding]:
     """Measure 13."""
-    found = []
-    for work in LOADS:
-        case = peer_case(bench, work)
-        found.append(
-            at_least(
-                f"the pread engine, {work}, against the thread pool",
-                ratio(case, PREAD, POOL, frames_per_s),
-                1.0,
-                detail="frames/s: " + detail(case, PREAD, POOL, frames_per_s),
-            )
+    return [
+        at_least(
+            f"the pread engine, {work}, against the thread pool", peer_case(bench, work), PREAD, POOL, 1.0
         )
-    return found
+        for work in LOADS
+    ]
 
 
 _CONTENDERS = 10

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.bench import Bench, cpu_per_frame, detail, frames_per_s, ratio
+from uringblob_bench.bench import CPU_PER_FRAME, Bench, at_least, at_most, detail, stated
 from uringblob_bench.contenders.fio import Fio
 from uringblob_bench.contenders.store import AsyncStore
-from uringblob_bench.finding import Finding, at_least, at_most, stated
+from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.measures.base import Measure
@@ -36,50 +36,23 @@ def random_reads(bench: Bench) -> list[Finding]:
         load = Load(Verb.READ, depth)
         entries = [*beside_fio(bench, bench.params, load), Entry(unverified, (load,), UNVERIFIED)]
         case = bench.case(f"random reads, depth {depth}", entries)
-        found.append(
-            at_least(
-                f"random reads at depth {depth}, against fio",
-                ratio(case, "store", "fio", frames_per_s),
-                0.97,
-                detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
-            )
-        )
-        found.append(
-            stated(
-                f"the same with verify=False, depth {depth}",
-                ratio(case, UNVERIFIED, "fio", frames_per_s),
-                detail="frames/s: " + detail(case, UNVERIFIED, "fio", frames_per_s),
-            )
-        )
-    found.append(
-        stated(
-            "read_blobs of 8, depth 32, against fio",
-            ratio(case, TOGETHER, "fio", frames_per_s),
-            detail="frames/s: " + detail(case, TOGETHER, "fio", frames_per_s),
-        )
-    )
-    return found
+        found += [
+            at_least(f"random reads at depth {depth}, against fio", case, "store", "fio", 0.97),
+            stated(f"the same with verify=False, depth {depth}", case, UNVERIFIED, "fio"),
+        ]
+    return [*found, stated("read_blobs of 8, depth 32, against fio", case, TOGETHER, "fio")]
 
 
 def cpu_of_reads(bench: Bench) -> list[Finding]:
     """Measure 9."""
     params = dataclasses.replace(bench.params, verify=False)
-    case = bench.case(
-        "CPU of reads, depth 32, unverified", beside_fio(bench, params, Load(Verb.READ, 32)), params
-    )
+    entries = beside_fio(bench, params, Load(Verb.READ, 32))
+    case = bench.case("CPU of reads, depth 32, unverified", entries, params)
+    alone = "CPU per read at depth 32, verify=False, against fio"
+    together = "the same in calls of read_blobs, 8 frames each"
     return [
-        at_most(
-            "CPU per read at depth 32, verify=False, against fio",
-            ratio(case, "store", "fio", cpu_per_frame),
-            1.5,
-            detail="µs per frame: " + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        ),
-        at_most(
-            "the same in calls of read_blobs, 8 frames each",
-            ratio(case, TOGETHER, "fio", cpu_per_frame),
-            1.5,
-            detail="µs per frame: " + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
-        ),
+        at_most(what, case, ours, "fio", 1.5, CPU_PER_FRAME)
+        for what, ours in ((alone, "store"), (together, TOGETHER))
     ]
 
 
@@ -89,28 +62,13 @@ def small_frames(bench: Bench) -> list[Finding]:
     params = dataclasses.replace(
         bench.params, page_size=SMALL, file_bytes=file_bytes, verify=False, one_core=True
     )
-    case = bench.case(
-        "4 KiB reads, depth 32, one core", beside_fio(bench, params, Load(Verb.READ, 32)), params
-    )
+    entries = beside_fio(bench, params, Load(Verb.READ, 32))
+    case = bench.case("4 KiB reads, depth 32, one core", entries, params)
+    alone = "4 KiB reads a second at depth 32 on one core, verify=False, against fio"
+    together = "the same in calls of read_blobs, 8 frames each"
     return [
-        at_least(
-            "4 KiB reads a second at depth 32 on one core, verify=False, against fio",
-            ratio(case, "store", "fio", frames_per_s),
-            0.75,
-            detail="frames/s: "
-            + detail(case, "store", "fio", frames_per_s)
-            + "; CPU µs per frame: "
-            + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        ),
-        at_least(
-            "the same in calls of read_blobs, 8 frames each",
-            ratio(case, TOGETHER, "fio", frames_per_s),
-            0.75,
-            detail="frames/s: "
-            + detail(case, TOGETHER, "fio", frames_per_s)
-            + "; CPU µs per frame: "
-            + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
-        ),
+        at_least(what, case, ours, "fio", 0.75, more="; " + detail(case, CPU_PER_FRAME, ours, "fio"))
+        for what, ours in ((alone, "store"), (together, TOGETHER))
     ]
 
 

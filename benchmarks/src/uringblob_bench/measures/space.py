@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.bench import Bench, cpu_per_frame, detail, p50, ratio
+from uringblob_bench import finding
+from uringblob_bench.bench import CPU_PER_FRAME, P50, Bench, at_most, stated
 from uringblob_bench.contenders.fragmented import BATCH, FRAMES, FragmentedStore, ScatteredRing
-from uringblob_bench.finding import Finding, at_most, stated
+from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
@@ -32,7 +33,7 @@ def file_against_live(bench: Bench) -> list[Finding]:
         live_bytes = case.settings[name]["live"] * sample.page_size
         file_bytes, log_bytes = sample.extra["file_bytes"], sample.extra["log_bytes"]
         found.append(
-            at_most(
+            finding.at_most(
                 f"{name} overwritten {max(TIMES)} times each: file without the fixed cost, against live",
                 max(file_bytes - fixed_bytes(sample.page_size), 0) / live_bytes,
                 1.25,
@@ -57,18 +58,10 @@ def into_pieces(bench: Bench) -> list[Finding]:
         f"commits of {BATCH} into pieces", [Entry(contender, (load,)) for contender in contenders], params
     )
     pieces = case.settings.get("store", {}).get("writes a commit", 0.0)
+    what = f"commit of {BATCH} frames of 4 KiB into a fragmented store, against the same writes and one flush"
     return [
-        at_most(
-            f"commit of {BATCH} frames of 4 KiB into a fragmented store, against the same writes and one flush",
-            ratio(case, "store", "bare ring", p50),
-            1.5,
-            detail=f"median µs: {detail(case, 'store', 'bare ring', p50, 1e6)}; {pieces:.1f} writes a commit",
-        ),
-        stated(
-            "the same, CPU",
-            ratio(case, "store", "bare ring", cpu_per_frame),
-            detail="CPU µs per frame: " + detail(case, "store", "bare ring", cpu_per_frame, 1e6),
-        ),
+        at_most(what, case, "store", "bare ring", 1.5, P50, f"; {pieces:.1f} writes a commit"),
+        stated("the same, CPU", case, "store", "bare ring", CPU_PER_FRAME),
     ]
 
 

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from uringblob import AsyncFileBlobStore
-from uringblob_bench.bench import Bench, p99
+from uringblob_bench.bench import P99, Bench
 from uringblob_bench.contenders.base import TaskContender
 from uringblob_bench.contenders.ring import BareRing
 from uringblob_bench.contenders.store import AsyncStore, guid_of
@@ -72,11 +72,11 @@ def loop_stall(bench: Bench) -> list[Finding]:
         return "p99 / worst ms: " + ", ".join(seen)
 
     return [
-        at_most("p99 delay of a 1 ms ticker at 32 in flight", worst_of_ours(p99), 1, "ms", words(exact)),
+        at_most("p99 delay of a 1 ms ticker at 32 in flight", worst_of_ours(P99), 1, "ms", words(exact)),
         at_most("its worst delay", worst_of_ours(_worst), 5, "ms", "median of the turns"),
         stated(
             "p99 delay of asyncio.sleep(0.001), which rounds to whole ms",
-            worst_of_ours(p99, _SLEEPING),
+            worst_of_ours(P99, _SLEEPING),
             "ms",
             words(sleeping),
         ),
@@ -104,7 +104,7 @@ def _worst(sample: Sample) -> float:
 def _late(case: Case, name: str) -> str:
     worst = [value * _MS for value in case.values(name, _worst)]
     return (
-        f"{case.median(name, p99) * _MS:.2f} / {case.median(name, _worst) * _MS:.2f} (up to {max(worst):.2f})"
+        f"{case.median(name, P99) * _MS:.2f} / {case.median(name, _worst) * _MS:.2f} (up to {max(worst):.2f})"
     )
 
 

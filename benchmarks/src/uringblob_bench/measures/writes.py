@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.bench import Bench, detail, frames_per_s, ratio
+from uringblob_bench import finding
+from uringblob_bench.bench import FRAMES_PER_S, Bench, at_least, detail, ratio
 from uringblob_bench.contenders.fio import Fio
 from uringblob_bench.contenders.ring import BareRing
 from uringblob_bench.contenders.store import AsyncStore
-from uringblob_bench.finding import Finding, at_least
+from uringblob_bench.finding import Finding
 from uringblob_bench.fio_sync import SyncEvidence, fio_sync_evidence
 from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
@@ -24,14 +25,8 @@ def random_writes(bench: Bench) -> list[Finding]:
     store, fio = beside_fio(bench, bench.params, Load(Verb.WRITE, 4, 8))
     fio = dataclasses.replace(fio, loads=(Load(Verb.WRITE, 32),))
     case = bench.case("random writes, 32 in flight", [store, fio])
-    return [
-        at_least(
-            "random writes in batches, 32 frames in flight, against fio",
-            ratio(case, "store", "fio", frames_per_s),
-            0.97,
-            detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
-        )
-    ]
+    what = "random writes in batches, 32 frames in flight, against fio"
+    return [at_least(what, case, "store", "fio", 0.97)]
 
 
 def durable_batch_case(bench: Bench, batch: int) -> Case:
@@ -62,18 +57,13 @@ def durable_batches(bench: Bench) -> list[Finding]:
         case = durable_batch_case(bench, batch)
         limit, evidence = reference(bench, case, batch)
         against = "fio" if limit == "fio" else "two-phase on the bare ring"
-        found.append(
-            at_least(
-                f"durable batches of {batch}, against {against}",
-                ratio(case, "store", limit, frames_per_s),
-                0.97,
-                detail="frames/s: "
-                + detail(case, "store", "bare ring", frames_per_s)
-                + "; "
-                + detail(case, "store", "fio", frames_per_s).partition(", ")[2]
-                + f" ({evidence.words})",
-            )
+        names = ("store", "bare ring", "fio")
+        words = f"{detail(case, FRAMES_PER_S, *names)} ({evidence.words})"
+        what, measured = (
+            f"durable batches of {batch}, against {against}",
+            ratio(case, "store", limit, FRAMES_PER_S),
         )
+        found.append(finding.at_least(what, measured, 0.97, detail=words))
     return found
 
 
@@ -83,14 +73,8 @@ def small_commits(bench: Bench) -> list[Finding]:
     commits = Entry(store, (Load(Verb.COMMIT, COMMITTERS),), "commits")
     batches = Entry(store, (Load(Verb.BATCH, 1, max(BATCHES)),), "batches")
     case = bench.case(f"{COMMITTERS} committers", [commits, batches])
-    return [
-        at_least(
-            f"{COMMITTERS} tasks committing one frame each, against durable batches of {max(BATCHES)}",
-            ratio(case, "commits", "batches", frames_per_s),
-            0.9,
-            detail="frames/s: " + detail(case, "commits", "batches", frames_per_s),
-        )
-    ]
+    what = f"{COMMITTERS} tasks committing one frame each, against durable batches of {max(BATCHES)}"
+    return [at_least(what, case, "commits", "batches", 0.9)]
 
 
 MEASURES = [

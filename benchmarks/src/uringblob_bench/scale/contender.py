@@ -29,7 +29,6 @@ class ManyBlobs(Contender):
         self._paths: list[str] = []
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Contender.settings`."""
         return {"blobs": self.blobs, "sparse": True, "apparent_bytes": self.blobs * self.params.page_size}
 
     def prepare(self) -> None:
@@ -44,7 +43,6 @@ class ManyBlobs(Contender):
         ]
 
     def turn(self, loads: Sequence[Load], seconds: float) -> list[Sample]:  # noqa: ARG002 - there is one
-        """See :meth:`Contender.turn`."""
         command = [sys.executable, "-m", "uringblob_bench.scale.child", *self._paths, str(seconds)]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if ran.returncode:
