@@ -39,8 +39,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 NATIVE := src/uringblob/_native
 C_FILES := $(wildcard $(NATIVE)/ub_*.c)
-BUILD_INPUTS := pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
-LINTED := src tests examples tools docs $(wildcard build_ffi.py setup.py)
+BUILD_INPUTS := pyproject.toml benchmarks/pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
+LINTED := src tests benchmarks examples tools docs $(wildcard *.py)
 
 .PHONY: bench demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
@@ -49,7 +49,7 @@ demo: $(VENV)/.installed
 	$(PY) examples/archive.py $(DEMO_ARGS)
 
 bench: $(VENV)/.bench
-	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme README.md $(BENCH_ARGS)
+	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme benchmarks/README.md $(BENCH_ARGS)
 
 test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
@@ -79,14 +79,17 @@ $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
 	$(PIP) install --quiet --editable .
 	@touch $@
 
-# In one installation with it where neither is there yet: the extension is built once.
+# In one installation with it where neither is there yet: the extension is built once.  The second try is
+# for a machine where a peer of the benchmark cannot be had.
 $(VENV)/.tests: $(VENV)/.created $(BUILD_INPUTS)
 	TEST_PACKAGES=1 ./tools/system_packages.sh $(PYTHON)
 	@echo "setting up $(VENV) for the tests (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test,bench]'
+	$(PIP) install --quiet --editable '.[test]' --editable './benchmarks[peers]' || \
+		$(PIP) install --quiet --editable '.[test]' --editable ./benchmarks
 	@touch $(VENV)/.installed $@
 
-# The benchmark's peers, each of which may be missing: its tests then skip, and its results say so.
+# fio, strace and the peers that were not installed above: where one is missing, the benchmark's tests of it
+# skip, and its results say so.
 $(VENV)/.bench: $(VENV)/.tests tools/bench_packages.sh
 	./tools/bench_packages.sh $(PY)
 	@touch $@
@@ -143,6 +146,6 @@ $(VENV)/.docs: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info benchmarks/src/*.egg-info
 	rm -f $(NATIVE)/_uringblob*.so $(NATIVE)/_uringblob.c
-	find src tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks examples tools -name __pycache__ -type d -prune -exec rm -rf {} +

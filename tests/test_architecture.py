@@ -73,7 +73,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "cli.doctor", "sync"),
+    "cli": ("ground", "cli base", "engines", "sync"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -99,7 +99,6 @@ RUN_TIME_DEPENDENCIES = {"cffi", "xxhash"}
 #: What a room may use besides: the extra that bears its name.
 EXTRAS = {
     "cli": {"rich"},
-    "bench": {"aiofiles", "caio", "lmdb", "matplotlib", "obstore", "rich", "rocksdict", "uvloop"},
     "metrics": {"prometheus_client"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
@@ -223,7 +222,7 @@ def in_floors(nodes: set[str], edges: set[tuple[str, str]]) -> list[set[str]]:
 
 def text_files() -> list[Path]:
     """Every file that people read."""
-    folders = ["src", "tests", "examples", "docs", "tools", ".ci"]
+    folders = ["src", "tests", "benchmarks/src", "benchmarks/tests", "examples", "docs", "tools", ".ci"]
     found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     found += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".py", ".in"}]
     found += [ROOT / "Makefile", ROOT / "Dockerfile"]

@@ -26,11 +26,9 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# All at once is quicker; one at a time where one of them cannot be had.
-peers='aiofiles caio lmdb obstore rocksdict'
-# shellcheck disable=SC2086 # a list of names
-"$python" -m pip --disable-pip-version-check install --quiet $peers 2>/dev/null && exit 0
-for peer in $peers; do
-    "$python" -m pip --disable-pip-version-check install --quiet "$peer" 2>/dev/null ||
+# `make` has tried the extra `peers` as a whole; here one at a time.
+for peer in aiofiles caio lmdb obstore rocksdict uvloop; do
+    "$python" -c "import $peer" 2>/dev/null ||
+        "$python" -m pip --disable-pip-version-check install --quiet "$peer" 2>/dev/null ||
         say "the peer $peer cannot be installed here: it is listed as such"
 done

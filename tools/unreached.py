@@ -18,7 +18,7 @@ from typing import Any
 BRANCHES_MIN = 95.0
 PAGE = pathlib.Path("docs/maintainers/coverage.md")
 #: | `file` | `function` | what is not reached | reason |
-_ROW = re.compile(r"^\| `(src/[\w/]+\.py)` \| `([\w.<>]+)` \|", re.MULTILINE)
+_ROW = re.compile(r"^\| `((?:benchmarks/)?src/[\w/]+\.py)` \| `([\w.<>]+)` \|", re.MULTILINE)
 
 Place = tuple[str, str]
 

@@ -78,6 +78,8 @@ def the_wheel(dist: pathlib.Path) -> pathlib.Path:
         sys.exit(f"wheel-check: {wheel.name} holds no abi3 extension: {extensions}")
     if "uringblob/py.typed" not in names:
         sys.exit(f"wheel-check: {wheel.name} lacks py.typed")
+    if strange := [name for name in names if not name.startswith(("uringblob/", "uringblob-"))]:
+        sys.exit(f"wheel-check: {wheel.name} holds more than the package: {strange}")
     return wheel
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
-pytest.importorskip("rich", reason="n/a: the extra `bench` is not installed")
-pytest.importorskip("matplotlib", reason="n/a: the extra `bench` is not installed")
+INSTALLED = importlib.util.find_spec("uringblob_bench") is not None
+collect_ignore_glob = [] if INSTALLED else ["*"]
+
+
+def pytest_report_header():
+    return [] if INSTALLED else ["uringblob-bench is not installed: benchmarks/tests is left out"]
 
 
 @pytest.fixture
@@ -17,9 +23,9 @@ def params():
 
 
 @pytest.fixture
-def place(disk_dir):
-    """An empty place on a real disk."""
-    from uringblob_bench.place import Place
+def workdir(disk_dir):
+    """An empty work directory on a real disk."""
+    from uringblob_bench.workdir import WorkDir
 
-    with Place(str(disk_dir)) as made:
+    with WorkDir(str(disk_dir)) as made:
         yield made

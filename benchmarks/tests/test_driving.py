@@ -8,11 +8,12 @@ import os
 import signal
 
 import pytest
+
 from uringblob_bench import drive, meter
+from uringblob_bench.contenders.base import run_on
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.picker import Exhausted, Picker
 from uringblob_bench.sample import Latency
-from uringblob_bench.subjects.base import run_on
 
 pytestmark = pytest.mark.one_interpreter
 

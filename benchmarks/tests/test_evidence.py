@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+
 from uringblob_bench.commit_counts import count_commits, submitting_enters
+from uringblob_bench.contenders.fio import fio_version
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import fio_sync_evidence, judge
-from uringblob_bench.subjects.fio import fio_version
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -47,11 +48,11 @@ def test_a_trace_without_a_sync_proves_nothing():
     assert not judge("", batch=4).trusted
 
 
-def test_fio_is_looked_at(params, place):
+def test_fio_is_looked_at(params, workdir):
     """fio 3.33 submits its syncs beside its writes, whatever its batch options say."""
     if not fio_version() or shutil.which("strace") is None:
         pytest.skip("n/a: needs fio and strace")
-    evidence = fio_sync_evidence(params, place, 4)
+    evidence = fio_sync_evidence(params, workdir, 4)
     assert evidence.known, evidence.words
     assert evidence.syncs > 0
     assert evidence.submitted > 4 * evidence.syncs
@@ -63,18 +64,18 @@ def test_enters_are_counted_between_marks():
     assert submitting_enters(trace) == [2, 0]
 
 
-def test_a_commit_is_two_submissions_and_one_flush(params, place, needs_uring):
+def test_a_commit_is_two_submissions_and_one_flush(params, workdir, needs_uring):
     """Counts of the real store, seen from outside by strace and by the device."""
     if shutil.which("strace") is None:
         pytest.skip("n/a: strace is not installed")
-    counts = count_commits(params, place)
+    counts = count_commits(params, workdir)
     assert counts.submitting_enters is not None, counts.enters_words
     assert counts.submitting_enters <= 2
-    if flushes(place.directory) is not None:
+    if flushes(workdir.directory) is not None:
         assert counts.device_flushes == 1, counts.flushes_words
 
 
-def test_the_device_counts_flushes_or_says_nothing(place):
-    count = flushes(place.directory)
+def test_the_device_counts_flushes_or_says_nothing(workdir):
+    count = flushes(workdir.directory)
     assert count is None or count >= 0
     assert flushes("/proc") is None

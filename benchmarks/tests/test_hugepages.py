@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from uringblob_bench import hugepages
 
 pytestmark = pytest.mark.one_interpreter

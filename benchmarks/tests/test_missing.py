@@ -1,4 +1,4 @@
-"""What the benchmark says where a program, a peer, a device's figures or a party's turns are missing."""
+"""What the benchmark says where a program, a peer, a device's figures or a contender's turns are missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from uringblob_bench import (
     adhoc,
     commit_counts,
@@ -21,33 +22,29 @@ from uringblob_bench import (
     fio_sync,
     hugepages,
     memory_kind,
-    neighbours,
     running,
+    system_load,
 )
-from uringblob_bench.alternate import CannotRun, Entry
 from uringblob_bench.bench import Bench, Pace
 from uringblob_bench.command import EXIT_FAILED
+from uringblob_bench.contenders.base import _ended_by_signals
+from uringblob_bench.contenders.catalogue import every_peer
+from uringblob_bench.contenders.eventfd import eventfd_of
+from uringblob_bench.contenders.fio import Fio, fio_version
+from uringblob_bench.contenders.ring import _whole
+from uringblob_bench.contenders.ring_sync import settled
 from uringblob_bench.finding import at_least
+from uringblob_bench.interleave import CannotRun, Entry
 from uringblob_bench.load import Load, Verb
-from uringblob_bench.measures import rivals, scale, stall
+from uringblob_bench.measures import peers, scale, stall
 from uringblob_bench.meter import Meter, Worker
-from uringblob_bench.options import add_options
+from uringblob_bench.options import add_arguments
 from uringblob_bench.picker import Exhausted, Picker
-from uringblob_bench.place import direct_flag
 from uringblob_bench.report import markdown, plots
 from uringblob_bench.report.data import SCHEMA, Results
 from uringblob_bench.sample import Latency
-from uringblob_bench.scale.build import build
-from uringblob_bench.scale.subject import ManyBlobs
-from uringblob_bench.subjects.base import _ended_by_signals
-from uringblob_bench.subjects.eventfd import listen_through_eventfd
-from uringblob_bench.subjects.everyone import peers
-from uringblob_bench.subjects.fio import Fio, fio_version
-from uringblob_bench.subjects.ring import _whole
-from uringblob_bench.subjects.ring_sync import settled
-
-from uringblob import AsyncFileBlobStore
-from uringblob.store.index.blob_index import BlobIndex
+from uringblob_bench.scale.contender import ManyBlobs
+from uringblob_bench.workdir import direct_flag
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -64,8 +61,8 @@ def hidden(monkeypatch):
 
 
 @pytest.fixture
-def bench(place, params):
-    return Bench(place, params, Pace(rounds=1, seconds=0.01, blobs_max=100))
+def bench(workdir, params):
+    return Bench(workdir, params, Pace(rounds=1, seconds=0.01, blobs_max=100))
 
 
 # ---- peers and programs -----------------------------------------------------------------------
@@ -81,29 +78,29 @@ def bench(place, params):
         ("rocksdict", "rocksdict"),
     ],
 )
-def test_a_peer_that_is_not_installed_cannot_run(params, place, monkeypatch, name, module):
+def test_a_peer_that_is_not_installed_cannot_run(params, workdir, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    peer = next(peer for peer in peers(params, place) if peer.name == name)
+    peer = next(peer for peer in every_peer(params, workdir) if peer.name == name)
     with pytest.raises(CannotRun, match=f"{module}.* (is not installed|is not here)"):
         peer.prepare()
 
 
-def test_a_polling_thread_that_the_kernel_does_not_allow_is_no_failure(params, place, monkeypatch):
+def test_a_polling_thread_that_the_kernel_does_not_allow_is_no_failure(params, workdir, monkeypatch):
     ring = SimpleNamespace(SQPOLL_ALLOWED=False)
     monkeypatch.setitem(sys.modules, "caio", SimpleNamespace(linux_uring=ring))
-    peer = next(peer for peer in peers(params, place) if peer.name == "caio (SQPOLL)")
+    peer = next(peer for peer in every_peer(params, workdir) if peer.name == "caio (SQPOLL)")
     with pytest.raises(CannotRun, match="SQPOLL is not allowed here"):
         peer.prepare()
 
 
-def test_without_fio_or_strace_nothing_is_said_about_fio(params, place, hidden, monkeypatch):
+def test_without_fio_or_strace_nothing_is_said_about_fio(params, workdir, hidden, monkeypatch):
     hidden("fio")
     assert fio_version.__wrapped__() == ""  # it asks once in a process
     monkeypatch.setattr(fio_sync, "fio_version", lambda: "")
-    assert fio_sync.fio_sync_evidence(params, place, 4).words == "fio is not installed"
+    assert fio_sync.fio_sync_evidence(params, workdir, 4).words == "fio is not installed"
     hidden("strace")
     monkeypatch.setattr(fio_sync, "fio_version", lambda: "fio-3.33")
-    evidence = fio_sync.fio_sync_evidence(params, place, 4)
+    evidence = fio_sync.fio_sync_evidence(params, workdir, 4)
     assert not evidence.trusted
     assert "strace is not installed" in evidence.words
 
@@ -115,27 +112,27 @@ def ending_with(code, stderr):
     return run
 
 
-def test_an_strace_that_is_refused_proves_nothing_about_fio(params, place, monkeypatch):
+def test_an_strace_that_is_refused_proves_nothing_about_fio(params, workdir, monkeypatch):
     monkeypatch.setattr(fio_sync, "fio_version", lambda: "fio-3.33")
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", ending_with(1, "strace: ptrace: Operation not permitted"))
-    evidence = fio_sync.fio_sync_evidence(params, place, 4)
+    evidence = fio_sync.fio_sync_evidence(params, workdir, 4)
     assert not evidence.trusted
     assert evidence.words == "strace ended with 1: strace: ptrace: Operation not permitted"
 
 
-def test_without_strace_the_device_still_counts(params, place, hidden, monkeypatch):
+def test_without_strace_the_device_still_counts(params, workdir, hidden, monkeypatch):
     hidden("strace")
     monkeypatch.setattr(commit_counts, "_child", lambda *_: "[1, 2, 1]")
-    counted = commit_counts.count_commits(params, place)
+    counted = commit_counts.count_commits(params, workdir)
     assert (counted.submitting_enters, counted.enters_words) == (None, "strace is not installed")
     assert counted.device_flushes == 1
 
 
-def test_a_device_that_does_not_count_and_an_strace_that_fails_give_no_figure(params, place, monkeypatch):
+def test_a_device_that_does_not_count_and_an_strace_that_fails_give_no_figure(params, workdir, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(commit_counts, "_child", lambda *_: "[]")
-    counted = commit_counts.count_commits(params, place)
+    counted = commit_counts.count_commits(params, workdir)
     assert (counted.device_flushes, counted.flushes_words) == (None, "the device does not count its flushes")
     monkeypatch.setattr(shutil, "which", lambda name: name)
 
@@ -143,7 +140,7 @@ def test_a_device_that_does_not_count_and_an_strace_that_fails_give_no_figure(pa
         raise subprocess.CalledProcessError(1, "strace")
 
     monkeypatch.setattr(commit_counts, "_child", refused)
-    counted = commit_counts.count_commits(params, place)
+    counted = commit_counts.count_commits(params, workdir)
     assert counted.submitting_enters is None
     assert counted.enters_words.startswith("strace failed: ")
     assert counted.flushes_words == "the child failed"
@@ -176,8 +173,8 @@ def test_versions_of_what_is_not_installed_say_so(monkeypatch):
 
 
 def test_figures_that_the_system_does_not_have_are_zero(monkeypatch):
-    monkeypatch.setattr(neighbours, "read_text", lambda _: "")
-    assert neighbours.machine_cpu_s() == 0
+    monkeypatch.setattr(system_load, "read_text", lambda _: "")
+    assert system_load.machine_cpu_s() == 0
     assert hugepages.meminfo("NoSuchFigure") == 0
 
 
@@ -225,7 +222,7 @@ async def test_a_transfer_that_is_not_whole_ends_the_turn(answer, number):
 
 
 class Broken:
-    """A party that cannot even prepare."""
+    """A contender that cannot even prepare."""
 
     def __init__(self, name="broken"):
         self.name = name
@@ -239,13 +236,13 @@ class Broken:
 
 
 def test_a_comparison_in_which_nobody_could_take_a_turn_is_an_error(bench, monkeypatch):
-    monkeypatch.setitem(adhoc.SUBJECTS, "broken", lambda params, place: Broken())
+    monkeypatch.setitem(adhoc.CONTENDERS, "broken", lambda params, workdir: Broken())
     with pytest.raises(RuntimeError, match=r"nobody could: .*not here"):
-        adhoc.AdHoc(parties=("broken",), workload="read", depth=1, batch=1).run(bench)
+        adhoc.AdHoc(contenders=("broken",), workload="read", depth=1, batch=1).run(bench)
 
 
 def test_a_store_that_takes_no_turn_fails_its_measure(bench, monkeypatch):
-    monkeypatch.setattr(stall, "AsyncStore", lambda params, place: Broken("store"))
+    monkeypatch.setattr(stall, "AsyncStore", lambda params, workdir: Broken("store"))
     with pytest.raises(RuntimeError, match=r"the store failed: .*not here"):
         stall.loop_stall(bench)
 
@@ -258,15 +255,15 @@ def test_a_store_of_many_blobs_that_fails_fails_its_measures(bench, monkeypatch)
         scale.growth_of_costs(bench)
 
 
-def test_a_child_that_fails_is_a_party_that_cannot_run(params, place, monkeypatch):
+def test_a_child_that_fails_is_a_party_that_cannot_run(params, workdir, monkeypatch):
     monkeypatch.setattr(subprocess, "run", ending_with(3, "Traceback: no memory"))
     with pytest.raises(CannotRun, match="ended with 3: Traceback: no memory"):
-        ManyBlobs(params, place, 10)._child({"do": "open"})
+        ManyBlobs(params, workdir, 10).turn([], 0.0)
 
 
 def test_without_any_peer_the_best_peer_is_not_measured(bench):
     case = bench.case("nobody", [Entry(Broken(), (Load(Verb.READ, 1),))])
-    found = rivals._against(case, "reads", 1.0, lambda _: None)
+    found = peers._against(case, "reads", 1.0, lambda _: None)
     assert found.measured is None
     assert not found.reached
     assert "no peer: " in found.detail
@@ -318,8 +315,8 @@ def test_a_measure_that_failed_stands_in_both_tables_with_its_reason(nothing):
 
 
 @pytest.mark.parametrize(("thin", "taken"), [(False, [1, 2, 3, 4, 5]), (True, [1, 3, 5])])
-def test_a_thin_sweep_takes_the_ends_and_the_middle(place, params, thin, taken):
-    assert Bench(place, params, Pace(1, 0.01, thin=thin)).points([1, 2, 3, 4, 5]) == taken
+def test_a_thin_sweep_takes_the_ends_and_the_middle(workdir, params, thin, taken):
+    assert Bench(workdir, params, Pace(1, 0.01, thin=thin)).points([1, 2, 3, 4, 5]) == taken
 
 
 def test_a_batch_that_one_pass_cannot_fill_ends_it():
@@ -338,39 +335,30 @@ def test_a_turn_that_was_over_before_it_was_counted_cost_nothing():
     assert meter.cpu() == (0.0, 0.0)
 
 
-async def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
+def test_an_eventfd_that_the_kernel_refuses_is_closed_again():
     """The suite looks for descriptors after every test."""
     reader, writer = os.pipe()
-    ring = SimpleNamespace(_core=SimpleNamespace(fd=reader))  # no ring at all: EOPNOTSUPP
     with pytest.raises(OSError, match="io_uring_register of an eventfd"):
-        listen_through_eventfd(ring, asyncio.get_running_loop())
+        eventfd_of(reader)  # no ring at all: EOPNOTSUPP
     os.close(reader)
     os.close(writer)
 
 
-def test_fio_on_one_core_is_told_which(params, place):
-    fio = Fio(dataclasses.replace(params, one_core=True), place)
+def test_fio_on_one_core_is_told_which(params, workdir):
+    fio = Fio(dataclasses.replace(params, one_core=True), workdir)
     loads = (Load(Verb.READ, 1),)
     command = fio.command(loads, fio.environment(loads, 0.01))
     assert f"--cpus_allowed={max(os.sched_getaffinity(0))}" in command
 
 
 def test_a_disk_with_little_room_is_warned_of(disk_dir, monkeypatch, capfd):
-    monkeypatch.setattr(running.Place, "free_bytes", lambda place: 1000)
+    monkeypatch.setattr(running.WorkDir, "free_bytes", lambda workdir: 1000)
     args = argparse.ArgumentParser()
-    add_options(args)
+    add_arguments(args)
     terminal = running.Terminal()
-    journal = running.take_steps(args.parse_args([str(disk_dir), "--quick"]), [], terminal)
-    assert not journal.cases
+    record = running.take_steps(args.parse_args([str(disk_dir), "--quick"]), [], terminal)
+    assert not record.cases
     assert "only 1,000 bytes are free: peers may fail" in capfd.readouterr().out
-
-
-@pytest.mark.unobserved("its map is not loaded at all")
-async def test_a_store_of_many_blobs_whose_slots_are_taken_is_not_left(disk_dir, monkeypatch):
-    monkeypatch.setattr(BlobIndex, "load", lambda manifest, entries, *_: next(iter(entries), None))
-    with pytest.raises(RuntimeError, match=r"the slot of [0-9a-f]{32} was taken"):
-        await build(str(disk_dir / "many.blobs"), 10, 4096)
-    assert os.listdir(disk_dir) == ["many.blobs.half"]
 
 
 def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
@@ -396,20 +384,6 @@ def test_the_second_ctrl_c_does_not_wait_and_a_cancellation_by_others_is_none():
 # ---- files left behind --------------------------------------------------------------------------
 
 
-@pytest.mark.unobserved("its map is loaded, not written")
-async def test_a_store_of_many_blobs_is_made_once_and_over_what_a_killed_run_left(disk_dir):
-    path = str(disk_dir / "many.blobs")
-    with open(f"{path}.half", "wb") as half:
-        half.write(b"left by a killed run")
-    await build(path, 10, 4096)
-    assert os.listdir(disk_dir) == ["many.blobs"]
-    made = os.stat(path).st_ino
-    await build(path, 10, 4096)
-    assert os.stat(path).st_ino == made
-    async with AsyncFileBlobStore.open(path, create=False) as store:
-        assert (await store.verify()).blobs_checked == 10
-
-
 #: Of versions of rich that leave a broken pipe to the caller, and of those that end the program themselves.
 OLDER_RICH = "from rich.console import Console; Console._check_buffer = lambda self: self._write_buffer(); "
 
@@ -417,7 +391,7 @@ OLDER_RICH = "from rich.console import Console; Console._check_buffer = lambda s
 @pytest.mark.parametrize("rich", [OLDER_RICH, ""], ids=["older rich", "rich"])
 def test_a_reader_that_went_away_is_no_traceback(rich):
     """As with every other command."""
-    code = f"import sys; {rich}from uringblob_bench.command import main; sys.exit(main(['--list']))"
+    code = f"import sys; {rich}from uringblob.cli.main import main; sys.exit(main(['bench', '--list']))"
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

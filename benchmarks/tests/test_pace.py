@@ -7,15 +7,23 @@ import subprocess
 import sys
 
 import pytest
-from uringblob_bench import add_arguments, names
+
+from uringblob_bench import names
 from uringblob_bench.adhoc import WORKLOADS
+from uringblob_bench.contenders.catalogue import CONTENDERS
+from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.measures import MEASURES
 from uringblob_bench.measures.scale import growth
-from uringblob_bench.options import FULL_BUDGET_S, QUICK_BUDGET_S, numbers, party_names, size
+from uringblob_bench.options import (
+    FULL_BUDGET_S,
+    QUICK_BUDGET_S,
+    add_arguments,
+    contender_names,
+    numbers,
+    size,
+)
 from uringblob_bench.pace import pace_of, params_of
 from uringblob_bench.running import chosen
-from uringblob_bench.subjects.everyone import SUBJECTS
-from uringblob_bench.subjects.ring_sync import STRATEGIES
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -75,18 +83,18 @@ def test_what_is_no_size(text):
 
 
 def test_the_names_of_the_command_line_are_those_of_what_there_is():
-    assert list(names.PARTIES) == list(SUBJECTS)
+    assert list(names.CONTENDER_NAMES) == list(CONTENDERS)
     assert list(names.WORKLOADS) == list(WORKLOADS)
     assert list(names.SYNCS) == list(STRATEGIES)
-    assert set(party_names(names.DEFAULT_PARTIES)) <= set(SUBJECTS)
+    assert set(contender_names(names.DEFAULT_CONTENDERS)) <= set(CONTENDERS)
 
 
 def test_help_loads_no_peer_and_nothing_of_the_extra():
     """The whole command line is made for `uringblob ls` too."""
     code = (
-        "import sys, argparse; from uringblob_bench import add_arguments;"
+        "import sys, argparse; from uringblob_bench.options import add_arguments;"
         "add_arguments(argparse.ArgumentParser());"
-        "print([name for name in sys.modules if 'bench.subjects' in name or name in ('rich', 'matplotlib')])"
+        "print([name for name in sys.modules if 'bench.contenders' in name or name in ('rich', 'matplotlib')])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ fio has a process per turn; here it is replaced by a canned answer, and tested b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,17 +18,19 @@ import time
 from pathlib import Path
 
 import pytest
-from uringblob_bench import main
+
+from uringblob.cli.main import main as command_line
+from uringblob_bench import meter
 from uringblob_bench.adhoc import WORKLOADS
+from uringblob_bench.contenders import thread_pool
+from uringblob_bench.contenders.fio import Fio
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import SyncEvidence
-from uringblob_bench.measures import MEASURES, scale, writes
+from uringblob_bench.measures import MEASURES, scale, stall, writes
 from uringblob_bench.report.data import Results
 from uringblob_bench.report.markdown import BEGIN, END, put_into
 from uringblob_bench.sample import Latency, Sample
-from uringblob_bench.subjects import thread_pool
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.sweeps import SWEEPS
+from uringblob_bench.sweeps import SWEEPS, batches, depth, settings
 
 pytestmark = [
     pytest.mark.one_interpreter,
@@ -53,8 +56,29 @@ def no_fio(monkeypatch):
     monkeypatch.setattr(Fio, "prepare", lambda _self: None)
     monkeypatch.setattr(Fio, "turn", turn)
     monkeypatch.setattr(writes, "fio_sync_evidence", lambda *_: SyncEvidence(True, "canned", 1, 9, 1))
+
+
+def main(words):
+    """Run the command line, and return its exit code."""
+    return command_line(["bench", *words])
+
+
+@pytest.fixture
+def few_points(monkeypatch):
+    """Two or three points of each sweep, and small stores: the plots need no more.
+
+    CPU time counts by itself: that of a turn of 10 ms may be none.
+    """
+    cpu = itertools.count()
+    monkeypatch.setattr(meter, "cpu_seconds", lambda: (next(cpu) / 1000, 0.0))
     monkeypatch.setattr(scale, "SIZES", (200, 1000))
-    monkeypatch.setattr(scale, "FEWEST", 200)
+    monkeypatch.setattr(stall, "NAMES", 1000)
+    monkeypatch.setattr(depth, "DEPTHS", (1, 32))
+    monkeypatch.setattr(depth, "PAGE_SIZES", (4096, 16384))
+    monkeypatch.setattr(batches, "BATCHES", (1, 8))
+    monkeypatch.setattr(settings, "THREAD_COUNTS", (1, 4))
+    kinds = dict(list(settings.BUFFER_KINDS.items())[::3])
+    monkeypatch.setattr(settings, "BUFFER_KINDS", kinds)
 
 
 def read(path):
@@ -67,14 +91,14 @@ def test_there_are_seventeen_measures():
 
 @pytest.mark.slow
 @pytest.mark.unobserved("the measure of large stores opens one whose map no log has brought")
-def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
-    kept = str(tmp_path / "results")
+def test_a_whole_run(disk_dir, tmp_path, no_fio, few_points, needs_uring, capfd, monkeypatch):
+    results = str(tmp_path / "results" / "results.json")
     sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
-    code = main([str(disk_dir), "--measures", "1-17", *sweeps, *TINY, "--budget", "120", "--output", kept])
+    code = main([str(disk_dir), "--measures", "1-17", *sweeps, *TINY, "--budget", "120", "--json", results])
     shown = capfd.readouterr()
     unseen = unseen_here(disk_dir)
     assert code == (1 if unseen else 0), shown.out + shown.err
-    data = read(os.path.join(kept, "results.json"))
+    data = read(results)
     assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 18)}
     for outcome in data["outcomes"]:
         assert outcome["failure"] == ""
@@ -86,7 +110,7 @@ def test_a_whole_run(disk_dir, tmp_path, no_fio, needs_uring, capfd):
     assert "measures" in shown.out
     check_cases(data["cases"])
     check_environment(data["environment"])
-    check_page_and_plots(kept)
+    check_page_and_plots(results, monkeypatch)
 
 
 def unseen_here(directory):
@@ -103,10 +127,10 @@ def check_cases(cases):
         assert case["parties"], name
         assert len(case["others_cpu_share"]) == len(case["order"])
         assert {"params", "rounds", "turn_seconds", "order", "settings", "failures"} <= set(case)
-        for party, loads in case["parties"].items():
-            assert party in case["settings"]
+        for contender, loads in case["parties"].items():
+            assert contender in case["settings"]
             for load in loads:
-                assert len(load["turns"]) == case["order"].count(party)
+                assert len(load["turns"]) == case["order"].count(contender)
                 assert set(load["summary"]["frames_per_s"]) == {"median", "low", "high", "count"}
                 for turn in load["turns"]:
                     assert {"frames", "seconds", "latency", "cpu_user_s", "cpu_system_s"} <= set(turn)
@@ -122,20 +146,22 @@ def check_environment(environment):
     assert environment["versions"]["uringblob"] != "not installed"
 
 
-def check_page_and_plots(kept):
-    """Made again from the JSON alone: real PNGs, and a page with one table and one plot at its top."""
-    from uringblob_bench.report.plots import PLOTS, plt
+def check_page_and_plots(results, monkeypatch):
+    """Made from the JSON alone: real PNGs, and a page with one table and one plot at its top."""
+    from uringblob_bench.report import plots
 
-    for name in os.listdir(kept):
-        if name.endswith(".png"):
-            os.unlink(os.path.join(kept, name))
+    # Without a layout each is drawn once instead of twice.
+    monkeypatch.setitem(plots.plt.rcParams, "figure.constrained_layout.use", False)
+    kept = os.path.dirname(results)
     front = Path(kept).parent / "FRONT.md"
     front.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "utf-8")
-    words = ["--render", os.path.join(kept, "results.json"), "--readme", str(front)]
+    words = ["--render", results, "--readme", str(front)]
     assert main(words) == 0
     assert "old" in front.read_text("utf-8"), "a quick run changes no page"
-    whole = Path(kept, "results.json").read_text("utf-8").replace('"quick": true', '"quick": false')
-    Path(kept, "results.json").write_text(whole, "utf-8")
+    whole = Path(results).read_text("utf-8").replace('"quick": true', '"quick": false')
+    Path(results).write_text(whole, "utf-8")
+    drawn = sorted(name for name in os.listdir(kept) if name.endswith(".png"))
+    monkeypatch.setattr(plots, "draw", lambda *_: drawn)  # they are there, and take most of the time
     for _ in range(2):
         assert main(words) == 0
     shown = front.read_text("utf-8")
@@ -144,23 +170,22 @@ def check_page_and_plots(kept):
     assert "old" not in shown
     assert shown.count("(results/peers.png)") == shown.count(BEGIN) == shown.count(END) == 1
     assert all(shown.count(f"| {number} | ") == 1 for number in MEASURES)
-    drawn = sorted(name for name in os.listdir(kept) if name.endswith(".png"))
     assert drawn == sorted(
         f"{name}.png"
         for name in ("peers", "depth-reads", "depth-writes", "frame-size", "latency", "cpu", "buffers", "batches",
                      "scale", "space")
     )  # fmt: skip
     # A whole page of empty axes was a fine PNG once.
-    for name, plot in PLOTS.items():
-        axes = plot(Results.read(os.path.join(kept, "results.json"))).axes
+    for name, plot in plots.PLOTS.items():
+        axes = plot(Results.read(results)).axes
         assert all(axis.has_data() for axis in axes), name
-    plt.close("all")
+    plots.plt.close("all")
     for name in drawn:
         with open(os.path.join(kept, name), "rb") as file:
             content = file.read()
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         assert len(content) > 10_000, f"{name} is empty"
-    page = (Path(kept) / "README.md").read_text("utf-8")
+    page = (Path(kept) / "results.md").read_text("utf-8")
     for number in MEASURES:
         assert f"| {number} | " in page
     assert page.index("![peers](peers.png)") < page.index("## The values behind the table")
@@ -210,7 +235,7 @@ def test_a_peer_that_fails_leaves_the_others_their_turns(
 
 
 def test_without_fio_its_measures_say_so(disk_dir, needs_uring, monkeypatch, capfd):
-    monkeypatch.setattr("uringblob_bench.subjects.fio.fio_version", lambda: "")
+    monkeypatch.setattr("uringblob_bench.contenders.fio.fio_version", lambda: "")
     assert main([str(disk_dir), "--measures", "2", *TINY]) == 1
     shown = " ".join(capfd.readouterr().out.split())
     assert "not measured" in shown
@@ -238,6 +263,14 @@ def test_what_is_not_there_cannot_be_asked_for(argv, disk_dir, capfd):
     assert "there are measures" in capfd.readouterr().err
 
 
+def test_the_module_is_the_command_and_its_errors_are_json_if_asked_for():
+    command = [sys.executable, "-m", "uringblob_bench", "--rounds=x", "--json=file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    failure = json.loads(done.stderr)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (failure["kind"], failure["command"]) == ("UsageError", "bench")
+
+
 def test_a_directory_must_be_named_and_be_there(tmp_path, capfd):
     """A mistyped one was made, filled and left behind; the current one was the default, for twenty minutes."""
     assert main([*TINY]) == 2
@@ -260,7 +293,7 @@ def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(dis
     def stop(_parent):
         raise Stop
 
-    monkeypatch.setattr("uringblob_bench.running.Place", stop)
+    monkeypatch.setattr("uringblob_bench.running.WorkDir", stop)
     with pytest.raises(Stop):
         main([str(disk_dir)])
     said = " ".join(capfd.readouterr().out.split())
@@ -276,9 +309,8 @@ def test_what_a_run_will_do_and_for_how_long_is_said_before_anything_is_made(dis
 
 
 def test_a_party_that_is_not_there_cannot_be_asked_for(capfd):
-    with pytest.raises(SystemExit):
-        main(["--workload", "read", "--party", "store,nobody"])
-    assert "no party nobody: there are store" in capfd.readouterr().err
+    assert main(["--workload", "read", "--party", "store,nobody"]) == 2
+    assert "no contender nobody: there are store" in capfd.readouterr().err
 
 
 def heed_ctrl_c():
@@ -305,9 +337,3 @@ def test_everything_is_listed(capfd):
     shown = capfd.readouterr().out
     assert all(measure.title in shown for measure in MEASURES.values())
     assert all(name in shown for name in SWEEPS)
-
-
-def test_without_the_extra_it_says_what_is_missing(monkeypatch, capfd):
-    monkeypatch.setattr("uringblob_bench.command.util.find_spec", lambda _name: None)
-    assert main(["--list"]) == 2
-    assert "pip install 'uringblob[bench]'" in capfd.readouterr().err

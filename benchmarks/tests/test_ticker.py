@@ -8,6 +8,7 @@ import os
 import time
 
 import pytest
+
 from uringblob_bench import ticker
 
 pytestmark = pytest.mark.one_interpreter

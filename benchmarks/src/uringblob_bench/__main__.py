@@ -1,10 +1,7 @@
-"""``python -m uringblob_bench``."""
+"""``python -m uringblob_bench`` is ``python -m uringblob bench``."""
 
+import runpy
 import sys
 
-from uringblob.cli.start import QuietInterrupts
-
-with QuietInterrupts():
-    from uringblob_bench.command import main
-
-sys.exit(main())
+sys.argv.insert(1, "bench")
+runpy.run_module("uringblob", run_name="__main__", alter_sys=True)

@@ -1,14 +1,14 @@
-"""A comparison of the user's own: one workload, the parties and the numbers that the command line names."""
+"""A comparison of the user's own: one workload, the contenders and the numbers that the command line names."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench
+from uringblob_bench.contenders.catalogue import CONTENDERS
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
-from uringblob_bench.subjects.everyone import SUBJECTS
 
 #: Name: the loads, from frames in flight (or tasks, or threads) and frames in a batch.
 WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
@@ -27,7 +27,7 @@ class AdHoc:
     """The comparison asked for; a step of a run like a sweep."""
 
     workload: str
-    parties: tuple[str, ...]
+    contenders: tuple[str, ...]
     depth: int
     batch: int
     name: str = "ad hoc"
@@ -39,12 +39,12 @@ class AdHoc:
         return f"{self.workload}: " + ", ".join(str(load) for load in self.loads())
 
     def loads(self) -> tuple[Load, ...]:
-        """Return the loads of every party."""
+        """Return the loads of every contender."""
         return WORKLOADS[self.workload](self.depth, self.batch)
 
     def run(self, bench: Bench) -> None:
         """Run it as one case."""
-        parties = [SUBJECTS[name](bench.params, bench.place) for name in self.parties]
-        case = bench.case(self.title, [Entry(party, self.loads()) for party in parties])
+        contenders = [CONTENDERS[name](bench.params, bench.workdir) for name in self.contenders]
+        case = bench.case(self.title, [Entry(contender, self.loads()) for contender in contenders])
         if not case.samples:
             raise RuntimeError(f"nobody could: {case.failures}")

@@ -1,4 +1,4 @@
-"""One run: where it takes place, how long turns are, and every case that was run so far."""
+"""One run: where it takes workdir, how long turns are, and every case that was run so far."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from uringblob_bench.alternate import Case, Entry, alternate
+from uringblob_bench import finding
+from uringblob_bench.finding import Finding
+from uringblob_bench.interleave import Case, Entry, interleave
 from uringblob_bench.load import Params
-from uringblob_bench.place import Place
-from uringblob_bench.sample import Sample
+from uringblob_bench.sample import Sample, Spread
+from uringblob_bench.workdir import WorkDir
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """How often and how long: ``rounds`` turns of ``seconds`` for every party."""
+    """How often and how long: ``rounds`` turns of ``seconds`` for every contender."""
 
     rounds: int
     seconds: float
@@ -40,9 +42,13 @@ class Bench:
     """What measures work with."""
 
     def __init__(
-        self, place: Place, params: Params, pace: Pace, told: Callable[[str, str], None] = lambda _a, _b: None
+        self,
+        workdir: WorkDir,
+        params: Params,
+        pace: Pace,
+        told: Callable[[str, str], None] = lambda _a, _b: None,
     ) -> None:
-        self.place = place
+        self.workdir = workdir
         self.params = params
         self.pace = pace
         self.told = told
@@ -78,7 +84,7 @@ class Bench:
         if name not in self.cases:
             if time.monotonic() > self.pace.deadline:
                 raise OutOfTime("the budget was used up before it began")
-            self.cases[name] = alternate(
+            self.cases[name] = interleave(
                 name,
                 params or self.params,
                 entries,
@@ -90,49 +96,67 @@ class Bench:
         return self.cases[name]
 
 
-def ratio(
-    case: Case, ours: str, theirs: str, figure: Callable[[Sample], float], load: int = 0
-) -> float | None:
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of a turn: what it is called, and by what seconds are multiplied for its unit."""
+
+    of: Callable[[Sample], float]
+    name: str
+    scale: float = 1.0
+
+    def __call__(self, sample: Sample) -> float:
+        """Return it, unscaled."""
+        return self.of(sample)
+
+
+FRAMES_PER_S = Figure(lambda sample: sample.frames_per_s, "frames/s")
+CPU_PER_FRAME = Figure(lambda sample: sample.cpu_per_frame_s, "CPU µs per frame", 1e6)
+P50 = Figure(lambda sample: sample.latency.p50_s, "median µs", 1e6)
+P99 = Figure(lambda sample: sample.latency.p99_s, "p99 µs", 1e6)
+
+
+def ratio(case: Case, ours: str, theirs: str, figure: Figure) -> float | None:
     """Return the medians' quotient, or ``None`` if one of them took no turn."""
     if not case.has(ours, theirs):
         return None
-    below = case.median(theirs, figure, load)
-    return case.median(ours, figure, load) / below if below else None
+    below = case.median(theirs, figure)
+    return case.median(ours, figure) / below if below else None
 
 
-def detail(case: Case, ours: str, theirs: str, figure: Callable[[Sample], float], scale: float = 1.0) -> str:
-    """Return both medians with their extremes, or who failed and why."""
+def detail(case: Case, figure: Figure, *names: str) -> str:
+    """Return each contender's median with its extremes, or why it took no turn."""
     parts = []
-    for name in (ours, theirs):
+    for name in names:
         if case.has(name):
-            values = [value * scale for value in case.values(name, figure)]
-            parts.append(f"{name} {_median(values):.4g} ({min(values):.4g} to {max(values):.4g})")
+            spread = Spread.of([value * figure.scale for value in case.values(name, figure)])
+            parts.append(f"{name} {spread.median:.4g} ({spread.low:.4g} to {spread.high:.4g})")
         else:
             parts.append(f"{name}: {case.failures.get(name, 'took no turn')}")
-    return ", ".join(parts)
+    return f"{figure.name}: {', '.join(parts)}"
 
 
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def at_least(
+    what: str,
+    case: Case,
+    ours: str,
+    theirs: str,
+    target: float,
+    figure: Figure = FRAMES_PER_S,
+    more: str = "",
+) -> Finding:
+    """Find whether ``ours`` has at least ``target`` times the figure of ``theirs``."""
+    words = detail(case, figure, ours, theirs) + more
+    return finding.at_least(what, ratio(case, ours, theirs, figure), target, detail=words)
 
 
-def frames_per_s(sample: Sample) -> float:
-    """Return frames a second."""
-    return sample.frames_per_s
+def at_most(
+    what: str, case: Case, ours: str, theirs: str, target: float, figure: Figure, more: str = ""
+) -> Finding:
+    """Find whether ``ours`` has at most ``target`` times the figure of ``theirs``."""
+    words = detail(case, figure, ours, theirs) + more
+    return finding.at_most(what, ratio(case, ours, theirs, figure), target, detail=words)
 
 
-def cpu_per_frame(sample: Sample) -> float:
-    """Return CPU seconds per frame."""
-    return sample.cpu_per_frame_s
-
-
-def p50(sample: Sample) -> float:
-    """Return the median latency in seconds."""
-    return sample.latency.p50_s
-
-
-def p99(sample: Sample) -> float:
-    """Return the latency that one call in a hundred exceeded, in seconds."""
-    return sample.latency.p99_s
+def stated(what: str, case: Case, ours: str, theirs: str, figure: Figure = FRAMES_PER_S) -> Finding:
+    """State the quotient of the figures of ``ours`` and ``theirs``."""
+    return finding.stated(what, ratio(case, ours, theirs, figure), detail=detail(case, figure, ours, theirs))

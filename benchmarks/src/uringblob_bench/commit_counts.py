@@ -16,11 +16,11 @@ import statistics
 import subprocess
 import sys
 
+from uringblob_bench.contenders.base import run_on
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.device import flushes
 from uringblob_bench.load import Load, Params, Verb
-from uringblob_bench.place import Place
-from uringblob_bench.subjects.base import run_on
-from uringblob_bench.subjects.store import AsyncStore
+from uringblob_bench.workdir import WorkDir
 
 COMMITS = 12
 _MARK = "getppid("
@@ -37,16 +37,16 @@ class CommitCounts:
     flushes_words: str
 
 
-def count_commits(params: Params, place: Place) -> CommitCounts:
+def count_commits(params: Params, workdir: WorkDir) -> CommitCounts:
     """Run the child under strace, once."""
-    AsyncStore(params, place).prepare()
+    AsyncStore(params, workdir).prepare()
     if shutil.which("strace") is None:
-        flushed = json.loads(_child(params, place, []))
+        flushed = json.loads(_child(params, workdir, []))
         return CommitCounts(None, "strace is not installed", *_flushes(flushed))
-    trace = place.path("strace-commit.txt")
+    trace = workdir.path("strace-commit.txt")
     prefix = ["strace", "-f", "-o", trace, "-e", "trace=io_uring_enter,getppid"]
     try:
-        flushed = json.loads(_child(params, place, prefix))
+        flushed = json.loads(_child(params, workdir, prefix))
         with open(trace, encoding="utf-8", errors="replace") as file:
             counted = submitting_enters(file.read())
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -74,14 +74,14 @@ def _flushes(counted: list[int] | None) -> tuple[float | None, str]:
     ), f"/sys/dev/block/*/stat, fewest of {len(counted)} commits: {sorted(set(counted))}"
 
 
-def _child(params: Params, place: Place, prefix: list[str]) -> str:
-    settings = json.dumps({"params": dataclasses.asdict(params), "directory": place.directory})
+def _child(params: Params, workdir: WorkDir, prefix: list[str]) -> str:
+    settings = json.dumps({"params": dataclasses.asdict(params), "directory": workdir.directory})
     command = [*prefix, sys.executable, "-m", "uringblob_bench.commit_counts", settings]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return ran.stdout
 
 
-class _ExistingPlace(Place):
+class _ExistingWorkDir(WorkDir):
     """The parent's directory, seen from the child."""
 
     def __init__(self, directory: str) -> None:
@@ -90,8 +90,8 @@ class _ExistingPlace(Place):
 
 def _commit_one_by_one(settings: str) -> None:
     told = json.loads(settings)
-    place = _ExistingPlace(told["directory"])
-    store = AsyncStore(Params(**told["params"]), place)
+    workdir = _ExistingWorkDir(told["directory"])
+    store = AsyncStore(Params(**told["params"]), workdir)
     load = Load(Verb.COMMIT)
     counted: list[int] = []
 
@@ -100,10 +100,10 @@ def _commit_one_by_one(settings: str) -> None:
             call = call_for(load, 0)
             await call()
             for _ in range(COMMITS):
-                before = flushes(place.directory)
+                before = flushes(workdir.directory)
                 os.getppid()
                 await call()
-                after = flushes(place.directory)
+                after = flushes(workdir.directory)
                 if before is not None and after is not None:
                     counted.append(after - before)
             os.getppid()

@@ -68,28 +68,17 @@ class Driven:
         return [self._sample(load, workers, page_size, extra) for load, workers in self.loads]
 
     def _sample(self, load: Load, workers: list[Worker], page_size: int, extra: dict[str, Any]) -> Sample:
-        seconds = [second for worker in workers for second in worker.seconds]
+        latencies = [second for worker in workers for second in worker.seconds]
         last = max(worker.last for worker in workers)
+        seconds = (last if last > self.meter.begin else self.meter.end) - self.meter.begin
+        extra = {"load": str(load), **extra}
+        if not latencies:
+            # No call ended within the turn: take those that were in progress at its end, one of each worker.
+            latencies = [worker.overrun for worker in workers]
+            seconds, extra["overran"] = max(latencies), True
         user, system = self.meter.cpu()
-        if not seconds:
-            return _of_overrun(load, workers, page_size, extra)
-        return Sample(
-            frames=len(seconds) * load.frames,
-            seconds=(last if last > self.meter.begin else self.meter.end) - self.meter.begin,
-            page_size=page_size,
-            latency=Latency.of(seconds),
-            cpu_user_s=user,
-            cpu_system_s=system,
-            extra={"load": str(load), **extra},
-        )
-
-
-def _of_overrun(load: Load, workers: list[Worker], page_size: int, extra: dict[str, Any]) -> Sample:
-    """Nothing ended within the turn: take the calls that were under way at its end, one of each worker."""
-    overruns = [worker.overrun for worker in workers]
-    frames = len(overruns) * load.frames
-    extra = {"load": str(load), "overran": True, **extra}
-    return Sample(frames, max(overruns), page_size, Latency.of(overruns), extra=extra)
+        frames = len(latencies) * load.frames
+        return Sample(frames, seconds, page_size, Latency.of(latencies), user, system, extra)
 
 
 async def drive_tasks(

@@ -9,9 +9,9 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from uringblob_bench.contenders.fio import fio_version
 from uringblob_bench.device import device_directory, read_text
 from uringblob_bench.hugepages import meminfo
-from uringblob_bench.subjects.fio import fio_version
 
 #: Everything whose version may matter.
 DISTRIBUTIONS = (

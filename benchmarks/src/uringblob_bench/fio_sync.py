@@ -14,10 +14,10 @@ import re
 import shutil
 import subprocess
 
+from uringblob_bench.contenders.fio import Fio, fio_version
 from uringblob_bench.device import flushes
 from uringblob_bench.load import Load, Params, Verb
-from uringblob_bench.place import Place
-from uringblob_bench.subjects.fio import Fio, fio_version
+from uringblob_bench.workdir import WorkDir
 
 _ENTER = re.compile(r"io_uring_enter\(\d+, (\d+), (\d+), .*\) = (\d+)")
 _SECONDS = 0.2
@@ -65,22 +65,22 @@ def judge(trace: str, batch: int, device_flushes: int | None = None) -> SyncEvid
     return SyncEvidence(True, words, enters, submitted, syncs, early, device_flushes)
 
 
-def fio_sync_evidence(params: Params, place: Place, batch: int) -> SyncEvidence:
+def fio_sync_evidence(params: Params, workdir: WorkDir, batch: int) -> SyncEvidence:
     """Run fio's durable-batch job under strace for a moment."""
     if not fio_version():
         return SyncEvidence(False, "fio is not installed")
     if shutil.which("strace") is None:
         return SyncEvidence(False, "strace is not installed, so fio is not trusted to wait for its writes")
-    fio = Fio(params, place)
+    fio = Fio(params, workdir)
     loads = (Load(Verb.BATCH, 1, batch),)
     variables = {**fio.environment(loads, _SECONDS), "FIO_RAMP": "0"}
-    trace = place.path(f"strace-{batch}.txt")
-    before = flushes(place.directory)
+    trace = workdir.path(f"strace-{batch}.txt")
+    before = flushes(workdir.directory)
     command = ["strace", "-f", "-o", trace, "-e", "trace=io_uring_enter", *fio.command(loads, variables)]
     ran = subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60, check=False
     )
-    after = flushes(place.directory)
+    after = flushes(workdir.directory)
     if ran.returncode:
         return SyncEvidence(False, f"strace ended with {ran.returncode}: {ran.stderr.strip()[-200:]}")
     with open(trace, encoding="utf-8", errors="replace") as file:

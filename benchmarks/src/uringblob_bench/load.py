@@ -1,11 +1,11 @@
-"""What is asked of a subject, and in which setting."""
+"""What is asked of a contender, and in which setting."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 
-from uringblob.units import PAGE_SIZE
+from uringblob import PAGE_SIZE
 
 MIB = 1 << 20
 
@@ -19,7 +19,7 @@ class Verb(enum.Enum):
     WRITE = "write"
     #: Replace frames; their bytes are durable at the return.
     BATCH = "batch"
-    #: Replace frames; durable at the return, names and all (atomic where the subject can).
+    #: Replace frames; durable at the return, names and all (atomic where the contender can).
     COMMIT = "commit"
     #: No I/O: how late the event loop comes to a timer that is due every millisecond.
     TICK = "tick"
@@ -52,11 +52,11 @@ class Load:
 
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """The setting of one case; a subject that cannot follow a part of it says so in its settings."""
+    """The setting of one case; a contender that cannot follow a part of it says so in its settings."""
 
     #: Bytes in a frame, a power of two from 4 KiB.
     page_size: int = PAGE_SIZE
-    #: Bytes in every subject's file (or in its data, for those that decide on their files alone).
+    #: Bytes in every contender's file (or in its data, for those that decide on their files alone).
     file_bytes: int = 1024 * MIB
     #: Whether buffers are registered with the ring.
     registered: bool = True
@@ -66,21 +66,21 @@ class Params:
     verify: bool = True
     #: ``asyncio`` or ``uvloop``.
     loop: str = "asyncio"
-    #: How the event loop hears of completions: the ring's own descriptor, or an ``eventfd``.
+    #: What wakes the event loop for completions: ``ring``, its own descriptor, or ``eventfd``.
     wakeup: str = "ring"
-    #: How the bare ring makes a batch durable: see :mod:`uringblob_bench.subjects.ring_sync`.
+    #: How the bare ring makes a batch durable: see :mod:`uringblob_bench.contenders.ring_sync`.
     sync: str = "two-phase"
     #: Whether everything is held on one CPU.
     one_core: bool = False
 
     @property
     def frames(self) -> int:
-        """Frames that a subject's file holds."""
+        """Frames that a contender's file holds."""
         return max(self.file_bytes // self.page_size, 2)
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of whole frames in a subject's file; more than ``file_bytes`` only for two large frames."""
+        """Bytes of whole frames in a contender's file; more than ``file_bytes`` only for two large frames."""
         return self.frames * self.page_size
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: The keys of :data:`uringblob_bench.subjects.everyone.SUBJECTS`.
-PARTIES = (
+#: The keys of :data:`uringblob_bench.contenders.catalogue.CONTENDERS`.
+CONTENDER_NAMES = (
     "store",
     "store-pread",
     "store-sync",
@@ -20,8 +20,8 @@ PARTIES = (
     "sqlite",
 )
 #: Who takes part where nobody is named.
-DEFAULT_PARTIES = "store,ring,fio,pool"
+DEFAULT_CONTENDERS = "store,ring,fio,pool"
 #: The keys of :data:`uringblob_bench.adhoc.WORKLOADS`.
 WORKLOADS = ("read", "write", "batch", "commit", "commits", "mixed", "stall")
-#: The keys of :data:`uringblob_bench.subjects.ring_sync.STRATEGIES`.
+#: The keys of :data:`uringblob_bench.contenders.ring_sync.STRATEGIES`.
 SYNCS = ("two-phase", "gathered", "linked", "drained", "RWF_DSYNC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from uringblob_bench.load import MIB
-from uringblob_bench.names import DEFAULT_PARTIES, PARTIES, SYNCS, WORKLOADS
+from uringblob_bench.names import CONTENDER_NAMES, DEFAULT_CONTENDERS, SYNCS, WORKLOADS
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 FULL_BUDGET_S, QUICK_BUDGET_S = 1200.0, 75.0
@@ -38,19 +38,21 @@ def numbers(text: str) -> list[int]:
     return found
 
 
-def party_names(text: str) -> list[str]:
+def contender_names(text: str) -> list[str]:
     """Read ``store,fio``.
 
-    :raises argparse.ArgumentTypeError: there is no such party.
+    :raises argparse.ArgumentTypeError: there is no such contender.
     """
     names = text.split(",")
-    strange = [name for name in names if name not in PARTIES]
+    strange = [name for name in names if name not in CONTENDER_NAMES]
     if strange:
-        raise argparse.ArgumentTypeError(f"no party {', '.join(strange)}: there are {', '.join(PARTIES)}")
+        raise argparse.ArgumentTypeError(
+            f"no contender {', '.join(strange)}: there are {', '.join(CONTENDER_NAMES)}"
+        )
     return names
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add every option."""
     parser.add_argument(
         "directory",
@@ -76,9 +78,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_pace(parser)
     _add_setting(parser)
     out = parser.add_argument_group("what it leaves")
-    out.add_argument("--output", metavar="DIR", help="write results.json, plots and README.md there")
+    out.add_argument("--output", metavar="DIR", help="write results.json, plots and results.md there")
     out.add_argument(
-        "--render", metavar="FILE", help="run nothing: make plots and README.md from an earlier results.json"
+        "--render", metavar="FILE", help="run nothing: make plots and results.md from an earlier results.json"
     )
     out.add_argument(
         "--readme", metavar="FILE", help="put one table and one plot between the marks in this page, too"
@@ -88,15 +90,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_own(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("a comparison of your own, instead of measures and sweeps")
-    own.add_argument("--workload", choices=WORKLOADS, help="what every party does")
+    own.add_argument("--workload", choices=WORKLOADS, help="what every contender does")
     own.add_argument(
+        "--contender",
+        "--contenders",
         "--party",
         "--parties",
-        dest="parties",
-        type=party_names,
+        dest="contenders",
+        type=contender_names,
         metavar="NAME[,NAME]",
-        default=DEFAULT_PARTIES,
-        help=f"who does it (default {DEFAULT_PARTIES}; there are {', '.join(PARTIES)})",
+        default=DEFAULT_CONTENDERS,
+        help=f"who does it (default {DEFAULT_CONTENDERS}; there are {', '.join(CONTENDER_NAMES)})",
     )
     own.add_argument("--depth", type=int, default=32, help="frames in flight, tasks or threads (default 32)")
     own.add_argument("--batch", type=int, default=8, help="frames of one call (default 8)")
@@ -104,9 +108,9 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         "--sync", choices=SYNCS, default="two-phase", help="how the bare ring makes a batch durable"
     )
     own.add_argument(
-        "--wakeup", choices=("ring", "eventfd"), default="ring", help="how the bare ring wakes its loop"
+        "--wakeup", choices=("ring", "eventfd"), default="ring", help="how a ring wakes its loop"
     )
-    own.add_argument("--one-core", action="store_true", help="hold every party on one CPU")
+    own.add_argument("--one-core", action="store_true", help="hold every contender on one CPU")
 
 
 def _add_pace(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +121,7 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
     pace.add_argument(
         "--budget", type=float, metavar="S", help=f"seconds for everything (default {FULL_BUDGET_S:.0f})"
     )
-    pace.add_argument("--rounds", type=int, help="turns of each party (default 5, quick 1)")
+    pace.add_argument("--rounds", type=int, help="turns of each contender (default 5, quick 1)")
     pace.add_argument("--seconds", type=float, help="length of a turn (default: from the budget)")
 
 

@@ -23,18 +23,20 @@ from uringblob_bench.hugepages import reserved
 from uringblob_bench.load import MIB
 from uringblob_bench.measures import MEASURES, Measure
 from uringblob_bench.pace import Step, budget_of, expected_seconds, pace_of, params_of
-from uringblob_bench.place import Place
 from uringblob_bench.report.data import Results
-from uringblob_bench.report.journal import Journal, Outcome
 from uringblob_bench.report.markdown import put_into, render, summary
+from uringblob_bench.report.run_record import Outcome, RunRecord
 from uringblob_bench.report.terminal import Terminal
 from uringblob_bench.sweeps import QUICK as QUICK_SWEEPS
 from uringblob_bench.sweeps import SWEEPS
+from uringblob_bench.workdir import WorkDir
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
 #: So many times the size of one file is needed when every peer has made its own.
 _ROOM = 12
+#: The page that a run leaves beside its results.
+PAGE = "results.md"
 #: So many steps are named, more are counted.
 _FEW = 3
 
@@ -45,8 +47,8 @@ def chosen(args: argparse.Namespace) -> list[Step]:
     :raises ValueError: there is no such measure or sweep.
     """
     if args.workload:
-        parties = tuple(args.parties)
-        return [AdHoc(args.workload, parties, args.depth, args.batch, turns=len(parties))]
+        contenders = tuple(args.contenders)
+        return [AdHoc(args.workload, contenders, args.depth, args.batch, turns=len(contenders))]
     all_of_it = args.measures is None and not args.sweeps
     numbers = list(MEASURES) if all_of_it else args.measures or []
     default = list(QUICK_SWEEPS if args.quick else SWEEPS)
@@ -73,26 +75,25 @@ def run_all(args: argparse.Namespace) -> bool:
     _end_by_signal_like_by_hand()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
         os.makedirs(directory, exist_ok=True)
-    journal = take_steps(args, steps, terminal)
-    for case in journal.cases.values():
+    record = take_steps(args, steps, terminal)
+    for case in record.cases.values():
         terminal.case(case)
-    terminal.table(journal.outcomes)
-    terminal.neighbours(journal.cases.values())
-    leave(args, journal, terminal)
-    return journal.whole
+    terminal.table(record.outcomes)
+    terminal.system_load(record.cases.values())
+    leave(args, record, terminal)
+    return record.whole
 
 
 def check_directory(path: str | None) -> None:
     """Refuse before anything is made: a mistyped directory would be filled, and left behind.
 
-    :raises ValueError: none was given.
-    :raises OSError: there is none.
+    :raises ValueError: none was given, or there is none.
     """
     if path is None:
         raise ValueError("name the DIRECTORY whose disk is to be measured: a run writes gigabytes there")
     if not os.path.isdir(path):
         number = errno.ENOTDIR if os.path.exists(path) else errno.ENOENT
-        raise OSError(number, f"{os.strerror(number)}: name a directory that exists", path)
+        raise ValueError(f"{path}: {os.strerror(number)}: name a directory that exists")
 
 
 def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, terminal: Terminal) -> None:
@@ -121,30 +122,30 @@ def _end_by_signal_like_by_hand() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> Journal:
+def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> RunRecord:
     """Take each step, whatever became of the one before."""
     params, pace = params_of(args), pace_of(args, steps)
     announce(args, steps, pace, terminal)
-    with Place(args.directory) as place, reserved(_HUGE_BYTES) as hugepages:
+    with WorkDir(args.directory) as workdir, reserved(_HUGE_BYTES) as hugepages:
         asked = {
             key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
         }
         settings = {**asked, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
-        journal = Journal(environment(place.directory, hugepages), settings)
-        if place.free_bytes() < _ROOM * params.file_bytes:
+        record = RunRecord(environment(workdir.directory, hugepages), settings)
+        if workdir.free_bytes() < _ROOM * params.file_bytes:
             terminal.console.print(
-                f"only {place.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
+                f"only {workdir.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
             )
         with terminal.progress(len(steps)) as (told, next_step):
-            bench = Bench(place, params, pace, told)
+            bench = Bench(workdir, params, pace, told)
             for step in steps:
                 next_step(step.title)
                 outcome = take_step(step, bench)
-                journal.outcomes.append(outcome)
+                record.outcomes.append(outcome)
                 terminal.outcome(outcome)
-        journal.environment["load_average_after"] = os.getloadavg()
-        journal.cases = bench.cases
-    return journal
+        record.environment["load_average_after"] = os.getloadavg()
+        record.cases = bench.cases
+    return record
 
 
 def take_step(step: Step, bench: Bench) -> Outcome:
@@ -173,24 +174,24 @@ def list_steps(terminal: Terminal) -> None:
         terminal.console.print(f"sweep {sweep.name:15} {sweep.title}", highlight=False)
 
 
-def leave(args: argparse.Namespace, journal: Journal, terminal: Terminal) -> None:
+def leave(args: argparse.Namespace, record: RunRecord, terminal: Terminal) -> None:
     """Write the files that were asked for."""
     if args.json:
-        journal.write(args.json)
+        record.write(args.json)
         terminal.console.print(f"results in {args.json}", highlight=False)
     if args.output:
         path = os.path.join(args.output, "results.json")
-        journal.write(path)
+        record.write(path)
         publish(args, args.output, Results.read(path), terminal)
 
 
 def publish(args: argparse.Namespace, directory: str, results: Results, terminal: Terminal) -> None:
-    """Draw the plots and write the README into ``directory``."""
+    """Draw the plots and write the page ``results.md`` into ``directory``."""
     from uringblob_bench.report.plots import draw
 
     os.makedirs(directory, exist_ok=True)
     plots = draw(results, directory)
-    with open(os.path.join(directory, "README.md"), "w", encoding="utf-8") as file:
+    with open(os.path.join(directory, PAGE), "w", encoding="utf-8") as file:
         file.write(render(results, plots))
     if args.readme and results.settings.get("quick"):
         terminal.console.print(f"{args.readme} is left alone: a quick run proves nothing", highlight=False)
@@ -200,4 +201,4 @@ def publish(args: argparse.Namespace, directory: str, results: Results, terminal
             page = put_into(file.read(), summary(results, plots, folder))
         with open(args.readme, "w", encoding="utf-8") as file:
             file.write(page)
-    terminal.console.print(f"README.md and {len(plots)} plots in {directory}", highlight=False)
+    terminal.console.print(f"{PAGE} and {len(plots)} plots in {directory}", highlight=False)

@@ -1,4 +1,4 @@
-"""What one turn of one party showed, and what several turns show together."""
+"""What one turn of one contender showed, and what several turns show together."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Sample:
     latency: Latency
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
-    #: Whatever else is worth keeping: counters, what a subject says of itself.
+    #: Whatever else is worth keeping: counters, what a contender says of itself.
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -91,7 +91,7 @@ class Spread:
         return (self.high - self.low) / self.median if self.median else 0.0
 
 
-#: What is summarized over the turns of a party, by name.
+#: What is summarized over the turns of a contender, by name.
 FIGURES: dict[str, Callable[[Sample], float]] = {
     "frames_per_s": lambda sample: sample.frames_per_s,
     "bytes_per_s": lambda sample: sample.bytes_per_s,

@@ -1,6 +1,6 @@
 """The measures by number, and in the order in which a full run takes them."""
 
-from uringblob_bench.measures import commit, mixed, reads, rivals, room, scale, stall, sync_face, writes
+from uringblob_bench.measures import commit, mixed, peers, reads, scale, space, stall, sync_face, writes
 from uringblob_bench.measures.base import Measure
 
 #: By number.
@@ -14,9 +14,9 @@ MEASURES: dict[int, Measure] = {
             *sync_face.MEASURES,
             *mixed.MEASURES,
             *stall.MEASURES,
-            *rivals.MEASURES,
+            *peers.MEASURES,
             *scale.MEASURES,
-            *room.MEASURES,
+            *space.MEASURES,
         ],
         key=lambda measure: measure.number,
     )

@@ -11,7 +11,7 @@ from uringblob_bench.finding import Finding
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """``run`` is what it does; ``turns`` how many turns its parties take in a round, for the budget."""
+    """``run`` is what it does; ``turns`` how many turns its contenders take in a round, for the budget."""
 
     number: int
     name: str

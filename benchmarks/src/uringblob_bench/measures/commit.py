@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from uringblob_bench.alternate import Entry
-from uringblob_bench.bench import Bench, detail, p50, ratio
+from uringblob_bench import finding
+from uringblob_bench.bench import P50, Bench, at_most
 from uringblob_bench.commit_counts import count_commits
-from uringblob_bench.finding import Finding, at_most
+from uringblob_bench.contenders.os_calls import OsCalls
+from uringblob_bench.contenders.store import AsyncStore
+from uringblob_bench.finding import Finding
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.os_calls import OsCalls
-from uringblob_bench.subjects.store import AsyncStore
 
 
 def commit_of_one(bench: Bench) -> list[Finding]:
     """Measure 4."""
-    load = Load(Verb.COMMIT)
-    parties = [AsyncStore(bench.params, bench.place), OsCalls(bench.params, bench.place)]
-    case = bench.case("commit of one frame", [Entry(party, (load,)) for party in parties])
-    counts = count_commits(bench.params, bench.place)
+    contenders = [AsyncStore(bench.params, bench.workdir), OsCalls(bench.params, bench.workdir)]
+    entries = [Entry(contender, (Load(Verb.COMMIT),)) for contender in contenders]
+    case = bench.case("commit of one frame", entries)
+    counts = count_commits(bench.params, bench.workdir)
     return [
-        at_most(
-            "commit of one frame, against pwrite + fdatasync",
-            ratio(case, "store", "os calls", p50),
-            1.15,
-            detail="median µs: " + detail(case, "store", "os calls", p50, 1e6),
+        at_most("commit of one frame, against pwrite + fdatasync", case, "store", "os calls", 1.15, P50),
+        finding.at_most(
+            "submitting enters per commit", counts.submitting_enters, 2, "enters", counts.enters_words
         ),
-        at_most(
-            "submitting enters per commit",
-            counts.submitting_enters,
-            2,
-            "enters",
-            counts.enters_words,
+        finding.at_most(
+            "device flushes per commit", counts.device_flushes, 1, "flushes", counts.flushes_words
         ),
-        at_most("device flushes per commit", counts.device_flushes, 1, "flushes", counts.flushes_words),
     ]
 
 

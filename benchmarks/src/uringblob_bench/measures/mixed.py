@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from uringblob_bench.alternate import Entry
-from uringblob_bench.bench import Bench, detail, frames_per_s, p99, ratio
-from uringblob_bench.finding import Finding, at_least, at_most
+from uringblob_bench import finding
+from uringblob_bench.bench import FRAMES_PER_S, P99, Bench, at_most
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.store import AsyncStore
+from uringblob_bench.finding import Finding
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.store import AsyncStore
 
 BATCH = 32
 ALONE = "store, batches alone"
@@ -18,8 +19,8 @@ WRITER = 1
 def reader_beside_committer(bench: Bench) -> list[Finding]:
     """Measure 8: fio has a reading and a writing process; the store one loop for both."""
     reader = Load(Verb.READ)
-    store = AsyncStore(bench.params, bench.place)
-    fio = Fio(bench.params, bench.place)
+    store = AsyncStore(bench.params, bench.workdir)
+    fio = Fio(bench.params, bench.workdir)
     case = bench.case(
         "one reader beside commits of 32",
         [
@@ -30,9 +31,9 @@ def reader_beside_committer(bench: Bench) -> list[Finding]:
     )
     writer = None
     if case.has("store", ALONE):
-        writer = case.median("store", frames_per_s, WRITER) / case.median(ALONE, frames_per_s)
+        writer = case.median("store", FRAMES_PER_S, WRITER) / case.median(ALONE, FRAMES_PER_S)
     writers = [
-        f"{name} {case.median(name, frames_per_s, load):.0f}"
+        f"{name} {case.median(name, FRAMES_PER_S, load):.0f}"
         for name, load in (("store", WRITER), ("fio", WRITER), (ALONE, 0))
         if case.has(name)
     ]
@@ -45,11 +46,14 @@ def reader_beside_committer(bench: Bench) -> list[Finding]:
     return [
         at_most(
             "p99 of a reader beside commits of 32, against fio's reader beside fio's writer",
-            ratio(case, "store", "fio", p99),
+            case,
+            "store",
+            "fio",
             1.0,
-            detail="p99 µs: " + detail(case, "store", "fio", p99, 1e6) + "; " + "; ".join(worst),
+            P99,
+            "; " + "; ".join(worst),
         ),
-        at_least(
+        finding.at_least(
             "the committing writer beside a reader, against durable batches of 32 alone",
             writer,
             0.95,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Entry
-from uringblob_bench.bench import Bench, cpu_per_frame, detail, frames_per_s, ratio
-from uringblob_bench.finding import Finding, at_least, at_most, stated
+from uringblob_bench.bench import CPU_PER_FRAME, Bench, at_least, at_most, detail, stated
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.store import AsyncStore
+from uringblob_bench.finding import Finding
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Params, Verb
 from uringblob_bench.measures.base import Measure
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.store import AsyncStore
 
 SMALL = 4096
 UNVERIFIED = "store, verify=False"
@@ -21,8 +21,8 @@ _IN_BATCHES = {32: Load(Verb.READ, 4, 8)}
 
 def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
     """Return the store and fio under the same load, and the store in batches where they are comparable."""
-    store = AsyncStore(params, bench.place)
-    entries = [Entry(store, (load,)), Entry(Fio(params, bench.place), (load,))]
+    store = AsyncStore(params, bench.workdir)
+    entries = [Entry(store, (load,)), Entry(Fio(params, bench.workdir), (load,))]
     if load.workers in _IN_BATCHES:
         entries.append(Entry(store, (_IN_BATCHES[load.workers],), TOGETHER))
     return entries
@@ -31,55 +31,28 @@ def beside_fio(bench: Bench, params: Params, load: Load) -> list[Entry]:
 def random_reads(bench: Bench) -> list[Finding]:
     """Measure 1; what the checksums cost of it is stated beside it."""
     found = []
-    unverified = AsyncStore(dataclasses.replace(bench.params, verify=False), bench.place)
+    unverified = AsyncStore(dataclasses.replace(bench.params, verify=False), bench.workdir)
     for depth in (8, 32):
         load = Load(Verb.READ, depth)
         entries = [*beside_fio(bench, bench.params, load), Entry(unverified, (load,), UNVERIFIED)]
         case = bench.case(f"random reads, depth {depth}", entries)
-        found.append(
-            at_least(
-                f"random reads at depth {depth}, against fio",
-                ratio(case, "store", "fio", frames_per_s),
-                0.97,
-                detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
-            )
-        )
-        found.append(
-            stated(
-                f"the same with verify=False, depth {depth}",
-                ratio(case, UNVERIFIED, "fio", frames_per_s),
-                detail="frames/s: " + detail(case, UNVERIFIED, "fio", frames_per_s),
-            )
-        )
-    found.append(
-        stated(
-            "read_blobs of 8, depth 32, against fio",
-            ratio(case, TOGETHER, "fio", frames_per_s),
-            detail="frames/s: " + detail(case, TOGETHER, "fio", frames_per_s),
-        )
-    )
-    return found
+        found += [
+            at_least(f"random reads at depth {depth}, against fio", case, "store", "fio", 0.97),
+            stated(f"the same with verify=False, depth {depth}", case, UNVERIFIED, "fio"),
+        ]
+    return [*found, stated("read_blobs of 8, depth 32, against fio", case, TOGETHER, "fio")]
 
 
 def cpu_of_reads(bench: Bench) -> list[Finding]:
     """Measure 9."""
     params = dataclasses.replace(bench.params, verify=False)
-    case = bench.case(
-        "CPU of reads, depth 32, unverified", beside_fio(bench, params, Load(Verb.READ, 32)), params
-    )
+    entries = beside_fio(bench, params, Load(Verb.READ, 32))
+    case = bench.case("CPU of reads, depth 32, unverified", entries, params)
+    alone = "CPU per read at depth 32, verify=False, against fio"
+    together = "the same in calls of read_blobs, 8 frames each"
     return [
-        at_most(
-            "CPU per read at depth 32, verify=False, against fio",
-            ratio(case, "store", "fio", cpu_per_frame),
-            1.5,
-            detail="µs per frame: " + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        ),
-        at_most(
-            "the same in calls of read_blobs, 8 frames each",
-            ratio(case, TOGETHER, "fio", cpu_per_frame),
-            1.5,
-            detail="µs per frame: " + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
-        ),
+        at_most(what, case, ours, "fio", 1.5, CPU_PER_FRAME)
+        for what, ours in ((alone, "store"), (together, TOGETHER))
     ]
 
 
@@ -89,28 +62,13 @@ def small_frames(bench: Bench) -> list[Finding]:
     params = dataclasses.replace(
         bench.params, page_size=SMALL, file_bytes=file_bytes, verify=False, one_core=True
     )
-    case = bench.case(
-        "4 KiB reads, depth 32, one core", beside_fio(bench, params, Load(Verb.READ, 32)), params
-    )
+    entries = beside_fio(bench, params, Load(Verb.READ, 32))
+    case = bench.case("4 KiB reads, depth 32, one core", entries, params)
+    alone = "4 KiB reads a second at depth 32 on one core, verify=False, against fio"
+    together = "the same in calls of read_blobs, 8 frames each"
     return [
-        at_least(
-            "4 KiB reads a second at depth 32 on one core, verify=False, against fio",
-            ratio(case, "store", "fio", frames_per_s),
-            0.75,
-            detail="frames/s: "
-            + detail(case, "store", "fio", frames_per_s)
-            + "; CPU µs per frame: "
-            + detail(case, "store", "fio", cpu_per_frame, 1e6),
-        ),
-        at_least(
-            "the same in calls of read_blobs, 8 frames each",
-            ratio(case, TOGETHER, "fio", frames_per_s),
-            0.75,
-            detail="frames/s: "
-            + detail(case, TOGETHER, "fio", frames_per_s)
-            + "; CPU µs per frame: "
-            + detail(case, TOGETHER, "fio", cpu_per_frame, 1e6),
-        ),
+        at_least(what, case, ours, "fio", 0.75, more="; " + detail(case, CPU_PER_FRAME, ours, "fio"))
+        for what, ours in ((alone, "store"), (together, TOGETHER))
     ]
 
 

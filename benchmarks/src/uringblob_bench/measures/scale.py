@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from uringblob_bench.alternate import Case, Entry
 from uringblob_bench.bench import Bench
 from uringblob_bench.finding import Finding, at_most, stated
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
 from uringblob_bench.sample import Sample
+from uringblob_bench.scale.contender import ManyBlobs
 from uringblob_bench.scale.costs import UNITS, costs_of
-from uringblob_bench.scale.subject import ManyBlobs
 
 FEWEST = 1_000
 SIZES = (FEWEST, 10_000, 100_000, 500_000, 2_000_000)
@@ -32,7 +32,7 @@ def sizes(bench: Bench) -> list[int]:
 
 def scale_case(bench: Bench) -> Case:
     """Open each of the stores in turn."""
-    entries = [Entry(ManyBlobs(bench.params, bench.place, blobs), (_TURN,)) for blobs in sizes(bench)]
+    entries = [Entry(ManyBlobs(bench.params, bench.workdir, blobs), (_TURN,)) for blobs in sizes(bench)]
     return bench.case("many blobs", entries, rounds=min(ROUNDS, bench.pace.rounds))
 
 

@@ -10,23 +10,22 @@ names of a hundred thousand blobs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from uringblob import AsyncFileBlobStore
-from uringblob_bench.alternate import Case, Entry
-from uringblob_bench.bench import Bench, p99
+from uringblob_bench.bench import P99, Bench
+from uringblob_bench.contenders.base import TaskContender
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.store import AsyncStore, guid_of
+from uringblob_bench.contenders.thread_pool import ThreadPool
 from uringblob_bench.drive import TaskCall
 from uringblob_bench.finding import Finding, at_most, stated
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
 from uringblob_bench.sample import Sample
 from uringblob_bench.scale.build import build
-from uringblob_bench.subjects.base import TaskSubject
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.store import AsyncStore, guid_of
-from uringblob_bench.subjects.thread_pool import ThreadPool
 
 DEPTH = 32
 #: The store's loads by name, each with 32 frames in flight; commits are what holds a loop up most.
@@ -48,17 +47,17 @@ _SLEEPING = ", sleeping"
 
 
 def loop_stall(bench: Bench) -> list[Finding]:
-    """Measure 11: of the worst load, the median of the turns; other parties stand beside it."""
-    store = AsyncStore(bench.params, bench.place)
+    """Measure 11: of the worst load, the median of the turns; other contenders stand beside it."""
+    store = AsyncStore(bench.params, bench.workdir)
     ours = [Entry(store, (_TICK, *loads), f"store, {name}") for name, loads in LOADS.items()]
     others = [
         Entry(other, (_TICK, *LOADS["reads"]), f"{other.name}, reads")
-        for other in (BareRing(bench.params, bench.place), ThreadPool(bench.params, bench.place))
+        for other in (BareRing(bench.params, bench.workdir), ThreadPool(bench.params, bench.workdir))
     ]
-    idle = Entry(_Idle(bench.params, bench.place), (_TICK,), "idle loop")
+    idle = Entry(_Idle(bench.params, bench.workdir), (_TICK,), "idle loop")
     exact = [*ours, *others, idle]
     sleeping = [
-        Entry(entry.party, (_SLEEP, *entry.loads[1:]), entry.name + _SLEEPING) for entry in (*ours, idle)
+        Entry(entry.contender, (_SLEEP, *entry.loads[1:]), entry.name + _SLEEPING) for entry in (*ours, idle)
     ]
     case = bench.case("loop stall", [*exact, *sleeping])
     if not case.has(*(entry.name for entry in ours)):
@@ -73,11 +72,11 @@ def loop_stall(bench: Bench) -> list[Finding]:
         return "p99 / worst ms: " + ", ".join(seen)
 
     return [
-        at_most("p99 delay of a 1 ms ticker at 32 in flight", worst_of_ours(p99), 1, "ms", words(exact)),
+        at_most("p99 delay of a 1 ms ticker at 32 in flight", worst_of_ours(P99), 1, "ms", words(exact)),
         at_most("its worst delay", worst_of_ours(_worst), 5, "ms", "median of the turns"),
         stated(
             "p99 delay of asyncio.sleep(0.001), which rounds to whole ms",
-            worst_of_ours(p99, _SLEEPING),
+            worst_of_ours(P99, _SLEEPING),
             "ms",
             words(sleeping),
         ),
@@ -86,10 +85,10 @@ def loop_stall(bench: Bench) -> list[Finding]:
 
 
 def _bulk_stall(bench: Bench) -> Finding:
-    bulk = _Bulk(bench.params, bench.place)
+    bulk = _Bulk(bench.params, bench.workdir)
     entries = [Entry(bulk, (_TICK, load), f"store, {name}") for name, load in BULK.items()]
     entries.append(
-        Entry(_Names(bench.params, bench.place), (_TICK, Load(Verb.READ)), f"store, {NAMES:,} names")
+        Entry(_Names(bench.params, bench.workdir), (_TICK, Load(Verb.READ)), f"store, {NAMES:,} names")
     )
     case = bench.case("loop stall, large calls", entries)
     names = [entry.name for entry in entries if case.has(entry.name)]
@@ -105,7 +104,7 @@ def _worst(sample: Sample) -> float:
 def _late(case: Case, name: str) -> str:
     worst = [value * _MS for value in case.values(name, _worst)]
     return (
-        f"{case.median(name, p99) * _MS:.2f} / {case.median(name, _worst) * _MS:.2f} (up to {max(worst):.2f})"
+        f"{case.median(name, P99) * _MS:.2f} / {case.median(name, _worst) * _MS:.2f} (up to {max(worst):.2f})"
     )
 
 
@@ -130,7 +129,7 @@ class _Bulk(AsyncStore):
             yield call_for
 
 
-class _Names(TaskSubject):
+class _Names(TaskContender):
     """A store of many blobs that are holes, and are listed again and again."""
 
     name = "store of many names"
@@ -140,7 +139,7 @@ class _Names(TaskSubject):
 
     def prepare(self) -> None:
         """Make it, once."""
-        self._path = self.place.once("names.blobs", lambda path: asyncio.run(build(path, NAMES, 4096)))
+        self._path = self.workdir.once("names.blobs", lambda path: build(path, NAMES, 4096))
 
     @contextlib.asynccontextmanager
     async def session(
@@ -151,7 +150,7 @@ class _Names(TaskSubject):
             yield lambda _load, _number: store.list_blobs
 
 
-class _Idle(TaskSubject):
+class _Idle(TaskContender):
     """An event loop with nothing else to do: what this machine makes of a millisecond."""
 
     name = "idle loop"

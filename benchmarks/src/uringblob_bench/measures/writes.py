@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Case, Entry
-from uringblob_bench.bench import Bench, detail, frames_per_s, ratio
-from uringblob_bench.finding import Finding, at_least
+from uringblob_bench import finding
+from uringblob_bench.bench import FRAMES_PER_S, Bench, at_least, detail, ratio
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.store import AsyncStore
+from uringblob_bench.finding import Finding
 from uringblob_bench.fio_sync import SyncEvidence, fio_sync_evidence
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
 from uringblob_bench.measures.base import Measure
 from uringblob_bench.measures.reads import beside_fio
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.store import AsyncStore
 
 BATCHES = (8, 32)
 COMMITTERS = 64
@@ -24,27 +25,27 @@ def random_writes(bench: Bench) -> list[Finding]:
     store, fio = beside_fio(bench, bench.params, Load(Verb.WRITE, 4, 8))
     fio = dataclasses.replace(fio, loads=(Load(Verb.WRITE, 32),))
     case = bench.case("random writes, 32 in flight", [store, fio])
-    return [
-        at_least(
-            "random writes in batches, 32 frames in flight, against fio",
-            ratio(case, "store", "fio", frames_per_s),
-            0.97,
-            detail="frames/s: " + detail(case, "store", "fio", frames_per_s),
-        )
-    ]
+    what = "random writes in batches, 32 frames in flight, against fio"
+    return [at_least(what, case, "store", "fio", 0.97)]
 
 
 def durable_batch_case(bench: Bench, batch: int) -> Case:
     """Run the store, a two-phase loop on the bare ring, and fio with fdatasync."""
     load = Load(Verb.BATCH, 1, batch)
     params = dataclasses.replace(bench.params, sync="two-phase")
-    parties = [AsyncStore(params, bench.place), BareRing(params, bench.place), Fio(params, bench.place)]
-    return bench.case(f"durable batches of {batch}", [Entry(party, (load,)) for party in parties], params)
+    contenders = [
+        AsyncStore(params, bench.workdir),
+        BareRing(params, bench.workdir),
+        Fio(params, bench.workdir),
+    ]
+    return bench.case(
+        f"durable batches of {batch}", [Entry(contender, (load,)) for contender in contenders], params
+    )
 
 
 def reference(bench: Bench, case: Case, batch: int) -> tuple[str, SyncEvidence]:
     """Return who is the limit: fio if it waits for its writes before it syncs, else the two-phase loop."""
-    evidence = fio_sync_evidence(bench.params, bench.place, batch)
+    evidence = fio_sync_evidence(bench.params, bench.workdir, batch)
     case.settings.setdefault("fio", {})["sync"] = dataclasses.asdict(evidence)
     return ("fio" if evidence.trusted else "bare ring"), evidence
 
@@ -56,35 +57,24 @@ def durable_batches(bench: Bench) -> list[Finding]:
         case = durable_batch_case(bench, batch)
         limit, evidence = reference(bench, case, batch)
         against = "fio" if limit == "fio" else "two-phase on the bare ring"
-        found.append(
-            at_least(
-                f"durable batches of {batch}, against {against}",
-                ratio(case, "store", limit, frames_per_s),
-                0.97,
-                detail="frames/s: "
-                + detail(case, "store", "bare ring", frames_per_s)
-                + "; "
-                + detail(case, "store", "fio", frames_per_s).partition(", ")[2]
-                + f" ({evidence.words})",
-            )
+        names = ("store", "bare ring", "fio")
+        words = f"{detail(case, FRAMES_PER_S, *names)} ({evidence.words})"
+        what, measured = (
+            f"durable batches of {batch}, against {against}",
+            ratio(case, "store", limit, FRAMES_PER_S),
         )
+        found.append(finding.at_least(what, measured, 0.97, detail=words))
     return found
 
 
 def small_commits(bench: Bench) -> list[Finding]:
     """Measure 5: against the store's own durable batches, in the same run."""
-    store = AsyncStore(bench.params, bench.place)
+    store = AsyncStore(bench.params, bench.workdir)
     commits = Entry(store, (Load(Verb.COMMIT, COMMITTERS),), "commits")
     batches = Entry(store, (Load(Verb.BATCH, 1, max(BATCHES)),), "batches")
     case = bench.case(f"{COMMITTERS} committers", [commits, batches])
-    return [
-        at_least(
-            f"{COMMITTERS} tasks committing one frame each, against durable batches of {max(BATCHES)}",
-            ratio(case, "commits", "batches", frames_per_s),
-            0.9,
-            detail="frames/s: " + detail(case, "commits", "batches", frames_per_s),
-        )
-    ]
+    what = f"{COMMITTERS} tasks committing one frame each, against durable batches of {max(BATCHES)}"
+    return [at_least(what, case, "commits", "batches", 0.9)]
 
 
 MEASURES = [

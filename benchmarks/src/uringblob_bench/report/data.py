@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from uringblob_bench.report.journal import SCHEMA
+from uringblob_bench.report.run_record import SCHEMA
 
 
 class Results:
@@ -26,7 +26,7 @@ class Results:
 
     @classmethod
     def read(cls, path: str) -> Results:
-        """Read a file that :meth:`Journal.write` made."""
+        """Read a file that :meth:`RunRecord.write` made."""
         with open(path, encoding="utf-8") as file:
             return cls(json.load(file))
 
@@ -35,7 +35,7 @@ class Results:
         return [case for case in self.cases.values() if case["sweep"] == name]
 
     def lines(self, sweep: str, figure: str, load: int = 0) -> dict[str, tuple[list[Any], list[float]]]:
-        """Return, per party, where it was measured and the medians there."""
+        """Return, per contender, where it was measured and the medians there."""
         found: dict[str, tuple[list[Any], list[float]]] = {}
         for case in self.sweep(sweep):
             for name in case["parties"]:
@@ -45,13 +45,13 @@ class Results:
         return found
 
 
-def median(case: dict[str, Any], party: str, figure: str, load: int = 0) -> float:
-    """Return the median of a figure over the turns of a party."""
-    return float(case["parties"][party][load]["summary"][figure]["median"])
+def median(case: dict[str, Any], contender: str, figure: str, load: int = 0) -> float:
+    """Return the median of a figure over the turns of a contender."""
+    return float(case["parties"][contender][load]["summary"][figure]["median"])
 
 
-def percentiles(case: dict[str, Any], party: str, load: int = 0) -> Iterator[tuple[float, float]]:
+def percentiles(case: dict[str, Any], contender: str, load: int = 0) -> Iterator[tuple[float, float]]:
     """Yield each percentile with its median over the turns, in seconds."""
-    turns = case["parties"][party][load]["turns"]
+    turns = case["parties"][contender][load]["turns"]
     for point in turns[0]["latency"]["percentiles_s"]:
         yield float(point), statistics.median(turn["latency"]["percentiles_s"][point] for turn in turns)

@@ -1,7 +1,8 @@
-"""The README of a results directory: one table, one plot, then everything else."""
+"""The page of a results directory, one table, one plot, then everything else; and the summary for a README."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def _where(results: Results) -> str:
         f"Linux {here['system']['kernel']}, {here['file_system'].get('type', '?')} on `{here['device']['name']}`, "
         f"{here['cpu']['usable']} CPUs ({here['cpu']['model']}), Python {here['versions']['python']}, "
         f"uringblob {here['versions']['uringblob']}, {here['versions']['fio']}.\n"
-        f"Medians of up to {rounds} turns; the parties of each comparison alternate.\n"
+        f"Medians of up to {rounds} turns; the contenders of each comparison alternate.\n"
         f"Other programs and the kernel's own threads used {shares[len(shares) // 2]:.0%} of the CPUs "
         f"during the median turn, {shares[-1]:.0%} during the worst.\n"
         "Made with `make bench`; `results.json` has every turn."
@@ -105,7 +106,7 @@ def summary(results: Results, plots: Sequence[str], folder: str) -> str:
     lines = [_where(results), "", *short_table(results), ""]
     best = best_plot(plots)
     if best is not None:
-        lines += [f"![The store beside its peers]({folder}/{best})", ""]
+        lines += [f"![The store beside its peers]({os.path.normpath(os.path.join(folder, best))})", ""]
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from uringblob_bench.scale.costs import UNITS, costs_of
 from uringblob_bench.sweeps import batches, depth, settings
 from uringblob_bench.sweeps.overwrites import SPACE
 
-#: One colour per party in every plot; others take what is left.
+#: One colour per contender in every plot; others take what is left.
 COLOURS = {
     "store": "#1f77b4",
     "fio": "#444444",
@@ -36,16 +36,17 @@ COLOURS = {
 }
 _MB, _MS, _US = 1e6, 1e3, 1e6
 Plot = Callable[[Results], Any]
+plt.rcParams["figure.constrained_layout.use"] = True
 
 
 def style(name: str) -> dict[str, Any]:
-    """Return how a party's line looks."""
+    """Return how a contender's line looks."""
     return {"label": name, "marker": "o", "markersize": 4, "color": COLOURS.get(name)}
 
 
 def _new(columns: int, title: str, rows: int = 1) -> tuple[Any, Any]:
     size = (6 * columns, 4.2 if rows == 1 else 3.2 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     figure.suptitle(title)
     return figure, list(axes.flat)
 

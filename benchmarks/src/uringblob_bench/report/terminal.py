@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from uringblob_bench.alternate import Case
 from uringblob_bench.finding import Bound, Finding
-from uringblob_bench.report.journal import Outcome
+from uringblob_bench.interleave import Case
+from uringblob_bench.report.run_record import Outcome
 
 _COLOURS = {"stated": "cyan", "reached": "green", "not reached": "yellow", "not measured": "red"}
 
@@ -34,14 +34,14 @@ class Terminal:
     def progress(
         self, steps: int
     ) -> Generator[tuple[Callable[[str, str], None], Callable[[str], None]], None, None]:
-        """Show what goes on; yields ``told(case, party)`` and ``next_step(title)``."""
+        """Show what goes on; yields ``told(case, contender)`` and ``next_step(title)``."""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as bars:
             bar = bars.add_task("", total=steps)
             title = ""
 
-            def told(case: str, party: str) -> None:
-                bars.update(bar, description=f"{title}: {case}: {party}")
+            def told(case: str, contender: str) -> None:
+                bars.update(bar, description=f"{title}: {case}: {contender}")
 
             def next_step(name: str) -> None:
                 nonlocal title
@@ -64,9 +64,17 @@ class Terminal:
                 self.console.print(f"    [dim]{finding.detail}[/]", highlight=False)
 
     def case(self, case: Case) -> None:
-        """Print a comparison as a table: medians, and how far a party's turns lie apart."""
+        """Print a comparison as a table: medians, and how far a contender's turns lie apart."""
         table = Table(
-            "party", "frames/s", "MB/s", "± %", "p50 µs", "p99 µs", "max µs", "CPU µs/frame", title=case.name
+            "contender",
+            "frames/s",
+            "MB/s",
+            "± %",
+            "p50 µs",
+            "p99 µs",
+            "max µs",
+            "CPU µs/frame",
+            title=case.name,
         )
         for name in sorted(case.samples, key=lambda name: -case.spreads(name)["frames_per_s"].median):
             for number, _ in enumerate(case.samples[name][0]):
@@ -75,7 +83,7 @@ class Terminal:
             table.add_row(name, f"[red]{why}[/]")
         self.console.print(table)
 
-    def neighbours(self, cases: Iterable[Case]) -> None:
+    def system_load(self, cases: Iterable[Case]) -> None:
         """Warn if the machine was busy with something else."""
         shares = sorted(share for case in cases for share in case.others)
         median = shares[len(shares) // 2] if shares else 0.0

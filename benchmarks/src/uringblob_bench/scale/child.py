@@ -1,27 +1,28 @@
-"""One process that opens one store of many blobs and says what it saw, so that its memory is its own."""
+"""A process that opens a store of many blobs and prints its costs: so its memory is that store's alone."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import resource
 import statistics
 import sys
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 from uringblob import AsyncFileBlobStore
 from uringblob_bench.device import read_text
-from uringblob_bench.scale.build import build, guid_of
+from uringblob_bench.scale.build import COMMITS_LEFT, guid_of
 
 #: The blobs that commits replace: after a few rounds their slots are written ones.
 _CHANGING = 8
 _WARM_UP_COMMITS = 48
 _COMMITS = 400
-#: Seconds of readers and writers without a compaction, for comparison.
-_QUIET_S = 1.0
+_POLL_S = 0.001
+#: Commits before latencies count: fewer than a store near its compaction has left.
+_BEFORE = COMMITS_LEFT // 2
 
 
 def resident_mb() -> float:
@@ -39,27 +40,22 @@ def peak_mb() -> float:
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
-async def probe(path: str, *, pauses: bool) -> dict[str, Any]:
-    """Open, list, commit; with ``pauses`` also read and write while the log is compacted."""
+async def probe(path: str, near_compaction: str, quiet_s: str) -> dict[str, Any]:
+    """Open one store, list it, commit, and both read and commit; the latter beside the other one's compaction."""
     started = time.perf_counter()
-    store = await AsyncFileBlobStore.open(path, create=False)
-    found: dict[str, Any] = {"open_s": time.perf_counter() - started}
-    try:
+    async with AsyncFileBlobStore.open(path, create=False) as store:
+        found: dict[str, Any] = {"open_s": time.perf_counter() - started}
         gc.collect()
         found["resident_mb"], found["open_peak_mb"] = resident_mb(), peak_mb()
         started = time.perf_counter()
-        listed = await store.list_blobs()
+        found["blobs"] = len(await store.list_blobs())
         found["list_s"] = time.perf_counter() - started
-        found["blobs"] = len(listed)
-        del listed
         latencies = await _commits(store)
         found["commit_p50_s"] = statistics.median(latencies)
         found["commit_max_s"] = max(latencies)
-        if pauses:
-            found["quiet"] = await _beside(store, asyncio.sleep(_QUIET_S))
-            found["compacting"] = await _beside(store, _compact(store))
-    finally:
-        await store.aclose()
+        found["quiet"] = await _beside(store, asyncio.sleep(float(quiet_s)))
+    async with AsyncFileBlobStore.open(near_compaction, create=False) as store:
+        found["compacting"] = await _beside(store, _compacted(store))
     found["peak_mb"] = peak_mb()
     return found
 
@@ -74,12 +70,14 @@ async def _commits(store: AsyncFileBlobStore) -> list[float]:
     return latencies[_WARM_UP_COMMITS:]
 
 
-async def _compact(store: AsyncFileBlobStore) -> None:
-    await store._core.upkeep.start_compaction()
+async def _compacted(store: AsyncFileBlobStore) -> None:
+    """Wait until the commits that others make have led to a compaction, and it has ended."""
+    while not store.stats().compactions:
+        await asyncio.sleep(_POLL_S)
 
 
-async def _beside(store: AsyncFileBlobStore, work: Any) -> dict[str, float]:
-    """Read and commit without pause while ``work`` goes on; the worst of each, and how long it took."""
+async def _beside(store: AsyncFileBlobStore, work: Awaitable[None]) -> dict[str, float]:
+    """Read and commit without pause during ``work``; the worst of each, and how long it took."""
     blobs = store.stats().blobs
     seen: dict[str, list[float]] = {"reader": [], "writer": []}
 
@@ -96,7 +94,8 @@ async def _beside(store: AsyncFileBlobStore, work: Any) -> dict[str, float]:
 
     with store.alloc_blob_buf_zeroed() as read, store.alloc_blob_buf_zeroed() as wrote:
         tasks = [asyncio.ensure_future(endless(name, b)) for name, b in (("reader", read), ("writer", wrote))]
-        await asyncio.sleep(0.1)
+        while len(seen["writer"]) < _BEFORE and not any(task.done() for task in tasks):
+            await asyncio.sleep(_POLL_S)
         for latencies in seen.values():
             latencies.clear()
         started = time.perf_counter()
@@ -105,21 +104,10 @@ async def _beside(store: AsyncFileBlobStore, work: Any) -> dict[str, float]:
         await asyncio.sleep(0.05)  # calls held up at the very end count, too
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     worst = {f"{name}_worst_s": max(latencies, default=0.0) for name, latencies in seen.items()}
     return {"seconds": seconds, **worst, **{f"{name}_calls": len(s) for name, s in seen.items()}}
 
 
-def main(settings: str) -> None:
-    """Do what the parent asks, and print what was found as JSON."""
-    told = json.loads(settings)
-    if told["do"] == "build":
-        asyncio.run(build(told["path"], told["blobs"], told["page_size"]))
-        print("{}")  # noqa: T201 - the parent reads it
-    else:
-        print(json.dumps(asyncio.run(probe(told["path"], pauses=told["pauses"]))))  # noqa: T201 - the same
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    print(json.dumps(asyncio.run(probe(*sys.argv[1:]))))  # noqa: T201 - the parent reads it

@@ -10,7 +10,7 @@ from uringblob_bench.bench import Bench
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """``turns`` is how many turns its parties take in a round, all points together."""
+    """``turns`` is how many turns its contenders take in a round, all points together."""
 
     name: str
     title: str

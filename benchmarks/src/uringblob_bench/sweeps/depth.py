@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench
+from uringblob_bench.contenders.base import Contender
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.store import AsyncStore
+from uringblob_bench.contenders.thread_pool import ThreadPool
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Params, Verb
-from uringblob_bench.subjects.base import Subject
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.store import AsyncStore
-from uringblob_bench.subjects.thread_pool import ThreadPool
 from uringblob_bench.sweeps.base import Sweep
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -21,16 +21,23 @@ _FRAMES_MAX = 8192
 READS, WRITES, PAGES = "reads by depth", "writes by depth", "reads by frame size"
 
 
-def _parties(bench: Bench, params: Params) -> list[Subject]:
-    place = bench.place
-    return [Fio(params, place), BareRing(params, place), AsyncStore(params, place), ThreadPool(params, place)]
+def _contenders(bench: Bench, params: Params) -> list[Contender]:
+    workdir = bench.workdir
+    return [
+        Fio(params, workdir),
+        BareRing(params, workdir),
+        AsyncStore(params, workdir),
+        ThreadPool(params, workdir),
+    ]
 
 
 def by_depth(bench: Bench, sweep: str, verb: Verb) -> None:
     """Serve one frame per call, ``depth`` calls at once."""
     for depth in bench.points(DEPTHS):
         load = Load(verb, depth)
-        bench.point(sweep, depth, [Entry(party, (load,)) for party in _parties(bench, bench.params)])
+        bench.point(
+            sweep, depth, [Entry(contender, (load,)) for contender in _contenders(bench, bench.params)]
+        )
 
 
 def reads(bench: Bench) -> None:
@@ -49,7 +56,9 @@ def page_sizes(bench: Bench) -> None:
     for page_size in bench.points(PAGE_SIZES):
         file_bytes = min(bench.params.file_bytes, _FRAMES_MAX * page_size)
         params = dataclasses.replace(bench.params, page_size=page_size, file_bytes=file_bytes)
-        bench.point(PAGES, page_size, [Entry(party, (load,)) for party in _parties(bench, params)], params)
+        bench.point(
+            PAGES, page_size, [Entry(contender, (load,)) for contender in _contenders(bench, params)], params
+        )
 
 
 SWEEPS = [

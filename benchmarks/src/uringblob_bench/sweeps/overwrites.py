@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from uringblob_bench.alternate import Case, Entry
 from uringblob_bench.bench import Bench
+from uringblob_bench.contenders.overwritten import Overwritten
+from uringblob_bench.interleave import Case, Entry
 from uringblob_bench.load import Load, Verb
-from uringblob_bench.subjects.overwritten import Overwritten
 from uringblob_bench.sweeps.base import Sweep
 
 SPACE = "space by overwrites"
@@ -18,19 +18,19 @@ TIMES = (0.25, 0.5, 1, 2, 4)
 _TURN = Load(Verb.COMMIT)
 
 
-def parties(bench: Bench) -> list[Overwritten]:
-    """Return a party for each store; small files hold fewer frames, and then two stores may be one."""
+def contenders(bench: Bench) -> list[Overwritten]:
+    """Return a contender for each store; small files hold fewer frames, and then two stores may be one."""
     found = {}
     for page_size, most in STORES:
         params = dataclasses.replace(bench.params, page_size=page_size)
-        party = Overwritten(params, bench.place, min(most, params.live))
-        found[party.name] = party
+        contender = Overwritten(params, bench.workdir, min(most, params.live))
+        found[contender.name] = contender
     return list(found.values())
 
 
 def by_overwrites(bench: Bench) -> list[Case]:
     """Overwrite each store further from point to point; what was run before is not run again."""
-    stores, cases = parties(bench), []
+    stores, cases = contenders(bench), []
     for times in bench.points(TIMES):
         for store in stores:
             store.target = times

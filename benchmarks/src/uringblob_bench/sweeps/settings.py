@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from uringblob_bench.alternate import Entry
 from uringblob_bench.bench import Bench
+from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.os_calls import OsCalls
+from uringblob_bench.contenders.ring import BareRing
+from uringblob_bench.contenders.store import AsyncStore, SyncStore
+from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
-from uringblob_bench.subjects.fio import Fio
-from uringblob_bench.subjects.os_calls import OsCalls
-from uringblob_bench.subjects.ring import BareRing
-from uringblob_bench.subjects.store import AsyncStore, SyncStore
 from uringblob_bench.sweeps.base import Sweep
 
 BUFFERS, SETTINGS, THREADS = "buffers", "settings", "threads"
@@ -31,8 +31,8 @@ def buffers(bench: Bench) -> None:
         load = Load(verb, _DEPTH)
         for kind, chosen in BUFFER_KINDS.items():
             params = dataclasses.replace(bench.params, **chosen)
-            parties = [party(params, bench.place) for party in (Fio, BareRing, AsyncStore)]
-            entries = [Entry(party, (load,)) for party in parties]
+            contenders = [contender(params, bench.workdir) for contender in (Fio, BareRing, AsyncStore)]
+            entries = [Entry(contender, (load,)) for contender in contenders]
             bench.point(f"{BUFFERS}, {verb.value}", kind, entries, params)
 
 
@@ -52,7 +52,7 @@ def single_settings(bench: Bench) -> None:
     for depth in (1, _DEPTH):
         load = (Load(Verb.READ, depth),)
         entries = [
-            Entry(kind(dataclasses.replace(bench.params, **changed), bench.place), load, name)
+            Entry(kind(dataclasses.replace(bench.params, **changed), bench.workdir), load, name)
             for kind, variants in ((BareRing, ring), (AsyncStore, store))
             for name, changed in variants.items()
         ]
@@ -63,12 +63,12 @@ def threads(bench: Bench) -> None:
     """The synchronous face read by 1, 4 and 16 threads, beside plain calls and beside tasks."""
     for count in THREAD_COUNTS:
         load = Load(Verb.READ, count)
-        parties = [
-            SyncStore(bench.params, bench.place),
-            AsyncStore(bench.params, bench.place),
-            OsCalls(bench.params, bench.place, on_store=True),
+        contenders = [
+            SyncStore(bench.params, bench.workdir),
+            AsyncStore(bench.params, bench.workdir),
+            OsCalls(bench.params, bench.workdir, on_store=True),
         ]
-        bench.point(THREADS, count, [Entry(party, (load,)) for party in parties])
+        bench.point(THREADS, count, [Entry(contender, (load,)) for contender in contenders])
 
 
 SWEEPS = [
