@@ -21,7 +21,7 @@ EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2  # argparse uses the same number
 EXIT_FAILED: Final = 3
 EXIT_INTERRUPTED: Final = 130
-#: Part of ``--help``; docs/reference/cli.md says the same.
+#: Part of ``--help``; docs/users/reference/cli.md says the same.
 EXIT_CODES: Final = """\
 exit codes:
   0    done
