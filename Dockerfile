@@ -2,7 +2,7 @@
 # docker build -t uringblob-test --target test .        an image whose command runs the tests
 #
 # Many container runtimes forbid io_uring by seccomp; the store then falls back to the pread
-# engine and stats() says so.  docs/containers.md says what allows it:
+# engine and stats() says so.  docs/operators/containers.md says what allows it:
 #     docker run --security-opt seccomp=docker/seccomp-uringblob.json ...
 #
 # Building needs no io_uring: the tests are a command, not a build step.

@@ -125,7 +125,7 @@ wheel-check: wheel
 	$(PY) tools/wheel_check.py dist
 
 # Branch coverage of the whole suite, child processes included; fails below 95 %, and where a place
-# was not reached that docs/coverage.md does not list.  A tracer makes everything two to four times
+# was not reached that docs/maintainers/coverage.md does not list.  A tracer makes everything two to four times
 # slower, so a test has more time, and the simulated rows look at fewer images (tests/sim/settings.py).
 coverage: $(VENV)/.dev $(VENV)/.bench
 	$(PY) -m coverage erase

@@ -29,7 +29,7 @@ from archiving.restore import Restorer
 from archiving.tree import DIRECTORY, FILE, SYMLINK, Tree, scan
 from uringblob import AsyncFileBlobStore, BlobStoreError, StoreStats
 
-#: Not the standard library's own: other packages, and caches that a running Python rewrites.
+#: Not part of the standard library: other packages, and caches that a running Python rewrites.
 STDLIB_SKIP = ("__pycache__", "site-packages", "dist-packages")
 DIFFERENCES_SHOWN = 20
 
@@ -67,7 +67,7 @@ def remove_tree(path: str) -> None:
 
 
 def describe_source(source: str, tree: Tree, skip: Sequence[str]) -> None:
-    """Print what is to be archived."""
+    """Print what will be archived."""
     counts = f"{tree.count(FILE)} files, {tree.count(DIRECTORY)} directories, {tree.count(SYMLINK)} links"
     print(f"source     {source}: {counts}, {tree.bytes / MEGABYTE:.1f} MB")
     if tree.left_out:
@@ -76,7 +76,7 @@ def describe_source(source: str, tree: Tree, skip: Sequence[str]) -> None:
 
 
 def describe_store(path: str, stats: StoreStats) -> None:
-    """Print which engine runs and why, and what it has."""
+    """Print which engine runs, why, and with which buffers."""
     print(f"store      {path}, frames of {stats.page_size} bytes")
     print(f"engine     {stats.engine} ({stats.engine_reason})")
     access = "O_DIRECT" if stats.direct_io else "buffered I/O"
@@ -86,7 +86,7 @@ def describe_store(path: str, stats: StoreStats) -> None:
 
 
 async def pack(path: str, source: str, tree: Tree, options: argparse.Namespace) -> None:
-    """Write the archive and print how it went."""
+    """Write the archive and print the figures."""
     async with AsyncFileBlobStore.open(path, engine=options.engine, page_size=options.page_size) as store:
         before = store.stats()
         describe_store(path, before)
@@ -102,7 +102,7 @@ async def pack(path: str, source: str, tree: Tree, options: argparse.Namespace) 
 
 
 async def restore(path: str, destination: str, total: int, options: argparse.Namespace) -> None:
-    """Open the store again, restore the tree and print how it went."""
+    """Open the store again, restore the tree and print the figures."""
     async with AsyncFileBlobStore.open(path, engine=options.engine, create=False) as store:
         with Progress("restoring", total) as progress:
             await Restorer(store, destination, progress.add).restore()
@@ -121,7 +121,7 @@ async def run(options: argparse.Namespace, scratch: str) -> int:
     describe_source(source, tree, skip)
     await pack(path, source, tree, options)
     await restore(path, destination, tree.bytes, options)
-    # The source is looked at once more: what must equal the restored tree is what is there now.
+    # The source is scanned again: the restored tree must equal what is there now.
     found = await differences(source, scan(source, skip), destination, scan(destination))
     for line in found[:DIFFERENCES_SHOWN]:
         print(f"DIFFERENT  {line}")

@@ -33,7 +33,7 @@ CHECKPOINT_BATCH = 32
 
 
 class NoFreePage(Exception):
-    """Every page in memory is pinned: unpin some, or give the manager more."""
+    """Every page in memory is pinned: unpin some, or raise ``pages_max``."""
 
 
 @dataclasses.dataclass
@@ -70,7 +70,7 @@ class BufferManager:
 
     @contextlib.contextmanager
     def pin(self, guid: BlobGuid, *, change: bool = False) -> Iterator[memoryview]:
-        """Have a page in memory, zeros if there is none, for as long as the context lasts.
+        """Keep a page in memory, zeros if there is none, while the context lasts.
 
         Keep no view of it afterwards.
 
@@ -97,7 +97,7 @@ class BufferManager:
         After an error the pages are still dirty: try again, or close and open the store.
         """
         dirty = [page for page in self._clock if page.dirty]
-        # Pages leased one after the other lie side by side, and go out as one write.
+        # Pages leased one after the other are adjacent, and become one write.
         dirty.sort(key=lambda page: page.buffer.address)
         for start in range(0, len(dirty), CHECKPOINT_BATCH):
             batch = dirty[start : start + CHECKPOINT_BATCH]
@@ -108,7 +108,7 @@ class BufferManager:
             page.dirty = False
 
     def close(self) -> None:
-        """Checkpoint, and give all frames back."""
+        """Checkpoint, and release all frames."""
         self.checkpoint()
         for page in self._clock:
             page.buffer.release()
@@ -130,8 +130,8 @@ class BufferManager:
         return page
 
     def _evict(self) -> AlignedBlobBuf:
-        """Take the frame of the page that the clock's hand finds."""
-        # In two rounds every unpinned page has lost its mark and come by again.
+        """Take the frame of the page at the clock's hand."""
+        # After two rounds the hand has cleared every unpinned page's mark and returned to it.
         for _ in range(2 * len(self._clock)):
             page = self._clock[0]
             if page.pins == 0 and not page.used:
@@ -164,7 +164,7 @@ def count_words(manager: BufferManager, rng: random.Random, pages: int, words: i
     """Add one to a random page's counter, again and again; return what each must be."""
     expected = [0] * pages
     for word in range(words):
-        # Some pages are wanted much more often than others, as ever.
+        # Some pages are used much more often than others.
         number = min(int(rng.expovariate(4 / pages)), pages - 1)
         with manager.pin(guid_of(number), change=True) as view:
             (count,) = _NUMBER.unpack_from(view)
@@ -177,7 +177,7 @@ def count_words(manager: BufferManager, rng: random.Random, pages: int, words: i
 
 def demonstrate(path: str, *, pages: int, pages_max: int, words: int, page_size: int) -> Counts:
     """Count, close, open again, and compare."""
-    # A frame for each page in memory and one to spare, all registered if the system lets us.
+    # A frame for each page in memory and one spare, all registered if the system allows it.
     with FileBlobStore.open(path, page_size=page_size, buffers=pages_max + 1) as store:
         manager = BufferManager(store, pages_max)
         expected = count_words(manager, random.Random(1), pages, words)  # noqa: S311 - repeatable

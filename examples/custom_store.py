@@ -1,10 +1,10 @@
 """A store of your own: five methods, and everything else follows from them.
 
-This one keeps each blob in a file of its own in a directory, with the frame's checksum behind it.
+This one keeps each blob in a file of its own in a directory, followed by the frame's checksum.
 It is plain, slow, and honest: a frame is replaced by a rename, so that a reader or a crash sees the
 old one or the new one, and ``flush`` makes the renames durable.
 
-Run it: ``python examples/custom_store.py``.  It asks the conformance suite about every sentence of the
+Run it: ``python examples/custom_store.py``.  It runs the conformance suite on every sentence of the
 trait's contract, and prints the answers.
 
 What it does not have: an atomic ``commit`` (the inherited one says so), a lock against other
@@ -78,7 +78,7 @@ class DirectoryBlobStore(BlobStore):
             os.unlink(self._path(BlobGuid(guid_bytes(guid))))
 
     def list_blobs(self) -> list[BlobGuid]:
-        """See :meth:`BlobStore.list_blobs`; what a crash left half-written is no blob."""
+        """See :meth:`BlobStore.list_blobs`; a file that a crash left incomplete is no blob."""
         names = os.listdir(self._directory)
         return [BlobGuid(bytes.fromhex(name)) for name in names if not name.startswith("new ")]
 
@@ -95,7 +95,7 @@ class DirectoryBlobStore(BlobStore):
 
 
 def main() -> None:
-    """Ask the conformance suite about it."""
+    """Run the conformance suite on it."""
     with tempfile.TemporaryDirectory(prefix="uringblob-custom-", dir="/var/tmp") as directory:
         places: list[str] = []
 

@@ -38,7 +38,7 @@ class FixedFile:
 
     def __init__(self, ring: Ring, frames: list[IoBuffer]) -> None:
         self.ring = ring
-        #: Frames that nobody uses now.
+        #: Frames not in use.
         self._free: asyncio.Queue[IoBuffer] = asyncio.Queue()
         for frame in frames:
             self._free.put_nowait(frame)
@@ -55,7 +55,7 @@ class FixedFile:
             self._free.put_nowait(frame)
 
     async def read_and_check(self, number: int) -> None:
-        """Read frame ``number`` and look for its number in it."""
+        """Read frame ``number`` and check the number in it."""
         frame = await self._free.get()
         try:
             offset = number * frame.size
@@ -68,7 +68,7 @@ class FixedFile:
             self._free.put_nowait(frame)
 
     async def write_last_and_sync(self, number: int) -> None:
-        """Write one more frame, with an fdatasync linked behind it, in one submission.
+        """Write one more frame and a linked fdatasync in one submission.
 
         The sync covers every write that had completed when it began: this one by the link, the
         others because the caller awaited them.  A short write would break the link.
@@ -85,7 +85,7 @@ class FixedFile:
 
 
 def whole(rc: int, size: int, what: str) -> None:
-    """Raise unless all of it was moved; a store would go on with the rest."""
+    """Raise unless all of it was moved; a store would continue with the rest."""
     if check_rc(rc, what) != size:
         raise SystemExit(f"{what}: {rc} of {size} bytes")
 

@@ -1,6 +1,6 @@
 """The source obeys its own design: rooms and arrows, doors, names, sizes, and the paths documents mention.
 
-A room is a folder.  ``docs/design.md`` draws the rooms; a new file in a folder needs no entry here.
+A room is a folder.  ``docs/maintainers/design.md`` draws the rooms; a new file in a folder needs no entry here.
 Where one file is a room of its own, it lies below or above the rest of its folder.
 """
 
@@ -73,7 +73,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "cli.doctor", "sync"),
+    "cli": ("ground", "cli base", "engines", "sync"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -101,7 +101,7 @@ EXTRAS = {
     "cli": {"rich"},
     "metrics": {"prometheus_client"},
 }
-#: The modules that users may import by name; ``docs/reference`` documents them.  All else is private.
+#: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {"ring", "testing", "errors", "metrics", "completion", "guid", "slab", "views", "checksums"}
 
 PUBLIC_NAMES = set(
@@ -193,7 +193,7 @@ def room_of(name: str) -> str:
     """Return the room of the most exact entry: 'store.format' before 'store'."""
     entries = [entry for entry in ROOMS if f"{name}.".startswith(f"{entry}.")]
     assert entries, (
-        f"src/uringblob/{name.replace('.', '/')}.py is in no room: add it to docs/design.md and here"
+        f"src/uringblob/{name.replace('.', '/')}.py is in no room: add it to docs/maintainers/design.md and here"
     )
     entry = max(entries, key=len)
     return next((group for group, members in GROUPS.items() if entry in members), entry)

@@ -12,11 +12,11 @@ import pytest
 pytestmark = pytest.mark.one_interpreter
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "coverage.md").read_text("utf-8")
-
 _spec = importlib.util.spec_from_file_location("unreached", ROOT / "tools" / "unreached.py")
 unreached = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(unreached)
+
+PAGE = (ROOT / unreached.PAGE).read_text("utf-8")
 
 
 def test_every_row_has_a_place_that_exists_and_a_reason():
@@ -49,9 +49,9 @@ def judge(tmp_path, monkeypatch, capsys):
 
     def run(missing, rows=(), branches=100):
         (tmp_path / "src").mkdir(exist_ok=True)
-        (tmp_path / "docs").mkdir(exist_ok=True)
+        (tmp_path / unreached.PAGE.parent).mkdir(parents=True, exist_ok=True)
         (tmp_path / "src" / "a.py").write_text("class A:\n    def f(self):\n        return 1\n\nx = 2\n")
-        (tmp_path / "docs" / "coverage.md").write_text(
+        (tmp_path / unreached.PAGE).write_text(
             "".join(f"| `src/a.py` | `{name}` | it | because |\n" for name in rows)
         )
         totals = {"covered_branches": branches, "num_branches": 100, "covered_lines": 1, "num_statements": 1}
@@ -68,7 +68,7 @@ def test_what_is_not_reached_must_be_listed(judge):
     assert judge([]) == (0, "lines     1 of 1\nbranches  100 of 100: 100.0 %\n")
     status, said = judge([3])
     assert status == 1
-    assert "src/a.py: A.f: not reached, and not in docs/coverage.md: lines [3]" in said
+    assert f"src/a.py: A.f: not reached, and not in {unreached.PAGE}: lines [3]" in said
     assert judge([3], ["A.f"])[0] == 0
     status, said = judge([3, 5], ["A.f"])
     assert status == 1

@@ -32,7 +32,7 @@ has_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 missing_packages() {
     has_venv || printf ' python3-venv'
     if [ "$ext" = require ]; then
-        has_compiler || printf ' build-essential'
+        has_compiler || printf ' gcc libc6-dev'
         has_python_headers || printf ' python3-dev'
         has_header '' liburing.h || printf ' liburing-dev'
     fi

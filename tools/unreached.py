@@ -1,4 +1,4 @@
-"""Compare what the tests did not reach with docs/coverage.md, which gives every place its reason.
+"""Compare what the tests did not reach with docs/maintainers/coverage.md, which gives every place its reason.
 
 Usage: unreached.py COVERAGE_JSON    (written by ``coverage json``; ``make coverage`` does both)
 
@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 BRANCHES_MIN = 95.0
-PAGE = pathlib.Path("docs/coverage.md")
+PAGE = pathlib.Path("docs/maintainers/coverage.md")
 #: | `file` | `function` | what is not reached | reason |
 _ROW = re.compile(r"^\| `(src/[\w/]+\.py)` \| `([\w.<>]+)` \|", re.MULTILINE)
 

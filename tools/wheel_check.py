@@ -54,7 +54,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def paste(python: str, scratch: str) -> None:
     """Run what the pages for newcomers show, as it stands, all in one directory."""
-    shown = [block for page in ("README.md", "docs/quickstart.md") for block in blocks(page, "python")]
+    shown = [block for page in ("README.md", "docs/users/quickstart.md") for block in blocks(page, "python")]
     quiet = subprocess.DEVNULL
     for block in shown:
         subprocess.run([python, "-I", "-W", "error", "-c", block], check=True, cwd=scratch, stdout=quiet)

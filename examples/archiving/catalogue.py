@@ -35,7 +35,7 @@ ROOT_FORMAT = struct.Struct("<8s16sQQQ32s")
 
 
 class ArchiveError(Exception):
-    """The store holds no archive, or not a whole one."""
+    """The store holds no archive, or an incomplete one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Root:
         return BlobGuid(uuid.uuid5(self.archive_id, f"catalogue/{index}"))
 
     def guids(self) -> list[BlobGuid]:
-        """Return the guids of all frames but the root's own."""
+        """Return the guids of all frames except the root."""
         data = [self.data_guid(index) for index in range(self.data_frames)]
         return data + [self.catalogue_guid(index) for index in range(self.catalogue_frames)]
 
@@ -69,7 +69,7 @@ class Root:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A stretch of one file in one frame, in bytes."""
+    """A range of one file in one frame, in bytes."""
 
     entry: Entry
     file_offset: int
@@ -78,7 +78,7 @@ class Piece:
 
 
 def with_starts(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with each file given its place in the row of bytes."""
+    """Return the entries with each file's offset in the row of bytes."""
     placed = []
     position = 0
     for entry in entries:
@@ -89,7 +89,7 @@ def with_starts(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def frame_pieces(entries: Sequence[Entry], page_size: int) -> list[list[Piece]]:
-    """Return, for each data frame, the stretches of files that it holds."""
+    """Return, for each data frame, the ranges of files that it holds."""
     frames: list[list[Piece]] = []
     for entry in entries:
         for frame, piece in _pieces_of(entry, page_size):

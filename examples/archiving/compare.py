@@ -13,7 +13,7 @@ CHUNK_SIZE = 1 << 20
 
 
 async def differences(left_root: str, left: Tree, right_root: str, right: Tree) -> list[str]:
-    """Return one line for everything that is not the same in both trees; empty: they are equal."""
+    """Return one line for each difference between the trees; empty if they are equal."""
     mine = {entry.path: entry for entry in left.entries}
     theirs = {entry.path: entry for entry in right.entries}
     found = [f"only in {left_root}: {path}" for path in mine.keys() - theirs.keys()]

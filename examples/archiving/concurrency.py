@@ -1,4 +1,4 @@
-"""A bounded number of asyncio tasks over many items, and threads that are waited for."""
+"""A bounded number of asyncio tasks over many items, and threads that end before their caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]
     remaining = iter(items)
 
     async def worker() -> None:
-        # All workers draw from the same iterator: whoever is free takes the next item.
+        # All workers share one iterator: each takes the next item when it is free.
         for item in remaining:
             await work(item)
 
@@ -35,7 +35,7 @@ async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]
 async def in_thread(work: Callable[..., Result], *arguments: object) -> Result:
     """Return ``work(*arguments)``, run in a thread; ends only when the thread's work has ended.
 
-    ``asyncio.to_thread`` alone returns at once when it is cancelled, and the thread goes on: into
+    ``asyncio.to_thread`` alone returns at once when it is cancelled, and the thread continues: into
     a buffer that has been given back meanwhile.
     """
     running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))

@@ -23,14 +23,14 @@ from archiving.concurrency import for_each, in_thread
 from archiving.tree import Entry
 from uringblob import AlignedBlobBuf, AsyncBlobStore, BlobGuid
 
-#: Frames in one durable batch, and batches under way at once: together the default buffer pool.
+#: Frames in one durable batch, and batches in flight: together the default buffer pool.
 BATCH_FRAMES = 8
 BATCHES_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Packer:
-    """One archive being written into ``store``; ``on_bytes`` hears of file bytes made durable."""
+    """One archive being written into ``store``; ``on_bytes`` is called with file bytes made durable."""
 
     store: AsyncBlobStore
     source: str
@@ -39,7 +39,7 @@ class Packer:
     async def pack(self, scanned: Sequence[Entry]) -> int:
         """Write an archive of the scanned entries, replacing the one in the store if any.
 
-        Returns the number of durable batches.  Until the last of them the old archive stands:
+        Returns the number of durable batches.  Until the last of them the old archive is valid:
         a crash at any moment leaves the old one or the new one, whole.
 
         :raises ArchiveError: a file shrank meanwhile, or the store's root is not an archive's.
@@ -69,7 +69,7 @@ class Packer:
     async def _commit_data(self, batch: Sequence[tuple[BlobGuid, list[Piece]]]) -> None:
         with contextlib.ExitStack() as leases:
             buffers = [leases.enter_context(self.store.alloc_blob_buf_uninit()) for _ in batch]
-            # Source files are read in a thread, so that the loop goes on serving other batches.
+            # Source files are read in a thread, so that the loop serves other batches meanwhile.
             await in_thread(self._fill, buffers, [pieces for _guid, pieces in batch])
             guids = [guid for guid, _pieces in batch]
             await self.store.commit(zip(guids, buffers, strict=True))
@@ -82,7 +82,7 @@ class Packer:
                 end = piece.frame_offset + piece.size
                 with buffer.view[piece.frame_offset : end] as target:
                     self._read_piece(piece, target)
-            # The buffer was not zeroed for us: what no file fills must not go to disk as it is.
+            # The buffer is not zeroed: bytes that no file fills must not reach the disk.
             buffer.view[end:] = bytes(len(buffer) - end)
 
     def _read_piece(self, piece: Piece, target: memoryview) -> None:

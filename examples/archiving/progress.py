@@ -1,4 +1,4 @@
-"""How far it is: a bar on a terminal, a few plain lines elsewhere."""
+"""Progress: a bar on a terminal, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ class Progress:
     ) -> None:
         self.seconds = time.monotonic() - self._started
         if self._terminal:
-            # The line that follows takes the bar's place.
+            # The next line replaces the bar.
             self._stream.write("\r\x1b[K" if error is None else "\n")
             self._stream.flush()

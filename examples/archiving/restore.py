@@ -1,4 +1,4 @@
-"""Store to tree: every frame is read once, many at once, and its stretches go to their files."""
+"""Store to tree: every frame is read once, many at a time, and its ranges are written to their files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Restorer:
         await for_each(range(len(frames)), restore_frame, at_once=READS_AT_ONCE)
 
     def _make_names(self, entries: Sequence[Entry]) -> None:
-        """Make every directory, and every file empty, with modes that let us fill them."""
+        """Make every directory, and every file empty, with modes that allow writing."""
         for entry in entries:
             path = os.path.join(self.destination, entry.path)
             if entry.kind == DIRECTORY:
@@ -56,7 +56,7 @@ class Restorer:
     def _write_pieces(self, pieces: Sequence[Piece], frame: memoryview) -> None:
         for piece in pieces:
             path = os.path.join(self.destination, piece.entry.path)
-            # "r+b": the file is there; frames arrive in any order, each writes its own stretch.
+            # "r+b": the file exists; frames arrive in any order, each writes its own range.
             with (
                 open(path, "r+b", buffering=0) as file,
                 frame[piece.frame_offset : piece.frame_offset + piece.size] as stretch,

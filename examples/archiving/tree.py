@@ -30,7 +30,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A scanned tree: entries in path order (so parents come first), and what was passed over."""
+    """A scanned tree: entries in path order (so parents come first), and what was skipped."""
 
     entries: list[Entry]
     left_out: list[str]

@@ -1,6 +1,6 @@
 """Serve a store: ``python -m blob_service STORE [--port 8000]``.
 
-SIGTERM and SIGINT stop it: no new connection, every request under way is answered (or cut off when
+SIGTERM and SIGINT stop it: no new connection, every request in progress is answered (or cut off when
 its client takes no part for a minute), then the store is flushed and closed.
 """
 
@@ -33,23 +33,23 @@ def parse() -> argparse.Namespace:
 
 
 class Server(uvicorn.Server):
-    """Says on standard output where it listens, once it does, and when everything is safely closed."""
+    """Prints on standard output where it listens, and when everything is closed."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the store and the door, then tell."""
+        """Open the store, listen, then print."""
         await super().startup(sockets=sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             print(f"listening on http://{host}:{port}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what is under way, close the store, then tell; uvicorn dies of its signal afterwards."""
+        """Answer requests in progress, close the store, then print; uvicorn then ends by its signal."""
         await super().shutdown(sockets=sockets)
         print("closed", flush=True)
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal stops it."""
     options = parse()
 
     async def open_store(observer: PrometheusObserver) -> AsyncBlobStore:
@@ -62,8 +62,8 @@ def main() -> None:
         )
 
     service = Service(open_store, requests_max=options.requests_max, upload_timeout_s=options.upload_timeout)
-    # Uploads end by themselves in time; the limit here is for clients that do not take their answer.
-    # Who is cut off was not acknowledged anything, and the store settles what it had begun.
+    # Uploads have a time limit of their own; this one is for clients that do not read their answer.
+    # A request that is cut off was not acknowledged, and the store completes what it had begun.
     config = uvicorn.Config(
         service.app,
         host=options.host,

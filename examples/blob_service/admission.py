@@ -1,6 +1,6 @@
-"""Backpressure: a request is begun or refused, and never put into a queue.
+"""Backpressure: a request is started or refused, never queued.
 
-Two bounds.  So many requests may be under way at once, from their first byte to the last of
+Two bounds.  A number of requests may be in progress at once, from their first byte to the last of
 their answer: each holds a frame, so this bounds the memory.  And one change of a name at a time:
 who comes second is told so, instead of waiting with a frame in hand.
 """
@@ -18,7 +18,7 @@ RETRY_AFTER_S = 1
 
 
 class Admission:
-    """ASGI middleware: at most ``requests_max`` requests for frames are under way.
+    """ASGI middleware: at most ``requests_max`` requests for frames are in progress.
 
     ``on_refusal`` is told the method of each that is turned away.
     """
@@ -31,13 +31,13 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
-        # Health and metrics are asked for most urgently when nothing else gets through.
+        # Health and metrics are needed most when everything else is refused.
         if scope["type"] != "http" or not scope["path"].startswith("/frames"):
             await self._app(scope, receive, send)
             return
         if self.in_flight >= self._requests_max:
             self._on_refusal(scope["method"])
-            text = f"{self.in_flight} requests are under way: try again in {RETRY_AFTER_S} s\n"
+            text = f"{self.in_flight} requests are in progress: try again in {RETRY_AFTER_S} s\n"
             refusal = PlainTextResponse(text, 503, headers={"Retry-After": str(RETRY_AFTER_S)})
             await refusal(scope, receive, send)
             return
@@ -49,16 +49,16 @@ class Admission:
 
 
 class Changes:
-    """The names that are being changed now."""
+    """The names with a change in progress."""
 
     def __init__(self) -> None:
         self._names: set[bytes] = set()
 
     @contextlib.contextmanager
     def claim(self, name: bytes) -> Iterator[None]:
-        """Have ``name`` to yourself, or raise 409."""
+        """Reserve ``name`` for one change, or raise 409."""
         if name in self._names:
-            raise HTTPException(409, "another change of this frame is under way: try again")
+            raise HTTPException(409, "another change of this frame is in progress: try again")
         self._names.add(name)
         try:
             yield

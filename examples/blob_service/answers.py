@@ -1,4 +1,4 @@
-"""What the store's errors and the client's conditions are in HTTP."""
+"""The store's errors and the client's conditions, in HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_conditions(request: Request, etag: str | None) -> None:
 
 
 def status_of(error: Exception) -> int:
-    """Return the status that says whose fault it was, and whether trying again may help."""
+    """Return the status that names the side at fault, and whether a retry may help."""
     if isinstance(error, BlobNotFound):
         return 404
     if isinstance(error, BodyTooLarge):
@@ -46,7 +46,7 @@ def status_of(error: Exception) -> int:
     if isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS:
         return 507
     if isinstance(error, (StorePoisoned, StoreClosed)):
-        return 503  # until somebody opens the store again: /healthz says so, too
+        return 503  # until the store is opened again; /healthz reports it too
     return 500
 
 
@@ -58,8 +58,8 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{type(error).__name__}\n", status)
 
 
-async def answer_nobody(_request: Request, _error: Exception) -> Response:
-    """Answer a client that went away in the middle of its body: nothing was changed."""
+async def answer_disconnected(_request: Request, _error: Exception) -> Response:
+    """Answer a client that disconnected within its body: nothing was changed."""
     return PlainTextResponse("the body was not complete\n", 400)
 
 
@@ -69,12 +69,12 @@ HANDLERS: dict[type[Exception], ExceptionHandler] = {
     BlobCorrupt: answer_error,
     BodyTooLarge: answer_error,
     NotABody: answer_error,
-    ClientDisconnect: answer_nobody,
+    ClientDisconnect: answer_disconnected,
 }
 
 
 class BodyResponse(Response):
-    """An answer that counts as under way until the client has taken it.
+    """An answer that counts as in progress until the client has received it.
 
     A server hands a body to the socket's buffer and calls that sent.  The empty piece behind it
     is only sent when that buffer has drained, so a slow reader holds its place in the admission,
@@ -82,7 +82,7 @@ class BodyResponse(Response):
     """
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send head, body, and the piece that waits."""
+        """Send head, body, and the pending piece."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -58,14 +58,14 @@ class Service:
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         self.app = Admission(inner, requests_max, lambda method: self._answers.labels(method, 503).inc())
         in_flight = Gauge(
-            "blob_service_requests_in_flight", "Requests for frames under way", registry=self.registry
+            "blob_service_requests_in_flight", "Requests for frames in progress", registry=self.registry
         )
         in_flight.set_function(lambda: self.app.in_flight)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        # The server ends the lifespan when the last request is answered: nothing is in the way of
-        # the store's end, which settles and flushes whatever there is.
+        # The server ends the lifespan when the last request is answered, so nothing delays the
+        # store's close, which waits for its requests and flushes.
         async with await self._open_store(PrometheusObserver(self.registry)) as self.store:
             self.registry.register(StoreCollector(self.store))
             yield
@@ -104,7 +104,7 @@ class Service:
         size_max = bodies.body_size_max(self.store.page_size)
         if int(request.headers.get("content-length", 0)) > size_max:
             raise HTTPException(413, f"a frame holds {size_max} bytes")
-        # Refused before the body is asked for: a client that says Expect: 100-continue keeps it.
+        # Refused before the body is read: a client that sends Expect: 100-continue does not send it.
         with self._changes.claim(guid), self.store.alloc_blob_buf_zeroed() as frame:
             check_conditions(request, await self._etag(guid))
             await self._receive(request, frame.view)
@@ -131,7 +131,7 @@ class Service:
             return Response(media_type=OCTETS, headers={"ETag": etag, "Content-Length": str(size)})
         with self.store.alloc_blob_buf_uninit() as frame:
             await self.store.read_blob(guid, frame)
-            # Of these very bytes: the frame may have been replaced since the question above.
+            # Of the bytes sent: the frame may have been replaced since the check above.
             etag = etag_of(frame_checksum(frame.view))
             body = bytes(frame.view[: bodies.size_in(frame.view, len(frame))])
         return BodyResponse(body, media_type=OCTETS, headers={"ETag": etag})
@@ -143,7 +143,7 @@ class Service:
         return bodies.size_in(memoryview(tail), page_size)
 
     async def delete(self, request: Request) -> Response:
-        """Forget the frame; durable when this is answered."""
+        """Delete the frame; durable when this is answered."""
         guid = guid_of(request)
         with self._changes.claim(guid):
             etag = await self._etag(guid)
@@ -160,7 +160,7 @@ class Service:
             return None
 
     async def list(self, request: Request) -> Response:
-        """Return a page of names in order; ``next`` is the ``after`` of the page behind it."""
+        """Return a page of names in order; ``next`` is the ``after`` of the next page."""
         try:
             limit = min(int(request.query_params.get("limit", LIST_LIMIT)), LIST_LIMIT)
             if limit < 1:
@@ -173,10 +173,10 @@ class Service:
         page = [str(name) for name in heapq.nsmallest(limit, names)]
         return JSONResponse({"frames": page, "next": page[-1] if len(page) == limit else None})
 
-    # --- for those who watch -----------------------------------------------------------------
+    # --- monitoring --------------------------------------------------------------------------
 
     async def health(self, _request: Request) -> Response:
-        """Say 503 when changes are refused for good, so that somebody restarts the service."""
+        """Answer 503 when the store refuses changes for good, so that the service is restarted."""
         stats = self.store.stats()
         healthy = not (stats.poisoned or self.store.closed)
         report = {
@@ -190,7 +190,7 @@ class Service:
         return JSONResponse(report, 200 if healthy else 503)
 
     async def metrics(self, _request: Request) -> Response:
-        """Return everything that is counted."""
+        """Return all metrics."""
         return PlainTextResponse(generate_latest(self.registry), media_type="text/plain; version=0.0.4")
 
 

@@ -1,7 +1,7 @@
 """A body of any length in a frame of one length: the body, zeros, and a footer with the length.
 
-The footer stands at the frame's end, so that a body is received and sent from the frame's
-beginning, and one block of 4096 bytes tells its length.
+The footer is at the frame's end, so that a body is received and sent from the frame's
+beginning, and one block of 4096 bytes gives its length.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def receive(chunks: AsyncIterator[bytes], frame: memoryview) -> int:
 
 
 def size_in(tail: memoryview, page_size: int) -> int:
-    """Return the body's length, which the frame's last bytes tell.
+    """Return the body's length, from the frame's last bytes.
 
     :raises NotABody: they do not.
     """

@@ -1,4 +1,4 @@
-"""Load for the service, and a judge of its answers: ``python -m blob_service.load URL``.
+"""Load for the service, and checks of its answers: ``python -m blob_service.load URL``.
 
 Every client owns a few names and knows what each may hold: what was acknowledged last, and what was
 attempted since without an answer.  Whatever else comes back is a lost or a mixed-up frame.
@@ -22,7 +22,7 @@ Digest = bytes
 
 
 class Lost(AssertionError):
-    """The service holds something else than it acknowledged."""
+    """The service does not hold what it acknowledged."""
 
 
 class Client:
@@ -35,7 +35,7 @@ class Client:
         self._http = http
         self._rng = rng
         self._size_max = size_max
-        #: What a GET of each name may return; ``None`` stands for 404.
+        #: What a GET of each name may return; ``None`` means 404.
         self._may_hold: dict[str, set[Digest | None]] = {
             str(uuid.UUID(bytes=rng.randbytes(16))): {None} for _ in range(names)
         }
@@ -57,7 +57,7 @@ class Client:
             else:
                 status = await self._change("DELETE", name, None, b"")
         except httpx.TransportError as error:
-            # An answer that began and did not end is another matter than none.
+            # An incomplete answer differs from none.
             cut_off = "complete message body" in str(error)
             self.answers[f"{kind} {'cut off' if cut_off else type(error).__name__}"] += 1
             raise
@@ -65,21 +65,21 @@ class Client:
         self.seconds.append(time.perf_counter() - began)
 
     async def check(self, name: str) -> int:
-        """GET a name and judge what comes."""
+        """GET a name and check the answer."""
         response = await self._http.get(f"/frames/{name}")
         may_hold = self._may_hold[name]
         if response.status_code in (200, 404):
             found = digest(response.content) if response.status_code == 200 else None
             if found not in may_hold:
                 raise Lost(f"frame {name}: {response.status_code}, which is none of {len(may_hold)} allowed")
-            # A read settles the doubt: what was seen once stays.
+            # A read resolves the doubt: what was read once stays.
             may_hold.intersection_update({found})
         elif response.status_code not in REFUSALS:
             raise Lost(f"frame {name}: GET was answered {response.status_code}: {response.text}")
         return response.status_code
 
     async def check_all(self) -> None:
-        """Judge every name."""
+        """Check every name."""
         for name in self._may_hold:
             if await self.check(name) not in (200, 404):
                 raise Lost(f"frame {name} could not be read")
@@ -106,7 +106,7 @@ def digest(body: bytes) -> Digest:
 
 
 async def run(url: str, *, clients: int, seconds: float, size_max: int, seed: int) -> None:
-    """Load the service for a while, judge all of it at the end, and print figures."""
+    """Load the service for a while, check all of it at the end, and print figures."""
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as http:
         team = [Client(http, random.Random(seed + number), 8, size_max) for number in range(clients)]  # noqa: S311 - repeatable

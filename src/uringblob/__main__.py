@@ -2,15 +2,7 @@
 
 import sys
 
-from uringblob.cli.start import QuietInterrupts
-
-
-def main() -> int:
-    """Import the commands, which takes most of a short command's time, and run one."""
-    with QuietInterrupts():
-        from uringblob.cli.main import main as run
-    return run()
-
+from uringblob.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

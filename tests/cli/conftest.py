@@ -28,8 +28,8 @@ def guids(store):
     return names
 
 
-class Said:
-    """What a command came to."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
@@ -47,6 +47,6 @@ def run(capfdbinary, monkeypatch):
             code = end.code
         sys.stdout.flush()
         captured = capfdbinary.readouterr()
-        return Said(code, captured.out, captured.err.decode())
+        return CommandResult(code, captured.out, captured.err.decode())
 
     return call

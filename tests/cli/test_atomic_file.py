@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from monitor.children import unwatched
-from uringblob.cli.atomic_file import whole_file
+from uringblob.cli.atomic_file import atomic_write
 
 PAGE = 4096
 #: What a child runs first where O_TMPFILE is refused; so does this process.
@@ -58,7 +58,7 @@ def way(request, tmp_path, monkeypatch):
         return REFUSE
     if not has_nameless(tmp_path):
         pytest.skip("n/a: this file system has no files without a name")
-    # It would do the work as well, and nobody would see that the link does not.
+    # With it, the test would also pass if the link failed.
     monkeypatch.delattr(tempfile, "mkstemp")
     return ""
 
@@ -86,7 +86,7 @@ def test_a_get_that_fails_in_the_middle_changes_no_file(
         # A record of coverage would not fit, either.
         env=unwatched(
             {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-            "what the monitor has to tell does not fit into a file of half a frame",
+            "the monitor's record does not fit into a file of half a frame",
         ),
         capture_output=True,
         text=True,
@@ -102,7 +102,7 @@ def test_ctrl_c_in_the_middle_changes_no_file(tmp_path, before):
     target = tmp_path / "frame.raw"
     if before is not None:
         target.write_bytes(before)
-    with pytest.raises(KeyboardInterrupt), whole_file(str(target)) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(str(target)) as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert contents(tmp_path) == ({} if before is None else {"frame.raw": before})
@@ -110,14 +110,14 @@ def test_ctrl_c_in_the_middle_changes_no_file(tmp_path, before):
 
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_a_sigkill_in_the_middle_leaves_nothing_beside(tmp_path, before, way):
-    """Where files without a name are to be had; elsewhere the temporary file stays, and the target is whole."""
+    """Where the file system has files without a name; elsewhere the temporary file stays, and the target is whole."""
     target = tmp_path / "frame.raw"
     if before is not None:
         target.write_bytes(before)
     code = (
-        f"{way}\nimport os, signal; from uringblob.cli.atomic_file import whole_file\n"
-        f"with whole_file({str(target)!r}) as file:\n"
-        "    file.write(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+        f"{way}\nimport os, signal; from uringblob.cli.atomic_file import atomic_write\n"
+        f"with atomic_write({str(target)!r}) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -127,11 +127,11 @@ def test_a_sigkill_in_the_middle_leaves_nothing_beside(tmp_path, before, way):
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_nothing_is_to_be_seen_until_it_is_whole(tmp_path, before, way):
+def test_the_target_appears_only_when_it_is_complete(tmp_path, before, way):
     target = tmp_path / "frame.raw"
     if before is not None:
         target.write_bytes(before)
-    with whole_file(str(target)) as file:
+    with atomic_write(str(target)) as file:
         file.write(b"half")
         names = os.listdir(tmp_path)
         assert len(names) == (before is not None) + bool(way)
@@ -150,7 +150,7 @@ def test_an_interrupt_just_before_the_rename_changes_no_file(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_file(str(target)) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(str(target)) as file:
         file.write(b"new")
     assert seen == [(b"new", str(target))]
     assert contents(tmp_path) == {"frame.raw": b"old"}
@@ -159,7 +159,7 @@ def test_an_interrupt_just_before_the_rename_changes_no_file(tmp_path, monkeypat
 def test_a_file_that_came_in_between_is_replaced_whole(tmp_path):
     """linkat(2) alone cannot replace it: that would be an error after all was read."""
     target = tmp_path / "frame.raw"
-    with whole_file(str(target)) as file:
+    with atomic_write(str(target)) as file:
         file.write(b"mine")
         target.write_bytes(b"another's")
     assert contents(tmp_path) == {"frame.raw": b"mine"}
@@ -175,7 +175,7 @@ def test_where_a_nameless_file_cannot_be_linked_it_is_copied(tmp_path, monkeypat
         target.write_bytes(before)
     monkeypatch.setattr(os, "link", refused)
     monkeypatch.setattr(tempfile, "mkstemp", MKSTEMP, raising=False)
-    with whole_file(str(target)) as file:
+    with atomic_write(str(target)) as file:
         file.write(b"whole")
     assert contents(tmp_path) == {"frame.raw": b"whole"}
 

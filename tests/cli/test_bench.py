@@ -24,8 +24,8 @@ def missing(monkeypatch):
 @pytest.mark.parametrize("words", [[], ["--help"], ["--list"], ["/tmp", "--measure", "4"]])
 def test_without_the_distribution_one_line_says_how_to_get_it(missing, words, capfd):
     assert main.main(["bench", *words]) == 2
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", f"uringblob bench: {GET_IT}\n")
+    result = capfd.readouterr()
+    assert (result.out, result.err) == ("", f"uringblob bench: {GET_IT}\n")
 
 
 def test_without_the_distribution_the_error_is_json_if_asked_for(missing, capfd):
@@ -40,7 +40,7 @@ def test_a_module_that_the_distribution_lacks_is_no_missing_distribution(monkeyp
 
     monkeypatch.setattr(bench, "importlib", SimpleNamespace(import_module=broken))
     with pytest.raises(ModuleNotFoundError, match="matplotlib"):
-        bench.fill(Parser())
+        bench.add_arguments(Parser())
 
 
 def test_its_arguments_and_its_exit_code_are_its_own(monkeypatch):

@@ -28,9 +28,9 @@ def test_create_makes_an_empty_store(run, store_path):
 
 
 def test_create_replaces_nothing(run, store):
-    said = run("create", store)
-    assert said.code == 3
-    assert "File exists" in said.err
+    result = run("create", store)
+    assert result.code == 3
+    assert "File exists" in result.err
 
 
 def test_create_takes_sizes_as_people_write_them(run, store_path):
@@ -44,35 +44,35 @@ def test_create_gives_the_file_its_mode(run, store_path):
 
 
 @pytest.mark.parametrize("mode", ["999", "rw", "0o600", ""])
-def test_create_says_what_a_mode_is(run, store_path, mode):
-    said = run("create", store_path, "--mode", mode)
-    assert said.code == 2
-    assert "octal digits" in said.err
+def test_an_invalid_mode_is_explained(run, store_path, mode):
+    result = run("create", store_path, "--mode", mode)
+    assert result.code == 2
+    assert "octal digits" in result.err
 
 
 def test_create_names_the_file_that_was_asked_for(run, tmp_path):
     """It named its temporary file."""
-    said = run("create", tmp_path / "nowhere" / "new.blobs")
-    assert said.err == f"uringblob create: {tmp_path}/nowhere/new.blobs: No such file or directory\n"
+    result = run("create", tmp_path / "nowhere" / "new.blobs")
+    assert result.err == f"uringblob create: {tmp_path}/nowhere/new.blobs: No such file or directory\n"
 
 
-def test_info_tells_frames_engine_and_notes(run, store, guids):
-    said = run("info", store)
-    assert said.code == 0
-    assert b"3 of 4 KiB" in said.out
-    told = json.loads(run("info", store, "--json").out)
-    assert told["blobs"] == 3
-    assert told["page_size"] == PAGE
-    assert told["log_bytes"] == told["slots_log"] * PAGE > 0
-    assert told["amplification"] == told["file_bytes"] / (3 * PAGE)
-    assert f"; {told['amplification']:.2f} times what is live" in said.out.decode()
+def test_info_shows_frames_engine_and_notes(run, store, guids):
+    result = run("info", store)
+    assert result.code == 0
+    assert b"3 of 4 KiB" in result.out
+    value = json.loads(run("info", store, "--json").out)
+    assert value["blobs"] == 3
+    assert value["page_size"] == PAGE
+    assert value["log_bytes"] == value["slots_log"] * PAGE > 0
+    assert value["amplification"] == value["file_bytes"] / (3 * PAGE)
+    assert f"; {value['amplification']:.2f} times what is live" in result.out.decode()
 
 
 def test_info_of_an_empty_store_has_no_ratio(run, store):
-    said = run("info", store)
-    assert said.code == 0
-    assert b"for the log" in said.out
-    assert b"times" not in said.out
+    result = run("info", store)
+    assert result.code == 0
+    assert b"for the log" in result.out
+    assert b"times" not in result.out
     assert json.loads(run("info", store, "--json").out)["amplification"] == 0
 
 
@@ -93,16 +93,16 @@ def test_put_and_get_carry_one_frame(run, store, tmp_path):
 
 
 def test_put_from_standard_input_under_a_name(run, store, guids):
-    said = run("put", store, "-", "--guid", guids[0].hex(), "--json", stdin=b"n" * PAGE)
-    assert json.loads(said.out) == {"guid": str(guids[0]), "length": PAGE}
+    result = run("put", store, "-", "--guid", guids[0].hex(), "--json", stdin=b"n" * PAGE)
+    assert json.loads(result.out) == {"guid": str(guids[0]), "length": PAGE}
     assert frame_in(store, guids[0]) == b"n" * PAGE
 
 
 def test_a_short_input_is_refused_unless_it_may_be_padded(run, store):
-    said = run("put", store, "-", stdin=b"short")
-    assert said.code == 2
-    assert "5 bytes" in said.err
-    assert "4096" in said.err
+    result = run("put", store, "-", stdin=b"short")
+    assert result.code == 2
+    assert "5 bytes" in result.err
+    assert "4096" in result.err
     guid, length = run("put", store, "-", "--pad", stdin=b"short").out.decode().split()
     assert length == "5"
     assert run("get", store, guid, "-", "--length", length).out == b"short"
@@ -110,16 +110,16 @@ def test_a_short_input_is_refused_unless_it_may_be_padded(run, store):
 
 @pytest.mark.parametrize("pad", [(), ("--pad",)])
 def test_a_long_input_is_refused(run, store, pad):
-    said = run("put", store, "-", *pad, stdin=bytes(PAGE + 1))
-    assert said.code == 2
-    assert "longer" in said.err
+    result = run("put", store, "-", *pad, stdin=bytes(PAGE + 1))
+    assert result.code == 2
+    assert "longer" in result.err
     assert run("ls", store).out.strip() == b""
 
 
-def test_get_of_what_is_not_there_is_a_no_and_writes_nothing(run, store, tmp_path):
-    said = run("get", store, BlobGuid.random(), tmp_path / "out")
-    assert said.code == 1
-    assert "no blob" in said.err
+def test_get_of_a_missing_blob_is_code_1_and_writes_nothing(run, store, tmp_path):
+    result = run("get", store, BlobGuid.random(), tmp_path / "out")
+    assert result.code == 1
+    assert "no blob" in result.err
     assert not (tmp_path / "out").exists()
 
 
@@ -132,18 +132,18 @@ def test_get_does_not_replace_the_store_itself(run, store, guids, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(store)
     for target in (store, link):
-        said = run("get", store, guids[0], target)
-        assert said.code == 2
-        assert "the store itself" in said.err
+        result = run("get", store, guids[0], target)
+        assert result.code == 2
+        assert "the store itself" in result.err
     assert run("verify", store).code == 0
 
 
-def test_get_to_standard_output_has_no_room_for_json(run, store, guids):
-    said = run("get", store, guids[0], "-", "--json")
-    assert (said.code, said.out) == (2, b"")
+def test_get_to_standard_output_excludes_json(run, store, guids):
+    result = run("get", store, guids[0], "-", "--json")
+    assert (result.code, result.out) == (2, b"")
 
 
-def test_create_makes_what_a_dangling_link_names_and_takes_no_store_for_free(run, tmp_path):
+def test_create_makes_the_target_of_a_dangling_link_and_replaces_no_store(run, tmp_path):
     """As ``open`` does."""
     link, target = tmp_path / "link", tmp_path / "target"
     link.symlink_to(target)
@@ -155,14 +155,14 @@ def test_create_makes_what_a_dangling_link_names_and_takes_no_store_for_free(run
 
 
 def test_rm_takes_a_name_twice_as_once(run, store, guids):
-    told = json.loads(run("rm", store, guids[0], guids[0], guids[1], "--json").out)
-    assert told == {"deleted": [str(guids[0]), str(guids[1])], "missing": []}
+    value = json.loads(run("rm", store, guids[0], guids[0], guids[1], "--json").out)
+    assert value == {"deleted": [str(guids[0]), str(guids[1])], "missing": []}
 
 
 def test_rm_deletes_all_or_none(run, store, guids):
-    said = run("rm", store, guids[0], BlobGuid.random())
-    assert said.code == 1
-    assert "nothing was deleted" in said.err
+    result = run("rm", store, guids[0], BlobGuid.random())
+    assert result.code == 1
+    assert "nothing was deleted" in result.err
     assert len(run("ls", store).out.split()) == 3
     assert run("rm", store, guids[0], BlobGuid.random(), "--force").code == 0
     assert run("rm", store, guids[1], guids[2]).code == 0
@@ -175,16 +175,16 @@ def test_verify_names_the_bad_blob(run, store, guids):
         raw = file.read()
         file.seek(raw.index(b"\x02" * PAGE) + 5)
         file.write(b"!")
-    said = run("verify", store, "--json")
-    assert said.code == 1
-    told = json.loads(said.out)
-    assert [bad["guid"] for bad in told["bad"]] == [str(guids[2])]
+    result = run("verify", store, "--json")
+    assert result.code == 1
+    value = json.loads(result.out)
+    assert [bad["guid"] for bad in value["bad"]] == [str(guids[2])]
     assert run("get", store, guids[2], "-").code == 1
     assert run("get", store, guids[1], "-").out == b"\x01" * PAGE
 
 
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])
-def test_looking_changes_no_byte(run, store, guids, command):
+def test_reading_commands_change_no_byte(run, store, guids, command):
     with open(store, "rb") as file:
         before = file.read()
     assert run(command, store).code == 0

@@ -1,6 +1,6 @@
 """Under ``--json`` an error is one JSON object on standard error, with the same exit code as in words.
 
-It was words all the same: a program that read the results had to parse sentences for the reason.
+Before, it was words, and a program that read the results had to parse sentences for the reason.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import pytest
 
 from uringblob import BlobCorrupt, BlobGuid, BlobStoreIOError, FileBlobStore, StorePoisoned
 from uringblob.cli.doctor import command as doctor_command
+from uringblob.cli.errors import asks_json
 from uringblob.cli.main import COMMANDS
-from uringblob.cli.start import asks_json
 from uringblob.logs import logger
 
 KEYS = {"error", "kind", "command", "exit_code", "path", "guid", "offset", "errno", "errno_name"}
-NOBODY = str(BlobGuid(b"\xee" * 16))
+UNKNOWN = str(BlobGuid(b"\xee" * 16))
 
 
-def told(said):
+def failure_in(result):
     """Return the object; there is nothing else on either stream."""
-    assert said.out == b""
-    (line,) = said.err.splitlines()
+    assert result.out == b""
+    (line,) = result.err.splitlines()
     failure = json.loads(line)
     assert set(failure) == KEYS
-    assert failure["exit_code"] == said.code != 0
+    assert failure["exit_code"] == result.code != 0
     return failure
 
 
@@ -49,12 +49,12 @@ def told(said):
         (["verify", "NEW"], 3, {"command": "verify", "path": "NEW"}),
         (["put", "STORE", "NEW"], 3, {"errno": errno.ENOENT, "path": "NEW"}),
         (["put", "STORE", os.devnull], 2, {"kind": "CliError", "path": os.devnull}),
-        (["get", "STORE", NOBODY, "NEW"], 1, {"kind": "BlobNotFound", "guid": NOBODY, "path": "STORE"}),
+        (["get", "STORE", UNKNOWN, "NEW"], 1, {"kind": "BlobNotFound", "guid": UNKNOWN, "path": "STORE"}),
         (["get", "STORE", "GUID", "NEW", "--length", "-1"], 2, {"guid": "GUID", "path": "STORE"}),
         (["get", "STORE", "GUID", "-"], 2, {"guid": "GUID"}),
         (["get", "STORE", "GUID", "STORE"], 2, {"guid": "GUID"}),
         (["get", "STORE", "GUID", "NEW/x"], 3, {"path": "NEW/x", "errno": errno.ENOENT}),
-        (["rm", "STORE", NOBODY], 1, {"guid": NOBODY, "path": "STORE"}),
+        (["rm", "STORE", UNKNOWN], 1, {"guid": UNKNOWN, "path": "STORE"}),
         (["doctor", ""], 2, {"kind": "UsageError", "command": "doctor"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -66,14 +66,14 @@ def test_an_error_of_every_command_is_one_object(run, store, guids, tmp_path, ar
         return text
 
     words = [filled(word) for word in argv]
-    failure = told(run(*words, "--json"))
+    failure = failure_in(run(*words, "--json"))
     assert failure["exit_code"] == code == run(*words).code if argv[-1:] != ["-"] else 2
     wanted = {key: filled(value) if isinstance(value, str) else value for key, value in known.items()}
     assert {key: failure[key] for key in known} == wanted
 
 
-def test_every_command_is_asked_here():
-    asked = {"create", "info", "ls", "put", "get", "rm", "verify"}
+def test_every_command_has_its_errors_here():
+    asked = {"create", "info", "ls", "put", "get", "rm", "verify", "doctor"}
     assert set(COMMANDS) == asked
 
 
@@ -82,18 +82,18 @@ def test_an_error_of_the_disk_has_its_offset_and_errno(run, store, guids, monkey
         raise BlobStoreIOError(errno.EIO, "writing: EIO", guid=guids[1], offset=8192, applied=None)
 
     monkeypatch.setattr(FileBlobStore, "commit", commit)
-    failure = told(run("put", store, "-", "--json", stdin=bytes(4096)))
+    failure = failure_in(run("put", store, "-", "--json", stdin=bytes(4096)))
     assert failure["error"] == "writing: EIO"
     assert (failure["path"], failure["offset"], failure["guid"]) == (store, 8192, str(guids[1]))
     assert (failure["errno"], failure["errno_name"], failure["exit_code"]) == (errno.EIO, "EIO", 3)
 
 
-def test_a_poisoned_store_tells_the_first_errno(run, store, monkeypatch):
+def test_a_poisoned_store_has_the_first_errno(run, store, monkeypatch):
     def commit(store, writes):
         raise StorePoisoned("poisoned") from BlobStoreIOError(errno.ENOSPC, "full", offset=4096)
 
     monkeypatch.setattr(FileBlobStore, "commit", commit)
-    failure = told(run("put", store, "-", "--json", stdin=bytes(4096)))
+    failure = failure_in(run("put", store, "-", "--json", stdin=bytes(4096)))
     assert (failure["errno_name"], failure["offset"]) == ("ENOSPC", 4096)
 
 
@@ -102,7 +102,7 @@ def test_a_bad_blob_is_named(run, store, guids, monkeypatch):
         raise BlobCorrupt("bad", guid)
 
     monkeypatch.setattr(FileBlobStore, "read_blob", read_blob)
-    failure = told(run("get", store, guids[2], f"{store}.out", "--json"))
+    failure = failure_in(run("get", store, guids[2], f"{store}.out", "--json"))
     assert (failure["kind"], failure["guid"], failure["exit_code"]) == ("BlobCorrupt", str(guids[2]), 1)
 
 
@@ -112,8 +112,8 @@ def test_an_interrupt_is_an_object_too(run, store, monkeypatch, command):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(FileBlobStore, "open", interrupted)
-    monkeypatch.setattr(doctor_command, "examine", interrupted)
-    failure = told(run(command, *([store] if command == "ls" else []), "--json"))
+    monkeypatch.setattr(doctor_command, "run_checks", interrupted)
+    failure = failure_in(run(command, *([store] if command == "ls" else []), "--json"))
     assert (failure["kind"], failure["exit_code"]) == ("KeyboardInterrupt", signal.SIGINT + 128)
 
 
@@ -125,19 +125,12 @@ def test_output_that_cannot_be_written_is_no_path(store):
     assert failure["error"].startswith("standard output: ")
 
 
-def test_a_reader_that_went_away_is_told_of(store):
+def test_a_closed_pipe_is_reported(store):
     reader, writer = os.pipe()
     os.close(reader)
     done = _child("-m", "uringblob", "ls", store, "--json", stdout=writer)
     os.close(writer)
     assert (done.returncode, json.loads(done.stderr)["errno_name"]) == (3, "EPIPE")
-
-
-def test_the_command_that_stands_alone_says_usage_errors_as_json():
-    done = _child("-m", "uringblob.cli.doctor", "--nonsense", "--json")
-    failure = json.loads(done.stderr)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert (failure["kind"], failure["command"]) == ("UsageError", "doctor")
 
 
 def _child(*argv, stdout=subprocess.PIPE):
@@ -152,8 +145,8 @@ def test_warnings_of_the_log_are_json_lines_of_their_own(run, store, monkeypatch
         raise BlobStoreIOError(errno.EIO, "then this")
 
     monkeypatch.setattr(FileBlobStore, "open", opened)
-    said = run("ls", store, "--json")
-    warning, failure = map(json.loads, said.err.splitlines())
+    result = run("ls", store, "--json")
+    warning, failure = map(json.loads, result.err.splitlines())
     assert warning == {"warning": "io_uring was refused", "event": "engine_fallback", "errno": errno.EPERM}
     assert failure["error"] == "then this"
     assert not logger.handlers
@@ -171,5 +164,5 @@ def test_warnings_of_the_log_are_json_lines_of_their_own(run, store, monkeypatch
         (["ls", "--lock-timeout", "1"], False),
     ],
 )
-def test_whether_a_line_that_makes_no_sense_asks_for_json(words, asks):
+def test_json_is_recognized_in_an_invalid_line(words, asks):
     assert asks_json(words) is asks

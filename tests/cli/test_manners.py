@@ -36,10 +36,10 @@ def child(*argv, **options):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples_and_exit_codes(run, command):
-    said = run(command, "--help")
-    assert said.code == 0
+    result = run(command, "--help")
+    assert result.code == 0
     for words in (b"examples:", f"uringblob {command}".encode(), b"exit codes:", b"130"):
-        assert words in said.out
+        assert words in result.out
 
 
 @pytest.mark.parametrize(
@@ -62,23 +62,25 @@ def test_errors_are_one_line_and_a_code(run, store, tmp_path, argv, code):
     words = {"STORE": store, "NOWHERE": tmp_path / "nowhere"}
     if argv[:1] == ["create"]:
         words["STORE"] = tmp_path / "new"
-    said = run(*(words.get(word, word) for word in argv))
-    assert said.code == code
-    assert "Traceback" not in said.err
-    assert said.err.startswith(("uringblob", "usage:"))
+    result = run(*(words.get(word, word) for word in argv))
+    assert result.code == code
+    assert "Traceback" not in result.err
+    assert result.err.startswith(("uringblob", "usage:"))
 
 
-def test_a_locked_store_says_so(run, store, guids):
+def test_a_locked_store_is_one_line_and_code_3(run, store, guids):
     with FileBlobStore.open(store):
-        said = run("ls", store, "--lock-timeout", "0")
-    assert said.code == 3
-    assert "locked by another opener" in said.err
-    assert said.err.count("\n") == 1
+        result = run("ls", store, "--lock-timeout", "0")
+    assert result.code == 3
+    assert "locked by another opener" in result.err
+    assert result.err.count("\n") == 1
 
 
-def test_where_there_is_no_store_it_says_how_to_make_one(run, tmp_path):
-    said = run("ls", tmp_path / "nowhere")
-    assert said.err == f"uringblob ls: {tmp_path}/nowhere: there is no store; 'uringblob create' makes one\n"
+def test_a_missing_store_is_reported_with_the_command_that_makes_one(run, tmp_path):
+    result = run("ls", tmp_path / "nowhere")
+    assert (
+        result.err == f"uringblob ls: {tmp_path}/nowhere: there is no store; 'uringblob create' makes one\n"
+    )
 
 
 def test_the_command_is_installed():
@@ -88,7 +90,7 @@ def test_the_command_is_installed():
     assert done.stdout.startswith("uringblob ")
 
 
-def test_a_reader_that_went_away_is_no_traceback(store, guids):
+def test_a_closed_pipe_is_no_traceback(store, guids):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -151,9 +153,9 @@ def test_an_error_of_the_disk_is_one_line_with_its_place(run, store, monkeypatch
         raise BlobStoreIOError(errno.EIO, "writing frame x: some.blobs at offset 4096: EIO")
 
     monkeypatch.setattr(FileBlobStore, "commit", commit)
-    said = run("put", store, "-", stdin=bytes(4096))
-    assert (said.code, said.out) == (3, b"")
-    assert said.err == "uringblob put: writing frame x: some.blobs at offset 4096: EIO\n"
+    result = run("put", store, "-", stdin=bytes(4096))
+    assert (result.code, result.out) == (3, b"")
+    assert result.err == "uringblob put: writing frame x: some.blobs at offset 4096: EIO\n"
 
 
 @pytest.mark.parametrize("rich", ["with rich", "without"])

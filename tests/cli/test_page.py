@@ -8,9 +8,9 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from uringblob.cli import exits
+from uringblob.cli import errors
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "users" / "reference" / "cli.md").read_text("utf-8")
 
 
 def test_its_shell_lines_work(disk_dir):
@@ -29,6 +29,8 @@ def test_its_shell_lines_work(disk_dir):
 
 
 def test_it_lists_every_exit_code():
-    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    codes = {
+        value for name, value in vars(errors).items() if name.startswith("EXIT_") and isinstance(value, int)
+    }
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == codes
-    assert {int(code) for code in re.findall(r"^  (\d+) ", exits.TEXT, re.MULTILINE)} == codes
+    assert {int(code) for code in re.findall(r"^  (\d+) ", errors.EXIT_CODES, re.MULTILINE)} == codes

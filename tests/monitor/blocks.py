@@ -1,4 +1,4 @@
-"""The bytes of a store file, read a second time: from docs/format.md alone.
+"""The bytes of a store file, read a second time: from docs/maintainers/format.md alone.
 
 Whatever the store's own ``format.py`` gets wrong, this parser does not get wrong with it.  Nothing
 here is imported from the store, and nothing of it is imported by the store.

@@ -2,7 +2,7 @@
 
 It asks the store nothing.  From the bytes that pass it learns which slots the durable map names,
 where the log stands and what is on its way; from the answers, what is durable.  What it finds is a
-line in ``report``; the rules it names are those of docs/format.md.
+line in ``report``; the rules it names are those of docs/maintainers/format.md.
 
 It cannot see which frame a slot that no record names holds, so a *pending* frame overwritten in
 place is not its to find; nor that a group should have been dropped.  The crash rig finds those.

@@ -152,7 +152,7 @@ def exhaust(
     limit: int = 10,
     torn: bool = False,
     together: bool = False,
-    looks: int = 4,
+    looks: int = 16,
 ) -> collections.Counter:
     """Judge everything that the ``chosen`` sequences can leave; returns figures.
 

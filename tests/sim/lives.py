@@ -21,8 +21,9 @@ import uringblob.store.format
 from uringblob import fork as inherit
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
+from uringblob.store import core
 from uringblob.store.format import first_slot
-from uringblob.store.index import log_space
+from uringblob.store.index import blob_index, log_space, shards
 from uringblob.store.index.slots import SlotState
 from uringblob.store.log import compaction, group
 from uringblob.store.log import group_commit as groups
@@ -93,6 +94,9 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         mock.patch.object(log_space, "GRANULE_BYTES", segment_bytes),
         mock.patch.object(log_space, "BASE_BYTES", 10 * segment_bytes),
         mock.patch.object(log_reader, "_READ_AHEAD_BYTES", 4 * PAGE),
+        # Maps of a few blobs in a few parts: an opener makes and walks several.
+        *(mock.patch.object(module, "PARTS", 4) for module in (shards, blob_index, core)),
+        *(mock.patch.object(module, "MASK", 3) for module in (shards, blob_index)),
         # A pure function, asked about the same few blocks in thousands of images.
         mock.patch.object(log_reader, "decode_block", functools.lru_cache(1024)(log_reader.decode_block)),
         mock.patch.object(compaction, "new_log_id", next_id),

@@ -34,7 +34,7 @@ ORDERS = ("as written", "backwards", "every n-th", "at random")
 
 
 def most_bytes(page_size: int, live: int) -> int:
-    """Return how long the file of a store whose live size is constant may be; see ``docs/format.md``."""
+    """Return how long the file of a store whose live size is constant may be; see ``docs/maintainers/format.md``."""
     return live * page_size * 5 // 4 + (4 * MIB if page_size <= 64 * KIB else 8 * page_size)
 
 

@@ -1,4 +1,4 @@
-"""The sixteen rules of the commit protocol (docs/format.md), each taken out, and the scenario that then fails.
+"""The sixteen rules of the commit protocol (docs/maintainers/format.md), each taken out, and the scenario that then fails.
 
 Most are hunted by the rig and the order monitor, as planted bugs are; those that power cuts on a
 simulated disk cannot show have a scenario here, which passes with the rule and fails without it.

@@ -535,7 +535,7 @@ store.write_blob(GUID, b"a" * PAGE)
 
 
 def run_child(script, *options):
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where fake_core is
     child = subprocess.run(
         [sys.executable, *options, "-c", PRELUDE + script, here],
         capture_output=True,

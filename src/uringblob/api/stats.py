@@ -94,7 +94,7 @@ class StoreStats:
     def amplification(self) -> float:
         """Bytes of the file per byte of live blobs; 0.0 where there is no blob, or no file.
 
-        What it tends to, and the fixed cost that a small store has besides, stand in ``docs/format.md``.
+        What it tends to, and the fixed cost that a small store has besides, stand in ``docs/operators/durability.md``.
         """
         live_bytes = self.blobs * self.page_size
         return self.file_bytes / live_bytes if live_bytes else 0.0

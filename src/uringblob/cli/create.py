@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import re
 
-from uringblob.cli import exits
-from uringblob.cli.opening import ENGINES
-from uringblob.cli.output import Output, size_text
+from uringblob.cli.arguments import add_engine, parse_mode, parse_size
+from uringblob.cli.errors import EXIT_OK
+from uringblob.cli.output import print_result, size_text
 from uringblob.errors import encodable
 from uringblob.sync.file_store import FileBlobStore
 from uringblob.units import PAGE_SIZE
 
-HELP = "make an empty store"
 EXAMPLES = """\
   uringblob create frames.blobs
   uringblob create small.blobs --page-size 4k
@@ -26,50 +24,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="path of the new file")
     parser.add_argument(
         "--page-size",
-        type=size,
+        type=parse_size,
         default=PAGE_SIZE,
         metavar="SIZE",
         help="frame size, a power of two from 4096 bytes (4k) to 16777216 (16m) (default 512k)",
     )
-    parser.add_argument("--mode", type=mode_bits, default=0o600, help="octal (default 600)")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
+    parser.add_argument("--mode", type=parse_mode, default=0o600, help="octal (default 600)")
+    add_engine(parser)
 
 
-def size(text: str) -> int:
-    """Read ``512k``, ``1MiB`` or a plain number of bytes.
+def run(args: argparse.Namespace) -> int:
+    """Make the store.
 
-    :raises argparse.ArgumentTypeError: it is no size.
+    :raises FileExistsError: something is at its path.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)([kmg]?)(?:ib|b)?", text.lower())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB")
-    return int(float(found[1]) * 1024 ** " kmg".index(found[2] or " "))
-
-
-def mode_bits(text: str) -> int:
-    """Read octal permission bits.
-
-    :raises argparse.ArgumentTypeError: they are none.
-    """
-    if not re.fullmatch("[0-7]{1,4}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no mode: write octal digits, such as 640")
-    return int(text, 8)
-
-
-def run(args: argparse.Namespace, out: Output) -> int:
-    """Make the store; refuse a path where something is.
-
-    :returns: 0; what is there already is a ``FileExistsError``.
-    """
-    # As open does it: a link that leads nowhere yet is no obstacle, its target is made.
+    # A dangling link is no obstacle: like open, this makes its target.
     if os.path.exists(args.store):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), args.store)
     with FileBlobStore.open(
         args.store, page_size=args.page_size, engine=args.engine, mode=args.mode
     ) as store:
         page_size = store.page_size
-    out.result(
-        {"store": args.store, "page_size": page_size},
-        f"{encodable(args.store)}: frames of {size_text(page_size)}",
-    )
-    return exits.OK
+    text = f"{encodable(args.store)}: frames of {size_text(page_size)}"
+    print_result(args, {"store": args.store, "page_size": page_size}, text)
+    return EXIT_OK

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from uringblob.cli import exits
-from uringblob.cli.opening import add_store, open_store
-from uringblob.cli.output import Output, size_text
+from uringblob.cli.arguments import add_store, open_store
+from uringblob.cli.errors import EXIT_OK
+from uringblob.cli.output import print_result, size_text, table
 
-HELP = "say what a store holds, and which engine serves it here"
 EXAMPLES = """\
   uringblob info frames.blobs
   uringblob info frames.blobs --json | jq .blobs
@@ -18,8 +17,8 @@ EXAMPLES = """\
 add_arguments = add_store
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
-    """Open the store read-only and show what it says of itself."""
+def run(args: argparse.Namespace) -> int:
+    """Open the store read-only and show its stats."""
     with open_store(args, read_only=True) as store:
         stats = store.stats()
     rows = {
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     }
     if stats.notes:
         rows["notes"] = "; ".join(stats.notes)
-    out.result(
-        {**dataclasses.asdict(stats), "amplification": stats.amplification}, out.table(rows, warn=("notes",))
+    print_result(
+        args, {**dataclasses.asdict(stats), "amplification": stats.amplification}, table(rows, warn="notes")
     )
-    return exits.OK
+    return EXIT_OK

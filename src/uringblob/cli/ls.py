@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from uringblob.cli import exits
-from uringblob.cli.opening import add_store, open_store
-from uringblob.cli.output import Output
+from uringblob.cli.arguments import add_store, open_store
+from uringblob.cli.errors import EXIT_OK
+from uringblob.cli.output import print_result
 
-HELP = "list the guids of all blobs, sorted"
 EXAMPLES = """\
   uringblob ls frames.blobs
   uringblob ls frames.blobs --long
@@ -21,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-l", "--long", action="store_true", help="with each frame's XXH3-64 checksum")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+def run(args: argparse.Namespace) -> int:
     """List without reading a frame."""
     with open_store(args, read_only=True) as store:
         guids = sorted(store.list_blobs())
         if not args.long:
-            out.result([str(guid) for guid in guids], "\n".join(map(str, guids)))
-            return exits.OK
+            print_result(args, [str(guid) for guid in guids], "\n".join(map(str, guids)))
+            return EXIT_OK
         rows = [{"guid": str(guid), "xxh3_64": f"{store.checksum(guid):016x}"} for guid in guids]
-    out.result(rows, "\n".join(f"{row['guid']}  {row['xxh3_64']}" for row in rows))
-    return exits.OK
+    print_result(args, rows, "\n".join(f"{row['guid']}  {row['xxh3_64']}" for row in rows))
+    return EXIT_OK

@@ -1,132 +1,112 @@
-"""The commands, what they share, and what an error becomes: one line and an exit code."""
+"""The command line: dispatch, and the exit code and message of an error."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Sequence
+from typing import Final
 
 import uringblob
-from uringblob.cli import bench, create, exits, get, info, ls, put, rm, verify
-from uringblob.cli.doctor import command as doctor_command
-from uringblob.cli.errors import (
-    CliError,
-    JsonWarnings,
-    Parser,
-    ShowVersion,
-    failure_of,
-    output_failed,
-    parse,
-    print_error,
-    words_of,
-)
-from uringblob.cli.output import Output
-from uringblob.cli.start import asks_json
-from uringblob.cli.stdio import STDOUT, named, whole_streams
+from uringblob.cli import errors
+from uringblob.cli.stdio import STDOUT, discard_output, full_write_streams, naming_file, print_stderr
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.logs import logger
 
-COMMANDS: dict[str, ModuleType] = {
-    "create": create,
-    "info": info,
-    "ls": ls,
-    "put": put,
-    "get": get,
-    "rm": rm,
-    "verify": verify,
+#: Each is a module of this package, with ``EXAMPLES``, ``add_arguments(parser)`` and ``run(args) -> int``.
+#: It is imported only when its command is given.
+COMMANDS: Final = {
+    "create": "make an empty store",
+    "info": "say what a store holds, and which engine serves it here",
+    "ls": "list the guids of all blobs, sorted",
+    "put": "store one frame, durably, from a file or from standard input",
+    "get": "read one frame, its checksum checked, into a file or to standard output",
+    "rm": "delete blobs, durably, all of them or none",
+    "verify": "read every frame and all metadata, check every checksum, name each bad blob",
+    "doctor": "say what runs here, why not more, and the command that fixes it",
 }
+#: Another distribution's command, which has its own help and ``--json FILE``.
+BENCH: Final = {"bench": "measure the store beside fio and its peers (distribution uringblob-bench)"}
 
 
-def make_parser() -> Parser:
-    """Return the parser of the whole command line."""
-    parser = Parser(
+def make_parser(given: str | None) -> errors.Parser:
+    """Return the parser of the whole command line; only the ``given`` command has its arguments."""
+    parser = errors.Parser(
         prog="uringblob",
         description="Stores of large frames, on io_uring.",
-        epilog=exits.TEXT,
+        epilog=errors.EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=ShowVersion, const=f"uringblob {uringblob.__version__}")
-    commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=bench.CommandParser
-    )
-    for name, command in COMMANDS.items():
+    parser.add_argument("--version", action="version", version=f"uringblob {uringblob.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in {**COMMANDS, **BENCH}.items():
         sub = commands.add_parser(
             name,
-            help=command.HELP,
-            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
-            epilog=f"examples:\n{command.EXAMPLES}\n{exits.TEXT}",
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(sub)
-        sub.add_argument("--json", action="store_true", help="one JSON value instead of words, errors too")
-        sub.set_defaults(run=_on_store(command))
-    _add_whole(commands, "doctor", doctor_command, "say what runs here, why not more, and what mends it")
-    commands.add_parser("bench", help=bench.HELP, description=bench.HELP, fill=bench.fill)
+        if name == given:
+            _fill(sub, name)
     return parser
 
 
-def _add_whole(commands: Any, name: str, command: ModuleType, text: str) -> None:
-    """Mount a command that speaks for itself: it has its own output and exit codes."""
-    sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_arguments(sub)
-    sub.set_defaults(run=command.run)
-
-
-def _on_store(command: ModuleType) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
-        code: int = command.run(args, Output(as_json=args.json))
-        return code
-
-    return run
+def _fill(parser: argparse.ArgumentParser, name: str) -> None:
+    command = importlib.import_module(f"uringblob.cli.{name}")
+    command.add_arguments(parser)
+    if name in COMMANDS:
+        exit_codes = getattr(command, "EXIT_CODES", errors.EXIT_CODES)
+        parser.epilog = f"examples:\n{command.EXAMPLES}\n{exit_codes}"
+        parser.add_argument("--json", action="store_true", help="one JSON value instead of words, errors too")
+        parser.set_defaults(run=command.run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; errors become one line on standard error."""
-    with whole_streams():
-        return _main(argv)
+    """Run one command and return its exit code; an error becomes one line on standard error."""
+    with full_write_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv))
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    as_json = asks_json(list(sys.argv[1:] if argv is None else argv))
-    args = argparse.Namespace(command=None)
-    try:
-        args = parse(make_parser(), argv)
-        with _warnings(as_json=as_json):
-            code: int = args.run(args)
-        with named(STDOUT):
-            sys.stdout.flush()
-    except (KeyboardInterrupt, CliError, BlobStoreError, ValueError, OSError) as error:
-        return _failed(error, args, as_json=as_json)
-    return code
-
-
-@contextlib.contextmanager
-def _warnings(*, as_json: bool) -> Iterator[None]:
-    handler = JsonWarnings()
+def _main(words: list[str]) -> int:
+    as_json = errors.asks_json(words)
+    given = next((word for word in words if not word.startswith("-")), None)
+    args = argparse.Namespace(command=given if given in {*COMMANDS, *BENCH} else None)
+    warnings = errors.JsonWarnings()
     if as_json:
-        logger.addHandler(handler)
+        logger.addHandler(warnings)
     try:
-        yield
+        args = make_parser(given).parse_args(words)
+        code: int = args.run(args)
+        with naming_file(STDOUT):
+            sys.stdout.flush()
+    except (KeyboardInterrupt, errors.CliError, BlobStoreError, ValueError, OSError) as error:
+        return _failed(error, args, as_json=as_json)
     finally:
-        logger.removeHandler(handler)
+        logger.removeHandler(warnings)
+    return code
 
 
 def _failed(error: BaseException, args: argparse.Namespace, *, as_json: bool) -> int:
     code = _exit_code(error)
     if isinstance(error, OSError) and error.filename == STDOUT:
-        return output_failed(error, args.command, code, as_json=as_json)
+        discard_output()
+        if isinstance(error, BrokenPipeError) and not as_json:
+            return code  # the reader closed the pipe: a message would be noise
+    if isinstance(error, errors.UsageError) and not as_json:
+        print_stderr(error.with_usage())
+        return code
+    if isinstance(error, KeyboardInterrupt) and not error.args:
+        error = KeyboardInterrupt("interrupted; the store is sound" if "store" in args else "interrupted")
     path = getattr(args, "store", None) or getattr(args, "directory", None)
-    return print_error(failure_of(error, words_of(error), args.command, code, path=path), as_json=as_json)
+    return errors.print_error(error, args.command, code, path=path, as_json=as_json)
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, CliError):
+    if isinstance(error, errors.CliError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return exits.INTERRUPTED
+        return errors.EXIT_INTERRUPTED
     if isinstance(error, (BlobNotFound, BlobCorrupt)):
-        return exits.NO
-    return exits.USAGE if isinstance(error, ValueError) else exits.FAILED
+        return errors.EXIT_NO
+    return errors.EXIT_USAGE if isinstance(error, ValueError) else errors.EXIT_FAILED

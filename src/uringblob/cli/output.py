@@ -1,12 +1,13 @@
-"""What a command says: for people on a terminal, or as JSON for programs.
+"""The output of a command: words for people, or JSON for programs.
 
-Colour and progress bars come from ``rich`` (the extra ``[cli]``) and only on a terminal; without
-either the same words are printed plainly.  Results go to standard output, everything else to
-standard error, so that ``get ... -`` may be piped.
+Colour and progress bars need ``rich`` (the extra ``[cli]``) and a terminal; without either the same
+words are printed plainly.  Results go to standard output, everything else to standard error, so that
+``get ... -`` may be piped.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -14,9 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from uringblob.cli.stdio import say, say_bytes
-
-Progress = Callable[[int, int], None]
+from uringblob.cli.stdio import print_line
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
@@ -31,67 +30,37 @@ def size_text(size_bytes: int) -> str:
     return f"{digits} {_UNITS[unit]}"
 
 
-class Output:
-    """Where a command's words go.  ``as_json``: one JSON value on standard output, nothing else."""
+def print_result(args: argparse.Namespace, value: Any, text: str | None = None) -> None:
+    """Print ``value`` as JSON if ``--json`` was given, else ``text``; an ``OSError`` names standard output."""
+    printed = json.dumps(value) if args.json else text
+    if printed:
+        print_line(printed)
 
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
 
-    def result(self, value: Any, text: str | None = None) -> None:
-        """Say the command's result: ``value`` as JSON, or ``text`` for people.
-
-        :raises OSError: it could not be written; the error names standard output.
-        """
-        said = json.dumps(value) if self.as_json else text
-        if said:
-            say(said)
-
-    def frame(self, data: bytes) -> None:
-        """Write a frame's bytes to standard output.
-
-        :raises OSError: it could not be written; the error names standard output.
-        """
-        say_bytes(data)
-
-    def table(self, rows: Mapping[str, str], *, warn: tuple[str, ...] = ()) -> str:
-        """Return ``name  value`` lines; names in ``warn`` are coloured on a terminal."""
-        width = max(map(len, rows))
-        lines = []
-        for name, text in rows.items():
-            line = f"{name:<{width}}  {text}"
-            lines.append(self.colour(line, "33") if name in warn else line)
-        return "\n".join(lines)
-
-    def colour(self, text: str, code: str) -> str:
-        """Return ``text`` in an ANSI colour where standard output is a terminal that wants it."""
-        wanted = sys.stdout.isatty() and not self.as_json and "NO_COLOR" not in os.environ
-        return f"\x1b[{code}m{text}\x1b[0m" if wanted else text
-
-    @contextlib.contextmanager
-    def progress(self, what: str) -> Iterator[Progress | None]:
-        """Yield a function to call with ``(done, total)``; ``None`` where nobody looks."""
-        if self.as_json or not sys.stderr.isatty():
-            yield None
-            return
-        try:
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-        except ImportError:
-            with _plain_progress(what) as show:
-                yield show
-            return
-        with Bar(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+def table(rows: Mapping[str, str], *, warn: str) -> str:
+    """Return ``name  value`` lines; on a terminal that named ``warn`` is coloured."""
+    width = max(map(len, rows))
+    lines = {name: f"{name:<{width}}  {text}" for name, text in rows.items()}
+    if warn in lines and sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        lines[warn] = f"\x1b[33m{lines[warn]}\x1b[0m"
+    return "\n".join(lines.values())
 
 
 @contextlib.contextmanager
-def _plain_progress(what: str) -> Iterator[Progress]:
-    def show(done: int, total: int) -> None:
-        sys.stderr.write(f"\r{what} {done}/{total}")
-        sys.stderr.flush()
-
+def progress_bar(args: argparse.Namespace, what: str) -> Iterator[Callable[[int, int], object] | None]:
+    """Yield a function to call with ``(done, total)``; ``None`` if standard error is no terminal."""
+    if args.json or not sys.stderr.isatty():
+        yield None
+        return
     try:
-        yield show
-    finally:
-        sys.stderr.write("\n")
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        try:
+            yield lambda done, total: (sys.stderr.write(f"\r{what} {done}/{total}"), sys.stderr.flush())
+        finally:
+            sys.stderr.write("\n")
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

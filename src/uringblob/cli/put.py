@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import BinaryIO
 
-from uringblob.cli import exits
-from uringblob.cli.errors import CliError
-from uringblob.cli.guids import parse_guid
-from uringblob.cli.opening import add_store, must_exist, open_store
-from uringblob.cli.output import Output
-from uringblob.cli.stdio import STDIN, STDOUT, named, read_whole_input
+from uringblob.cli.arguments import add_store, must_exist, open_store, parse_guid
+from uringblob.cli.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CliError
+from uringblob.cli.output import print_result
+from uringblob.cli.stdio import STDIN, STDOUT, naming_file, read_all
 from uringblob.guid import BlobGuid
 from uringblob.units import PAGE_SIZE_MAX
 
-HELP = "store one frame, durably, from a file or from standard input"
 EXAMPLES = """\
   uringblob put frames.blobs picture.raw                       # prints the new guid
   uringblob put frames.blobs picture.raw --guid 6f9619ff8b86d011b42d00cf4fc964ff
@@ -37,55 +33,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
+def run(args: argparse.Namespace) -> int:
     """Commit one frame: when the guid is printed, the frame is durable.
 
-    The input is read before the store is opened: it may come from a command that opens the store,
-    too, and nobody is locked out while somebody types.
+    The input is read before the store is opened, because it may come from a command that opens the
+    same store, or take long.
     """
     must_exist(args.store)
+    name = STDIN if args.file == "-" else args.file
     data = _read(args.file)
     guid = args.guid or BlobGuid.random()
     with open_store(args, read_only=False) as store:
-        refusal = _refusal(args, len(data), store.page_size)
-        if refusal:
-            raise CliError(refusal, exits.USAGE, path=_name(args.file))
+        _check_length(args, name, len(data), store.page_size)
         with store.alloc_blob_buf_zeroed() as buf:
             buf.view[: len(data)] = data
             store.commit([(guid, buf)])
         padded = len(data) < store.page_size
+    result = {"guid": str(guid), "length": len(data)}
     try:
-        out.result({"guid": str(guid), "length": len(data)}, f"{guid} {len(data)}" if padded else str(guid))
+        print_result(args, result, f"{guid} {len(data)}" if padded else str(guid))
     except OSError as error:
         text = f"the frame is stored as {guid}, which could not be printed: {error.strerror}"
-        raise CliError(text, exits.FAILED, path=STDOUT, guid=guid) from error
-    return exits.OK
+        raise CliError(text, EXIT_FAILED, path=STDOUT, guid=guid) from error
+    return EXIT_OK
 
 
-def _refusal(args: argparse.Namespace, length: int, page_size: int) -> str:
-    name = _name(args.file)
+def _check_length(args: argparse.Namespace, name: str, length: int, page_size: int) -> None:
     if length > page_size:
-        return (
+        text = (
             f"{name} is longer than a frame, which has {page_size} bytes: put it in parts, or into a store "
             "of larger frames ('uringblob create --page-size')"
         )
+        raise CliError(text, EXIT_USAGE, path=name)
     if length < page_size and not args.pad:
-        return f"{name} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
-    return ""
+        text = f"{name} has {length} bytes, a frame has {page_size}: --pad fills it with zeros"
+        raise CliError(text, EXIT_USAGE, path=name)
 
 
-def _name(file: str) -> str:
-    return STDIN if file == "-" else file
-
-
-def _read(name: str) -> bytes:
-    """Return the input; of one that fits no frame at all, only so much as shows it."""
-    if name != "-":
-        with open(name, "rb") as file:
-            return _read_stream(file)
-    with named(STDIN):
-        return _read_stream(sys.stdin.buffer)
-
-
-def _read_stream(file: BinaryIO) -> bytes:
-    return read_whole_input(file, PAGE_SIZE_MAX + 1)
+def _read(file: str) -> bytes:
+    """Return the input; one byte more than the largest frame is enough to refuse it."""
+    if file == "-":
+        with naming_file(STDIN):
+            return read_all(sys.stdin.buffer, PAGE_SIZE_MAX + 1)
+    with open(file, "rb") as opened:
+        return read_all(opened, PAGE_SIZE_MAX + 1)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from uringblob.cli import exits
-from uringblob.cli.errors import CliError
-from uringblob.cli.guids import parse_guid
-from uringblob.cli.opening import add_store, must_exist, open_store
-from uringblob.cli.output import Output
-from uringblob.cli.stdio import STDIN, named, read_whole_input
+from uringblob.cli.arguments import add_store, must_exist, open_store, parse_guid
+from uringblob.cli.errors import EXIT_NO, EXIT_OK, EXIT_USAGE, CliError
+from uringblob.cli.output import print_result
+from uringblob.cli.stdio import STDIN, naming_file, read_all
 from uringblob.guid import BlobGuid
 
-HELP = "delete blobs, durably, all of them or none"
 EXAMPLES = """\
   uringblob rm frames.blobs 6f9619ff-8b86-d011-b42d-00cf4fc964ff
   uringblob ls frames.blobs | head -1000 | uringblob rm frames.blobs --stdin
@@ -27,45 +24,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stdin", action="store_true", help="read more of them from standard input, one a line"
     )
-    parser.add_argument("-f", "--force", action="store_true", help="do not mind names that are not there")
+    parser.add_argument("-f", "--force", action="store_true", help="ignore names that are not there")
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
-    """Delete in one commit; a name that is not there stops it before anything is deleted.
+def run(args: argparse.Namespace) -> int:
+    """Delete in one commit, or nothing where a name is not there.
 
-    Standard input is read before the store is opened: it may come from a command that opens it, too.
+    Standard input is read before the store is opened, because it may come from a command that opens the
+    same store.
     """
     must_exist(args.store)
     if not args.guids and not args.stdin:
-        raise CliError("no GUID is given: name some, or give --stdin", exits.USAGE)
-    asked = [*args.guids, *(_read_guids() if args.stdin else ())]
+        raise CliError("no GUID is given: name some, or give --stdin", EXIT_USAGE)
+    guids = dict.fromkeys([*args.guids, *(_read_guids() if args.stdin else ())])
     with open_store(args, read_only=False) as store:
-        unique = list(dict.fromkeys(asked))
-        there = [guid for guid in unique if store.has_blob(guid)]
-        missing = [guid for guid in unique if not store.has_blob(guid)]
+        there = [guid for guid in guids if store.has_blob(guid)]
+        missing = [guid for guid in guids if not store.has_blob(guid)]
         if missing and not args.force:
             text = (
                 f"no blob {missing[0]} in {args.store}; nothing was deleted: 'uringblob ls' names the blobs, "
                 "--force passes over names that are not there"
             )
-            raise CliError(text, exits.NO, guid=missing[0])
+            raise CliError(text, EXIT_NO, guid=missing[0])
         if there:
             store.commit(deletes=there)
-    out.result({"deleted": [str(guid) for guid in there], "missing": [str(guid) for guid in missing]})
-    return exits.OK
+    result = {"deleted": [str(guid) for guid in there], "missing": [str(guid) for guid in missing]}
+    print_result(args, result)
+    return EXIT_OK
 
 
 def _read_guids() -> list[BlobGuid]:
-    with named(STDIN):
-        lines = (
-            read_whole_input(sys.stdin.buffer, sys.maxsize).decode("utf-8", "backslashreplace").splitlines()
-        )
+    with naming_file(STDIN):
+        text = read_all(sys.stdin.buffer, sys.maxsize).decode("utf-8", "backslashreplace")
     guids = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
                 guids.append(parse_guid(line.strip()))
             except argparse.ArgumentTypeError as error:
-                text = f"{STDIN}, line {number}: {error}; nothing was deleted"
-                raise CliError(text, exits.USAGE, path=STDIN) from error
+                message = f"{STDIN}, line {number}: {error}; nothing was deleted"
+                raise CliError(message, EXIT_USAGE, path=STDIN) from error
     return guids

@@ -1,13 +1,12 @@
-"""Standard input, output and error of a command: all of what is written, or an error.
+"""Standard input, output and error of a command: every write is complete, or an ``OSError``.
 
-* Where the caller closed one of them (``>&-``), Python has ``None`` in its place, and the next file that
-  is opened gets the free descriptor: a store at descriptor 2 would be written to by whatever prints an
-  error.
-* A raw stream (``PYTHONUNBUFFERED=1``, as container images set it) takes a part of what it is given,
-  on a full disk for instance, and neither ``print`` nor :mod:`argparse` looks at how much.
-* A stream that another process made non-blocking takes nothing for a while, and is not at its end.
+* Where the caller closed a standard descriptor (``>&-``), Python's stream is ``None``, and the next file
+  that is opened gets the free descriptor: output would go into a store at descriptor 1 or 2.
+* A raw stream (``PYTHONUNBUFFERED=1``, which container images set) may write less than it was given, for
+  instance to a full disk; neither ``print`` nor :mod:`argparse` checks the count.
+* A stream that another process made non-blocking may accept nothing for a while.
 
-So within :func:`whole_streams` everything goes through :class:`WholeOutput`, whoever writes it.
+Within :func:`full_write_streams` all output goes through :class:`FullWriteStream`.
 """
 
 from __future__ import annotations
@@ -23,32 +22,33 @@ from typing import Any, BinaryIO, Final, TextIO
 
 STDIN: Final = "standard input"
 STDOUT: Final = "standard output"
-#: Bytes asked for at once: a read makes room for all it asks for.
-_PIECE: Final = 1 << 20
+#: Bytes of one read, which allocates as much as it asks for.
+_READ_BYTES: Final = 1 << 20
 
 
-class WholeOutput(io.RawIOBase):
-    """A raw stream over another one, whose ``write`` writes everything or raises ``OSError``."""
+class FullWriteStream(io.RawIOBase):
+    """A raw stream over another one, without short writes: ``write`` writes everything or raises ``OSError``.
+
+    It bypasses the buffer of ``stream``, which must be empty.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
-        """Write to ``stream``, past its buffer where it has one, which must be empty."""
         self._stream: Any = getattr(stream, "raw", stream)
 
     def writable(self) -> bool:
-        """Whether it can be written to: yes."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor below."""
-        number: int = self._stream.fileno()
-        return number
+        """Return the underlying descriptor."""
+        return int(self._stream.fileno())
 
     def isatty(self) -> bool:
-        """Whether people look at it."""
+        """Return whether it is a terminal."""
         return bool(self._stream.isatty())
 
     def write(self, data: Any) -> int:
-        """Write all of ``data``; wait where the stream takes nothing for the moment."""
+        """Write all of ``data``; wait while the stream accepts nothing."""
         with memoryview(data) as view, view.cast("B") as left:
             done = 0
             while done < len(left):
@@ -63,19 +63,19 @@ class WholeOutput(io.RawIOBase):
 
 
 def _wait(descriptor: int, event: int) -> None:
-    """Wait until a descriptor is ready; one that has failed is ready, too."""
+    """Wait until a descriptor is ready or has failed."""
     ready = select.poll()
     ready.register(descriptor, event)
     ready.poll()
 
 
-def read_whole_input(stream: BinaryIO, size_max: int) -> bytes:
-    """Read to the end, or ``size_max`` bytes; a non-blocking stream that has nothing yet is waited for."""
-    source: Any = stream  # typing has no name for a stream that may answer ``None``
+def read_all(stream: BinaryIO, size_max: int) -> bytes:
+    """Read to the end, or ``size_max`` bytes; wait while a non-blocking stream has no data."""
+    source: Any = stream  # its ``read`` may return None, which BinaryIO's type does not say
     parts: list[bytes] = []
     left = size_max
     while left > 0:
-        part: bytes | None = source.read(min(left, _PIECE))
+        part: bytes | None = source.read(min(left, _READ_BYTES))
         if part is None:
             _wait(source.fileno(), select.POLLIN)
         elif part:
@@ -87,25 +87,25 @@ def read_whole_input(stream: BinaryIO, size_max: int) -> bytes:
 
 
 @contextlib.contextmanager
-def whole_streams() -> Iterator[None]:
-    """Within the block standard output and error write everything or fail; no descriptor of theirs is free."""
-    hold_standard_streams()
+def full_write_streams() -> Iterator[None]:
+    """Within the block standard output and error have no short writes, and no standard descriptor is free."""
+    _open_closed_streams()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_whole, before)
+    sys.stdout, sys.stderr = map(_full_write, before)
     try:
         yield
     finally:
-        # What is in them could not be written, and was said; or a traceback says more.
+        # No flush: what is still buffered failed to be written, and that was reported.
         sys.stdout, sys.stderr = before
 
 
-def _whole(text: TextIO) -> TextIO:
+def _full_write(text: TextIO) -> TextIO:
     below = getattr(text, "buffer", None)
-    if below is None or isinstance(below, WholeOutput):
-        return text  # memory, such as a ``StringIO``
+    if below is None or isinstance(below, FullWriteStream):
+        return text  # in memory, such as a ``StringIO``
     text.flush()
     return io.TextIOWrapper(
-        WholeOutput(below),  # type: ignore[type-var] # a raw stream that never writes short
+        FullWriteStream(below),  # type: ignore[type-var] # a raw stream that never writes short
         encoding=text.encoding,
         errors=text.errors,
         line_buffering=getattr(text, "line_buffering", False),
@@ -113,64 +113,51 @@ def _whole(text: TextIO) -> TextIO:
     )
 
 
-def hold_standard_streams() -> None:
-    """Occupy every standard descriptor that is closed; using its stream is then an ``EBADF``."""
-    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
-        _occupy(number, flags)
-    if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def _occupy(number: int, flags: int) -> None:
-    try:
-        os.fstat(number)
-    except OSError:
-        # The lowest free number is taken, and the lower ones are occupied by now.
-        os.set_inheritable(os.open(os.devnull, flags), True)
+def _open_closed_streams() -> None:
+    """Occupy each closed standard descriptor, so that its stream raises EBADF."""
+    # Ascending: ``open`` returns the lowest free descriptor.
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            wrong_direction = os.O_WRONLY if mode == "r" else os.O_RDONLY
+            os.set_inheritable(os.open(os.devnull, wrong_direction), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
 
 
 @contextlib.contextmanager
-def named(name: str) -> Iterator[None]:
-    """Give an ``OSError`` the stream's name, as it would have a file's: ``STDIN`` or ``STDOUT``."""
+def naming_file(name: str) -> Iterator[None]:
+    """Give an ``OSError`` of the block the file name ``name``: a path, :data:`STDIN` or :data:`STDOUT`."""
     try:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
 
 
-def say(text: str) -> None:
-    """Write a line to standard output, at once.
-
-    :raises OSError: it could not be written; the error names standard output.
-    """
-    with named(STDOUT):
+def print_line(text: str) -> None:
+    """Write a line to standard output and flush; an ``OSError`` names standard output."""
+    with naming_file(STDOUT):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
-def say_bytes(data: bytes) -> None:
-    """Write bytes to standard output, all of them, at once.
-
-    :raises OSError: they could not be written; the error names standard output.
-    """
-    with named(STDOUT):
+def print_bytes(data: bytes) -> None:
+    """Write bytes to standard output and flush; an ``OSError`` names standard output."""
+    with naming_file(STDOUT):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
 
-def complain(text: str) -> None:
-    """Write a line to standard error; where it cannot be written, the exit code must do."""
+def print_stderr(text: str) -> None:
+    """Write a line to standard error; where that fails, the exit code is all there is."""
     with contextlib.suppress(OSError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
-def forget_output() -> None:
-    """Let what could not be written go: the interpreter would try again at its end, and say so."""
+def discard_output() -> None:
+    """Redirect standard output to /dev/null: the interpreter flushes it again at exit."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
     os.close(sink)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from uringblob.cli import exits
-from uringblob.cli.opening import add_store, open_store
-from uringblob.cli.output import Output, size_text
+from uringblob.cli.arguments import add_store, open_store
+from uringblob.cli.errors import EXIT_NO, EXIT_OK
+from uringblob.cli.output import print_result, progress_bar, size_text
 
-HELP = "read every frame and all metadata, check every checksum, name each bad blob"
 EXAMPLES = """\
   uringblob verify frames.blobs && echo sound
   uringblob verify frames.blobs --json | jq -r '.bad[].guid'
@@ -17,9 +16,9 @@ EXAMPLES = """\
 add_arguments = add_store
 
 
-def run(args: argparse.Namespace, out: Output) -> int:
-    """Verify read-only, so that a store in use by readers can be checked, too."""
-    with open_store(args, read_only=True) as store, out.progress("verifying") as progress:
+def run(args: argparse.Namespace) -> int:
+    """Verify read-only, so that a store that readers have open can be checked, too."""
+    with open_store(args, read_only=True) as store, progress_bar(args, "verifying") as progress:
         report = store.verify(progress)
         notes = store.stats().notes
     value = {
@@ -34,5 +33,5 @@ def run(args: argparse.Namespace, out: Output) -> int:
         "notes": list(notes),
     }
     text = f"{report} ({size_text(report.bytes_checked)} of good frames)" if report.ok else str(report)
-    out.result(value, "\n".join([text, *notes]))
-    return exits.OK if report.ok else exits.NO
+    print_result(args, value, "\n".join([text, *notes]))
+    return EXIT_OK if report.ok else EXIT_NO

@@ -1,6 +1,6 @@
 """The bytes of a store file, and nothing else: no I/O, no state.
 
-``docs/format.md`` is the same in prose with the reasons; the two change in one commit.
+``docs/maintainers/format.md`` is the same in prose with the reasons; the two change in one commit.
 All integers are little-endian and unsigned.
 
 A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512

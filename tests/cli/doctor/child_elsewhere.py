@@ -1,13 +1,12 @@
-"""A child on the barest of systems, where the doctor has little to say and says it."""
+"""A child on the barest of systems, where the doctor has little to report, and reports that."""
 
 from __future__ import annotations
 
 from behaviour import bare_system
 
 
-def examined(directory):
+def checked_elsewhere(directory):
     bare_system.strip()
-    from uringblob.cli.doctor.checks import examine
-    from uringblob.cli.doctor.command import as_dict
+    from cli.doctor.child_report import report
 
-    return as_dict(examine(directory))
+    return report(directory)

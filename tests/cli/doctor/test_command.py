@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -10,11 +9,12 @@ import sys
 
 import pytest
 
-from uringblob.cli.doctor import command as the_command
-from uringblob.cli.doctor.check_result import CheckResult, Level
-from uringblob.cli.doctor.checks import Examination, _run
+from uringblob.cli import main
+from uringblob.cli.doctor import command as doctor_command
+from uringblob.cli.doctor.checks import run_check
 from uringblob.cli.doctor.command import screen
-from uringblob.cli.doctor.diagnosis import Applied, Diagnosis
+from uringblob.cli.doctor.diagnosis import Cause, Diagnosis
+from uringblob.cli.doctor.facts import CheckResult, Level
 from uringblob.cli.doctor.smoke_test import check_store
 from uringblob.sync.file_store import FileBlobStore
 
@@ -37,12 +37,12 @@ def test_a_sound_machine_fits_on_a_screen(needs_uring, disk_dir, monkeypatch):
     assert "\x1b" not in seen.stdout
 
 
-def test_json_says_the_same_and_everything(disk_dir):
+def test_json_has_every_result(disk_dir):
     seen = run(disk_dir, "--json")
-    told = json.loads(seen.stdout)
-    assert told["exit_code"] == seen.returncode
-    assert len(told["findings"]) == 17
-    assert "setup_flags" in told["findings"]["ring"]["detail"] or seen.returncode
+    value = json.loads(seen.stdout)
+    assert value["exit_code"] == seen.returncode
+    assert len(value["findings"]) == 17
+    assert "setup_flags" in value["findings"]["ring"]["detail"] or seen.returncode
 
 
 def test_verbose_names_flags_features_and_opcodes(needs_uring, disk_dir):
@@ -58,30 +58,30 @@ def test_help_has_examples_and_exit_codes():
     assert "exit codes:" in out
 
 
-def test_a_check_that_breaks_hides_no_other():
+def test_an_exception_of_a_check_is_its_result():
     def broken():
         raise ZeroDivisionError("of all things")
 
-    found = _run("some check", broken)
+    found = run_check(broken)
     assert found.level is Level.NOTE
     assert "ZeroDivisionError: of all things" in found.text
 
 
 def test_further_causes_come_after_the_first():
-    causes = (Applied("a", "first", "mend first"), Applied("b", "second", "mend second"))
-    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)), coloured=True)
+    causes = (Cause("a", "first", "fix first"), Cause("b", "second", "fix second"))
+    text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes), coloured=True)
     assert "\x1b[32mok\x1b[0m x" in text
-    assert text.splitlines()[-3:] == ["  mend it: mend first", "also: second", "  then: mend second"]
+    assert text.splitlines()[-3:] == ["  fix it: fix first", "also: second", "  then: fix second"]
 
 
-def test_a_cause_that_no_command_mends_is_said_all_the_same():
-    causes = (Applied("a", "first", ""), Applied("b", "second", "mend second"))
-    text = screen(Examination([CheckResult("x", "y")], Diagnosis(1, "no: first", causes)))
-    assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: mend second"]
+def test_a_cause_without_a_remedy_is_named():
+    causes = (Cause("a", "first", ""), Cause("b", "second", "fix second"))
+    text = screen({"x": CheckResult("y")}, Diagnosis(1, "no: first", causes))
+    assert text.splitlines()[-3:] == ["no: first", "also: second", "  then: fix second"]
 
 
-def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch):
-    """The proof compares: an engine that reads nonsense is worse than one that is refused."""
+def test_an_engine_that_reads_another_frame_does_not_work(disk_dir, monkeypatch):
+    """The frame is compared: an engine that reads other bytes is worse than one that is refused."""
 
     def read_blob(store, guid, dst):
         dst[:] = bytes(len(dst))
@@ -94,17 +94,17 @@ def test_a_store_that_gives_back_another_frame_is_no_store(disk_dir, monkeypatch
     assert os.listdir(disk_dir) == []
 
 
-def test_interrupted_it_says_so_in_one_line(monkeypatch, capsys):
-    def examine(directory):
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    def run_checks(directory):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(the_command, "examine", examine)
-    assert the_command.run(argparse.Namespace(directory=".", json=False)) == 130
+    monkeypatch.setattr(doctor_command, "run_checks", run_checks)
+    assert main.main(["doctor"]) == 130
     assert capsys.readouterr().err == "uringblob doctor: interrupted\n"
 
 
 def test_it_needs_no_extra(disk_dir):
-    """The doctor alone imports nothing but the library and its two dependencies."""
+    """The doctor imports nothing but the library and its two dependencies."""
     code = (
         f"import runpy, sys; sys.modules['rich'] = None; sys.argv = ['x', 'doctor', {str(disk_dir)!r}]; "
         "runpy.run_module('uringblob', run_name='__main__')"
@@ -113,17 +113,17 @@ def test_it_needs_no_extra(disk_dir):
     assert "store on pread" in done.stdout, done.stderr
 
 
-def test_places_where_no_store_can_be_are_named_and_mended_as_they_are(tmp_path):
-    """``mkdir -p /proc`` and ``chown 0 /sys`` were advised, and the trial's own name was shown."""
+def test_places_where_no_store_can_be_are_named_with_their_remedy(tmp_path):
+    """``mkdir -p /proc`` and ``chown 0 /sys`` were advised, and the name of the smoke test's directory was shown."""
     for place, command in [
         ("/proc", "uringblob doctor ANOTHER_DIRECTORY"),
         (tmp_path / "no such", f"mkdir -p '{tmp_path}/no such'"),
     ]:
         seen = run(place, "--json")
-        told = json.loads(seen.stdout)
+        value = json.loads(seen.stdout)
         assert seen.returncode == 2
-        assert told["verdict"] == f"unusable: {place}: ENOENT (No such file or directory)"
-        assert told["command"].startswith(command)
+        assert value["verdict"] == f"unusable: {place}: ENOENT (No such file or directory)"
+        assert value["command"].startswith(command)
 
 
 def test_a_directory_must_be_named():

@@ -1,4 +1,4 @@
-"""The doctor in a real container: under the default seccomp profile, and after taking its advice.
+"""The doctor in a real container: under the default seccomp profile, and after its remedy.
 
 buildah's chroot isolation needs no daemon and no image: the container's files are this machine's,
 mounted into an empty one.  Its default profile is podman's, which answers ENOSYS.
@@ -19,14 +19,14 @@ from conftest import NOT_APPLICABLE
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring", "needs_root")]
 
-PROFILE = Path(__file__).resolve().parents[2] / "docker" / "seccomp-uringblob.json"
+PROFILE = Path(__file__).resolve().parents[3] / "docker" / "seccomp-uringblob.json"
 #: The container has its own.
 NOT_MOUNTED = {"proc", "sys", "dev", "run", "lost+found"}
 
 
 @pytest.fixture
-def examine(disk_dir):
-    """Run the doctor in a container with these further options; return what it says as JSON."""
+def report_in_container(disk_dir):
+    """Run the doctor in a container with these further options; return its JSON."""
     if shutil.which("buildah") is None:
         pytest.skip(f"{NOT_APPLICABLE} no buildah here (Debian: buildah)")
     storage = [
@@ -66,14 +66,14 @@ def examine(disk_dir):
     shutil.rmtree(disk_dir / "store", ignore_errors=True)
 
 
-def test_the_default_profile_refuses_and_the_advice_mends_it(examine):
-    refused = examine()
+def test_the_default_profile_refuses_and_the_remedy_works(report_in_container):
+    refused = report_in_container()
     assert (refused["exit_code"], [cause["key"] for cause in refused["causes"]]) == (1, ["seccomp"])
     assert "ENOSYS" in refused["verdict"]
     option = "--security-opt seccomp=docker/seccomp-uringblob.json"
     assert option in refused["command"]
 
-    mended = examine("--security-opt", f"seccomp={PROFILE}")
-    assert mended["exit_code"] == 0
-    assert mended["findings"]["seccomp"]["facts"] == {"seccomp": 2}
-    assert "seccomp" not in [cause["key"] for cause in mended["causes"]]
+    allowed = report_in_container("--security-opt", f"seccomp={PROFILE}")
+    assert allowed["exit_code"] == 0
+    assert allowed["findings"]["seccomp"]["facts"] == {"seccomp": 2}
+    assert "seccomp" not in [cause["key"] for cause in allowed["causes"]]

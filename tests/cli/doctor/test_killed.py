@@ -1,7 +1,7 @@
-"""A doctor that is killed: what it leaves, and who removes it.
+"""A doctor that is killed: what it leaves, and what removes it.
 
-The trial of O_DIRECT left a file of its own, for good; the trial store leaves a directory, which a
-doctor removes an hour later if no living one holds its lock.
+The check of O_DIRECT left a file, for good; the smoke test leaves a directory, which a doctor removes
+an hour later if no running one holds its lock.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import tempfile
 
 import pytest
 
-from uringblob.cli.doctor import smoke_test_directory as trial_directory
+from uringblob.cli.doctor import smoke_test
 from uringblob.cli.doctor.disk import check_direct
-from uringblob.cli.doctor.smoke_test import check_store
-from uringblob.cli.doctor.smoke_test_directory import STALE_AFTER_S, remove_stale
+from uringblob.cli.doctor.smoke_test import STALE_AFTER_S, check_store, remove_stale
 
 KILL = "import os, signal; kill = lambda *_args, **_options: os.kill(os.getpid(), signal.SIGKILL)"
 
 
 def killed(code, directory):
-    """Run a child in which ``kill`` is the end."""
+    """Run a child that ``kill`` ends."""
     done = subprocess.run([sys.executable, "-c", f"{KILL}; place = {str(directory)!r}; {code}"], check=False)
     assert done.returncode == -signal.SIGKILL
 
@@ -36,9 +35,9 @@ def make_old(path):
 
 @pytest.fixture
 def left(disk_dir):
-    """The old directory of a doctor that was killed in its trial."""
-    code = "from uringblob.cli.doctor import trial; trial._commit_and_read = kill"
-    killed(f"{code}; trial.check_store('pread', place)", disk_dir)
+    """The old directory of a doctor that was killed in its smoke test."""
+    code = "from uringblob.cli.doctor import smoke_test; smoke_test._commit_and_read = kill"
+    killed(f"{code}; smoke_test.check_store('pread', place)", disk_dir)
     (path,) = disk_dir.iterdir()
     (path / "trial.blobs").touch()
     (path / ".0123456789abcdef.uringblob.new").touch()
@@ -46,14 +45,14 @@ def left(disk_dir):
     return path
 
 
-def test_a_kill_in_the_trial_of_direct_io_leaves_nothing(disk_dir):
+def test_a_kill_in_the_check_of_direct_io_leaves_nothing(disk_dir):
     killed(
         "from uringblob.cli.doctor import disk; disk.enable_direct = kill; disk.check_direct(place)", disk_dir
     )
     assert os.listdir(disk_dir) == []
 
 
-def test_where_files_need_a_name_the_trial_of_direct_io_works_too(disk_dir, monkeypatch):
+def test_where_files_need_a_name_the_check_of_direct_io_works_too(disk_dir, monkeypatch):
     nameless = check_direct(str(disk_dir))
     real = os.open
 
@@ -68,12 +67,12 @@ def test_where_files_need_a_name_the_trial_of_direct_io_works_too(disk_dir, monk
     assert os.listdir(disk_dir) == []
 
 
-def test_what_a_dead_doctor_left_is_removed_by_the_next(left, disk_dir):
+def test_the_next_doctor_removes_what_a_killed_one_left(left, disk_dir):
     assert check_store("pread", str(disk_dir)).facts == {"pread_store": 0}
     assert os.listdir(disk_dir) == []
 
 
-def test_what_a_living_doctor_holds_is_left_alone(left, disk_dir):
+def test_a_locked_directory_is_kept(left, disk_dir):
     fd = os.open(left, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     remove_stale(str(disk_dir))
@@ -84,21 +83,21 @@ def test_what_a_living_doctor_holds_is_left_alone(left, disk_dir):
 
 
 def test_a_doctor_holds_the_lock_while_it_works(disk_dir):
-    with trial_directory.trial_directory(str(disk_dir)) as place:
+    with smoke_test._smoke_test_directory(str(disk_dir)) as place:
         fd = os.open(place, os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(fd)
 
 
-def test_what_is_young_is_left_alone(left, disk_dir):
+def test_a_young_directory_is_kept(left, disk_dir):
     """Its doctor may be between making and locking it, or on another machine."""
     os.utime(left)
     remove_stale(str(disk_dir))
     assert left.exists()
 
 
-def test_what_holds_anything_else_is_left_alone(left, disk_dir):
+def test_a_directory_with_other_files_is_kept(left, disk_dir):
     (left / "thesis.tex").touch()
     make_old(left)
     remove_stale(str(disk_dir))
@@ -108,7 +107,7 @@ def test_what_holds_anything_else_is_left_alone(left, disk_dir):
 @pytest.mark.parametrize(
     "name", [".uringblob-doctor-mine", ".uringblob-doctor-", "uringblob-doctor-abcdefgh"]
 )
-def test_what_has_another_name_is_left_alone(left, disk_dir, name):
+def test_a_directory_with_another_name_is_kept(left, disk_dir, name):
     other = left.rename(disk_dir / name)
     remove_stale(str(disk_dir))
     assert len(os.listdir(other)) == 2
@@ -121,7 +120,7 @@ def test_a_link_is_not_followed(left, disk_dir):
     assert len(os.listdir(elsewhere)) == 2
 
 
-def test_what_belongs_to_another_user_is_left_alone(left, disk_dir, monkeypatch):
+def test_the_directory_of_another_user_is_kept(left, disk_dir, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
     remove_stale(str(disk_dir))
     assert left.exists()

@@ -1,4 +1,4 @@
-"""The doctor sees where overwriting a store takes new room."""
+"""The doctor reports where overwriting a store takes new room."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ import pytest
 
 from file_systems import btrfs
 from uringblob import FileBlobStore
-from uringblob.cli.doctor import overwriting
-from uringblob.cli.doctor.check_result import Level
-from uringblob.cli.doctor.overwriting import check_overwriting
+from uringblob.cli.doctor import disk
+from uringblob.cli.doctor.checks import run_check
+from uringblob.cli.doctor.disk import check_overwriting
+from uringblob.cli.doctor.facts import Level
 
 
 def test_an_ordinary_directory_is_overwritten_in_place(disk_dir):
-    finding = check_overwriting(str(disk_dir))
-    assert (finding.level, finding.facts) == (Level.GOOD, {})
+    result = check_overwriting(str(disk_dir))
+    assert (result.level, result.facts) == (Level.GOOD, {})
     assert list(disk_dir.iterdir()) == []
 
 
 def test_a_file_system_that_copies_what_is_new_is_named(disk_dir, monkeypatch):
-    monkeypatch.setattr(overwriting, "why_copied", lambda _fd: "it copies")
-    finding = check_overwriting(str(disk_dir))
-    assert finding.facts == {"copied": str(disk_dir), "copied_why": "it copies"}
-    assert "it copies" in finding.text
+    monkeypatch.setattr(disk, "why_copied", lambda _fd: "it copies")
+    result = check_overwriting(str(disk_dir))
+    assert result.facts == {"copied": str(disk_dir), "copied_why": "it copies"}
+    assert "it copies" in result.text
 
 
-def test_a_directory_without_a_trial_file_is_a_note(tmp_path):
-    finding = check_overwriting(str(tmp_path / "missing"))
-    assert finding.level == Level.NOTE
-    assert "ENOENT" in finding.text
+def test_a_directory_without_a_test_file_is_a_note(tmp_path):
+    result = run_check(lambda: check_overwriting(str(tmp_path / "missing")))
+    assert result.level == Level.NOTE
+    assert "ENOENT" in result.text
 
 
 def test_an_older_store_in_the_directory_is_named(disk_dir, needs_root):
@@ -39,9 +40,9 @@ def test_an_older_store_in_the_directory_is_named(disk_dir, needs_root):
         (directory / "old").write_bytes((directory / "new").read_bytes())
         (directory / "something else").write_bytes(b"uring")
         Path(directory / "link").symlink_to("nowhere")
-        finding = check_overwriting(str(directory))
-        assert finding.facts["copied"] == str(directory / "old")
-        assert "no-COW" in finding.facts["copied_why"]
+        result = check_overwriting(str(directory))
+        assert result.facts["copied"] == str(directory / "old")
+        assert "no-COW" in result.facts["copied_why"]
 
 
 pytestmark = pytest.mark.one_interpreter

@@ -1,7 +1,7 @@
 """The doctor under real refusals: filters with several errnos, limits, no extension, no O_DIRECT.
 
-Each patient is a child process.  The sysctl belongs to the whole machine and is not touched; its
-verdicts are the table's, and one of them stands on an answer that is really given.
+Each case is a child process.  The sysctl belongs to the whole machine and is not changed; its
+verdicts are tested by the table, and one of them with an answer that the kernel really gives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.one_interpreter
 
 MIB = 1 << 20
 CALLS = ["setup", "enter", "register"]
-EXAMINE = "doctor.child_examine:"
+CHECKS = "cli.doctor.child_checks:"
 
 
 def keys(seen):
@@ -32,7 +32,7 @@ def keys(seen):
 @pytest.mark.parametrize("name", ["EPERM", "ENOSYS", "EACCES", "EOPNOTSUPP"])
 @pytest.mark.parametrize("places", [CALLS, ["setup"], ["enter"], ["register"]], ids="-".join)
 def test_a_filter_is_named_whatever_it_answers(needs_uring, disk_dir, places, name):
-    seen = children.run(EXAMINE + "refused", str(disk_dir), places, getattr(errno, name))
+    seen = children.run(CHECKS + "refused", str(disk_dir), places, getattr(errno, name))
     assert (seen["exit_code"], keys(seen)) == (1, ["seccomp"])
     assert name in seen["verdict"]
     assert "seccomp" in seen["command"]
@@ -43,20 +43,20 @@ def test_a_filter_is_named_whatever_it_answers(needs_uring, disk_dir, places, na
 
 
 def test_a_filter_on_registering_memory_alone_is_a_limit(needs_uring, disk_dir):
-    seen = children.run(EXAMINE + "refused", str(disk_dir), ["register buffers"], errno.EPERM)
+    seen = children.run(CHECKS + "refused", str(disk_dir), ["register buffers"], errno.EPERM)
     assert (seen["exit_code"], keys(seen)) == (0, ["seccomp buffers"])
     assert seen["findings"]["locked memory"]["facts"]["frames_fit"] == 0
 
 
-def test_a_filter_that_leaves_io_uring_alone_is_not_blamed(needs_uring, disk_dir, needs_root):
-    """A filter is on (it refuses a request that nobody makes): Seccomp reads 2, and all works."""
-    seen = children.run(EXAMINE + "refused", str(disk_dir), ["nobody"], errno.EPERM)
+def test_a_filter_that_passes_io_uring_is_no_cause(needs_uring, disk_dir, needs_root):
+    """A filter is on (it refuses a request that the store never makes): Seccomp reads 2, and all works."""
+    seen = children.run(CHECKS + "refused", str(disk_dir), ["nobody"], errno.EPERM)
     assert seen["findings"]["seccomp"]["facts"] == {"seccomp": 2}
     assert (seen["exit_code"], keys(seen)) == (0, [])
 
 
-def test_the_sysctls_answer_is_not_taken_for_a_filters(needs_uring, disk_dir):
-    seen = children.run(EXAMINE + "with_sysctl_seen_as", str(disk_dir), 2, "setup", errno.EPERM)
+def test_the_answer_of_the_sysctl_is_not_attributed_to_a_filter(needs_uring, disk_dir):
+    seen = children.run(CHECKS + "with_sysctl_seen_as", str(disk_dir), 2, "setup", errno.EPERM)
     assert (seen["exit_code"], keys(seen)) == (1, ["sysctl"])
     assert "sysctl -w kernel.io_uring_disabled=0" in seen["command"]
 
@@ -75,7 +75,7 @@ def their_dir(user):
 
 
 def test_the_usual_memlock_is_a_limit_with_its_number(needs_uring, needs_root, their_dir, user):
-    seen = children.run(EXAMINE + "as_user", their_dir, user, 8 * MIB)
+    seen = children.run(CHECKS + "as_user", their_dir, user, 8 * MIB)
     fit = seen["findings"]["locked memory"]["facts"]["frames_fit"]
     assert 0 < fit <= 16
     assert (seen["exit_code"], keys(seen)) == (0, ["memlock frames"])
@@ -85,13 +85,13 @@ def test_the_usual_memlock_is_a_limit_with_its_number(needs_uring, needs_root, t
 
 def test_no_memlock_at_all(needs_uring, needs_root, their_dir, user):
     """Linux 6.18 refuses the ring itself with ENOMEM then."""
-    seen = children.run(EXAMINE + "as_user", their_dir, user, 0)
+    seen = children.run(CHECKS + "as_user", their_dir, user, 0)
     assert keys(seen)[0] in {"memlock", "memlock frames"}
     assert "memlock" in seen["command"].lower()
 
 
 def test_a_directory_of_another_user(needs_uring, needs_root, disk_dir, user):
-    seen = children.run(EXAMINE + "as_user", str(disk_dir), user, 8 * MIB)
+    seen = children.run(CHECKS + "as_user", str(disk_dir), user, 8 * MIB)
     assert (seen["exit_code"], keys(seen)) == (2, ["directory"])
     assert "chown" not in seen["command"]
     assert "chmod" not in seen["command"]
@@ -99,15 +99,15 @@ def test_a_directory_of_another_user(needs_uring, needs_root, disk_dir, user):
     assert not place.startswith(str(disk_dir))
 
 
-def test_a_masked_sys_is_said_and_hides_nothing(needs_root, their_dir, user):
+def test_a_masked_sys_is_reported(needs_root, their_dir, user):
     """podman masks /sys/dev/block; the check broke on it, for every user but root."""
     os.mkdir(f"{their_dir}/block", 0)
-    seen = children.run(EXAMINE + "device_as_user", their_dir, user, f"{their_dir}/block")
+    seen = children.run(CHECKS + "device_as_user", their_dir, user, f"{their_dir}/block")
     assert seen["text"] == f"{their_dir}/block is closed to this user, as in podman's containers"
 
 
 def doctor(directory, **environment):
-    command = [sys.executable, "-m", "uringblob.cli.doctor", str(directory)]
+    command = [sys.executable, "-m", "uringblob", "doctor", str(directory)]
     environment = {**os.environ, "URINGBLOB_ENGINE": "", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -144,7 +144,7 @@ def test_no_such_directory(disk_dir):
     assert f"mkdir -p {disk_dir / 'missing'}" in seen.stdout
 
 
-def test_on_another_system_nothing_is_to_be_mended(disk_dir):
-    seen = children.run("doctor.child_elsewhere:examined", str(disk_dir))
+def test_on_another_system_there_is_no_remedy(disk_dir):
+    seen = children.run("cli.doctor.child_elsewhere:checked_elsewhere", str(disk_dir))
     assert (seen["exit_code"], keys(seen), seen["command"]) == (1, ["not linux"], "")
     assert not [f for f in seen["findings"].values() if "could not be checked" in f["text"]]

@@ -30,7 +30,7 @@ from uringblob.testing.sim.store import open_sim_store
 
 pytestmark = pytest.mark.one_interpreter
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 NAMES = ["golden-0.1", "golden-0.1-killed"]
 #: What makes a group, one after the other; the first of them upgrades.
 CHANGES = {

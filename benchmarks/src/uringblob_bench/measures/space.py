@@ -19,7 +19,7 @@ FIXED_BYTES, FIXED_FRAMES = 4 << 20, 8
 
 
 def fixed_bytes(page_size: int) -> int:
-    """Return the fixed cost that ``docs/format.md`` states."""
+    """Return the fixed cost that ``docs/maintainers/format.md`` states."""
     return FIXED_BYTES if page_size <= 65536 else FIXED_FRAMES * page_size
 
 

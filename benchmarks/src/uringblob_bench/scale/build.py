@@ -1,6 +1,6 @@
 """A store of millions of blobs on a sparse file: the map is real, the frames are holes.
 
-The file is written byte by byte as ``docs/format.md`` describes it.  A hole reads as zeros, and the
+The file is written byte by byte as ``docs/maintainers/format.md`` describes it.  A hole reads as zeros, and the
 checksum in the map is that of a frame of zeros, so every blob can be read and verified.
 """
 

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
-from uringblob.cli.doctor import disk, host, kernel_ring
-from uringblob.cli.doctor.check_result import CheckResult, Level
-from uringblob.cli.doctor.diagnosis import Diagnosis, diagnose
-from uringblob.cli.doctor.facts import gather
-from uringblob.cli.doctor.overwriting import check_overwriting
-from uringblob.cli.doctor.smoke_test import check_store
+from uringblob.cli.doctor import disk, machine, smoke_test, uring
+from uringblob.cli.doctor.facts import CheckResult, Level
+from uringblob.errors import errno_name
 
 
-class Examination(NamedTuple):
-    """Every finding, and what follows from them."""
-
-    findings: list[CheckResult]
-    diagnosis: Diagnosis
-
-
-def examine(directory: str) -> Examination:
-    """Look at this machine and at ``directory``.  Leaves nothing behind; raises nothing."""
-    checks: list[tuple[str, Callable[[], CheckResult]]] = [
-        ("kernel", host.check_kernel),
-        ("container", host.check_container),
-        ("rights", host.check_rights),
-        ("seccomp", host.check_seccomp),
-        ("sysctl", host.check_sysctl),
-        ("environment", host.check_environment),
-        ("extension", host.check_extension),
-        ("system calls", kernel_ring.check_calls),
-        ("ring", kernel_ring.check_ring),
-        ("locked memory", kernel_ring.check_memory),
-        ("file system", lambda: disk.check_file_system(directory)),
-        ("device", lambda: disk.check_device(directory)),
-        ("O_DIRECT", lambda: disk.check_direct(directory)),
-        ("overwriting", lambda: check_overwriting(directory)),
-        ("fixed I/O", lambda: disk.check_fixed_io(directory)),
-        ("store on io_uring", lambda: check_store("io_uring", directory)),
-        ("store on pread", lambda: check_store("pread", directory)),
-    ]
-    findings = [_run(name, check) for name, check in checks]
-    return Examination(findings, diagnose(gather(findings)))
+def run_checks(directory: str) -> dict[str, CheckResult]:
+    """Check this machine and ``directory``.  Leaves nothing behind; raises nothing."""
+    checks: dict[str, Callable[[], CheckResult]] = {
+        "kernel": machine.check_kernel,
+        "container": machine.check_container,
+        "rights": machine.check_rights,
+        "seccomp": machine.check_seccomp,
+        "sysctl": machine.check_sysctl,
+        "environment": machine.check_environment,
+        "extension": machine.check_extension,
+        "system calls": uring.check_calls,
+        "ring": uring.check_ring,
+        "locked memory": uring.check_memory,
+        "file system": lambda: disk.check_file_system(directory),
+        "device": lambda: disk.check_device(directory),
+        "O_DIRECT": lambda: disk.check_direct(directory),
+        "overwriting": lambda: disk.check_overwriting(directory),
+        "fixed I/O": lambda: disk.check_fixed_io(directory),
+        "store on io_uring": lambda: smoke_test.check_store("io_uring", directory),
+        "store on pread": lambda: smoke_test.check_store("pread", directory),
+    }
+    return {name: run_check(check) for name, check in checks.items()}
 
 
-def _run(name: str, check: Callable[[], CheckResult]) -> CheckResult:
-    """Run one check; one that breaks must not hide what the others found."""
+def run_check(check: Callable[[], CheckResult]) -> CheckResult:
+    """Run one check; an exception is its result and does not stop the others."""
     try:
         return check()
-    except Exception as error:  # noqa: BLE001 - reported as the finding that it is
-        return CheckResult(name, f"could not be checked: {type(error).__name__}: {error}", Level.NOTE)
+    except Exception as error:  # noqa: BLE001 - reported as the result that it is
+        number = error.errno if isinstance(error, OSError) else None
+        text = errno_name(number) if number else f"{type(error).__name__}: {error}"
+        return CheckResult(f"could not be checked: {text}", Level.NOTE)

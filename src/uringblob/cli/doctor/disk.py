@@ -1,50 +1,54 @@
-"""The directory: its file system, its device, and what it does with a real trial file."""
+"""The directory: its file system, its device, and what a real test file in it can do."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import stat
 import tempfile
+from io import FileIO
 from pathlib import Path
+from typing import Final
 
 from uringblob import _native
 from uringblob.buffers.slab import Slab
-from uringblob.cli.doctor.check_result import CheckResult, Level
-from uringblob.cli.doctor.smoke_test_directory import PREFIX
+from uringblob.cli.doctor.facts import CheckResult, Level
+from uringblob.cli.doctor.machine import read_or_empty
+from uringblob.cli.doctor.smoke_test import PREFIX
+from uringblob.cli.doctor.uring import answer_text
+from uringblob.engines.copy_on_write import make_no_cow, why_copied
 from uringblob.engines.direct import enable_direct
 from uringblob.errors import encodable, errno_name
 from uringblob.ring import Ring, SqeFlags
 from uringblob.units import BUF_ALIGN
 
+_STORE_MAGIC: Final = b"uringblb"
+#: Directory entries that are searched for stores.
+_ENTRIES_MAX: Final = 256
+
 
 def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountinfo")) -> CheckResult:
-    """Which file system, with which mount options, and how much room."""
-    rights = {"directory": directory, **_rights(directory)}
+    """Type, mount options and free space of the file system."""
+    facts = {"directory": directory, **_rights(directory)}
     try:
         room = os.statvfs(directory)
     except OSError as error:
-        text = f"{encodable(directory)}: {error.strerror}"
-        return CheckResult("file system", text, Level.BAD, rights)
+        return CheckResult(f"{encodable(directory)}: {error.strerror}", Level.BAD, facts)
     free = room.f_bavail * room.f_frsize
-    mount = find_mount(os.path.realpath(directory), mountinfo)
-    kind, point, options = mount or ("unknown", "?", "")
+    kind, point, options = find_mount(os.path.realpath(directory), mountinfo) or ("unknown", "?", "")
     text = f"{kind} at {point} ({options}); {free / 2**30:.1f} GiB free"
+    facts |= {"mount_point": point, "file_system": kind}
     detail = {"kind": kind, "mount_point": point, "options": options.split(","), "free_bytes": free}
-    level = Level.GOOD if free > 64 << 20 else Level.NOTE
-    return CheckResult(
-        "file system", text, level, {**rights, "mount_point": point, "file_system": kind}, detail
-    )
+    return CheckResult(text, Level.GOOD if free > 64 << 20 else Level.NOTE, facts, detail)
 
 
 def _rights(directory: str) -> dict[str, object]:
-    """What this user may do about a directory that cannot be used, and where else to go."""
-    usable = os.R_OK | os.W_OK | os.X_OK
+    """Return what this user may do about a directory that is unusable, and which other one is usable."""
     places = [os.path.expanduser("~"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108 - only named
-    facts: dict[str, object] = {
-        "open_place": next((p for p in places if os.access(p, usable)), places[-1]),
-    }
+    usable = os.R_OK | os.W_OK | os.X_OK
+    facts: dict[str, object] = {"open_place": next((p for p in places if os.access(p, usable)), places[-1])}
     try:
         status = os.stat(directory)
     except FileNotFoundError:
@@ -53,10 +57,10 @@ def _rights(directory: str) -> dict[str, object]:
             above = os.path.dirname(above)
         facts["can_be_made"] = os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
     except OSError:
-        pass  # out of reach, so nothing can be done about it
+        pass  # not even its owner can be read
     else:
-        mode = stat.S_IMODE(status.st_mode)
-        facts["own_and_closed"] = status.st_uid == os.geteuid() and mode & stat.S_IRWXU != stat.S_IRWXU
+        closed = status.st_mode & stat.S_IRWXU != stat.S_IRWXU
+        facts["own_and_closed"] = status.st_uid == os.geteuid() and closed
     return facts
 
 
@@ -71,95 +75,83 @@ def find_mount(path: str, mountinfo: Path) -> tuple[str, str, str] | None:
             inside = path == point or path.startswith(point.rstrip("/") + "/")
             # Of two mounts at one place the later one covers the other.
             if inside and (best is None or len(point) >= len(best[1])):
-                super_options = tail[2] if len(tail) > 2 else ""
-                merged = dict.fromkeys([*fields[5].split(","), *filter(None, super_options.split(","))])
-                best = (tail[0], point, ",".join(merged))
+                options = ",".join([fields[5], *tail[2:3]]).split(",")
+                best = (tail[0], point, ",".join(dict.fromkeys(options)))
     return best
 
 
 def check_device(directory: str, sys_block: Path = Path("/sys/dev/block")) -> CheckResult:
     """Whether the device has a write cache to flush, and FUA."""
-    try:
-        number = os.stat(directory).st_dev
-    except OSError as error:
-        return CheckResult("device", error.strerror or "?", Level.NOTE)
+    number = os.stat(directory).st_dev
     device = (sys_block / f"{os.major(number)}:{os.minor(number)}").resolve()
     # A partition's queue is its disk's.
     # Not Path.is_dir, which raises where podman masks this part of /sys.
-    queue = next(
-        (place / "queue" for place in (device, device.parent) if os.path.isdir(place / "queue")), None
-    )
-    if queue is None and os.path.exists(sys_block) and not os.access(sys_block, os.X_OK):
-        return CheckResult(
-            "device", f"{sys_block} is closed to this user, as in podman's containers", Level.NOTE
-        )
-    if queue is None:
-        return CheckResult("device", "no block device to be seen behind it", Level.NOTE)
-    cache, fua = (_value(queue / name) for name in ("write_cache", "fua"))
+    queues = [place / "queue" for place in (device, device.parent) if os.path.isdir(place / "queue")]
+    if not queues:
+        masked = os.path.exists(sys_block) and not os.access(sys_block, os.X_OK)
+        closed = f"{sys_block} is closed to this user, as in podman's containers"
+        return CheckResult(closed if masked else "no block device to be seen behind it", Level.NOTE)
+    cache, fua = (read_or_empty(queues[0] / name) or "unknown" for name in ("write_cache", "fua"))
     flush = "flushes reach its cache" if cache == "write back" else "says it needs no flush"
     text = f"{device.name}: {cache}, {flush}; FUA {'yes' if fua == '1' else 'no'}"
-    return CheckResult(
-        "device", text, detail={"device": device.name, "write_cache": cache, "fua": fua == "1"}
-    )
+    return CheckResult(text, detail={"device": device.name, "write_cache": cache, "fua": fua == "1"})
 
 
-def _value(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text("ascii").strip()
-    return "unknown"
+def _test_file(directory: str) -> FileIO:
+    # Without a name where the file system supports that: a killed doctor leaves nothing.
+    return tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0)
 
 
 def check_direct(directory: str) -> CheckResult:
-    """O_DIRECT, proved by real transfers, and the alignment that ``statx`` asks for."""
+    """O_DIRECT, proved by real transfers, and the alignment that it needs."""
     try:
-        # Without a name where the file system has that: a doctor that is killed leaves nothing.
-        trial = tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0)  # noqa: SIM115 - closed below
+        with _test_file(directory) as file:
+            file.write(bytes(BUF_ALIGN))
+            direct = enable_direct(file.fileno(), os.path.join(directory, PREFIX), read_only=False)
     except OSError as error:
-        text = f"no trial file: {errno_name(error.errno or 0)}"
-        return CheckResult("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
-    with trial:
-        try:
-            os.write(trial.fileno(), bytes(BUF_ALIGN))
-            direct = enable_direct(trial.fileno(), os.path.join(directory, PREFIX), read_only=False)
-            align = _asked_alignment(trial.fileno())
-        except OSError as error:
-            text = f"the trial file: {errno_name(error.errno or 0)}"
-            return CheckResult("O_DIRECT", text, Level.BAD, {"direct": False, "direct_reason": text})
+        text = f"the test file: {errno_name(error.errno or 0)}"
+        return CheckResult(text, Level.BAD, {"direct": False, "direct_reason": text})
+    text = f"yes; memory aligned to {direct.memory_align} bytes" if direct.on else f"no: {direct.reason}"
     facts = {"direct": direct.on, "direct_reason": direct.reason}
-    if not direct.on:
-        return CheckResult("O_DIRECT", f"no: {direct.reason}; {align}", Level.NOTE, facts)
-    return CheckResult("O_DIRECT", f"yes; {align}", facts=facts)
+    return CheckResult(text, Level.GOOD if direct.on else Level.NOTE, facts)
 
 
-def _asked_alignment(fd: int) -> str:
-    if _native.lib is None or _native.ffi is None:
-        return "statx not asked: no extension"
-    memory, offset = _native.ffi.new("uint32_t *"), _native.ffi.new("uint32_t *")
-    rc = _native.lib.ub_dioalign(fd, memory, offset)
-    if rc < 0:
-        return f"statx does not tell the alignment ({errno_name(-rc).split()[0]})"
-    return f"statx: memory {memory[0]}, offsets {offset[0]} bytes"
+def check_overwriting(directory: str) -> CheckResult:
+    """Whether a new store would be overwritten in place, and whether the stores that are there are."""
+    with _test_file(directory) as file:
+        make_no_cow(file.fileno())
+        file.write(bytes(BUF_ALIGN))
+        why = why_copied(file.fileno())
+    if why:
+        facts = {"copied": directory, "copied_why": why}
+        return CheckResult(f"takes new room: {why}", Level.NOTE, facts)
+    for path in _stores(directory):
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as store:
+            why = why_copied(store.fileno())
+            if why:
+                text = f"new stores are overwritten in place; {path} is not: {why}"
+                return CheckResult(text, Level.NOTE, {"copied": path, "copied_why": why})
+    return CheckResult("in place, as far as the file system tells")
+
+
+def _stores(directory: str) -> list[str]:
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in itertools.islice(entries, _ENTRIES_MAX):
+            with contextlib.suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    with open(entry.path, "rb", buffering=0) as file:
+                        if file.read(len(_STORE_MAGIC)) == _STORE_MAGIC:
+                            found.append(entry.path)
+    return sorted(found)
 
 
 def check_fixed_io(directory: str) -> CheckResult:
-    """A fixed write, an fsync and a fixed read of a registered file, compared."""
-    name = "fixed I/O"
+    """A fixed write, an fsync and a fixed read of a registered file; the bytes are compared."""
     if _native.lib is None:
-        return CheckResult(name, "not tried: no extension", Level.NOTE)
-    try:
-        with tempfile.TemporaryFile(prefix=PREFIX, dir=directory, buffering=0) as file:
-            results, same = _write_sync_read(file.fileno())
-    except OSError as error:
-        return CheckResult(name, f"not done: {error.strerror or error}", Level.NOTE)
-    words = [f"{step} {_result(number)}" for step, number in results.items()]
-    level = Level.GOOD if same and all(number >= 0 for number in results.values()) else Level.BAD
-    return CheckResult(name, ", ".join([*words, "same bytes" if same else "other bytes"]), level)
-
-
-def _write_sync_read(fd: int) -> tuple[dict[str, int], bool]:
-    ring = Ring(8)
-    try:
-        ring.register_files([fd])
+        return CheckResult("not tried: no extension", Level.NOTE)
+    with _test_file(directory) as file, contextlib.closing(Ring(8)) as ring:
+        ring.register_files([file.fileno()])
         slab = Slab(BUF_ALIGN, 2)
         index = ring.register_slab(slab)
         out, back = slab.frame(0, index), slab.frame(1, index)
@@ -170,10 +162,7 @@ def _write_sync_read(fd: int) -> tuple[dict[str, int], bool]:
             "fsync": ring.wait(ring.fsync(0, flags=flags)),
             "read": ring.wait(ring.read_fixed(0, 0, back, flags=flags)),
         }
-        return results, out.view == back.view
-    finally:
-        ring.close()
-
-
-def _result(number: int) -> str:
-    return str(number) if number >= 0 else errno_name(-number).split()[0]
+        same = out.view == back.view
+    words = [f"{step} {answer_text(number)}" for step, number in results.items()]
+    level = Level.GOOD if same and all(number >= 0 for number in results.values()) else Level.BAD
+    return CheckResult(", ".join([*words, "same bytes" if same else "other bytes"]), level)

@@ -1,4 +1,4 @@
-"""One group on its way to the medium, and its callers' parts (docs/format.md, rules 1, 2, 5 and 15).
+"""One group on its way to the medium, and its callers' parts (docs/maintainers/format.md, rules 1, 2, 5 and 15).
 
 Frames go to fresh slots and the group's blocks to fresh log space, together; when *all* of them are
 wholly written, one fdatasync.  If a part fails, the blocks are zeroed and flushed before anything else

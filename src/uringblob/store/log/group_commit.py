@@ -1,6 +1,6 @@
 """Group commit: one group at a time, everyone who waits shares the next one.
 
-The order that makes a commit durable with one flush (docs/format.md, rules 1, 2 and 5):
+The order that makes a commit durable with one flush (docs/maintainers/format.md, rules 1, 2 and 5):
 
 1. frames go to fresh slots, the group's blocks to fresh log space, together;
 2. when *all* of them are wholly written, one fdatasync;

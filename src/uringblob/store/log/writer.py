@@ -1,6 +1,6 @@
 """The log's writing end: a chain of segments, filled block by block.
 
-Invariants (docs/format.md, rules 4, 6 and 7):
+Invariants (docs/maintainers/format.md, rules 4, 6 and 7):
 
 * A segment is zeroed and flushed before any header names it.
 * A segment's header names its successor and is durable before its first group is written.  So

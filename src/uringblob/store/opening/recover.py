@@ -1,4 +1,4 @@
-"""Finding out what a store file durably says (docs/format.md, rules 2 to 4, 9, 10, 12 and 14).
+"""Finding out what a store file durably says (docs/maintainers/format.md, rules 2 to 4, 9, 10, 12 and 14).
 
 :func:`recover` only reads.  Its one judgement is about the last group: it may be torn, because
 its writes and its flush were under way when the machine died.  It is *in doubt* only if nothing

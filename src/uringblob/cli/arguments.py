@@ -1,0 +1,67 @@
+"""Arguments that commands share, and the store that they name."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import re
+
+from uringblob.engines.select import ENGINES
+from uringblob.guid import GUID_SIZE, BlobGuid, is_guid_text
+from uringblob.sync.file_store import FileBlobStore
+
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add the store's path and the options of opening it."""
+    parser.add_argument("store", metavar="STORE", help="path of the store file")
+    add_engine(parser)
+    parser.add_argument(
+        "--lock-timeout",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long to wait for another opener (default 5)",
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine``."""
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
+
+
+def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
+    """Open the store that the command line names; it must exist."""
+    must_exist(args.store)
+    options = {"engine": args.engine, "lock_timeout": args.lock_timeout}
+    return FileBlobStore.open(args.store, create=False, read_only=read_only, **options)
+
+
+def must_exist(path: str) -> None:
+    """Raise ``FileNotFoundError``, which names ``uringblob create``, if there is nothing at ``path``."""
+    if not os.path.lexists(path):
+        raise FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)
+
+
+def parse_guid(text: str) -> BlobGuid:
+    """Return the guid that ``text`` spells: 32 hex digits, or the 8-4-4-4-12 form of a UUID."""
+    if not is_guid_text(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no guid: give {2 * GUID_SIZE} hex digits or a UUID")
+    return BlobGuid(text)
+
+
+def parse_size(text: str) -> int:
+    """Return a size in bytes: ``512k``, ``1GiB`` or a plain number."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)([kmg]?)(?:ib|b)?", text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 512k, 1GiB")
+    return int(float(found[1]) * _SIZE_UNITS[found[2]])
+
+
+def parse_mode(text: str) -> int:
+    """Return octal permission bits."""
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode: write octal digits, such as 640")
+    return int(text, 8)
