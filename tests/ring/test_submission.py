@@ -151,23 +151,23 @@ def test_of_a_long_chain_all_that_was_left_is_cancelled_and_nothing_behind_it(ri
 
 
 def test_giving_up_that_was_struck_in_the_middle_is_done_again_and_ends_each_once(ring):
-    """What was settled before the strike keeps its result; the rest gets it the second time."""
+    """What was completed before the strike keeps its result; the rest gets it the second time."""
     FaultyLib(ring, [-errno.EPERM, -errno.EPERM])
-    real, settled = ring._queue._settle, []
+    real, completed = ring._queue._complete, []
 
-    def settle(user_data, result):
+    def complete(user_data, result):
         real(user_data, result)
-        settled.append(user_data)
-        if len(settled) == 2:
+        completed.append(user_data)
+        if len(completed) == 2:
             raise KeyboardInterrupt
 
-    ring._queue._settle = settle
+    ring._queue._complete = complete
     nops = [ring.nop() for _ in range(5)]
     with pytest.raises(KeyboardInterrupt):
         ring.flush()
     assert [nop.done() for nop in nops] == [True, True, False, False, False]
     assert [ring.wait(nop) for nop in nops] == [-errno.EPERM] * 5
-    assert len(settled) == 7
+    assert len(completed) == 7
     assert ring.in_flight == 0
     assert not ring._in_flight.table
 
@@ -232,14 +232,31 @@ def without_memory_once(ring, monkeypatch):
     return failed
 
 
+async def test_a_flush_that_a_signal_handler_drops_is_made_by_the_second_call(loop_ring, monkeypatch):
+    """A handler that raises before the first line of a callback ends it; later operations are flushed, too."""
+    loop = asyncio.get_running_loop()
+    real, dropped = loop.call_soon, []
+
+    def call_soon(callback, *args, **context):
+        if callback == loop_ring._flush_if_due and not dropped:
+            dropped.append(callback)
+            return None
+        return real(callback, *args, **context)
+
+    monkeypatch.setattr(loop, "call_soon", call_soon)
+    assert await loop_ring.nop() == 0
+    assert dropped
+    assert await loop_ring.nop() == 0
+
+
 @pytest.mark.parametrize("way", ["one", "many"])
 async def test_what_there_is_no_memory_for_now_goes_out_at_the_ticks_end(loop_ring, pipe, monkeypatch, way):
     """It was asked for: whoever is told that it failed gives its memory and its slot to others."""
     failed = without_memory_once(loop_ring, monkeypatch)
     if way == "many":
-        completions = loop_ring.submit([NOP, NOP], now=True)
+        completions = loop_ring.submit([NOP, NOP], submit=True)
     else:
-        completions = [loop_ring._enqueue(*NOP, now=True)]
+        completions = [loop_ring._enqueue(*NOP, submit=True)]
     assert failed == [len(completions)]
     assert not any(completion.done() for completion in completions)
     assert await asyncio.gather(*completions) == [0] * len(completions)
@@ -250,6 +267,6 @@ def test_without_a_loop_it_is_raised_and_the_next_submission_takes_it_along(ring
     without_memory_once(ring, monkeypatch)
     answers = []
     with pytest.raises(MemoryError, match="for a submission"):
-        ring.submit([NOP, NOP], now=True, answers=answers)
+        ring.submit([NOP, NOP], submit=True, answers=answers)
     assert len(answers) == 2
     assert [ring.wait(answer) for answer in answers] == [0, 0]

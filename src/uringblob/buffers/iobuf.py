@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: One gathered request holds at most this many buffers (UIO_MAXIOV) ...
+GATHER_PIECES_MAX: Final = 1024
+#: ... and this many bytes (the kernel's MAX_RW_COUNT, on 4 KiB pages).
+GATHER_BYTES_MAX: Final = 0x7FFFF000
 
 
 class IoBuffer(NamedTuple):

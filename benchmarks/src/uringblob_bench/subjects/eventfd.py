@@ -32,7 +32,7 @@ def listen_through_eventfd(ring: Ring, loop: asyncio.AbstractEventLoop) -> Calla
     def woken() -> None:
         os.eventfd_read(eventfd)
         before = len(waiting)
-        ring._on_doorbell()
+        ring._on_completion_event()
         # The ring hands out a few frames at a time and leaves the rest in the completion queue.  Its own
         # descriptor stays readable then; an eventfd does not, and a full run once waited for ever.
         if len(waiting) < before:
@@ -43,7 +43,7 @@ def listen_through_eventfd(ring: Ring, loop: asyncio.AbstractEventLoop) -> Calla
 
     def undo() -> None:
         loop.remove_reader(eventfd)
-        loop.add_reader(descriptor, ring._on_doorbell)
+        loop.add_reader(descriptor, ring._on_completion_event)
         os.close(eventfd)
 
     return undo

@@ -144,8 +144,8 @@ class UringEngine(Owner):
             frame = frames[0]
             if frame.buf_index >= 0:
                 ring = self.ring
-                now = frame.size >= _LARGE or self._device_starves()
-                return ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
+                submit = frame.size >= _LARGE or self._device_starves()
+                return ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, submit=submit)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
@@ -159,12 +159,12 @@ class UringEngine(Owner):
             part = reads[start : start + step]
             size_bytes = sum([frame.size for _, frame in part])
             self._counters.reads += len(part)
-            now = size_bytes >= _LARGE or self._device_starves(len(part))
+            submit = size_bytes >= _LARGE or self._device_starves(len(part))
             if all(frame.buf_index >= 0 for _, frame in part):
-                self.ring.read_fixed_each(FILE, part, answers, flags=_FIXED_FILE, now=now)
+                self.ring.read_fixed_each(FILE, part, answers, flags=_FIXED_FILE, submit=submit)
             else:
                 ops = [self._reads.op(offset, (frame,)) for offset, frame in part]
-                self.ring.submit(ops, now=now, answers=answers)
+                self.ring.submit(ops, submit=submit, answers=answers)
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``.
@@ -183,16 +183,16 @@ class UringEngine(Owner):
             if frame.buf_index >= 0:
                 ring = self.ring
                 # Alone it waits: a commit's log block follows and shares the enter.
-                now = self._device_starves() or (frame.size >= _LARGE and bool(self._queue.waiting))
-                self._held_at = ring.enters if frame.size >= _LARGE and not now else -1
-                return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, now=now)
+                submit = self._device_starves() or (frame.size >= _LARGE and bool(self._queue.waiting))
+                self._held_at = ring.enters if frame.size >= _LARGE and not submit else -1
+                return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, submit=submit)
             size = frame.size
         else:
             size = sum(frame.size for frame in frames)
         ring = self.ring
-        now = size >= _HUGE or (size < _LARGE and ring.enters == self._held_at)
+        submit = size >= _HUGE or (size < _LARGE and ring.enters == self._held_at)
         self._held_at = ring.enters if _LARGE <= size < _HUGE else -1
-        return ring.submit([self._writes.op(offset, frames)], now=now)[0]
+        return ring.submit([self._writes.op(offset, frames)], submit=submit)[0]
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more
@@ -206,7 +206,7 @@ class UringEngine(Owner):
         """
         size = sum(frame.size for frame in frames)
         split = self.ring.chains_split
-        write, sync = self.ring.chain(self._writes.op(offset, frames), _FDATASYNC, now=size >= _HUGE)
+        write, sync = self.ring.chain(self._writes.op(offset, frames), _FDATASYNC, submit=size >= _HUGE)
         counters = self._counters
         counters.writes += 1
         counters.syncs += 1

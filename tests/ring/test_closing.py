@@ -1,4 +1,4 @@
-"""How rings end: closed, abandoned, forked, forgotten."""
+"""The end of a ring: closed, abandoned, forked, collected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
-from uringblob.ring import Ring, SqeFlags, life
+from uringblob.ring import Ring, SqeFlags, driver
 
 _spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
 _module = importlib.util.module_from_spec(_spec)
@@ -61,7 +61,7 @@ async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(
 
     ring = Ring(8, loop=asyncio.get_running_loop())
     read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
-    monkeypatch.setattr(life, "Completion", scarce)
+    monkeypatch.setattr(driver, "Completion", scarce)
     closing = asyncio.ensure_future(ring.aclose())
     await asyncio.sleep(0)
     assert not closing.done()
@@ -155,7 +155,7 @@ def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, 
     assert ring.wait(read) == 1
 
 
-async def test_a_child_that_abandons_leaves_the_parents_doorbell(loop_ring):
+async def test_a_child_that_abandons_leaves_the_parents_reader(loop_ring):
     assert await loop_ring.nop() == 0
 
     def child():
