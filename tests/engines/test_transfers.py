@@ -319,7 +319,6 @@ def small_gathers(monkeypatch):
 GATHERS = {
     "by pieces": (1, 8, [3, 3, 2]),
     "by bytes": (2, 8, [4, 4]),
-    "a piece too large": (6, 6, [4, 2]),
     "just one": (1, 3, [3]),
 }
 

@@ -48,7 +48,7 @@ def open_engine(request: EngineRequest) -> Engine:
     except RingUnavailable as refusal:
         if request.engine == "io_uring":
             raise EngineUnavailable(
-                f"engine 'io_uring' cannot run for {request.path}: {refusal.advice}; "
+                f"engine 'io_uring' cannot run for {request.path}: {refusal.message}; "
                 "or use engine='auto', which then takes pread",
                 refusal.errno or None,
                 refusal.stage,
@@ -63,7 +63,7 @@ def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingUnavailabl
         level,
         "%s: using the pread engine, because %s",
         request.path,
-        refusal.advice,
+        refusal.message,
         extra={
             "event": "engine_fallback",
             "path": request.path,

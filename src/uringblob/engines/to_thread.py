@@ -1,7 +1,7 @@
-"""Blocking calls beside the loop: in a thread where there is one to be had, and else here.
+"""Blocking calls outside the event loop's thread; in it where no thread can be started.
 
-Not by the loop's executor: where no thread can be started that keeps what it was given, to do it some
-time later, and its end needs a thread of its own.
+The loop's executor will not do: where no thread can be started it keeps the call for later, and its
+shutdown needs a thread of its own.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ from typing import TypeVar
 
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED
-from uringblob.engines.pread.crew import Crew
+from uringblob.engines.pread.results import count_nothing
+from uringblob.engines.pread.worker_pool import WorkerPool
 
 T = TypeVar("T")
 
 
-async def aside(call: Callable[..., T], *args: object) -> T:
-    """Return what ``call(*args)`` returns; a cancellation is delivered when that has ended."""
-    crew = Crew(asyncio.get_running_loop(), IoCounters(), CLOSED, threads_max=1)
+async def to_thread(call: Callable[..., T], *args: object) -> T:
+    """Return what ``call(*args)`` returns; a cancellation is delivered when the call has ended."""
+    pool = WorkerPool(asyncio.get_running_loop(), IoCounters(), CLOSED, threads_max=1)
     no_memory = MemoryError("no memory for a call beside the event loop")
     try:
-        result: T = await crew.ask(_count_nothing, no_memory, functools.partial(call, *args))
+        result: T = await pool.submit(count_nothing, no_memory, functools.partial(call, *args))
     except GeneratorExit:
-        crew.abandon()  # dropped half-way: nothing may be awaited any more
+        pool.abandon()  # the coroutine was closed: it may await nothing
         raise
     except BaseException:
-        await crew.close()
+        await pool.close()
         raise
-    await crew.close()
+    await pool.close()
     return result
-
-
-def _count_nothing(_counters: IoCounters, _result: object) -> None:
-    """These calls are no requests of an engine."""

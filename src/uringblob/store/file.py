@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from uringblob import fork as inherit
-from uringblob.engines.aside import aside
+from uringblob.engines.to_thread import to_thread
 from uringblob.errors import (
     BlobStoreError,
     BlobStoreIOError,
@@ -127,7 +127,7 @@ async def open_locked(
         except FileNotFoundError:
             if create is None:
                 raise
-            await aside(create, path)
+            await to_thread(create, path)
             continue
         file = StoreFile(fd, path, read_only=read_only)
         try:

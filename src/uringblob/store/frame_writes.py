@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.iobuf import GATHER_PIECES_MAX, IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.engines import transfers
-from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
+from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator

@@ -17,7 +17,7 @@ from uringblob.buffers.leases import frame_of
 from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import coalesce as write_runs
+from uringblob.engines.pread import coalesce
 from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, CoalescedWrite, Part
 from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 
@@ -42,7 +42,7 @@ def part_of(loop):
 
 
 class Box:
-    """Stands for the mailbox; what is posted twice counts once."""
+    """A result queue; what is posted twice counts once."""
 
     def __init__(self):
         self.answers = []
@@ -53,7 +53,7 @@ class Box:
 
 def work_off(run):
     """Do what a worker does with a run; return who got what."""
-    box = run._mailbox
+    box = run._results
     already = len(box.answers)
     run.work()
     run.post()
@@ -80,7 +80,7 @@ def test_what_follows_is_written_by_one_call(part_of):
     first, *others = [part_of(n) for n in range(4)]
     run = CoalescedWrite(first, disk, Box())
     assert [run.add(part) for part in others] == [True] * 3
-    assert not any(run.missed(part) for part in (first, *others))
+    assert not any(run.try_remove(part) for part in (first, *others))
     assert work_off(run) == [(part.completion, BLOCK) for part in (first, *others)]
     assert disk.calls == [(0, b"".join(bytes([n]) * BLOCK for n in range(4)))]
 
@@ -185,8 +185,8 @@ def test_what_a_worker_did_not_see_is_taken_back(part_of):
     second = part_of(1)
     assert run.add(second)
     assert len(worked) == 1
-    assert run.missed(second)
-    assert not run.missed(second)
+    assert run.try_remove(second)
+    assert not run.try_remove(second)
     assert not run.add(part_of(2))
 
 
@@ -205,7 +205,7 @@ def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, already):
             steps.append("not yet")
             parts.before = look
         else:
-            back.append(run.missed(last))
+            back.append(run.try_remove(last))
 
     parts.before = look
     worked = work_off(run)
@@ -218,8 +218,8 @@ def test_what_the_worker_has_is_not_taken_back(part_of):
     run = CoalescedWrite(first := part_of(0), Disk(), Box())
     run.add(second := part_of(1))
     work_off(run)
-    assert not run.missed(first)
-    assert not run.missed(second)
+    assert not run.try_remove(first)
+    assert not run.try_remove(second)
 
 
 def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
@@ -233,7 +233,7 @@ def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
         raise IndexError("deque mutated during remove().")
 
     parts.before = disturb
-    assert run.missed(last)
+    assert run.try_remove(last)
 
 
 def test_a_handler_that_writes_in_the_middle_of_an_addition_moves_no_byte(part_of):
@@ -332,7 +332,7 @@ async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(eng
 async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
     with Gate(engine) as gate:
         first = engine.write(0, frames(b"a" * BLOCK))
-        run = engine._jobs.get()
+        run = engine._queue.get()
         run._parts = parts = Watched(run._parts)
 
         def a_thread_comes():
@@ -354,11 +354,11 @@ async def test_a_run_that_was_not_queued_is_not_added_to(engine, monkeypatch):
             raise MemoryError
 
     assert await engine.write(8 * BLOCK, frames(b"c" * BLOCK)) == BLOCK  # its thread is there
-    jobs = engine._jobs
-    monkeypatch.setattr(engine, "_jobs", Full())
+    jobs = engine._queue
+    monkeypatch.setattr(engine, "_queue", Full())
     with pytest.raises(MemoryError):
         engine.write(0, frames(b"a" * BLOCK))
-    monkeypatch.setattr(engine, "_jobs", jobs)
+    monkeypatch.setattr(engine, "_queue", jobs)
     assert await engine.write(BLOCK, frames(b"b" * BLOCK)) == BLOCK
 
 
@@ -422,7 +422,7 @@ async def test_many_writes_beside_one_another_are_each_made_once(engine, monkeyp
         made.append(sum(len(view) for view in views))
         return real(fd, views, offset)
 
-    monkeypatch.setattr(write_runs, "RUN_BYTES_MAX", 8 * BLOCK)
+    monkeypatch.setattr(coalesce, "RUN_BYTES_MAX", 8 * BLOCK)
     engine._calls = engine._calls._replace(writev=write)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

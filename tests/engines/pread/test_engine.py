@@ -316,7 +316,7 @@ async def test_without_any_thread_the_caller_does_the_work(engine, monkeypatch):
 
 async def test_results_come_in_batches(engine):
     """While the loop is busy the threads ring once, however many results they post."""
-    loop = engine._mailbox.loop
+    loop = engine._results.loop
     rung = []
     ring = loop.call_soon_threadsafe
     loop.call_soon_threadsafe = lambda *args: (rung.append(args), ring(*args))[1]
@@ -378,9 +378,9 @@ async def test_a_strike_while_results_are_delivered_loses_none(engine):
 
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: heard.append(what["exception"]))
     completions = [engine.write(0, frames(b"x")) for _ in range(6)]
-    engine._mailbox.pending = StruckSet(engine._mailbox.pending)
+    engine._results.pending = StruckSet(engine._results.pending)
     assert await asyncio.gather(*completions) == [1] * 6
-    await engine._mailbox.wait_empty()
+    await engine._results.wait_empty()
     assert engine.in_flight == 0
     assert [type(error) for error in heard] == [Struck, Struck]
     assert engine.counters.bytes_written == 6  # each counted once
@@ -403,7 +403,7 @@ async def test_close_waits_ends_the_threads_and_leaves_the_descriptor(fd):
     gate.opened.set()
     await closing
     assert [completion.result() for completion in asked] == [3] * 20
-    assert not any("at work" in repr(thread) for thread in threads)
+    assert not any("running" in repr(thread) for thread in threads)
     assert "closed" in repr(engine)
     assert os.fstat(fd)
     await engine.close()
@@ -437,7 +437,7 @@ async def test_a_cancelled_close_still_waits_and_ends_the_threads(fd):
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert asked.result() == 3
-    assert not any("at work" in repr(thread) for thread in threads)
+    assert not any("running" in repr(thread) for thread in threads)
 
 
 @pytest.mark.parametrize("abandon", [False, True])

@@ -1,4 +1,4 @@
-"""Whatever fails between the loop and a worker, every request ends, and nobody keeps a forgotten crew alive."""
+"""Whatever fails between the loop and a worker, every request ends, and threads keep no dropped pool alive."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from uringblob.buffers.leases import frame_of
 from uringblob.buffers.pool import BufferPool
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import crew
-from uringblob.engines.pread import results as mailbox
+from uringblob.engines.pread import results, worker_pool
 from uringblob.engines.pread.engine import PreadEngine
 
 BLOCK = 4096
@@ -103,16 +102,16 @@ class NoThreads:
 @interpreter_that_bears_it
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_request_ends_whichever_allocation_of_a_worker_fails(name, fd, loop, monkeypatch, no_memory):
-    """From the queue to the mailbox, and the loop is rung."""
+    """From the queue to the results, and the wake-up of the loop."""
     NoThreads(monkeypatch)
-    monkeypatch.setattr(mailbox, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(results, "PAUSE_SECONDS", 0)
     for index in range(INDEXES):
         engine = open_engine(loop, fd)
         completion = REQUESTS[name](engine)
-        engine._jobs.put(None)
-        take = engine._jobs.get
+        engine._queue.put(None)
+        take = engine._queue.get
         with no_memory(index):
-            crew._work(take)
+            worker_pool._work(take)
         loop.run_until_complete(asyncio.wait_for(completion, 60))
         assert engine.in_flight == 0
         loop.run_until_complete(engine.close())
@@ -131,9 +130,9 @@ def test_what_cannot_be_asked_for_is_refused_and_not_waited_for(name, fd, loop, 
         try:
             with no_memory(index):
                 completion = ask(engine)
-        except mailbox.NO_MEMORY:
+        except results.NO_MEMORY:
             refused += 1
-            assert engine._jobs.empty()
+            assert engine._queue.empty()
             assert engine.in_flight == 0
         PreadEngine.__mro__[1]._work_here(engine)
         if completion is not None:
@@ -148,12 +147,12 @@ def test_of_a_run_every_part_ends_whichever_allocation_fails(fd, loop, monkeypat
     for index in range(INDEXES):
         engine = open_engine(loop, fd)
         written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(5)]
-        engine._jobs.put(None)
-        take = engine._jobs.get
+        engine._queue.put(None)
+        take = engine._queue.get
         with no_memory(index):
-            crew._work(take)
-        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*written), 60))
-        assert set(results) <= {BLOCK, -errno.ENOMEM}
+            worker_pool._work(take)
+        answers = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*written), 60))
+        assert set(answers) <= {BLOCK, -errno.ENOMEM}
         loop.run_until_complete(engine.close())
 
 
@@ -202,13 +201,13 @@ def test_a_delivery_that_had_no_memory_is_made_again(fd, loop, monkeypatch):
     real = loop.call_soon
 
     def call_soon(callback, *args, **context):
-        if callback == engine._mailbox._deliver and refusals:
+        if callback == engine._results._deliver and refusals:
             refusals.pop()
             raise MemoryError
         return real(callback, *args, **context)
 
     loop.set_exception_handler(lambda _loop, _what: None)
-    engine._mailbox.pending = Short()
+    engine._results.pending = Short()
     written = engine.write(0, frames(b"x"))
     monkeypatch.setattr(loop, "call_soon", call_soon)
     assert loop.run_until_complete(asyncio.wait_for(written, 60)) == 1

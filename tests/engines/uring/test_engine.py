@@ -16,9 +16,9 @@ from ring.faulty import FaultyLib
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.slab import Slab
+from uringblob.engines.posix_calls import finish_growth
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable
-from uringblob.engines.uring import engine as uring
 from uringblob.engines.uring import start as uring_start
 from uringblob.engines.uring.engine import UringEngine
 from uringblob.engines.uring.opcodes import join_neighbours
@@ -492,15 +492,15 @@ async def test_a_growth_that_outlives_its_engine_touches_no_file_of_others(fd, d
     for each in innocent:
         os.ftruncate(each, 1 << 21)
     # As a file system without fallocate does, or one that fails half-way.
-    assert settled_as(engine, -errno.EOPNOTSUPP) == settled_as(engine, -errno.ENOSPC) == -errno.EBADF
+    assert finished_with(engine, -errno.EOPNOTSUPP) == finished_with(engine, -errno.ENOSPC) == -errno.EBADF
     await growing
     assert [os.fstat(each).st_size for each in innocent] == [1 << 21] * 4
     for each in innocent:
         os.close(each)
 
 
-def settled_as(engine, answer):
-    return uring._settle_growth(engine._fd, 0, 1 << 20, answer)
+def finished_with(engine, answer):
+    return finish_growth(engine._fd, 0, 1 << 20, answer)
 
 
 # ---- the trials ---------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it
     monkeypatch.setattr(uring_start, "_answer", answer)
     with pytest.raises(RingUnavailable, match=f"refused at first {stages[refused]}: ECANCELED") as caught:
         UringEngine.open(request_for(fd), False, 1)
-    assert "RLIMIT_NPROC" in caught.value.advice
+    assert "RLIMIT_NPROC" in caught.value.message
 
 
 async def test_a_reader_needs_to_write_nothing(fd, monkeypatch):

@@ -1,21 +1,20 @@
-"""A few threads that make blocking calls for one loop.
+"""A few threads that make blocking calls for one event loop.
 
-A work item is put on a queue, some thread takes it, makes the call and posts the result to a
-mailbox; the loop empties the mailbox.
+A work item is put on a queue; a thread takes it, makes the call and posts the result; the loop resolves
+the completion.
 
-**Every item ends.**  An item has room for its result before it is queued, and that room holds "no
-memory" from the start; so a thread for which a small allocation fails half-way has something to
-post, and posts it until the loop has it.  A thread's own frame is made by who starts it (it is a
-generator's), and nobody waits for its first word, as ``threading.Thread.start`` does: for ever,
-where the thread had no memory to say it.
+**Every item ends.**  An item has room for its result before it is queued, initialized with "no memory";
+so a thread whose allocation fails has a result to post, and posts it until the loop has it.  The thread's
+stack frame is allocated by its starter (it is a generator's), and the starter does not wait for the
+thread to run, as ``threading.Thread.start`` does: for ever, where the thread has no memory to signal it.
 
-**Nobody keeps alive what would end him.**  A thread knows the queue and the descriptor, and a mailbox
-only while it works for it.  So a crew that is forgotten can be collected, and its end sends the
-threads home; the last to leave closes the descriptor.
+**Threads keep no pool alive.**  A thread refers to the work queue and the descriptor, and to the result
+queue only while it works on an item.  So a dropped pool can be collected; its finalizer ends the threads,
+and the last one closes the descriptor.
 
-No lock is held where a signal handler or finalizer could want it again: ``SimpleQueue`` is
-written in C and may be re-entered.  The threads are daemons: at interpreter exit they wait for
-nothing and nobody waits for them; a write that exit cuts short was never acknowledged.
+No lock is held where a signal handler or finalizer could take it again: ``SimpleQueue`` is written in C
+and may be re-entered.  The threads are daemons: interpreter exit does not wait for them, and a write that
+it cuts short was never acknowledged.
 """
 
 from __future__ import annotations
@@ -38,29 +37,29 @@ from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, Res
 
 
 class Work(Protocol):
-    """What a thread takes from the queue."""
+    """An entry of the work queue."""
 
     def work(self) -> None:
-        """Make the calls, and keep the results.  Raises nothing but ``NO_MEMORY``."""
+        """Make the calls and keep the results.  Raises nothing but ``NO_MEMORY``."""
 
     def post(self) -> None:
-        """Post the results.  Raises nothing but ``NO_MEMORY``; is called again then."""
+        """Post the results.  Raises nothing but ``NO_MEMORY``, and is called again then."""
 
 
 class WorkItem:
-    """One call and its result, which is ``otherwise`` until there is another."""
+    """One call and its result; ``otherwise`` is the result until there is another."""
 
-    __slots__ = ("_call", "_mailbox", "completion", "count", "result")
+    __slots__ = ("_call", "_results", "completion", "count", "result")
 
     def __init__(
         self,
-        mailbox: ResultQueue,
+        results: ResultQueue,
         completion: Completion[Any],
         count: Count,
         otherwise: Any,
         call: Callable[[], Any],
     ) -> None:
-        self._mailbox = mailbox
+        self._results = results
         self.completion = completion
         self.count = count
         self.result = otherwise
@@ -70,25 +69,25 @@ class WorkItem:
         return f"<WorkItem {self._call!r}>"
 
     def work(self) -> None:
-        """Make the call; what it raises is a result too."""
+        """Make the call; an exception is a result, too."""
         call = self._call
-        # The frames are let go before the result is seen, so that they can be released at once.
+        # The frames are dropped before the result is posted, so that they can be released at once.
         self._call = None
         if call is not None:
             try:
                 self.result = call()
             except NO_MEMORY:
                 raise
-            except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
+            except BaseException as error:  # noqa: BLE001 - it rejects the completion
                 self.result = error
 
     def post(self) -> None:
         """Post the result."""
-        self._mailbox.post(self)
+        self._results.post(self)
 
 
-class Crew:
-    """Up to ``threads_max`` threads, started when first needed; where there is none, the caller works.
+class WorkerPool:
+    """Up to ``threads_max`` threads, started when needed; where there is none, the caller does the work.
 
     All methods belong to the loop's thread, except :meth:`abandon`.
     """
@@ -100,34 +99,41 @@ class Crew:
         descriptor: OwnDescriptor,
         threads_max: int,
     ) -> None:
-        """Take over ``descriptor``, which is closed when the last thread has left."""
+        """Take over ``descriptor``, which is closed when the last thread has ended."""
         self._descriptor = descriptor
         self._threads_max = threads_max
-        self._jobs: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._take_now = functools.partial(_take_now, self._jobs)
-        self._mailbox = ResultQueue(loop, counters)
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._take_now = functools.partial(_take_now, self._queue)
+        self._results = ResultQueue(loop, counters)
         self._threads: list[Worker] = []
         self._open = True
         self._pid = os.getpid()
 
     @property
     def in_flight(self) -> int:
-        """Operations whose completion is not resolved yet, queued ones included."""
-        return len(self._mailbox.pending)
+        """Operations whose completion is not resolved, queued ones included."""
+        return len(self._results.pending)
 
-    def ask(self, count: Count, otherwise: Any, call: Callable[[], Any]) -> Completion[Any]:
-        """Have a thread make ``call``; the completion yields what that returns or raises.
+    def submit(self, count: Count, otherwise: Any, call: Callable[[], Any]) -> Completion[Any]:
+        """Have a thread make ``call``; the completion yields what it returns or raises.
 
-        ``otherwise`` is its result if there is no memory to say what came of it.
+        ``otherwise`` is the result if there is no memory for another.
         """
         completion = self._new_completion()
-        item = WorkItem(self._mailbox, completion, count, otherwise, call)
-        pending = self._mailbox.pending
+        item = WorkItem(self._results, completion, count, otherwise, call)
+        return self._track(completion, self._queue.put, item)
+
+    def _track(
+        self, completion: Completion[Any], put: Callable[[Any], None], work: object
+    ) -> Completion[Any]:
+        """Count ``completion`` as pending and queue its work by ``put(work)``."""
+        pending = self._results.pending
+        # First: work that is queued is done, even if an exception follows.
         pending.add(completion)
         try:
-            self._jobs.put(item)
+            put(work)
         except BaseException:
-            pending.discard(completion)  # it is not on the queue, except where a signal handler raised
+            pending.discard(completion)  # it is not queued, except where a signal handler raised
             raise
         if not self._threads:
             self._work_here()
@@ -138,25 +144,25 @@ class Crew:
             raise RuntimeError("this engine is closed")
         if len(self._threads) < self._threads_max and len(self._threads) <= self.in_flight:
             self._start_thread()
-        return Completion(loop=self._mailbox.loop)
+        return Completion(loop=self._results.loop)
 
     def _start_thread(self) -> None:
         try:
-            self._threads.append(Worker(self._jobs, self._descriptor))
+            self._threads.append(Worker(self._queue, self._descriptor))
         except (RuntimeError, *NO_MEMORY):
-            return  # no more threads to be had: those that run, or else the caller, do the work
+            return  # no thread: the running ones, or else the caller, do the work
 
     def _work_here(self) -> None:
-        """Do what is queued in this thread, because there is no other."""
+        """Do the queued work in this thread, because there is no other."""
         _work(self._take_now)
 
     async def close(self) -> None:
         """Wait for everything in flight, then end the threads and close the descriptor."""
         self._open = False
         try:
-            await self._mailbox.wait_empty()
+            await self._results.wait_empty()
         except GeneratorExit:
-            self.abandon()  # dropped half-way: nothing may be waited for any more
+            self.abandon()  # the coroutine was closed: it may await nothing
             raise
         finally:
             for thread in self._dismiss():
@@ -164,30 +170,29 @@ class Crew:
             self._descriptor.close()
 
     def abandon(self) -> None:
-        """Empty the queue, send the threads home, and wait for none of them.
+        """Empty the queue and end the threads without waiting for them.
 
-        The descriptor is closed when the last of them has left.  A forked child has none: there the
-        copy is closed at once.
+        The last thread closes the descriptor.  A forked child has no threads: its copy is closed at once.
         """
         self._open = False
-        self._forget()
+        self._discard_work()
         if self._pid != os.getpid():
             self._descriptor.close()
         self._descriptor = CLOSED
 
-    def _forget(self) -> None:
+    def _discard_work(self) -> None:
         while self._take_now() is not None:
             pass
         self._dismiss()
 
     def _dismiss(self) -> list[Worker]:
         threads, self._threads = self._threads, []
-        self._jobs.put(None)  # each thread hands it on, also one that a signal kept off the list
+        self._queue.put(None)  # each thread hands it on, also one that a signal handler kept off the list
         return threads
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", None) is not None:  # it was wholly made
-            self._forget()
+        if getattr(self, "_pid", None) is not None:  # __init__ was completed
+            self._discard_work()
 
 
 class Worker:
@@ -195,48 +200,48 @@ class Worker:
 
     __slots__ = ("_ended",)
 
-    def __init__(self, jobs: queue.SimpleQueue[Work | None], descriptor: OwnDescriptor) -> None:
+    def __init__(self, works: queue.SimpleQueue[Work | None], descriptor: OwnDescriptor) -> None:
         """Start it.
 
         :raises RuntimeError: the system has no thread to give.
         """
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
-        life = _live(jobs.get, jobs, descriptor, self._ended, threading.gettrace())
-        _thread.start_new_thread(next, (life, None))
+        run = _run(works.get, works, descriptor, self._ended, threading.gettrace())
+        _thread.start_new_thread(next, (run, None))
 
     def __repr__(self) -> str:
-        return f"<Worker, {'at work' if self._ended.locked() else 'gone'}>"
+        return f"<Worker, {'running' if self._ended.locked() else 'ended'}>"
 
     def join(self) -> None:
-        """Wait until it has left."""
+        """Wait until it has ended."""
         with self._ended:
             pass
 
 
-def _live(
+def _run(
     take: Callable[[], Work | None],
-    jobs: queue.SimpleQueue[Work | None],
+    works: queue.SimpleQueue[Work | None],
     descriptor: OwnDescriptor,
     ended: _thread.LockType,
     trace: Any,
 ) -> Iterator[None]:
-    """A thread's life: work until a ``None`` comes, and hand that on to the other threads."""
+    """Run a thread: work until a ``None`` comes, and hand that on to the other threads."""
     dismissed = False
     try:
         while True:
             try:
                 if trace is not None:
-                    sys.settrace(trace)  # debuggers and tracers see what they see of Python's own threads
+                    sys.settrace(trace)  # as threading.Thread does for debuggers
                 if not dismissed:
                     _work(take)
                 dismissed = True
-                jobs.put(None)
+                works.put(None)
                 break
             except NO_MEMORY:
                 time.sleep(PAUSE_SECONDS)
     finally:
-        # Here, and not with the frame: an error that somebody keeps may keep that.
+        # Not with the stack frame: a stored exception may keep that alive.
         del descriptor
         ended.release()
     yield
@@ -261,8 +266,8 @@ def _work(take: Callable[[], Work | None]) -> None:
                 time.sleep(PAUSE_SECONDS)
 
 
-def _take_now(jobs: queue.SimpleQueue[Work | None]) -> Work | None:
+def _take_now(works: queue.SimpleQueue[Work | None]) -> Work | None:
     try:
-        return jobs.get_nowait()
+        return works.get_nowait()
     except queue.Empty:
         return None

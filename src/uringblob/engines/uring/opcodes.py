@@ -68,6 +68,8 @@ def join_neighbours(frames: Sequence[IoBuffer]) -> list[IoBuffer]:
 
     A joined buffer has the view of its first frame only, so keep ``frames`` alive too.
     """
+    if len(frames) == 1:
+        return [frames[0]]
     starts: list[IoBuffer] = []
     ends: list[int] = []
     end = buf_index = -1
