@@ -21,13 +21,14 @@ class OwnDescriptor:
 
     __slots__ = ("__weakref__", "fd")
 
-    def __init__(self, fd: int) -> None:
-        """Duplicate ``fd``, which stays the caller's.
+    def __init__(self, fd: int | None) -> None:
+        """Duplicate ``fd``, which stays the caller's; ``None``: closed from the start.
 
         :raises OSError: no descriptor is left.
         """
         self.fd = -1
-        self.fd = os.dup(fd)
+        if fd is not None:
+            self.fd = os.dup(fd)
 
     def __repr__(self) -> str:
         return f"<OwnDescriptor {self.fd}>"
@@ -45,13 +46,5 @@ class OwnDescriptor:
         self.close()
 
 
-class _Closed(OwnDescriptor):
-    """The descriptor of an engine that has released its own: every call on it ends with EBADF."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.fd = -1
-
-
-CLOSED = _Closed()
+#: The descriptor of an engine that has released its own: every call on it ends with EBADF.
+CLOSED = OwnDescriptor(None)

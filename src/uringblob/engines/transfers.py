@@ -61,12 +61,12 @@ async def read_whole(
     if len(frames) == 1:
         size = frames[0].size
         got = await engine.read(offset, frames) if answer is None else answer
-        return got if got == size else await _finish_read(engine, offset, frames, size, got, what)
+        return got if got == size else await _finish(engine, frames, offset, size, got, what, reading=True)
     done = 0
     for gather, size in _gathers(frames):
         got = await engine.read(offset + done, gather)
         if got != size:
-            got = await _finish_read(engine, offset + done, gather, size, got, what)
+            got = await _finish(engine, gather, offset + done, size, got, what, reading=True)
         done += got
         if got < size:
             break
@@ -89,7 +89,7 @@ async def write_whole(
     for gather, size in _gathers(frames):
         put = await engine.write(offset, gather) if answer is None else answer
         if put != size:
-            await _finish_write(engine, offset, gather, size, put, what)
+            await _finish(engine, gather, offset, size, put, what, reading=False)
         offset += size
 
 
@@ -116,7 +116,7 @@ async def write_whole_then_sync(
         _check_sync(synced, what, "fdatasync after ")
     if put == size:
         return True
-    await _finish_write(engine, offset, gather, size, put, what)
+    await _finish(engine, gather, offset, size, put, what, reading=False)
     await sync(engine, f"fdatasync after {what}")
     return False
 
@@ -145,43 +145,36 @@ def _check_sync(rc: int, what: object, head: str = "") -> None:
         raise SyncFailed(-rc, f"{head}{what}: {errno_name(-rc)}", applied=None)
 
 
-async def _finish_read(
-    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, got: int, what: object
+async def _finish(
+    engine: Engine,
+    frames: Sequence[IoBuffer],
+    offset: int,
+    size: int,
+    moved: int,
+    what: object,
+    *,
+    reading: bool,
 ) -> int:
-    """Finish a read whose first answer was ``got``, to ``size`` or to the end of the file."""
+    """Continue a transfer whose first answer was ``moved``; return ``size``, or less at the end of the file."""
     start = done = idle = 0
     while True:
-        if got > 0 and start + got > done:
-            done, idle = start + got, 0
+        if moved > 0 and start + moved > done:
+            done, idle = start + moved, 0
             if done >= size:
                 return size
         else:
             idle += 1
+            if moved == 0 and not reading:
+                check_rc(-errno.EIO, f"{what}: the system wrote no byte")
             # At the end of the file no progress is the answer; elsewhere it is transient.
-            if got >= 0 and offset + done >= check_rc(engine.file_size(), f"{what}: the file's length"):
-                return done
-            await _pause_or_raise(got, idle, what)
+            if reading and moved >= 0:
+                end = check_rc(engine.file_size(), f"{what}: the file's length")
+                if offset + done >= end:
+                    return done
+            await _pause_or_raise(moved, idle, what)
         start = done - done % BUF_ALIGN
-        got = await engine.read(offset + start, _without(frames, start))
-
-
-async def _finish_write(
-    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, put: int, what: object
-) -> None:
-    """Finish a write whose first answer was ``put``."""
-    start = done = idle = 0
-    while True:
-        if put == 0:
-            check_rc(-errno.EIO, f"{what}: the system wrote no byte")
-        if put > 0 and start + put > done:
-            done, idle = start + put, 0
-            if done >= size:
-                return
-        else:
-            idle += 1
-            await _pause_or_raise(put, idle, what)
-        start = done - done % BUF_ALIGN
-        put = await engine.write(offset + start, _without(frames, start))
+        move = engine.read if reading else engine.write
+        moved = await move(offset + start, _without(frames, start))
 
 
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:

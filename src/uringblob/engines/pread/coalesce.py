@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.results import ResultQueue
+from uringblob.engines.pread.results import Answer, ResultQueue
 
 #: A larger write would keep one thread busy while others are idle.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -34,27 +34,25 @@ Write = Callable[["list[memoryview]", int], Any]
 _NO_VIEWS: Final[list[memoryview]] = []
 
 
-class Part:
+class Part(Answer):
     """One request of a coalesced write; its completion yields what it would have yielded alone."""
 
-    __slots__ = ("completion", "offset", "result", "size_bytes", "views")
+    __slots__ = ("offset", "size_bytes", "views")
 
     def __init__(
         self, completion: Completion[int], offset: int, views: list[memoryview], size_bytes: int
     ) -> None:
-        self.completion = completion
+        super().__init__(completion, _count_write, -errno.ENOMEM)
         self.offset = offset
         self.views = views
         self.size_bytes = size_bytes
-        self.result: Any = -errno.ENOMEM  # until there is another
 
     def __repr__(self) -> str:
         return f"<Part of {self.size_bytes} bytes at {self.offset}, result {self.result!r}>"
 
-    @staticmethod
-    def count(counters: IoCounters, result: int) -> None:
-        """Count the bytes written."""
-        counters.bytes_written += max(result, 0)
+
+def _count_write(counters: IoCounters, result: int) -> None:
+    counters.bytes_written += max(result, 0)
 
 
 class CoalescedWrite:

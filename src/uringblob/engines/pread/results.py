@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
@@ -32,23 +32,19 @@ def count_nothing(_counters: IoCounters, _result: Any) -> None:
     """For operations that are counted when they are issued, or not at all."""
 
 
-class Answer(Protocol):
-    """An operation's completion and its result."""
+class Answer:
+    """An operation's completion, the function that counts its result, and the result.
 
-    @property
-    def completion(self) -> Completion[Any]:
-        """Resolved with the result."""
-        ...
+    ``result`` has a value from the start, for a thread without memory for another; an exception rejects
+    the completion.
+    """
 
-    @property
-    def count(self) -> Count:
-        """Counts the result."""
-        ...
+    __slots__ = ("completion", "count", "result")
 
-    @property
-    def result(self) -> Any:
-        """The result; an exception rejects the completion."""
-        ...
+    def __init__(self, completion: Completion[Any], count: Count, otherwise: Any) -> None:
+        self.completion = completion
+        self.count = count
+        self.result = otherwise
 
 
 class ResultQueue:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import functools
+import contextlib
 import os
 import queue
 import sys
@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Count, ResultQueue
+from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Answer, Count, ResultQueue
 
 
 class Work(Protocol):
@@ -46,10 +46,10 @@ class Work(Protocol):
         """Post the results.  Raises nothing but ``NO_MEMORY``, and is called again then."""
 
 
-class WorkItem:
-    """One call and its result; ``otherwise`` is the result until there is another."""
+class WorkItem(Answer):
+    """One call and its result."""
 
-    __slots__ = ("_call", "_results", "completion", "count", "result")
+    __slots__ = ("_call", "_results")
 
     def __init__(
         self,
@@ -59,10 +59,8 @@ class WorkItem:
         otherwise: Any,
         call: Callable[[], Any],
     ) -> None:
+        super().__init__(completion, count, otherwise)
         self._results = results
-        self.completion = completion
-        self.count = count
-        self.result = otherwise
         self._call: Callable[[], Any] | None = call
 
     def __repr__(self) -> str:
@@ -103,7 +101,6 @@ class WorkerPool:
         self._descriptor = descriptor
         self._threads_max = threads_max
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._take_now = functools.partial(_take_now, self._queue)
         self._results = ResultQueue(loop, counters)
         self._threads: list[Worker] = []
         self._open = True
@@ -154,7 +151,7 @@ class WorkerPool:
 
     def _work_here(self) -> None:
         """Do the queued work in this thread, because there is no other."""
-        _work(self._take_now)
+        _work(self._queue.get_nowait)
 
     async def close(self) -> None:
         """Wait for everything in flight, then end the threads and close the descriptor."""
@@ -181,8 +178,9 @@ class WorkerPool:
         self._descriptor = CLOSED
 
     def _discard_work(self) -> None:
-        while self._take_now() is not None:
-            pass
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         self._dismiss()
 
     def _dismiss(self) -> list[Worker]:
@@ -248,6 +246,7 @@ def _run(
 
 
 def _work(take: Callable[[], Work | None]) -> None:
+    """Work until ``take`` returns None or raises ``queue.Empty``."""
     while True:
         item: Work | None = None
         try:
@@ -255,6 +254,8 @@ def _work(take: Callable[[], Work | None]) -> None:
             if item is None:
                 return
             item.work()
+        except queue.Empty:
+            return
         except NO_MEMORY:
             if item is None:
                 time.sleep(PAUSE_SECONDS)
@@ -264,10 +265,3 @@ def _work(take: Callable[[], Work | None]) -> None:
                 item = None
             except NO_MEMORY:
                 time.sleep(PAUSE_SECONDS)
-
-
-def _take_now(works: queue.SimpleQueue[Work | None]) -> Work | None:
-    try:
-        return works.get_nowait()
-    except queue.Empty:
-        return None
