@@ -46,8 +46,7 @@ def ring_that_fails(monkeypatch):
 
     def install(error):
         class UringEngine:
-            @staticmethod
-            def open(request, direct_io, memory_align):
+            def __init__(self, request, direct_io, memory_align):
                 raise error
 
         module = types.ModuleType("uringblob.engines.uring.engine")

@@ -31,7 +31,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
@@ -40,7 +39,7 @@ from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring.opcodes import FILE, READ, WRITE, OpcodeChooser
 from uringblob.engines.uring.start import start_ring
 from uringblob.owner import Owner
-from uringblob.ring import Opcode, Ring, SqeFlags
+from uringblob.ring import Opcode, SqeFlags
 from uringblob.ring import ops as _ops
 
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
@@ -64,25 +63,24 @@ class UringEngine(Owner):
 
     name = "io_uring"
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        descriptor: OwnDescriptor,
-        ring: Ring,
-        pool: BufferPool,
-        *,
-        direct_io: bool,
-        memory_align: int,
-        reason: str,
-    ) -> None:
-        """Take over ``ring``, whose registered file 0 is ``descriptor``'s and buffer 0 the pool's slab."""
-        self.reason = reason
+    def __init__(self, request: EngineRequest, direct_io: bool, memory_align: int) -> None:
+        """Start a ring for the file of ``request``, with as many registered frames as fit.
+
+        :raises RingUnavailable: a step was refused; nothing is left behind.
+        :raises OSError: the ring could not be made.
+        """
+        descriptor = OwnDescriptor(request.fd)
+        try:
+            ring, self.pool = start_ring(request)
+        except BaseException:
+            descriptor.close()  # not with this stack frame, which the error keeps alive
+            raise
+        self.reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
         self.direct_io = direct_io
         self.memory_align = memory_align
-        self.pool = pool
         self.ring = ring
         self._queue = ring._queue
-        self._loop = loop
+        self._loop = request.loop
         self._pid = os.getpid()
         self._descriptor = descriptor
         self._calls = pick_calls()
@@ -91,30 +89,6 @@ class UringEngine(Owner):
         self._held_at = -1  # ring.enters when a large write was queued for the log block that follows
         self._reads = OpcodeChooser(ring, READ)
         self._writes = OpcodeChooser(ring, WRITE)
-
-    @classmethod
-    def open(cls, request: EngineRequest, direct_io: bool, memory_align: int) -> UringEngine:
-        """Start a ring for the file of ``request``, with as many registered frames as fit.
-
-        :raises RingUnavailable: a step was refused; nothing is left behind.
-        :raises OSError: the ring could not be made.
-        """
-        descriptor = OwnDescriptor(request.fd)
-        try:
-            ring, pool = start_ring(request)
-        except BaseException:
-            descriptor.close()  # not with this stack frame, which the error keeps alive
-            raise
-        reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
-        return cls(
-            request.loop,
-            descriptor,
-            ring,
-            pool,
-            direct_io=direct_io,
-            memory_align=memory_align,
-            reason=reason,
-        )
 
     @property
     def counters(self) -> IoCounters:

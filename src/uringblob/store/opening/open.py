@@ -15,7 +15,8 @@ from typing import Any
 
 from uringblob.engines.base import Engine
 from uringblob.engines.copy_on_write import why_copied
-from uringblob.engines.select import ENGINES, EngineRequest, open_engine
+from uringblob.engines.request import EngineRequest
+from uringblob.engines.select import ENGINES, open_engine
 from uringblob.engines.to_thread import to_thread
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
