@@ -33,7 +33,7 @@ C_FILE_LINES_MAX = 600
 GROUND = ("errors", "guid", "units", "logs", "completion", "owner", "limits", "fork")
 ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
-    *("engines.posix_calls", "engines.copy_on_write"),
+    *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),
 )
 ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ("ground",)),
@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "engines": ("ground", "buffers", "_native", "engine protocol", "engines.uring", "engines.pread"),
     "store.format": ("ground",),
     "store.index": ("ground", "store.format"),
-    "store.io": ("ground", "buffers", "engine protocol", "engines", "store.format"),
+    "store.io": ("ground", "buffers", "engine protocol", "store.format"),
     "store.log": ("ground", "store.format", "store.index", "store.io"),
     "store": (
         *("ground", "buffers", "api", "engine protocol", "engines"),
@@ -65,7 +65,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sync": ("ground", "buffers", "api", "store", "store.io", "store.async_store", "store.opening"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
-        *("ground", "buffers", "engine protocol", "engines"),
+        *("ground", "buffers", "engine protocol"),
         *("store", "store.format", "store.io", "store.opening", "store.async_store"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
@@ -92,7 +92,6 @@ EXCEPTIONS = {
 CFFI_USERS = {
     "buffers.slab": "hands out memory that Python's buffer protocol keeps alive",
     "buffers.leases": "asks any buffer for its address",
-    "ring.ops": "asks any buffer for its address",
 }
 #: Beside the standard library; everything else would be a new run-time dependency.
 RUN_TIME_DEPENDENCIES = {"cffi", "xxhash"}
