@@ -27,7 +27,7 @@ def fd(store_path):
     descriptor = os.open(store_path, os.O_RDWR | os.O_CREAT, 0o600)
     os.write(descriptor, bytes(2 * BLOCK))
     yield descriptor
-    os.close(descriptor)  # which also shows that nobody else closed it
+    os.close(descriptor)  # which also shows that nothing else closed it
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ async def test_aclose_waits_for_everything(pipe):
 
 
 async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(pipe, monkeypatch):
-    """A ring that did not wait outlived its loop, and so did its descriptor."""
+    """A ring that did not wait outlived its loop, with its descriptor."""
     tries = []
 
     def scarce(*, loop):
@@ -193,7 +193,7 @@ async def test_abandoned_before_anything_has_completed_it_ends_with_the_last(pip
         await asyncio.sleep(0)
 
 
-async def test_abandoned_while_somebody_closes_it_both_wait_for_the_same_end(pipe):
+async def test_abandoned_while_it_is_closed_both_wait_for_the_same_end(pipe):
     ring = Ring(8, loop=asyncio.get_running_loop())
     ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
     closing = asyncio.ensure_future(ring.aclose())
@@ -301,7 +301,7 @@ def test_close_blocks_until_the_last_has_completed(pipe):
 
 
 def read_into_exporter(ring, pipe, freed):
-    """Have the kernel write into memory whose end takes the frame out of ``freed``."""
+    """Let the kernel write into memory that is taken out of ``freed`` when it is released."""
     slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
     ring.read(pipe[0], 0, IoBuffer(memoryview(exporter), slab.address, 4096))
@@ -330,7 +330,7 @@ def close_the_loop_and_drop(closing, loop):
 
 
 def drop_elsewhere(closing, _loop):
-    """As the collector does, which runs in any thread."""
+    """As the garbage collector, which runs in any thread."""
     elsewhere = threading.Thread(target=closing.close)
     elsewhere.start()
     elsewhere.join()
@@ -350,7 +350,7 @@ def test_an_aclose_that_ends_before_its_condition_frees_nothing_that_the_kernel_
         ring.nop()
     os.write(pipe[1], b"x")
     if not loop.is_closed():
-        # Then the loop frees it when all has ended, as if nobody had been dropped.
+        # Then the loop frees it when all operations have ended.
         assert ring._core.fd >= 0
         while ring._core.fd >= 0:
             loop.run_until_complete(asyncio.sleep(0))

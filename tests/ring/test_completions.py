@@ -1,4 +1,4 @@
-"""Completions are matched by user_data in one place; no interruption loses or swaps one."""
+"""Completions are matched by user_data; no interruption loses or swaps one."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def every_result_is_one_byte(monkeypatch):
     monkeypatch.setattr(completions, "_COMPLETION", OneByteEach)
 
 
-def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
-    """Whoever gets one works on it in the same loop iteration; the others stay where they are."""
+def test_a_reaping_resolves_a_limited_number_of_bytes(ring, monkeypatch):
+    """A reader works on its frame in the same loop iteration; the other completions stay in the queue."""
     nops = [ring.nop() for _ in range(6)]
     ring._queue.flush()
     monkeypatch.setattr(completions, "BYTES_AT_ONCE", 2)
@@ -169,8 +169,8 @@ def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
     assert ring.in_flight == 0
 
 
-def test_light_completions_that_nobody_waits_for_are_handed_out_all_at_once(ring, monkeypatch):
-    """Nothing is done when they resolve; one that somebody waits for counts as any other."""
+def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, monkeypatch):
+    """They resume nothing; one that a job waits for counts as any other."""
     nops = [ring.nop() for _ in range(6)]
     for nop in nops:
         nop.light = True

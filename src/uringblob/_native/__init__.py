@@ -1,6 +1,6 @@
 """The one import of the C extension.
 
-An operation on its way to the kernel and back:
+The path of an operation to the kernel and back:
 
 1. ``uringblob.ring`` packs it, with a unique ``user_data``, into 40 bytes (``struct ub_op``).
 2. Once per loop tick, ``ub_submit`` turns the packed operations into SQEs and enters the kernel once.

@@ -1,4 +1,4 @@
-"""Adjacent writes that wait for a thread become one call, and each gets what it would have got alone."""
+"""Queued adjacent writes become one call; each gets the result it would have had alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Box:
 
 
 def work_off(run):
-    """Do what a worker does with a run; return who got what."""
+    """Do what a worker does with a run; return completions and results."""
     box = run._results
     already = len(box.answers)
     run.work()
@@ -111,7 +111,7 @@ def test_it_says_how_it_stands(part_of):
     assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, taken>"
 
 
-# ---- who gets what ------------------------------------------------------------------------------
+# ---- results ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
 
 
 async def test_a_run_that_was_not_queued_is_not_added_to(engine, monkeypatch):
-    """No thread would ever come to it, and a close would wait for ever."""
+    """No thread would take it, and a close would wait for ever."""
 
     class Full:
         def put(self, _job):
@@ -362,7 +362,7 @@ async def test_a_run_that_was_not_queued_is_not_added_to(engine, monkeypatch):
     assert await engine.write(BLOCK, frames(b"b" * BLOCK)) == BLOCK
 
 
-async def test_no_write_is_held_back_for_company(engine):
+async def test_no_write_is_delayed_for_another(engine):
     """It is made although the loop does nothing more."""
     made = threading.Event()
     real = engine._calls.writev
@@ -378,7 +378,7 @@ async def test_no_write_is_held_back_for_company(engine):
 
 
 async def test_an_error_of_one_keeps_no_view_of_its_neighbours(engine):
-    """Whoever keeps the error may keep it long, and its traceback knows who called."""
+    """An error may be kept long, and its traceback refers to the callers' stack frames."""
 
     def write(_fd, views, _offset):
         raise ValueError(f"odd: {len(views)}")

@@ -72,12 +72,12 @@ def no_memory(monkeypatch):
     """Fails the n-th allocation of the process, and none other."""
     capi = pytest.importorskip("_testcapi", reason="this Python comes without its test modules")
 
-    # What an object's end could not allocate is nobody's request.
+    # A finalizer that could not allocate is not a request.
     monkeypatch.setattr(sys, "unraisablehook", lambda _unraisable: None)
 
     @contextlib.contextmanager
     def failing(index):
-        gc.disable()  # the collector's own allocations are nobody's hand-over
+        gc.disable()  # the collector's allocations are not part of a request
         capi.set_nomemory(index, index + 1)
         try:
             yield
@@ -89,7 +89,7 @@ def no_memory(monkeypatch):
 
 
 class NoThreads:
-    """Stands for the queue's workers: the test does their work itself, at a time of its own."""
+    """No thread starts: the test does the workers' work itself."""
 
     def __init__(self, monkeypatch):
         def refuse(_function, _args):
@@ -171,7 +171,7 @@ def test_a_sync_that_began_and_has_no_memory_to_say_how_it_ended_has_failed(fd, 
 
 
 def test_a_wake_up_that_had_no_memory_is_made_again(fd, loop, monkeypatch):
-    """Nothing else would ever tell the loop."""
+    """Nothing else would wake the loop."""
     engine = open_engine(loop, fd)
     refusals = [MemoryError, MemoryError]
     real = loop.call_soon_threadsafe
@@ -338,9 +338,9 @@ def test_a_descriptor_is_closed_with_its_last_user(fd):
 # ---- a loop that is closed ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delivered", [False, True], ids=["with an answer nobody got", "idle"])
-def test_what_is_forgotten_with_its_loop_is_collected(fd, delivered):
-    """Threads that wait for more work keep nobody alive."""
+@pytest.mark.parametrize("delivered", [False, True], ids=["with an undelivered answer", "idle"])
+def test_an_engine_that_is_dropped_with_its_loop_is_collected(fd, delivered):
+    """Threads that wait for work keep no engine alive."""
     gone, threads = forget_with_its_loop(fd, delivered=delivered)
     while gone() is not None:
         gc.collect()  # until the thread has let go of its last item

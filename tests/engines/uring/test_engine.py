@@ -507,7 +507,7 @@ def finished_with(engine, answer):
 
 
 @pytest.mark.parametrize("refused", ["READ_FIXED", "WRITE_FIXED", "FSYNC", "FALLOCATE"])
-async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it(fd, monkeypatch, refused):
+async def test_every_kind_of_request_is_tried_when_the_engine_starts(fd, monkeypatch, refused):
     """Each ends with ECANCELED where the kernel has no thread for it."""
     stages = {"READ_FIXED": "read", "WRITE_FIXED": "write", "FSYNC": "fsync", "FALLOCATE": "fallocate"}
     real = uring_start._answer

@@ -48,7 +48,7 @@ class Answer:
 
 
 class ResultQueue:
-    """Results on their way from the threads to the loop."""
+    """Results posted by the threads and not yet delivered to the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:
         self.loop = loop
