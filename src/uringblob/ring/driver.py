@@ -287,21 +287,20 @@ class RingDriver(Owner):
         return self._drained
 
     def _release(self) -> None:
-        """Free the ring, in which nothing is in flight.  A second call does nothing."""
-        if not self._is_mine():
-            # A child shares the parent's selector: the reader stays.
-            self._lib.ub_abandon(self._core)
-            return
-        if self._loop is not None and not self._loop.is_closed():
+        """Free the ring, in which nothing is in flight, and stop watching it."""
+        # A child shares the parent's selector: there the reader stays.
+        if self._is_mine() and self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._core.fd)
         self._free()
 
     def _free(self) -> None:
-        if self._core.accepted > self._core.reaped:
-            self._in_flight.never_free()
-            self._lib.ub_abandon(self._core)
-        else:
+        """Close this process's copies; keep memory that the kernel may still write."""
+        if self._is_mine() and not self.in_kernel:
             self._lib.ub_close(self._core)
+            return
+        if self._is_mine():
+            self._in_flight.never_free()
+        self._lib.ub_abandon(self._core)
 
     # -- misuse ---------------------------------------------------------------------------
 

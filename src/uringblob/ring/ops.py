@@ -57,8 +57,7 @@ _IO_LINK: Final = int(SqeFlags.IO_LINK)
 _LINKS: Final = int(SqeFlags.IO_LINK | SqeFlags.IO_HARDLINK)
 #: ``struct ub_op``.
 _PACKING = struct.Struct("=QQQIiIHBB")
-OP_SIZE: Final = _PACKING.size
-_FLAGS_AT: Final = OP_SIZE - 1
+_FLAGS_AT: Final = _PACKING.size - 1
 
 
 class Op(NamedTuple):

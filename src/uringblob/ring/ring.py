@@ -9,6 +9,7 @@ reopen finds the file locked and the memory charged (Linux 6.18).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -266,16 +267,11 @@ class Ring(RingDriver):
         loop, their memory is never freed.
         """
         self._closing = True
-        loop = self._loop
-        if not self._is_mine():
-            self._lib.ub_abandon(self._core)
-        elif loop is None or loop.is_closed():
-            self._free()
-        else:
-            try:
-                loop.call_soon_threadsafe(self._release_when_drained)
-            except RuntimeError:  # the loop was closed after the check
-                self._free()
+        if self._is_mine() and self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop was closed after the check
+                self._loop.call_soon_threadsafe(self._release_when_drained)
+                return
+        self._free()
 
     def __del__(self) -> None:
         if getattr(self, "_core", None) is None or not self._is_mine():
