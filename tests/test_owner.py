@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.engines.pread.engine import PreadEngine

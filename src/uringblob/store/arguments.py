@@ -13,8 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.store.index.shards import FEW, Mapped, Shards

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.testing.sim.disk import Fault, SimDisk
