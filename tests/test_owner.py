@@ -142,7 +142,7 @@ async def test_nor_is_a_job():
 
     job = Job(work(), asyncio.get_running_loop())
     refuse(job)
-    gate.finish(7)
+    gate.resolve(7)
     assert await job == 7
 
 

@@ -92,7 +92,7 @@ class Bounces:
 
     def _leave(self) -> None:
         if self._waiting:
-            self._waiting.popleft().finish(None)
+            self._waiting.popleft().resolve(None)
             return
         self._out -= 1
         if not self._out:
