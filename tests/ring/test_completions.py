@@ -175,8 +175,8 @@ def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, 
     for nop in nops:
         nop.light = True
     resumed = []
-    nops[2].then(resumed.append)
-    nops[3].then(resumed.append)
+    nops[2].add_immediate_callback(resumed.append)
+    nops[3].add_immediate_callback(resumed.append)
     ring._queue.flush()
     monkeypatch.setattr(completions, "BYTES_AT_ONCE", 1)
     every_result_is_one_byte(monkeypatch)

@@ -17,7 +17,7 @@ import struct
 from typing import Any, Final
 
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion, resolve, set_bare_result
+from uringblob.completion import Completion, set_bare_result, set_outcome
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
@@ -49,7 +49,7 @@ class InFlight:
         """Resolve one operation and release its memory; a second call does nothing."""
         entry = self.table.get(user_data)
         if entry is not None:
-            entry[0].finish(result)
+            entry[0].resolve(result)
             self.table.pop(user_data, None)
 
     def reap(self) -> int:
@@ -73,7 +73,7 @@ class InFlight:
                     if not completion.light or completion._resumes:
                         moved += result
                     if not completion.done():
-                        resolve(completion, set_bare_result, result)
+                        set_outcome(completion, set_bare_result, result)
                     if completion._resumes:
                         completion._resume_all()
                     table.pop(user_data, None)

@@ -227,7 +227,7 @@ class RingDriver(Owner):
     def _reap(self) -> int:
         reaped = self._in_flight.reap()
         if self._drained is not None and not self.in_flight:
-            self._drained.finish(None)
+            self._drained.resolve(None)
         return reaped
 
     def _on_completion_event(self) -> None:
@@ -277,7 +277,7 @@ class RingDriver(Owner):
         drained.add_done_callback(lambda _: self._release())
         self.flush()
         if not self.in_flight:
-            drained.finish(None)
+            drained.resolve(None)
 
     def _when_drained(self) -> Completion[None]:
         """Return a completion that resolves when nothing is in flight."""

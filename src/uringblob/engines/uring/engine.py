@@ -187,13 +187,13 @@ class UringEngine(Owner):
         done: Completion[int] = Completion(loop=self._loop)
         before = self.file_size()
         if size <= before or before < 0:
-            done.finish(min(before, 0))
+            done.resolve(min(before, 0))
         elif self.ring.supports(Opcode.FALLOCATE):
             allocated = self.ring.fallocate(FILE, before, size - before, flags=_FIXED_FILE)
             # The descriptor is looked up then: an engine that was abandoned meanwhile has none.
-            allocated.then(lambda rc: done.finish(finish_growth(self._fd, before, size, rc.result())))
+            allocated.add_immediate_callback(lambda rc: done.resolve(finish_growth(self._fd, before, size, rc.result())))
         else:
-            done.finish(finish_growth(self._fd, before, size, -errno.EOPNOTSUPP))
+            done.resolve(finish_growth(self._fd, before, size, -errno.EOPNOTSUPP))
         return done
 
     def file_size(self) -> int:
@@ -242,19 +242,19 @@ def _join(
             with contextlib.suppress(RuntimeError):  # the ring is closing
                 again = sync_again()
                 if again is not sync:
-                    again.then(lambda again: both.finish((size, again.result())))
+                    again.add_immediate_callback(lambda again: both.resolve((size, again.result())))
                     return
-        both.finish((write.result(), sync.result()))
+        both.resolve((write.result(), sync.result()))
 
     def finish_after_sync(_: Completion[int]) -> None:
         # finish() runs once: a second call would send a second sync.
         if sync.done():
             finish(sync)
         else:
-            sync.then(finish)
+            sync.add_immediate_callback(finish)
 
     if write.done():  # the kernel refused it at once
         finish_after_sync(write)
     else:
-        write.then(finish_after_sync)
+        write.add_immediate_callback(finish_after_sync)
     return both
