@@ -191,7 +191,9 @@ class UringEngine(Owner):
         elif self.ring.supports(Opcode.FALLOCATE):
             allocated = self.ring.fallocate(FILE, before, size - before, flags=_FIXED_FILE)
             # The descriptor is looked up then: an engine that was abandoned meanwhile has none.
-            allocated.add_immediate_callback(lambda rc: done.resolve(finish_growth(self._fd, before, size, rc.result())))
+            allocated.add_immediate_callback(
+                lambda rc: done.resolve(finish_growth(self._fd, before, size, rc.result()))
+            )
         else:
             done.resolve(finish_growth(self._fd, before, size, -errno.EOPNOTSUPP))
         return done
