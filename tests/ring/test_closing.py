@@ -155,6 +155,11 @@ def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, 
     assert ring.wait(read) == 1
 
 
+def test_a_forked_child_closes_its_copy_at_once(ring):
+    assert in_child(lambda: ring._core.fd == -1) == 0
+    assert ring.wait(ring.nop()) == 0
+
+
 async def test_a_child_that_abandons_leaves_the_parents_reader(loop_ring):
     assert await loop_ring.nop() == 0
 

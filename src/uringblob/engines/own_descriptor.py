@@ -3,13 +3,16 @@
 A number in a queue outlives its descriptor: after a close, the next file opened anywhere in the process
 gets the number, and the queued write.  So an engine duplicates the descriptor.  ``dup`` gives a second
 number for the same open file description: same flags, same flock, which is held until the last of them
-is closed.  (Linux 6.18; a flock belongs to the description, not to the number.)
+is closed.  (Linux 6.18; a flock belongs to the description, not to the number.)  A forked child closes
+its copy, which would keep the flock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+
+from uringblob import fork
 
 
 class OwnDescriptor:
@@ -21,6 +24,9 @@ class OwnDescriptor:
 
     __slots__ = ("__weakref__", "fd")
 
+    path = ""
+    left_behind = False
+
     def __init__(self, fd: int | None) -> None:
         """Duplicate ``fd``, which stays the caller's; ``None``: closed from the start.
 
@@ -29,6 +35,7 @@ class OwnDescriptor:
         self.fd = -1
         if fd is not None:
             self.fd = os.dup(fd)
+            fork.remember(self)
 
     def __repr__(self) -> str:
         return f"<OwnDescriptor {self.fd}>"
@@ -41,6 +48,8 @@ class OwnDescriptor:
             # store's own descriptor of the same file reports the error again.
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+    abandon = close
 
     def __del__(self) -> None:
         self.close()

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from uringblob import fork
 from uringblob._native import require_lib
+from uringblob._native.types import CRing, Lib
 from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
 from uringblob.owner import Owner
@@ -34,12 +36,26 @@ _RETRY_DELAY: Final = 0.001
 _NOT_DUE, _TICK, _DELAYED = range(3)
 
 
+class _Copy:
+    """A forked child's copy of a ring: closed at once, because it keeps the locks of registered files."""
+
+    __slots__ = ("__weakref__", "abandon")
+
+    path = ""
+    left_behind = False
+
+    def __init__(self, lib: Lib, core: CRing) -> None:
+        self.abandon = functools.partial(lib.ub_abandon, core)
+        fork.remember(self)
+
+
 class RingDriver(Owner):
     """The machinery under :class:`uringblob.ring.Ring`; independent of opcodes."""
 
     __slots__ = (
         "__weakref__",
         "_closing",
+        "_copy",
         "_core",
         "_drained",
         "_ffi",
@@ -61,6 +77,7 @@ class RingDriver(Owner):
         self._pid = os.getpid()
         self._core = blank_core(self._ffi)
         cqe_buffer = open_core(self._ffi, self._lib, self._core, entries, setup_ladder)
+        self._copy = _Copy(self._lib, self._core)
         self._loop = loop
         self._future_loop = NO_LOOP if loop is None else loop
         self._in_flight = InFlight(self._ffi, self._lib, self._core, cqe_buffer)

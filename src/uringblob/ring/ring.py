@@ -50,7 +50,7 @@ class Ring(RingDriver):
     A ring belongs to one thread, its loop's if it has one, and takes no lock.  Use from another
     thread, or from a signal handler that interrupted the ring, is an error that is not detected.
     When the thread that submitted an operation ends, the operation may fail.  After a fork only
-    the parent may use the ring; the child calls :meth:`abandon`.
+    the parent may use the ring; the child's copy is closed at once.
 
     Every operation raises ``ValueError`` for numbers out of range and ``RuntimeError`` after
     ``close``; nothing is queued then.
@@ -260,11 +260,10 @@ class Ring(RingDriver):
         self._release()
 
     def abandon(self) -> None:
-        """Free what can be freed without waiting: for forked children and finalizers.
+        """Free what can be freed without waiting: for finalizers.
 
-        In a child: closes the child's copies, without effect on the parent.  In the process that made
-        the ring, with operations in flight: the loop frees the ring when they have ended; without a
-        loop, their memory is never freed.
+        With operations in flight, the loop frees the ring when they have ended; without a loop, their
+        memory is never freed.  In a forked child it has no effect on the parent.
         """
         self._closing = True
         if self._is_mine() and self._loop is not None and not self._loop.is_closed():

@@ -22,7 +22,6 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
-import os
 import queue
 import sys
 import threading
@@ -104,7 +103,6 @@ class WorkerPool:
         self._results = ResultQueue(loop, counters)
         self._threads: list[Worker] = []
         self._open = True
-        self._pid = os.getpid()
 
     @property
     def in_flight(self) -> int:
@@ -169,12 +167,10 @@ class WorkerPool:
     def abandon(self) -> None:
         """Empty the queue and end the threads without waiting for them.
 
-        The last thread closes the descriptor.  A forked child has no threads: its copy is closed at once.
+        The last thread closes the descriptor.
         """
         self._open = False
         self._discard_work()
-        if self._pid != os.getpid():
-            self._descriptor.close()
         self._descriptor = CLOSED
 
     def _discard_work(self) -> None:
@@ -189,7 +185,7 @@ class WorkerPool:
         return threads
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", None) is not None:  # __init__ was completed
+        if getattr(self, "_open", None) is not None:  # __init__ was completed
             self._discard_work()
 
 

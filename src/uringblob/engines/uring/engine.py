@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -81,7 +80,6 @@ class UringEngine(Owner):
         self.ring = ring
         self._queue = ring._queue
         self._loop = request.loop
-        self._pid = os.getpid()
         self._descriptor = descriptor
         self._calls = pick_calls()
         self._counters = IoCounters()
@@ -217,8 +215,6 @@ class UringEngine(Owner):
         """See :meth:`.Engine.abandon`."""
         self.pool.retire()
         self.ring.abandon()
-        if self._pid != os.getpid():
-            self._descriptor.close()
         self._descriptor = CLOSED  # the kernel refers to the file itself for what is in flight
 
     def __repr__(self) -> str:
