@@ -1,4 +1,4 @@
-"""Names the C sources of the extension to cffi; contains no C.
+"""Describes the extension to cffi; contains no C.
 
 ``setup.py`` runs it; ``pip install --editable .`` builds the extension in place.  liburing is
 linked statically where ``liburing.a`` is found, so that the wheel needs no library at run time.
@@ -23,34 +23,30 @@ C_WARNINGS = ["-Wall", "-Wextra"]
 
 
 def read_cdef() -> str:
-    """Return the declarations that Python sees."""
+    """Return the declarations for cffi."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), NATIVE, "cdef.h")) as file:
         return file.read()
 
 
-def static_liburing() -> str | None:
-    """Return the path of ``liburing.a`` where the C compiler looks for it, or None."""
+def find_library(name: str) -> str | None:
+    """Return the path of the library ``name`` where the C compiler finds it, or None."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    command = [*compiler, "-print-file-name=liburing.a"]
+    command = [*compiler, f"-print-file-name={name}"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    # A compiler that did not find it answers with the bare name.
-    return answer if os.path.isabs(answer) and os.path.exists(answer) else None
+    # A compiler that did not find it prints the bare name.
+    return path if os.path.isabs(path) and os.path.exists(path) else None
 
 
 def liburing_version() -> str:
-    """Return the version that liburing's ``.pc`` file names, or ``unknown``; headers do not tell it."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    for library in ("liburing.a", "liburing.so"):
-        command = [*compiler, f"-print-file-name={library}"]
+    """Return the version in liburing's ``.pc`` file, or ``unknown``; its headers do not have it."""
+    for path in filter(None, map(find_library, ("liburing.a", "liburing.so"))):
         try:
-            place = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-            folder = os.path.dirname(os.path.abspath(place))
-            with open(os.path.join(folder, "pkgconfig", "liburing.pc")) as file:
+            with open(os.path.join(os.path.dirname(path), "pkgconfig", "liburing.pc")) as file:
                 found = re.search(r"^Version:\s*([\w.]+)", file.read(), re.MULTILINE)
-        except (OSError, subprocess.CalledProcessError):
+        except OSError:
             continue
         if found:
             return found.group(1)
@@ -59,7 +55,7 @@ def liburing_version() -> str:
 
 def make_ffibuilder() -> cffi.FFI:
     """Describe the extension ``uringblob._native._uringblob``."""
-    archive = static_liburing()
+    archive = find_library("liburing.a")
     builder = cffi.FFI()
     builder.cdef(read_cdef())
     builder.set_source(

@@ -29,16 +29,16 @@ def address_space(monkeypatch):
 
 def test_a_lack_of_address_space_is_not_blamed_on_locked_memory(address_space):
     address_space(1 << 20)
-    cure = RingUnavailable("setup", errno.ENOMEM).cure
-    assert "RLIMIT_AS" in cure
-    assert "MEMLOCK" not in cure
+    remedy = RingUnavailable("setup", errno.ENOMEM).remedy
+    assert "RLIMIT_AS" in remedy
+    assert "MEMLOCK" not in remedy
     assert "RLIMIT_AS" in limits.memory_limits()
     assert "RLIMIT_AS" in limits.thread_limits(), "a stack needs some, too"
 
 
 def test_where_there_is_enough_of_it_it_is_not_blamed(address_space):
     address_space(1 << 40)
-    assert "RLIMIT_MEMLOCK" in RingUnavailable("setup", errno.ENOMEM).cure
+    assert "RLIMIT_MEMLOCK" in RingUnavailable("setup", errno.ENOMEM).remedy
     assert "RLIMIT_AS" not in limits.memory_limits()
 
 

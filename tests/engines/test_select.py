@@ -1,4 +1,4 @@
-"""The choice of an engine: by trying, with its reason kept, and a cure where there is one."""
+"""The choice of an engine: by trying, with its reason kept, and a remedy where there is one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fd(store_path):
     descriptor = os.open(store_path, os.O_RDWR | os.O_CREAT, 0o600)
     os.write(descriptor, bytes(2 * BLOCK))
     yield descriptor
-    os.close(descriptor)  # which also shows that nobody else closed it
+    os.close(descriptor)  # which also shows that nothing else closed it
 
 
 @pytest.fixture
@@ -46,8 +46,7 @@ def ring_that_fails(monkeypatch):
 
     def install(error):
         class UringEngine:
-            @staticmethod
-            def open(request, direct_io, memory_align):
+            def __init__(self, request, direct_io, memory_align):
                 raise error
 
         module = types.ModuleType("uringblob.engines.uring.engine")
@@ -93,7 +92,7 @@ async def test_an_unknown_engine_is_a_value_error(request_of):
 
 # ---- refusals -----------------------------------------------------------------------------------
 
-#: Stage, errno; words of the cure.
+#: Stage, errno; words of the remedy.
 REFUSALS = {
     "docker": ("setup", errno.EPERM, ["seccomp", "kernel.io_uring_disabled"]),
     "podman, gVisor": ("setup", errno.ENOSYS, ["gVisor", "seccomp", "kernel"]),
@@ -107,8 +106,8 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("stage", "code", "cure"), REFUSALS.values(), ids=REFUSALS)
-async def test_auto_falls_back_and_says_why(request_of, ring_that_fails, caplog, stage, code, cure):
+@pytest.mark.parametrize(("stage", "code", "remedy"), REFUSALS.values(), ids=REFUSALS)
+async def test_auto_falls_back_and_says_why(request_of, ring_that_fails, caplog, stage, code, remedy):
     ring_that_fails(RingUnavailable(stage, code, "a hint"))
     with caplog.at_level(logging.INFO, "uringblob"):
         engine = open_engine(request_of())
@@ -117,20 +116,20 @@ async def test_auto_falls_back_and_says_why(request_of, ring_that_fails, caplog,
         assert stage in text
         assert errno_name(code) in text
         assert "a hint" in text
-    assert all(word in caplog.text for word in cure)
+    assert all(word in caplog.text for word in remedy)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert await works(engine)
 
 
-@pytest.mark.parametrize(("stage", "code", "cure"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("stage", "code", "remedy"), REFUSALS.values(), ids=REFUSALS)
 async def test_by_name_it_is_an_error_with_the_cure(
-    request_of, ring_that_fails, store_path, stage, code, cure
+    request_of, ring_that_fails, store_path, stage, code, remedy
 ):
     ring_that_fails(RingUnavailable(stage, code))
     with pytest.raises(EngineUnavailable) as caught:
         open_engine(request_of("io_uring"))
     assert (caught.value.errno, caught.value.stage) == (code, stage)
-    for word in [stage, errno_name(code), store_path, "engine='auto'", *cure]:
+    for word in [stage, errno_name(code), store_path, "engine='auto'", *remedy]:
         assert word in str(caught.value)
 
 

@@ -127,7 +127,7 @@ class FaultyDoor:
     def ub_reap(self, core):
         count = self._lib.ub_reap(core)
         for index in range(count):
-            done = core.inbox[index]
+            done = core.cqe_buffer[index]
             if done.result == _DOOMED and done.user_data in self._answers:
                 done.result = self._answers[done.user_data]
                 if isinstance(self._ended.get(done.user_data), tuple):

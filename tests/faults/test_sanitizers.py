@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring"
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1"
 SUITES = ["tests/native/test_native.py", "tests/ring/test_submission.py", "tests/ring/test_operations.py"]
-#: The inbox is one completion too short.
+#: ``cqe_buffer`` is one completion too short.
 PLANTED = ("for (unsigned i = 0; i < ready; i++) {", "for (unsigned i = 0; i <= ready; i++) {")
 
 

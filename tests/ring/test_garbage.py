@@ -1,8 +1,8 @@
-"""A ring that ends as a part of cyclic garbage, with other finalizers before and after its own.
+"""A ring in cyclic garbage, with other finalizers before and after its own.
 
-The ring's memory had a destructor of cffi's, which the collector runs in any order with Python's
-finalizers: an interrupted program's ring was freed first and finalized then, through freed memory,
-and glibc said "corrupted double-linked list" at the interpreter's end (one interrupted run of sixty).
+With a cffi destructor, which the collector runs in any order with Python's finalizers, the memory of an
+interrupted program's ring was freed before the ring was finalized: glibc reported "corrupted double-linked
+list" at interpreter exit (one interrupted run of sixty).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uringblob.ring import Ring
 
 pytestmark = pytest.mark.usefixtures("needs_uring")
 
-#: glibc fills freed memory with this, so that whoever looks there does not find what was, and keeps none unfilled.
+#: glibc fills freed memory with this byte, so that a use after free does not find the old contents.
 PERTURBED = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 
 SCRIPT = """
@@ -76,7 +76,7 @@ def test_its_memory_has_no_destructor_of_its_own():
 
 
 def test_a_ring_that_was_closing_when_it_was_dropped_is_left():
-    """Nobody waits for its end any more: its descriptor goes with it."""
+    """Nothing awaits its end: its descriptor is closed with it."""
     before = len(os.listdir("/proc/self/fd"))
     ring = Ring(8)
     ring.nop()

@@ -1,4 +1,4 @@
-"""Every operation reaches the kernel exactly once, chains whole, whatever it answers."""
+"""Every operation reaches the kernel exactly once, chains whole, whatever the kernel answers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_chain_as_long_as_the_queue_waits_until_it_fits(ring, pipe):
     assert [ring.wait(each) for each in held] == [1] * 9
 
 
-def test_a_chain_longer_than_the_queue_is_refused_and_nothing_was_asked_for(ring):
+def test_a_chain_longer_than_the_queue_is_refused_and_nothing_is_queued(ring):
     with pytest.raises(ValueError, match="chain of more than 8"):
         ring.chain(*[NOP] * 9)
     assert ring.in_flight == 0
@@ -99,7 +99,7 @@ def test_a_link_to_nothing_is_refused(ring):
 
 
 @pytest.mark.parametrize("number", [{"offset": -1}, {"length": -1}, {"length": 2**32}, {"buf_index": -1}])
-def test_numbers_out_of_range_are_refused_and_nothing_was_asked_for(ring, number):
+def test_numbers_out_of_range_are_refused_and_nothing_is_queued(ring, number):
     with pytest.raises(ValueError, match="out of range"):
         ring.submit([NOP, Op(Opcode.READ, **number)])
     assert ring.in_flight == 0
@@ -107,7 +107,7 @@ def test_numbers_out_of_range_are_refused_and_nothing_was_asked_for(ring, number
 
 
 @pytest.mark.parametrize("answer", [-errno.EINTR, -errno.EAGAIN, -errno.EBUSY, 0])
-def test_a_kernel_that_says_not_now_is_asked_again(ring, answer):
+def test_a_transient_refusal_is_retried(ring, answer):
     FaultyLib(ring, [answer, 3, answer])
     nops = [ring.nop() for _ in range(8)]
     assert [ring.wait(nop) for nop in nops] == [0] * 8
@@ -115,7 +115,7 @@ def test_a_kernel_that_says_not_now_is_asked_again(ring, answer):
 
 
 @pytest.mark.parametrize("answer", [-errno.EAGAIN, -errno.EBUSY])
-async def test_a_kernel_that_says_not_now_is_asked_again_by_the_loop(loop_ring, answer):
+async def test_a_transient_refusal_is_retried_by_the_loop(loop_ring, answer):
     FaultyLib(loop_ring, [answer, 1, answer, 2, answer])
     assert await asyncio.gather(*(loop_ring.nop() for _ in range(20))) == [0] * 20
     assert loop_ring.stats().submitted == 20
@@ -150,24 +150,24 @@ def test_of_a_long_chain_all_that_was_left_is_cancelled_and_nothing_behind_it(ri
     assert ring.chains_split == 1
 
 
-def test_giving_up_that_was_struck_in_the_middle_is_done_again_and_ends_each_once(ring):
-    """What was settled before the strike keeps its result; the rest gets it the second time."""
+def test_giving_up_that_a_handler_interrupts_is_repeated_and_ends_each_once(ring):
+    """Operations completed before the exception keep their result; the rest gets it the second time."""
     FaultyLib(ring, [-errno.EPERM, -errno.EPERM])
-    real, settled = ring._queue._settle, []
+    real, completed = ring._queue._complete, []
 
-    def settle(user_data, result):
+    def complete(user_data, result):
         real(user_data, result)
-        settled.append(user_data)
-        if len(settled) == 2:
+        completed.append(user_data)
+        if len(completed) == 2:
             raise KeyboardInterrupt
 
-    ring._queue._settle = settle
+    ring._queue._complete = complete
     nops = [ring.nop() for _ in range(5)]
     with pytest.raises(KeyboardInterrupt):
         ring.flush()
     assert [nop.done() for nop in nops] == [True, True, False, False, False]
     assert [ring.wait(nop) for nop in nops] == [-errno.EPERM] * 5
-    assert len(settled) == 7
+    assert len(completed) == 7
     assert ring.in_flight == 0
     assert not ring._in_flight.table
 
@@ -197,7 +197,7 @@ def test_an_exception_in_the_middle_of_submitting_neither_loses_nor_repeats(ring
     assert ring.stats().submitted == 12
 
 
-def test_operations_asked_for_between_staging_and_the_next_flush_keep_their_order(ring):
+def test_operations_queued_between_staging_and_the_next_flush_keep_their_order(ring):
     FaultyLib(ring, [0, 1, 0])
     seen = []
     assert ring.trace is None
@@ -232,14 +232,33 @@ def without_memory_once(ring, monkeypatch):
     return failed
 
 
+async def test_a_flush_that_a_signal_handler_drops_is_made_by_the_second_call(loop_ring, monkeypatch):
+    """A handler that raises before the first line of a callback ends it; later operations are flushed, too."""
+    loop = asyncio.get_running_loop()
+    real, dropped = loop.call_soon, []
+
+    def call_soon(callback, *args, **context):
+        if callback == loop_ring._flush_if_due and not dropped:
+            dropped.append(callback)
+            return None
+        return real(callback, *args, **context)
+
+    monkeypatch.setattr(loop, "call_soon", call_soon)
+    assert await loop_ring.nop() == 0
+    assert dropped
+    assert await loop_ring.nop() == 0
+
+
 @pytest.mark.parametrize("way", ["one", "many"])
-async def test_what_there_is_no_memory_for_now_goes_out_at_the_ticks_end(loop_ring, pipe, monkeypatch, way):
-    """It was asked for: whoever is told that it failed gives its memory and its slot to others."""
+async def test_what_there_is_no_memory_for_now_is_submitted_at_the_ticks_end(
+    loop_ring, pipe, monkeypatch, way
+):
+    """It is queued: a caller that takes it for failed reuses its memory and its slot."""
     failed = without_memory_once(loop_ring, monkeypatch)
     if way == "many":
-        completions = loop_ring.submit([NOP, NOP], now=True)
+        completions = loop_ring.submit([NOP, NOP], submit=True)
     else:
-        completions = [loop_ring._enqueue(*NOP, now=True)]
+        completions = [loop_ring._enqueue(*NOP, submit=True)]
     assert failed == [len(completions)]
     assert not any(completion.done() for completion in completions)
     assert await asyncio.gather(*completions) == [0] * len(completions)
@@ -250,6 +269,6 @@ def test_without_a_loop_it_is_raised_and_the_next_submission_takes_it_along(ring
     without_memory_once(ring, monkeypatch)
     answers = []
     with pytest.raises(MemoryError, match="for a submission"):
-        ring.submit([NOP, NOP], now=True, answers=answers)
+        ring.submit([NOP, NOP], submit=True, answers=answers)
     assert len(answers) == 2
     assert [ring.wait(answer) for answer in answers] == [0, 0]

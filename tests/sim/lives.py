@@ -128,7 +128,7 @@ def forget(store) -> None:
     if store is None or store.closed:
         return
     closed = Completion(loop=store._loop)
-    closed.finish(None)
+    closed.resolve(None)
     store._closing = closed
     store._core.medium.engine.abandon()
     inherit.forget(store)

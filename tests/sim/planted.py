@@ -44,7 +44,7 @@ def no_fsync_before_acknowledging():
         if not what.startswith("commit of group"):
             await transfers.sync(self.engine, what)
         for rider in riders:
-            rider.finish(None)
+            rider.resolve(None)
 
     with replaced(medium.FileIO, "sync", sync):
         yield
@@ -492,7 +492,7 @@ def header_linked_before_it_is_durable():
 
     def ride(self):
         done = Completion(loop=self.loop)
-        done.finish(None)
+        done.resolve(None)
         return done
 
     with replaced(medium.FileIO, "ride", ride):
@@ -595,7 +595,7 @@ def failed_members_frames_logged():
     async def deaf(self):
         for member in self._members:
             if member.landed is not None:
-                await group.settle([member.landed])
+                await group.wait_all([member.landed])
         return {}
 
     with replaced(group.Group, "_unlanded", deaf):

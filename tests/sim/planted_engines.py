@@ -42,7 +42,7 @@ def interrupted_wait_takes_the_next_completion():
     def reap(self):
         total, swaps, used = 0, mistaken[self._core], kept[self._core]
         while (count := self.lib.ub_reap(self._core)) > 0:
-            for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
+            for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
                 used.pop(user_data, None)
                 owner = swaps.pop(user_data, user_data)
                 if self._core in interrupted and owner in self.table:
@@ -52,8 +52,8 @@ def interrupted_wait_takes_the_next_completion():
                     interrupted.discard(self._core)
                 if owner != user_data:
                     used[owner] = self.table.get(owner)
-                self.settle(owner, result)
-            self._core.settled = 1
+                self.complete(owner, result)
+            self._core.consumed = 1
             total += count
         return total
 

@@ -1,18 +1,17 @@
-"""The one door to C.
+"""The one import of the C extension.
 
-One operation's way, from Python to the kernel and back:
+The path of an operation to the kernel and back:
 
-1. ``uringblob.ring`` packs it, with a ``user_data`` of its own, into 40 bytes (``struct ub_op``).
-2. Once per loop tick the packed operations of that tick are joined and handed to ``ub_submit``,
-   which makes SQEs of them and enters the kernel once.
-3. The kernel moves the bytes and posts a completion; the ring's descriptor becomes readable.
-4. ``ub_reap`` copies all completions there are into the inbox; Python looks each ``user_data``
-   up in its table, resolves the future, and says "settled".
-5. The next ``ub_reap`` takes the settled ones off the completion queue.
+1. ``uringblob.ring`` packs it, with a unique ``user_data``, into 40 bytes (``struct ub_op``).
+2. Once per loop tick, ``ub_submit`` turns the packed operations into SQEs and enters the kernel once.
+3. The kernel transfers the data and posts a completion; the ring's descriptor becomes readable.
+4. ``ub_reap`` copies all posted completions into ``cqe_buffer``; Python looks each ``user_data`` up in
+   its table, resolves the future, and sets ``consumed``.
+5. The next ``ub_reap`` removes the consumed ones from the completion queue.
 
-cffi releases the GIL around every call, so one thread owns a ring.  ``ffi`` and ``lib`` are
-``None`` where the extension is missing; :data:`unavailable_reason` then says why.  The
-environment variable ``URINGBLOB_NO_EXT=1`` hides an extension that is there.
+cffi releases the GIL around every call, so a ring belongs to one thread.  ``ffi`` and ``lib`` are
+``None`` without the extension, and :data:`unavailable_reason` is why.  The environment variable
+``URINGBLOB_NO_EXT=1`` hides an extension that is installed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 ffi: Ffi | None = None
 lib: Lib | None = None
 
-#: Why ``lib`` is ``None``; empty where it is not.
+#: Why ``lib`` is ``None``; else empty.
 unavailable_reason: str = ""
 
 if not sys.platform.startswith("linux"):

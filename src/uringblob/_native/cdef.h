@@ -1,5 +1,5 @@
-/* What Python sees of ub_ring.h; cffi reads this file, the C compiler checks it against the header.
-   "...;" in a structure means: it has more fields, which are C's own affair. */
+/* The part of ub_ring.h that Python uses; cffi reads this file, the C compiler checks it against the header.
+   "...;" in a structure stands for further fields. */
 
 struct ub_op {
     uint64_t user_data;
@@ -24,14 +24,13 @@ struct ub_ring {
     unsigned sq_entries;
     unsigned cq_entries;
     unsigned setup_flags;
-    unsigned features;
     uint64_t passed;
     uint64_t accepted;
     uint64_t reaped;
     uint64_t enters;
     uint64_t moved[2];
-    unsigned settled;
-    struct ub_completion *inbox;
+    unsigned consumed;
+    struct ub_completion *cqe_buffer;
     ...;
 };
 
@@ -40,8 +39,6 @@ struct iovec {
     size_t iov_len;
 };
 
-unsigned ub_unserved_flags(unsigned setup_flags);
-const char *ub_setup_flag_name(unsigned bit);
 int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 void ub_close(struct ub_ring *ring);
 void ub_abandon(struct ub_ring *ring);
@@ -59,4 +56,3 @@ int ub_wait(struct ub_ring *ring);
 const char *ub_liburing_version(void);
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
 int ub_rename_noreplace(const char *old_path, const char *new_path);
-int ub_fallocate(int fd, uint64_t offset, uint64_t size);

@@ -1,4 +1,4 @@
-"""The C half as Python's type checker sees it; ``cdef.h`` is what the C compiler sees."""
+"""The types of the C half, for type checkers; ``cdef.h`` declares it to cffi."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ from typing import Any, Protocol
 
 
 class CRing(Protocol):
-    """``struct ub_ring *``: the fields that Python may read, and ``passed`` and ``settled``."""
+    """``struct ub_ring *``: Python writes ``passed``, ``consumed`` and ``cqe_buffer``."""
 
     fd: int
     sq_entries: int
     cq_entries: int
     setup_flags: int
-    features: int
     passed: int
     accepted: int
     reaped: int
     enters: int
     moved: Sequence[int]
-    settled: int
-    inbox: Any
+    consumed: int
+    cqe_buffer: Any
 
 
 class Ffi(Protocol):
     """The part of cffi's FFI object that is used."""
-
-    NULL: Any
 
     def new(self, ctype: str, init: object = ...) -> Any:
         """Allocate C memory owned by the object returned."""
@@ -47,8 +44,6 @@ class Ffi(Protocol):
 class Lib(Protocol):
     """The functions of ``ub_ring.h``: ``>= 0`` or ``-errno``, the GIL released in each."""
 
-    def ub_unserved_flags(self, setup_flags: int) -> int: ...
-    def ub_setup_flag_name(self, bit: int) -> Any: ...
     def ub_open(self, ring: CRing, entries: int, setup_flags: int) -> int: ...
     def ub_close(self, ring: CRing) -> None: ...
     def ub_abandon(self, ring: CRing) -> None: ...
@@ -63,4 +58,3 @@ class Lib(Protocol):
     def ub_liburing_version(self) -> Any: ...
     def ub_dioalign(self, fd: int, memory_align: Any, offset_align: Any) -> int: ...
     def ub_rename_noreplace(self, old_path: bytes, new_path: bytes) -> int: ...
-    def ub_fallocate(self, fd: int, offset: int, size: int) -> int: ...

@@ -1,11 +1,10 @@
-/* The submission and completion queues are written and read here directly, with liburing's
+/* This file writes the submission queue and reads the completion queue directly, with liburing's
    barriers: filling, entering and taking back must be one step, which liburing does not offer.
-   Set-up, registration, probing and exit are liburing's.
+   Set-up, registration, probing and exit use liburing.
 
-   Checked on Linux 6.18 with liburing 2.3.  Only the setup flags of SERVED are passed on.  With any
-   other the queues look otherwise, or somebody must do what nobody does here: SQE128 and CQE32 change
-   the size of their entries, NO_SQARRAY takes away the index array that is filled below, SQPOLL the
-   submission that is one step, and IOPOLL and DEFER_TASKRUN the completion that rings by itself. */
+   Checked on Linux 6.18 with liburing 2.3.  Only the setup flags of SERVED are accepted.  SQE128 and
+   CQE32 change the size of the entries, NO_SQARRAY removes the index array that is filled below, SQPOLL
+   makes submission asynchronous, and IOPOLL and DEFER_TASKRUN post completions only on request. */
 
 #define _GNU_SOURCE
 
@@ -24,7 +23,7 @@
 #define RENAME_NOREPLACE (1 << 0)
 #endif
 
-/* struct statx of an older libc lacks the fields of Linux 6.1; these are their fixed places. */
+/* struct statx of an older libc lacks the fields of Linux 6.1; these are their fixed offsets. */
 #define UB_STATX_DIOALIGN 0x00002000U
 #define UB_STATX_DIO_MEM_ALIGN_AT 0x98
 #define UB_STATX_DIO_OFFSET_ALIGN_AT 0x9c
@@ -35,27 +34,10 @@ _Static_assert(sizeof(struct ub_completion) == 16, "Python unpacks ub_completion
 
 #define SERVED (IORING_SETUP_CLAMP | UB_SETUP_SUBMIT_ALL | UB_SETUP_COOP_TASKRUN | UB_SETUP_TASKRUN_FLAG)
 
-/* Numbers of the kernel's, for headers that are older than it. */
+/* Not in the headers of an older kernel. */
 #define UB_SETUP_SUBMIT_ALL (1U << 7)
 #define UB_SETUP_COOP_TASKRUN (1U << 8)
 #define UB_SETUP_TASKRUN_FLAG (1U << 9)
-
-/* IORING_SETUP_*, by bit (Linux 6.18). */
-static const char *const setup_flag_names[] = {
-    "IOPOLL", "SQPOLL", "SQ_AFF", "CQSIZE", "CLAMP", "ATTACH_WQ", "R_DISABLED", "SUBMIT_ALL", "COOP_TASKRUN",
-    "TASKRUN_FLAG", "SQE128", "CQE32", "SINGLE_ISSUER", "DEFER_TASKRUN", "NO_MMAP", "REGISTERED_FD_ONLY",
-    "NO_SQARRAY", "HYBRID_IOPOLL", "CQE_MIXED", "SQE_MIXED",
-};
-
-unsigned ub_unserved_flags(unsigned setup_flags)
-{
-    return setup_flags & ~SERVED;
-}
-
-const char *ub_setup_flag_name(unsigned bit)
-{
-    return bit < sizeof setup_flag_names / sizeof setup_flag_names[0] ? setup_flag_names[bit] : NULL;
-}
 
 static int enter(struct ub_ring *ring, unsigned submit, unsigned wait, unsigned flags)
 {
@@ -69,7 +51,7 @@ int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
     struct io_uring_params params = {.flags = setup_flags};
     memset(ring, 0, sizeof *ring);
     ring->fd = -1;
-    if (ub_unserved_flags(setup_flags))
+    if (setup_flags & ~SERVED)
         return -EINVAL;
     int rc = io_uring_queue_init_params(entries, &ring->uring, &params);
     if (rc < 0)
@@ -78,14 +60,13 @@ int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
     ring->sq_entries = params.sq_entries;
     ring->cq_entries = params.cq_entries;
     ring->setup_flags = params.flags;
-    ring->features = params.features;
     return 0;
 }
 
 void ub_close(struct ub_ring *ring)
 {
-    /* Exiting the ring frees these later, from a kernel worker: a reopen would still find the
-       file locked and the memory charged.  Unregistering frees them now. */
+    /* Exiting the ring releases these later, from a kernel worker: until then a reopen finds the
+       file locked and the memory charged.  Unregistering releases them now. */
     ub_unregister_files(ring);
     ub_unregister_buffers(ring);
     ub_abandon(ring);
@@ -96,8 +77,8 @@ void ub_abandon(struct ub_ring *ring)
     if (ring->fd < 0)
         return;
     ring->fd = -1;
-    ring->in_inbox = 0;
-    io_uring_queue_exit(&ring->uring); /* munmap and close: no other process notices */
+    ring->buffered = 0;
+    io_uring_queue_exit(&ring->uring); /* munmap and close: invisible to other processes */
 }
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count)
@@ -154,17 +135,17 @@ int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count)
     return rc < 0 ? rc : known;
 }
 
-/* The kernel says with a completion how much was moved, but not which way: the two uppermost bits of
-   user_data, which Python counts up from 1, carry that there and back. */
-#define UB_WAY_SHIFT 62
+/* A completion has the number of bytes, but not the direction: the two uppermost bits of user_data,
+   which Python counts up from 1, carry it. */
+#define UB_DIRECTION_SHIFT 62
 
-static uint64_t way_of(uint8_t opcode)
+static uint64_t direction_of(uint8_t opcode)
 {
     switch (opcode) {
     case IORING_OP_READ:
     case IORING_OP_READV:
     case IORING_OP_READ_FIXED:
-    case 60: /* READV_FIXED, Linux 6.15: an older header lacks the names */
+    case 60: /* READV_FIXED, Linux 6.15: older headers lack the names */
         return 1;
     case IORING_OP_WRITE:
     case IORING_OP_WRITEV:
@@ -185,8 +166,8 @@ static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
     sqe->off = op->offset;
     sqe->addr = op->address;
     sqe->len = op->length;
-    sqe->rw_flags = (__kernel_rwf_t)op->op_flags; /* a union: every opcode's flags lie here */
-    sqe->user_data = op->user_data | way_of(op->opcode) << UB_WAY_SHIFT;
+    sqe->rw_flags = (__kernel_rwf_t)op->op_flags; /* a union with the flags of every opcode */
+    sqe->user_data = op->user_data | direction_of(op->opcode) << UB_DIRECTION_SHIFT;
     sqe->buf_index = op->buf_index;
 }
 
@@ -206,7 +187,7 @@ int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count)
     }
     io_uring_smp_store_release(sq->ktail, tail + count);
     int rc = enter(ring, count, 0, 0);
-    /* The head, not the return value, says what the kernel took: one error hides a partial success. */
+    /* The head counts what the kernel took; the return value does not: an error hides a partial success. */
     unsigned taken = io_uring_smp_load_acquire(sq->khead) - tail;
     io_uring_smp_store_release(sq->ktail, tail + taken);
     ring->accepted += taken;
@@ -220,7 +201,7 @@ static unsigned completions_ready(struct ub_ring *ring)
     return io_uring_smp_load_acquire(cq->ktail) - *cq->khead;
 }
 
-/* Let the kernel move completions that did not fit the queue, or run work it deferred to us. */
+/* Whether the kernel has completions that did not fit the queue, or task work to run at the next enter. */
 static int kernel_holds_back(struct ub_ring *ring)
 {
     unsigned flags = IO_URING_READ_ONCE(*ring->uring.sq.kflags);
@@ -233,12 +214,12 @@ int ub_reap(struct ub_ring *ring)
         return -EBADF;
     struct io_uring_cq *cq = &ring->uring.cq;
     unsigned mask = ring->cq_entries - 1;
-    if (ring->in_inbox && !ring->settled)
-        return (int)ring->in_inbox;
-    io_uring_smp_store_release(cq->khead, *cq->khead + ring->in_inbox);
-    ring->reaped += ring->in_inbox;
-    ring->settled = 0;
-    ring->in_inbox = 0;
+    if (ring->buffered && !ring->consumed)
+        return (int)ring->buffered;
+    io_uring_smp_store_release(cq->khead, *cq->khead + ring->buffered);
+    ring->reaped += ring->buffered;
+    ring->consumed = 0;
+    ring->buffered = 0;
     unsigned ready = completions_ready(ring);
     if (!ready && kernel_holds_back(ring)) {
         enter(ring, 0, 0, IORING_ENTER_GETEVENTS);
@@ -246,14 +227,14 @@ int ub_reap(struct ub_ring *ring)
     }
     for (unsigned i = 0; i < ready; i++) {
         const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + i) & mask];
-        uint64_t way = cqe->user_data >> UB_WAY_SHIFT;
-        if (way && cqe->res > 0)
-            ring->moved[way - 1] += (uint64_t)cqe->res;
-        ring->inbox[i].user_data = cqe->user_data & ((UINT64_C(1) << UB_WAY_SHIFT) - 1);
-        ring->inbox[i].result = cqe->res;
-        ring->inbox[i].flags = cqe->flags;
+        uint64_t direction = cqe->user_data >> UB_DIRECTION_SHIFT;
+        if (direction && cqe->res > 0)
+            ring->moved[direction - 1] += (uint64_t)cqe->res;
+        ring->cqe_buffer[i].user_data = cqe->user_data & ((UINT64_C(1) << UB_DIRECTION_SHIFT) - 1);
+        ring->cqe_buffer[i].result = cqe->res;
+        ring->cqe_buffer[i].flags = cqe->flags;
     }
-    ring->in_inbox = ready;
+    ring->buffered = ready;
     return (int)ready;
 }
 
@@ -265,7 +246,7 @@ int ub_wait(struct ub_ring *ring)
     return rc < 0 ? rc : 0;
 }
 
-/* Headers before liburing 2.4 do not tell their version: the build does, see build_ffi.py. */
+/* Headers before liburing 2.4 lack their version: build_ffi.py defines it. */
 #ifndef UB_LIBURING_VERSION
 #define UB_LIBURING_VERSION "unknown"
 #endif
@@ -296,9 +277,4 @@ int ub_rename_noreplace(const char *old_path, const char *new_path)
 {
     long rc = syscall(__NR_renameat2, AT_FDCWD, old_path, AT_FDCWD, new_path, RENAME_NOREPLACE);
     return rc < 0 ? -errno : 0;
-}
-
-int ub_fallocate(int fd, uint64_t offset, uint64_t size)
-{
-    return fallocate(fd, 0, (off_t)offset, (off_t)size) < 0 ? -errno : 0;
 }

@@ -2,8 +2,8 @@
 
    Every function returns >= 0, or -errno; errno itself is never read by the caller.
    A ring belongs to one thread: no function here takes a lock.
-   No SQE outlives the call that made it: what the kernel did not take is taken back,
-   and ub_ring.passed says how far it came. */
+   No SQE outlives the call that made it: SQEs that the kernel did not take are withdrawn,
+   and ub_ring.passed counts those it took. */
 
 #ifndef UB_RING_H
 #define UB_RING_H
@@ -38,29 +38,21 @@ struct ub_ring {
     unsigned sq_entries;
     unsigned cq_entries;
     unsigned setup_flags;
-    unsigned features;
-    uint64_t passed;   /* operations the submitter is done with: accepted, or given up by it */
+    uint64_t passed;   /* operations accepted by the kernel, or given up by the submitter */
     uint64_t accepted; /* operations the kernel took */
-    uint64_t reaped;   /* completions settled */
+    uint64_t reaped;   /* completions consumed */
     uint64_t enters;   /* calls of io_uring_enter */
     uint64_t moved[2]; /* bytes that came with completions: read, written */
-    unsigned settled;  /* set by the reader when it has dealt with the whole inbox */
-    unsigned in_inbox;
+    unsigned consumed; /* set by the caller when it has handled every completion in cqe_buffer */
+    unsigned buffered; /* completions in cqe_buffer */
     unsigned files_registered;
     unsigned buffers_registered;
-    struct ub_completion *inbox; /* the caller's, cq_entries long; set after ub_open */
+    struct ub_completion *cqe_buffer; /* the caller's, cq_entries long; set after ub_open */
     struct io_uring uring;
 };
 
-/* Those of these IORING_SETUP_* flags that the queues here cannot be used with. */
-unsigned ub_unserved_flags(unsigned setup_flags);
-
-/* The name of the flag 1 << `bit`, such as "SQPOLL"; NULL: it is none that is known. */
-const char *ub_setup_flag_name(unsigned bit);
-
 /* Make a ring of `entries` SQEs with exactly these IORING_SETUP_* flags.  `ring` is the caller's
-   memory and stays valid as long as anybody may ask it; its fd is -1 if this fails.
-   -EINVAL, as the kernel says of a flag it does not know: there are unserved ones among them. */
+   memory; its fd is -1 if this fails.  -EINVAL also for flags that the queues here do not support. */
 int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags);
 
 /* Unregister files and buffers and leave the ring.  Nothing may be in flight.
@@ -76,31 +68,28 @@ int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, uns
 int ub_unregister_buffers(struct ub_ring *ring);
 
 /* Set supported[opcode] to 1 for every opcode below `count` that the kernel has, else to 0.
-   Returns how many it has. */
+   Returns their number. */
 int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count);
 
-/* Hand `count` operations (at most sq_entries) to the kernel in one io_uring_enter.
-   Returns how many it took, which may be fewer; the rest is as if never submitted. */
+/* Submit `count` operations (at most sq_entries) by one io_uring_enter.
+   Returns how many the kernel took, which may be fewer; the rest is as if never submitted. */
 int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count);
 
-/* Copy completions into the inbox and return how many lie in it.
-   They leave the completion queue only at the next call, and only if `settled` was set: a reader
-   that was interrupted gets the same ones again, and the descriptor stays readable until then. */
+/* Copy completions into cqe_buffer and return their number.  They leave the completion queue at the next
+   call, and only if `consumed` was set: a caller that an exception interrupted gets the same ones again,
+   and the descriptor stays readable until then. */
 int ub_reap(struct ub_ring *ring);
 
 /* Block until there is a completion to reap.  -EINTR: a signal arrived; call again. */
 int ub_wait(struct ub_ring *ring);
 
-/* The liburing that this was built with, such as "2.3"; "unknown" where it did not say. */
+/* The version of liburing at build time, such as "2.3", or "unknown". */
 const char *ub_liburing_version(void);
 
-/* The alignment O_DIRECT asks for, in bytes, as statx says it.  -EOPNOTSUPP: it does not say. */
+/* The alignment that O_DIRECT needs, in bytes, from statx.  -EOPNOTSUPP: statx does not report it. */
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
 
 /* Rename, unless `new_path` exists: -EEXIST. */
 int ub_rename_noreplace(const char *old_path, const char *new_path);
-
-/* Allocate blocks and lengthen the file, where the file system itself can: else -EOPNOTSUPP. */
-int ub_fallocate(int fd, uint64_t offset, uint64_t size);
 
 #endif

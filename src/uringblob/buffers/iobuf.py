@@ -1,8 +1,19 @@
-"""One stretch of memory that an engine may move: a frame, or a part of one."""
+"""Memory for one I/O request: its view, address and size."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+
+import _cffi_backend
+
+#: One gathered request holds at most this many buffers (UIO_MAXIOV) ...
+GATHER_PIECES_MAX: Final = 1024
+#: ... and this many bytes (the kernel's MAX_RW_COUNT, on 4 KiB pages).
+GATHER_BYTES_MAX: Final = 0x7FFFF000
+
+#: cffi's compiled core.  ``cffi.FFI()`` would load a C parser, which takes 50 ms, at import.
+ffi: Any = _cffi_backend.FFI()
+_ADDRESS: Any = ffi.typeof("uintptr_t")
 
 
 class IoBuffer(NamedTuple):
@@ -17,5 +28,10 @@ class IoBuffer(NamedTuple):
     buf_index: int = -1
 
     def part(self, start: int, stop: int) -> IoBuffer:
-        """Return the bytes ``start`` to ``stop`` of this frame as a frame of their own."""
+        """Return the bytes ``start`` to ``stop``."""
         return IoBuffer(self.view[start:stop], self.address + start, stop - start, self.buf_index)
+
+
+def address_of(memory: Any) -> int:
+    """Return the address of ``memory``, a cffi array or what ``ffi.from_buffer`` returned."""
+    return int(ffi.cast(_ADDRESS, memory))

@@ -1,7 +1,7 @@
-"""What the store asks of an engine: positional I/O on one file, as awaitable numbers.
+"""The engine protocol: positional I/O on one file, as awaitable numbers.
 
-An engine moves bytes and knows nothing of blobs; the store decides and knows nothing of
-submission queues, threads or descriptors.  Three rules bind every engine:
+An engine moves bytes and knows nothing of blobs; the store knows nothing of submission queues, threads
+or descriptors.  Three rules bind every engine:
 
 1. **Numbers, not exceptions.**  A completion yields ``>= 0`` (bytes moved, or 0) or ``-errno``.
    Results may be short; :mod:`uringblob.engines.transfers` finishes them, once for all engines.
@@ -10,8 +10,7 @@ submission queues, threads or descriptors.  Three rules bind every engine:
 3. **A sync covers only writes whose completion was resolved before it began**, except the write
    of the same :meth:`Engine.write_then_sync`.
 
-All methods but :meth:`Engine.read_now` are called on the loop's thread.  Operations asked for
-within one loop tick reach the kernel together, in order; they may complete in any order.
+Operations queued within one loop tick reach the kernel together, in order; they may complete in any order.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 
 
 @dataclasses.dataclass
 class IoCounters:
-    """What an engine has asked of the system since it was opened, and the bytes that were moved."""
+    """Requests that an engine has issued since it was opened, and the bytes that they moved."""
 
     reads: int = 0
     writes: int = 0
@@ -43,8 +42,9 @@ class Engine(Protocol):
 
     ``name`` is ``"io_uring"`` or ``"pread"``; ``reason`` says why this engine was chosen;
     ``direct_io`` whether the page cache is bypassed; ``memory_align`` the alignment in bytes
-    that frame addresses need (1 where I/O is buffered); ``pool`` the frames it leases;
-    ``in_flight`` the operations asked for and not yet resolved.
+    that frame addresses need (1 where I/O is buffered); ``pool`` the frames it leases.
+
+    All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Engine(Protocol):
 
     @property
     def counters(self) -> IoCounters:
-        """What was asked of the system so far."""
+        """Requests and bytes so far."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Operations whose completion is not resolved yet, queued ones included."""
+        """Operations whose completion is not resolved, queued ones included."""
         ...
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
@@ -68,15 +68,15 @@ class Engine(Protocol):
         ...
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """Fill each frame from its own offset on, all asked for together.
+        """Fill each frame from its own offset on, all queued together.
 
         Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
-        If this raises, those in the list were asked for, and no others.
+        If this raises, those in the list were queued, and no others.
         """
         ...
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
-        """Fill ``frame`` from ``offset`` on, in the calling thread, which may be any, and block meanwhile.
+        """Fill ``frame`` from ``offset`` on, blocking the calling thread, which may be any.
 
         Returns bytes read or ``-errno``; 0 also where the engine cannot do it.  Not counted here.
         """
@@ -107,22 +107,22 @@ class Engine(Protocol):
         ...
 
     def file_size(self) -> int:
-        """The file's length in bytes, now, or ``-errno``."""
+        """The file's current length in bytes, or ``-errno``."""
         ...
 
     async def close(self) -> None:
         """Wait for everything in flight, then free ring, threads and registrations.
 
-        The descriptor that the engine was given stays open: whoever opened it closes it.  A second call
-        does nothing.
+        The descriptor that the engine was given stays open and is the caller's.  A second call does
+        nothing.
         """
         ...
 
     def abandon(self) -> None:
         """Free what can be freed without waiting or locking: for a forked child and finalizers.
 
-        What nobody works on yet is dropped.  What is in flight ends on the file that it was meant for,
-        which stays open, and locked, until then.  Closes this process's copy of the ring's descriptor;
-        touches nothing the parent shares.
+        Queued operations are dropped.  Operations in flight end on their own file, which stays open, and
+        locked, until then.  Closes this process's copy of the ring's descriptor; changes nothing that
+        the parent process shares.
         """
         ...

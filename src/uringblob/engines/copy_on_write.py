@@ -1,14 +1,13 @@
-"""Whether overwriting a file takes new room, and how a new file is spared that.
+"""Whether overwriting a file needs new space, and how to prevent that for a new file.
 
-A store overwrites blocks that it was given before: frames in slots that are free again, the log's
-zeroed blocks, the superblocks.  On most file systems that needs no room.  It does
+A store overwrites allocated blocks: reused slots, the log's zeroed blocks, the superblocks.  On most file
+systems that needs no space.  It does
 
-* where the file system never overwrites (btrfs, zfs, bcachefs, nilfs2): each write goes to a new
-  place.  btrfs leaves that out for a file made with ``FS_NOCOW_FL``, which must be set before its
-  first byte;
+* on a copy-on-write file system (btrfs, zfs, bcachefs, nilfs2): each write goes to a new block.  btrfs
+  overwrites a file made with ``FS_NOCOW_FL``, which must be set before its first byte;
 * for blocks that a file shares with a copy (``cp --reflink``) or a snapshot: once for each of them.
 
-There a full disk, or a quota, can refuse what the store has allocated long ago.
+There a full disk, or a quota, can refuse a write to space that the store has allocated long ago.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-#: ``_IOR('f', 1, long)`` and ``_IOW('f', 2, long)``; elsewhere the numbers differ and are refused.
+#: ``_IOR('f', 1, long)`` and ``_IOW('f', 2, long)``; where the numbers differ, they are refused.
 _LONG: Final = struct.calcsize("l") << 16 | ord("f") << 8
 _GETFLAGS: Final = 2 << 30 | _LONG | 1
 _SETFLAGS: Final = 1 << 30 | _LONG | 2
@@ -39,9 +38,9 @@ CAN_SHARE: Final = frozenset({"btrfs", "xfs", "bcachefs", "ocfs2"})
 
 
 def make_no_cow(fd: int) -> None:
-    """Ask that ``fd``, an empty file, be overwritten in place; where that does not exist, nothing happens.
+    """Have ``fd``, an empty file, overwritten in place; does nothing where the file system cannot.
 
-    A file that its directory has compressed would be copied all the same, so that is taken off, too.
+    Compression, inherited from the directory, would prevent that, so it is cleared, too.
     """
     if sys.platform != "linux":
         return
@@ -52,7 +51,7 @@ def make_no_cow(fd: int) -> None:
         if not flags & _NO_COW:
             fcntl.ioctl(fd, _SETFLAGS, array.array("l", [flags & ~_COMPRESSED | _NO_COW]))
     except OSError:
-        return  # not known there, or refused: why_copied says what that means
+        return  # unknown there, or refused: why_copied reports it
 
 
 def _flags(fd: int) -> int:
@@ -62,9 +61,9 @@ def _flags(fd: int) -> int:
 
 
 def why_copied(fd: int, proc: Path = Path("/proc/self")) -> str:
-    """Return why overwriting ``fd`` may take new room, or ``""`` where nothing says so.
+    """Return why overwriting ``fd`` may need new space, or ``""``.
 
-    Looks at the first 256 stretches of the file only, so that it takes no time in a large one.
+    Looks at the first 256 extents only, for the sake of large files.
     """
     if sys.platform != "linux":
         return ""
@@ -77,7 +76,7 @@ def why_copied(fd: int, proc: Path = Path("/proc/self")) -> str:
 
 
 def _file_system(fd: int, proc: Path) -> str:
-    """Return the type of the file system of ``fd``; ``""`` where /proc does not tell."""
+    """Return the type of the file system of ``fd``; ``""`` without /proc."""
     try:
         info = (proc / "fdinfo" / str(fd)).read_text("ascii", "replace")
         mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
@@ -102,7 +101,7 @@ def _shares_blocks(fd: int) -> bool:
     try:
         fcntl.ioctl(fd, _FIEMAP, asked, True)
     except OSError:
-        return False  # a file system that does not tell
+        return False  # a file system without FIEMAP
     count = _REQUEST.unpack_from(asked)[3]
     places = range(_REQUEST.size, _REQUEST.size + count * _EXTENT.size, _EXTENT.size)
     return any(_EXTENT.unpack_from(asked, at)[5] & _SHARED for at in places)

@@ -1,10 +1,10 @@
-"""Whether this file can be moved without the page cache, and proof of it.
+"""Whether this file has direct I/O, proved by a trial.
 
-``statx`` tells what alignment direct I/O needs (kernel 6.1 and newer, most file systems), but
-answers are not proofs: overlays pass the question on, network file systems accept the flag and
-refuse the write.  So a real aligned write is made to a nameless file in the store's directory,
-and a real read of the store itself.  Only then is the flag set on the store's descriptor, where
-``fcntl`` can, so that the file is opened once.  (Checked on Linux 6.18, ext4 and tmpfs.)
+``statx`` reports the alignment that direct I/O needs (kernel 6.1 and newer, most file systems), but that
+is no proof: overlays pass the question on, network file systems accept the flag and refuse the write.  So
+a real aligned write is made to a nameless file in the store's directory, and a real read of the store
+itself.  ``fcntl`` sets the flag on the store's descriptor, so that the file is opened once.  (Checked on
+Linux 6.18, ext4 and tmpfs.)
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from uringblob import _native
 from uringblob.errors import errno_name
 from uringblob.units import BUF_ALIGN
 
-#: What the trial write may be refused with although O_DIRECT works: no room, or no right to
-#: make a file here.  The trial read then decides alone.
+#: Refusals of the trial write although O_DIRECT works: no room, or no right to make a file here.
+#: Then the trial read decides alone.
 _NO_TRIAL = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EMFILE}
 )
 
 
+def _o_direct() -> int:
+    return getattr(os, "O_DIRECT", 0)
+
+
 class DirectIO(NamedTuple):
-    """The decision: ``on`` or not, the alignment that memory needs in bytes, and why."""
+    """The decision: ``on`` or not, the alignment of memory in bytes, and why."""
 
     on: bool
     memory_align: int
@@ -45,7 +49,7 @@ class DirectRefused(Exception):
 
 
 def enable_direct(fd: int, path: str, *, read_only: bool) -> DirectIO:
-    """Switch O_DIRECT on for ``fd``, the open file at ``path``, if it can be proved to work.
+    """Set O_DIRECT on ``fd``, the open file at ``path``, if a trial proves that it works.
 
     If not, the descriptor is as before, ``on`` is false and ``reason`` names what was refused.
     Leaves no file behind.
@@ -57,15 +61,14 @@ def enable_direct(fd: int, path: str, *, read_only: bool) -> DirectIO:
 
 
 def require_direct(fd: int, path: str, *, read_only: bool) -> DirectIO:
-    """Do what :func:`enable_direct` does, but raise :class:`DirectRefused` if it cannot be."""
-    o_direct = getattr(os, "O_DIRECT", 0)
-    if not o_direct:
+    """As :func:`enable_direct`, but raises :class:`DirectRefused` if it does not work."""
+    if not _o_direct():
         raise DirectRefused("this system has no O_DIRECT")
     memory_align = _asked_alignment(fd)
     if not read_only:
-        _try_write(os.path.dirname(os.path.realpath(path)), o_direct)
+        _try_write(os.path.dirname(os.path.realpath(path)))
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    _set_flags(fd, flags | o_direct)
+    _set_direct(fd)
     try:
         _try_read(fd)
     except BaseException:
@@ -75,11 +78,10 @@ def require_direct(fd: int, path: str, *, read_only: bool) -> DirectIO:
 
 
 def disable_direct(fd: int) -> None:
-    """Make sure that ``fd`` goes through the page cache."""
-    o_direct = getattr(os, "O_DIRECT", 0)
+    """Make sure that ``fd`` uses the page cache."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    if flags & o_direct:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~o_direct)
+    if flags & _o_direct():
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~_o_direct())
 
 
 def _asked_alignment(fd: int) -> int:
@@ -89,7 +91,7 @@ def _asked_alignment(fd: int) -> int:
     memory = _native.ffi.new("uint32_t *")
     offset = _native.ffi.new("uint32_t *")
     if _native.lib.ub_dioalign(fd, memory, offset) < 0:
-        return BUF_ALIGN  # an older kernel, or a file system that does not tell
+        return BUF_ALIGN  # an older kernel, or a file system that does not report it
     if memory[0] == 0 or offset[0] == 0:
         raise DirectRefused("the file system says that it has no direct I/O for this file")
     if memory[0] > BUF_ALIGN or offset[0] > BUF_ALIGN:
@@ -99,7 +101,7 @@ def _asked_alignment(fd: int) -> int:
     return int(memory[0])
 
 
-def _try_write(directory: str, o_direct: int) -> None:
+def _try_write(directory: str) -> None:
     """Write one block directly to a nameless file in ``directory``."""
     try:
         trial = _open_nameless(directory)
@@ -108,7 +110,7 @@ def _try_write(directory: str, o_direct: int) -> None:
             return
         raise _refused("opening a trial file", error) from error
     try:
-        _set_flags(trial, fcntl.fcntl(trial, fcntl.F_GETFL) | o_direct)
+        _set_direct(trial)
         with contextlib.closing(_aligned_block()) as block:
             put = os.pwrite(trial, block, 0)
     except OSError as error:
@@ -124,14 +126,14 @@ def _try_write(directory: str, o_direct: int) -> None:
 def _aligned_block() -> mmap.mmap:
     try:
         return mmap.mmap(-1, BUF_ALIGN)
-    except OSError as error:  # that says nothing about direct I/O
+    except OSError as error:  # unrelated to direct I/O
         raise MemoryError(f"no memory for a trial of direct I/O: {error.strerror}") from error
 
 
 def _open_nameless(directory: str) -> int:
     flags = getattr(os, "O_TMPFILE", 0)
     if flags:
-        # Not every file system has it; whatever else is wrong, mkstemp meets as well.
+        # Not every file system has it; mkstemp reports any other error.
         with contextlib.suppress(OSError):
             return os.open(directory, flags | os.O_RDWR | os.O_CLOEXEC, 0o600)
     trial, name = tempfile.mkstemp(prefix=".uringblob-", dir=directory)
@@ -143,25 +145,16 @@ def _try_read(fd: int) -> None:
     """Read the file's first block directly (an empty file yields 0 bytes, which is fine)."""
     with contextlib.closing(_aligned_block()) as block, memoryview(block) as view:
         try:
-            _read_block(fd, view)
+            os.preadv(fd, [view], 0)
         except OSError as error:
             if error.errno == errno.EBADF:
                 return  # a descriptor opened for writing only cannot be tried
             raise _refused("a direct read", error) from error
 
 
-def _read_block(fd: int, view: memoryview) -> None:
-    if hasattr(os, "preadv"):
-        os.preadv(fd, [view], 0)
-        return
-    # pread would allocate unaligned memory; readv moves the file position, which nobody uses.
-    os.lseek(fd, 0, os.SEEK_SET)
-    os.readv(fd, [view])
-
-
-def _set_flags(fd: int, flags: int) -> None:
+def _set_direct(fd: int) -> None:
     try:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | _o_direct())
     except OSError as error:
         raise _refused("setting O_DIRECT", error) from error
 

@@ -1,9 +1,10 @@
-"""A descriptor that an engine shares with nobody.
+"""A duplicate of the store's descriptor, for one engine only.
 
-A number in a queue outlives the descriptor: when its owner closes it, the next file that is opened
-anywhere in the process gets the number, and the write.  So an engine makes a descriptor of its own.
-``dup`` gives a second number for the same open file description: same flags, same flock, which is held
-until the last of them is closed.  (Linux 6.18; a flock is the description's, not the number's.)
+A number in a queue outlives its descriptor: after a close, the next file opened anywhere in the process
+gets the number, and the queued write.  So an engine duplicates the descriptor.  ``dup`` gives a second
+number for the same open file description: same flags, same flock, which is held until the last of them
+is closed.  (Linux 6.18; a flock belongs to the description, not to the number.)  A forked child closes
+its copy, which would keep the flock.
 """
 
 from __future__ import annotations
@@ -11,23 +12,30 @@ from __future__ import annotations
 import contextlib
 import os
 
+from uringblob import fork
+
 
 class OwnDescriptor:
-    """Open as long as somebody refers to it; ``fd`` is -1 once it is closed.
+    """Open while it is referenced; ``fd`` is -1 once it is closed.
 
-    Every thread that uses the number keeps a reference meanwhile, so that dropping one's own is safe at
-    any time; :meth:`close` is for an owner who knows that nobody uses it.
+    Every thread that uses the number keeps a reference meanwhile, so that dropping a reference is safe
+    at any time; :meth:`close` requires that no thread uses it.
     """
 
     __slots__ = ("__weakref__", "fd")
 
-    def __init__(self, fd: int) -> None:
-        """Duplicate ``fd``, which stays the caller's.
+    path = ""
+    left_behind = False
+
+    def __init__(self, fd: int | None) -> None:
+        """Duplicate ``fd``, which stays the caller's; ``None``: closed from the start.
 
         :raises OSError: no descriptor is left.
         """
         self.fd = -1
-        self.fd = os.dup(fd)
+        if fd is not None:
+            self.fd = os.dup(fd)
+            fork.remember(self)
 
     def __repr__(self) -> str:
         return f"<OwnDescriptor {self.fd}>"
@@ -36,22 +44,16 @@ class OwnDescriptor:
         """Close it, without unlocking; a second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            # Some file systems report a lost write here.  What was promised was synced before, and the
-            # store's own descriptor of the same file has the last word.
+            # Some file systems report a lost write here.  Durable data was synced before, and the
+            # store's own descriptor of the same file reports the error again.
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+    abandon = close
 
     def __del__(self) -> None:
         self.close()
 
 
-class _Closed(OwnDescriptor):
-    """What an engine has when it has let go of its own: every call on it ends with EBADF."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.fd = -1
-
-
-CLOSED = _Closed()
+#: The descriptor of an engine that has released its own: every call on it ends with EBADF.
+CLOSED = OwnDescriptor(None)

@@ -1,8 +1,8 @@
-"""Positional calls as numbers: bytes moved or ``-errno``, whatever this system lacks.
+"""Positional calls as numbers: bytes moved or ``-errno``, with substitutes for what this system lacks.
 
-``preadv`` and ``pwritev`` are missing before macOS 11, ``fdatasync`` on macOS, and fsync there
-leaves the data in the drive's cache, so macOS needs ``F_FULLFSYNC``.  What is there is looked
-up when an engine is opened, not when this module is imported.
+``preadv`` and ``pwritev`` are missing before macOS 11, ``fdatasync`` on macOS, and fsync there leaves
+the data in the drive's cache, so macOS needs ``F_FULLFSYNC``.  The calls are chosen when an engine is
+opened, not when this module is imported.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: What a file system answers that knows nothing of F_FULLFSYNC (network mounts, for example).
+#: Answers of a file system without F_FULLFSYNC (a network mount, for example).
 _NO_FULLFSYNC = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
 
-#: What posix_fallocate answers where blocks cannot be reserved.  (With O_DIRECT glibc's
-#: emulation, which writes single bytes, ends in EINVAL.)
+#: Answers of fallocate where blocks cannot be reserved.  (With O_DIRECT glibc's emulation of
+#: posix_fallocate, which writes single bytes, ends in EINVAL.)
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 
 Vectored = Callable[[int, Sequence[memoryview], int], int]
@@ -34,18 +34,14 @@ class PosixCalls(NamedTuple):
 
 def pick_calls() -> PosixCalls:
     """Return the best calls that this system has now."""
+    sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+    if sys.platform == "darwin" and hasattr(fcntl, "F_FULLFSYNC"):
+        sync = _full_sync
     return PosixCalls(
         readv=getattr(os, "preadv", None) or _read_each,
         writev=getattr(os, "pwritev", None) or _write_each,
-        sync=_pick_sync(),
+        sync=sync,
     )
-
-
-def _pick_sync() -> Callable[[int], None]:
-    if sys.platform == "darwin" and hasattr(fcntl, "F_FULLFSYNC"):
-        return _full_sync
-    fdatasync: Callable[[int], None] | None = getattr(os, "fdatasync", None)
-    return fdatasync or os.fsync
 
 
 def _full_sync(fd: int) -> None:
@@ -75,7 +71,7 @@ def _write_each(fd: int, views: Sequence[memoryview], offset: int) -> int:
             put = os.pwrite(fd, view, offset + done)
         except OSError:
             if done:
-                return done  # what was written counts; the rest will be refused again
+                return done  # the bytes written count; the rest will be refused again
             raise
         done += put
         if put < len(view):
@@ -84,27 +80,20 @@ def _write_each(fd: int, views: Sequence[memoryview], offset: int) -> int:
 
 
 def number_of(call: Callable[..., int], *args: Any) -> int:
-    """Make the call; what the system refused is ``-errno``."""
+    """Return the call's result, or ``-errno`` for an ``OSError``."""
     try:
         return call(*args)
     except OSError as error:
         return -(error.errno or errno.EIO)
 
 
-def read_now(calls: PosixCalls, fd: int, offset: int, view: memoryview) -> int:
-    """Fill ``view`` in the calling thread; bytes read or ``-errno``."""
-    try:
-        return calls.readv(fd, (view,), offset)
-    except OSError as error:
-        return -(error.errno or errno.EIO)
-
-
 def size_of_file(fd: int) -> int:
-    """Return the file's length in bytes, or ``-errno``: a file system that has died says nothing."""
-    try:
-        return os.fstat(fd).st_size
-    except OSError as error:
-        return -(error.errno or errno.EIO)
+    """Return the file's length in bytes, or ``-errno``: a file system that has died reports none."""
+    return number_of(_size, fd)
+
+
+def _size(fd: int) -> int:
+    return os.fstat(fd).st_size
 
 
 def grow_file(fd: int, size: int) -> None:
@@ -114,24 +103,31 @@ def grow_file(fd: int, size: int) -> None:
 
     :raises OSError: refused; the file is as long as before.
     """
-    before = os.fstat(fd).st_size
-    if before >= size:
-        return
+    before = _size(fd)
+    if before < size:
+        rc = finish_growth(fd, before, size, number_of(_allocate, fd, before, size))
+        if rc < 0:
+            raise OSError(-rc, os.strerror(-rc))
+
+
+def _allocate(fd: int, before: int, size: int) -> int:
+    if not hasattr(os, "posix_fallocate"):
+        return -errno.EOPNOTSUPP
+    os.posix_fallocate(fd, before, size - before)
+    return 0
+
+
+def finish_growth(fd: int, before: int, size: int, rc: int) -> int:
+    """Finish growing from ``before`` to ``size`` bytes, for which fallocate answered ``rc``.
+
+    Returns 0, or ``-errno``; then the file is as long as before.
+    """
     try:
-        _allocate(fd, before, size)
-    except BaseException:
-        # ext4 leaves the file longer after a fallocate that failed.
-        os.ftruncate(fd, before)
-        raise
-
-
-def _allocate(fd: int, before: int, size: int) -> None:
-    allocate = getattr(os, "posix_fallocate", None)
-    if allocate is not None:
-        try:
-            allocate(fd, before, size - before)
-            return
-        except OSError as error:
-            if error.errno not in _NO_FALLOCATE:
-                raise
-    os.ftruncate(fd, size)
+        if -rc in _NO_FALLOCATE:
+            os.ftruncate(fd, size)
+            return 0
+        if rc < 0 and _size(fd) > before:
+            os.ftruncate(fd, before)  # ext4 leaves the file longer
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    return rc

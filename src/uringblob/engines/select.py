@@ -1,8 +1,8 @@
-"""The choice of an engine, made by trying, and its reason kept.
+"""The choice of an engine, by trying.
 
-``"auto"`` takes io_uring if every step of starting it works, first real requests included; any
-refusal whatsoever falls back to pread, and stage and errno stand in ``engine.reason`` and in the
-log.  An engine asked for by name is that engine or an error that names the cure.
+``"auto"`` takes io_uring if every step of starting it works, first real requests included; any refusal
+falls back to pread, and stage and errno are in ``engine.reason`` and in the log.  An engine asked for by
+name is that engine, or an error with the remedy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import sys
 
 from uringblob import _native
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.engines.base import Engine
 from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct
@@ -22,8 +22,6 @@ from uringblob.engines.unavailable import RingUnavailable
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
 from uringblob.logs import logger
-
-__all__ = ["EngineRequest", "open_engine"]
 
 ENGINES = ("auto", "io_uring", "pread")
 
@@ -35,7 +33,7 @@ def open_engine(request: EngineRequest) -> Engine:
     is still the caller's to close.
 
     :raises EngineUnavailable: the engine asked for by name cannot run, or ``direct=True`` and
-        this file cannot be moved without the page cache.
+        this file has no direct I/O.
     :raises ValueError: an unknown engine.
     """
     if request.engine not in ENGINES:
@@ -48,31 +46,30 @@ def open_engine(request: EngineRequest) -> Engine:
     except RingUnavailable as refusal:
         if request.engine == "io_uring":
             raise EngineUnavailable(
-                f"engine 'io_uring' cannot run for {request.path}: {refusal.advice}; "
+                f"engine 'io_uring' cannot run for {request.path}: {refusal.message}; "
                 "or use engine='auto', which then takes pread",
                 refusal.errno or None,
                 refusal.stage,
             ) from refusal
-        return _fall_back(request, direct, refusal)
+        _log_fallback(request.path, refusal)
+        return _open_pread(request, direct, str(refusal))
 
 
-def _fall_back(request: EngineRequest, direct: DirectIO, refusal: RingUnavailable) -> Engine:
-    # Where io_uring does not exist at all, its absence is no news.
-    level = logging.WARNING if sys.platform.startswith("linux") else logging.INFO
+def _log_fallback(path: str, refusal: RingUnavailable) -> None:
     logger.log(
-        level,
+        # Without io_uring in the system, its absence is expected.
+        logging.WARNING if sys.platform.startswith("linux") else logging.INFO,
         "%s: using the pread engine, because %s",
-        request.path,
-        refusal.advice,
+        path,
+        refusal.message,
         extra={
             "event": "engine_fallback",
-            "path": request.path,
+            "path": path,
             "engine": "pread",
             "stage": refusal.stage,
             "errno": refusal.errno,
         },
     )
-    return _open_pread(request, direct, str(refusal))
 
 
 def _decide_direct(request: EngineRequest) -> DirectIO:
@@ -93,13 +90,13 @@ def _decide_direct(request: EngineRequest) -> DirectIO:
 
 
 def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
-    """Start io_uring, or raise :class:`RingUnavailable` whatever was in the way."""
+    """Start io_uring, or raise :class:`RingUnavailable`."""
     if _native.lib is None:
         raise RingUnavailable("import", 0, _native.unavailable_reason)
     try:
         from uringblob.engines.uring.engine import UringEngine
 
-        return UringEngine.open(request, direct.on, direct.memory_align)
+        return UringEngine(request, direct.on, direct.memory_align)
     except ImportError as error:
         raise RingUnavailable("import", 0, str(error)) from error
     except NotImplementedError as error:
@@ -111,11 +108,10 @@ def _open_uring(request: EngineRequest, direct: DirectIO) -> Engine:
 
 
 def _open_pread(request: EngineRequest, direct: DirectIO, reason: str) -> PreadEngine:
-    pool = _unregistered_pool(request)
     return PreadEngine(
         request.loop,
         request.fd,
-        pool=pool,
+        pool=_unregistered_pool(request),
         direct_io=direct.on,
         memory_align=direct.memory_align,
         reason=reason,
@@ -123,7 +119,7 @@ def _open_pread(request: EngineRequest, direct: DirectIO, reason: str) -> PreadE
 
 
 def _unregistered_pool(request: EngineRequest) -> BufferPool:
-    """Frames in huge pages serve pread as well: the kernel has fewer pages to pin."""
+    """Return a pool in huge pages: pread, too, has fewer pages to pin."""
     asked = request.buffers_asked
     reason = "the pread engine registers no buffers"
     slab: Slab | None = None

@@ -1,22 +1,21 @@
 """Whole transfers out of possibly short ones, once for all engines.
 
-An engine answers with what the kernel said: a short count, EINTR, EAGAIN, a cancelled link.
-Here that becomes "all of it" or an error.  Three rules decide:
+An engine yields the kernel's answer: a short count, EINTR, EAGAIN, a cancelled link.  Here that
+becomes a whole transfer or an error:
 
-* **A transfer goes on from the last 4096-byte boundary it passed.**  With O_DIRECT an unaligned
-  remainder is ``EINVAL``; moving a part of a block twice does no harm, because nobody else
-  looks at a frame that is being moved.
-* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any,
-  the last answer is the error.  ``ECANCELED`` is such an answer: io_uring found no thread for a
-  request, which therefore never began, or a link was cut.
-* **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time,
-  so no fsync is ever asked again for the same data, not even after EINTR.  Only a linked fsync
-  that its short write cancelled is asked for anew, because it never began.  Of an ``ECANCELED`` that
-  stands alone nobody can say whether it is the kernel's or the file system's own.
+* **A transfer resumes at the last 4096-byte boundary it passed.**  With O_DIRECT an unaligned
+  remainder is ``EINVAL``; moving part of a block twice is harmless, because no one else uses the memory.
+* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any, the last
+  answer is the error.  ``ECANCELED`` counts as such an answer: io_uring found no kernel thread for the
+  request, which never began, or a link was cut.
+* **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time, so an
+  fsync is never repeated for the same data, not even after EINTR.  Only a linked fsync that its short
+  write cancelled is issued anew, because it never began.  An ``ECANCELED`` of a lone fsync may be the
+  kernel's or the file system's own, so it is final, too.
 
-The coroutines await nothing but completions, so whoever resumes on ``add_done_callback`` may
-drive them.  A task may, too: if it is cancelled, ``CancelledError`` comes out when the
-operation in flight has ended, and the rest of the transfer is not begun.
+The coroutines await nothing but completions, so any code that resumes on ``add_done_callback`` may
+drive them.  So may a task: if it is cancelled, ``CancelledError`` is raised when the operation in flight
+has ended, and the rest of the transfer does not begin.
 """
 
 from __future__ import annotations
@@ -25,54 +24,49 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
-from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.iobuf import GATHER_BYTES_MAX, GATHER_PIECES_MAX, IoBuffer
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
 
-#: What one gather may hold: the kernel's UIO_MAXIOV pieces, and less than 2 GiB.
-GATHER_PIECES_MAX = 1024
-GATHER_BYTES_MAX = 2 * 1024**3 - 2 * 1024**2
-
-#: Answers in a row that move nothing before a transfer gives up.
+#: Answers in a row without progress before a transfer gives up.
 RETRIES_MAX = 10
 
-#: The system lacks something that others may be about to give back: memory, or a thread.
+#: Memory or a thread is short for the moment.
 _COMES_BACK = frozenset({-errno.EAGAIN, -errno.ECANCELED})
 
-#: After the n-th of these in a row the loop has n times this many seconds for others.
+#: Seconds of pause after the first of these in a row; n times as many after the n-th.
 AGAIN_PAUSE_SECONDS = 0.0001
 
 
 class SyncFailed(BlobStoreIOError):
-    """An fsync failed, whatever its errno: what the medium holds is unknown from now on."""
+    """An fsync failed, with any errno: the contents of the medium are unknown from now on."""
 
 
 async def read_whole(
     engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object, answer: int | None = None
 ) -> int:
-    """Fill ``frames``, in order, from ``offset`` on; return how many bytes were read.
+    """Fill ``frames``, in order, from ``offset`` on; return the number of bytes read.
 
-    That is less than the frames hold only where the file ends.
+    That is less than the frames hold only at the end of the file.
 
-    :param what: says, as a string, in an error's message what was read, from which file and
-        offset; only then is it made one.
-    :param answer: what the engine said to the first request, if the caller has made it: for a
+    :param what: its string names the operation, file and offset in an error's message; it is made
+        only then.
+    :param answer: the engine's answer to the first request, if the caller has made it: for a
         single frame only.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
-    if len(frames) == 1 and (size := frames[0].size) <= GATHER_BYTES_MAX:
+    if len(frames) == 1:
+        size = frames[0].size
         got = await engine.read(offset, frames) if answer is None else answer
-        if got == size:
-            return got
-        return await _finish_read(engine, offset, frames, size, got, what)
+        return got if got == size else await _finish(engine, frames, offset, size, got, what, reading=True)
     done = 0
     for gather, size in _gathers(frames):
         got = await engine.read(offset + done, gather)
         if got != size:
-            got = await _finish_read(engine, offset + done, gather, size, got, what)
+            got = await _finish(engine, gather, offset + done, size, got, what, reading=True)
         done += got
         if got < size:
             break
@@ -80,24 +74,22 @@ async def read_whole(
 
 
 def one_request(count: int, size_bytes: int) -> bool:
-    """Whether :func:`write_whole` makes one request for so many frames of so many bytes together."""
+    """Whether :func:`write_whole` makes one request for ``count`` frames of ``size_bytes`` together."""
     return 0 < count <= GATHER_PIECES_MAX and size_bytes <= GATHER_BYTES_MAX
 
 
 async def write_whole(
     engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object, answer: int | None = None
 ) -> None:
-    """Write all of ``frames``, in order, from ``offset`` on.
+    """Write all of ``frames``, in order, from ``offset`` on; gathers go out one after the other.
 
-    More than one gather goes out one after the other.
-
-    :param answer: what the engine said to the one request for them, if the caller has made it.
+    :param answer: the engine's answer to the only request, if the caller has made it.
     :raises BlobStoreIOError: the system refused; any part may have been written.
     """
     for gather, size in _gathers(frames):
         put = await engine.write(offset, gather) if answer is None else answer
         if put != size:
-            await _finish_write(engine, offset, gather, size, put, what)
+            await _finish(engine, gather, offset, size, put, what, reading=False)
         offset += size
 
 
@@ -106,9 +98,8 @@ async def write_whole_then_sync(
 ) -> bool:
     """Write all of ``frames`` and make them durable.
 
-    Returns true if one submission did both: one gathered write linked to one fdatasync.
-    A short write cancels that fdatasync; then the rest is written and synced separately.
-    The success of an fdatasync that began before the whole write was done counts for nothing.
+    Returns true if one submission did both: one gathered write linked to one fdatasync.  A short
+    write cancels that fdatasync; then the rest is written and synced separately.
 
     :raises SyncFailed: an fsync failed.
     :raises BlobStoreIOError: a write was refused.
@@ -120,13 +111,12 @@ async def write_whole_then_sync(
         return False
     gather, size = gathers[0]
     put, synced = await engine.write_then_sync(offset, gather)
+    if put == size or synced != -errno.ECANCELED:
+        # A sync that ran although the write was short proves nothing by success; its failure counts.
+        _check_sync(synced, what, "fdatasync after ")
     if put == size:
-        _check_sync(synced, what, "fdatasync after ")
         return True
-    if synced != -errno.ECANCELED:
-        # It ran although the chain was broken.  Its success proves nothing, but a failure is one.
-        _check_sync(synced, what, "fdatasync after ")
-    await _finish_write(engine, offset, gather, size, put, what)
+    await _finish(engine, gather, offset, size, put, what, reading=False)
     await sync(engine, f"fdatasync after {what}")
     return False
 
@@ -134,13 +124,13 @@ async def write_whole_then_sync(
 async def sync(engine: Engine, what: object) -> None:
     """Make every write whose completion was resolved before this call durable.
 
-    :raises SyncFailed: the fsync failed, with whatever errno.  It is never tried again.
+    :raises SyncFailed: the fsync failed, with any errno.  It is never retried.
     """
     _check_sync(await engine.sync(), what)
 
 
 async def grow(engine: Engine, size: int, what: object) -> None:
-    """Make the file ``size`` bytes long, with room for all of them where that can be had.
+    """Make the file ``size`` bytes long, with blocks for all of them where the file system can.
 
     :raises BlobStoreIOError: the system refused; the file is as long as before.
     """
@@ -151,47 +141,40 @@ async def grow(engine: Engine, size: int, what: object) -> None:
 
 
 def _check_sync(rc: int, what: object, head: str = "") -> None:
-    if rc < 0:  # only then is ``what`` made text
+    if rc < 0:
         raise SyncFailed(-rc, f"{head}{what}: {errno_name(-rc)}", applied=None)
 
 
-async def _finish_read(
-    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, got: int, what: object
+async def _finish(
+    engine: Engine,
+    frames: Sequence[IoBuffer],
+    offset: int,
+    size: int,
+    moved: int,
+    what: object,
+    *,
+    reading: bool,
 ) -> int:
-    """Bring a read whose first answer was ``got`` to its end, or to the end of the file."""
+    """Continue a transfer whose first answer was ``moved``; return ``size``, or less at the end of the file."""
     start = done = idle = 0
     while True:
-        if got > 0 and start + got > done:
-            done, idle = start + got, 0
+        if moved > 0 and start + moved > done:
+            done, idle = start + moved, 0
             if done >= size:
                 return size
         else:
             idle += 1
-            # Without progress: at the end of the file that is the answer, elsewhere a hiccup.
-            if got >= 0 and offset + done >= check_rc(engine.file_size(), f"{what}: the file's length"):
-                return done
-            await _pause_or_raise(got, idle, what)
+            if moved == 0 and not reading:
+                check_rc(-errno.EIO, f"{what}: the system wrote no byte")
+            # At the end of the file no progress is the answer; elsewhere it is transient.
+            if reading and moved >= 0:
+                end = check_rc(engine.file_size(), f"{what}: the file's length")
+                if offset + done >= end:
+                    return done
+            await _pause_or_raise(moved, idle, what)
         start = done - done % BUF_ALIGN
-        got = await engine.read(offset + start, _without(frames, start))
-
-
-async def _finish_write(
-    engine: Engine, offset: int, frames: Sequence[IoBuffer], size: int, put: int, what: object
-) -> None:
-    """Bring a write whose first answer was ``put`` to its end."""
-    start = done = idle = 0
-    while True:
-        if put == 0:
-            check_rc(-errno.EIO, f"{what}: the system wrote no byte")
-        if put > 0 and start + put > done:
-            done, idle = start + put, 0
-            if done >= size:
-                return
-        else:
-            idle += 1
-            await _pause_or_raise(put, idle, what)
-        start = done - done % BUF_ALIGN
-        put = await engine.write(offset + start, _without(frames, start))
+        move = engine.read if reading else engine.write
+        moved = await move(offset + start, _without(frames, start))
 
 
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
@@ -204,15 +187,15 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     if rc in _COMES_BACK:
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
-        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.finish, None)
+        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.resolve, None)
         await pause
     elif rc != -errno.EINTR:
         check_rc(rc, what)
 
 
 def _gathers(frames: Sequence[IoBuffer]) -> Iterator[tuple[Sequence[IoBuffer], int]]:
-    """Cut ``frames`` into gathers that one request may hold, each with its size in bytes."""
-    size = sum(frame.size for frame in frames)
+    """Divide ``frames``, each at most ``GATHER_BYTES_MAX``, into gathers of one request, with their sizes."""
+    size = sum([frame.size for frame in frames])
     if len(frames) <= GATHER_PIECES_MAX and size <= GATHER_BYTES_MAX:
         if frames:
             yield frames, size
@@ -220,33 +203,19 @@ def _gathers(frames: Sequence[IoBuffer]) -> Iterator[tuple[Sequence[IoBuffer], i
     gather: list[IoBuffer] = []
     size = 0
     for frame in frames:
-        for piece in _pieces(frame):
-            if len(gather) == GATHER_PIECES_MAX or size + piece.size > GATHER_BYTES_MAX:
-                yield gather, size
-                gather, size = [], 0
-            gather.append(piece)
-            size += piece.size
+        if len(gather) == GATHER_PIECES_MAX or size + frame.size > GATHER_BYTES_MAX:
+            yield gather, size
+            gather, size = [], 0
+        gather.append(frame)
+        size += frame.size
     yield gather, size
-
-
-def _pieces(frame: IoBuffer) -> Iterator[IoBuffer]:
-    """Cut a frame into pieces of at most one gather's bytes."""
-    if frame.size <= GATHER_BYTES_MAX:
-        yield frame
-        return
-    for start in range(0, frame.size, GATHER_BYTES_MAX):
-        yield frame.part(start, min(start + GATHER_BYTES_MAX, frame.size))
 
 
 def _without(frames: Sequence[IoBuffer], count: int) -> Sequence[IoBuffer]:
     """Return ``frames`` without their first ``count`` bytes."""
-    if not count:
-        return frames
     rest: list[IoBuffer] = []
     for frame in frames:
-        if count >= frame.size:
-            count -= frame.size
-        else:
+        if count < frame.size:
             rest.append(frame.part(count, frame.size) if count else frame)
-            count = 0
+        count = max(count - frame.size, 0)
     return rest

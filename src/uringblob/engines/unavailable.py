@@ -1,9 +1,9 @@
-"""Why io_uring cannot run here, and what would help.
+"""Why io_uring cannot run here, and the remedy.
 
-Any step may be refused, with almost any errno: setup may be allowed while enter or register is
-not.  So nothing is decided by errno; the errno only chooses the advice.  Seen in the wild:
-Docker 25 and containerd 2 answer ``EPERM``, podman and gVisor ``ENOSYS``, one managed
-Kubernetes ``EOPNOTSUPP``, RHEL 9 ``EPERM`` by sysctl, a zero memlock limit ``ENOMEM``.
+Any step may be refused, with almost any errno: setup may be allowed while enter or register is not.
+So no decision depends on an errno; it only selects the remedy.  Seen in the wild: Docker 25 and
+containerd 2 answer ``EPERM``, podman and gVisor ``ENOSYS``, one managed Kubernetes ``EOPNOTSUPP``,
+RHEL 9 ``EPERM`` by sysctl, a zero memlock limit ``ENOMEM``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uringblob.limits import address_space, address_space_low, thread_limits
 _SECCOMP = "run the container with a seccomp profile that allows io_uring_setup, _enter and _register"
 _SYSCTL = "check that 'sysctl kernel.io_uring_disabled' is 0 (1 admits only kernel.io_uring_group)"
 
-_CURES = {
+_REMEDIES = {
     _errno.EPERM: f"forbidden by seccomp or by sysctl: {_SECCOMP}, and {_SYSCTL}",
     _errno.EACCES: f"forbidden by a security module, seccomp or sysctl: {_SECCOMP}, and {_SYSCTL}",
     _errno.ENOSYS: (
@@ -32,7 +32,7 @@ _CURES = {
 }
 
 
-#: What a request ends with that needs a kernel thread where there is none to be had (Linux 6.18).
+#: Results of a request that needs a kernel thread where none can be started (Linux 6.18).
 _NO_THREAD = frozenset({_errno.ECANCELED, _errno.EAGAIN})
 
 
@@ -40,8 +40,8 @@ class RingUnavailable(Exception):
     """A step of starting io_uring was refused.
 
     ``stage`` names the step (``"import"``, ``"setup"``, ``"register files"``, ``"nop"``,
-    ``"first read"``), ``errno`` the answer (0 where there was none), ``hint`` what is known
-    beyond both (may be empty), ``remedy`` what helps where the errno does not say it.
+    ``"first read"``), ``errno`` the answer (0 where there was none), ``hint`` further facts (may be
+    empty), ``remedy`` the likely cause and remedy where the errno does not imply them.
     """
 
     def __init__(self, stage: str, errno: int = 0, hint: str = "", remedy: str = "") -> None:
@@ -49,7 +49,7 @@ class RingUnavailable(Exception):
         self.stage = stage
         self.errno = errno
         self.hint = hint
-        self.remedy = remedy
+        self._remedy = remedy
 
     def __str__(self) -> str:
         answer = f": {errno_name(self.errno)}" if self.errno else ""
@@ -57,17 +57,17 @@ class RingUnavailable(Exception):
         return f"io_uring refused at {self.stage}{answer}{hint}"
 
     @property
-    def cure(self) -> str:
-        """Likely cause and remedy, in words; empty where the errno says nothing of use."""
-        if self.remedy:
-            return self.remedy
+    def remedy(self) -> str:
+        """Likely cause and remedy; empty where the errno implies none."""
+        if self._remedy:
+            return self._remedy
         if self.errno in _NO_THREAD:
             return f"the kernel has no thread for it, and {thread_limits()}"
         if self.errno == _errno.ENOMEM and address_space_low():
             return address_space()
-        return _CURES.get(self.errno, "")
+        return _REMEDIES.get(self.errno, "")
 
     @property
-    def advice(self) -> str:
-        """The whole message: what was refused and, where known, its cure."""
-        return f"{self}: {self.cure}" if self.cure else str(self)
+    def message(self) -> str:
+        """What was refused and, where known, the remedy."""
+        return f"{self}: {self.remedy}" if self.remedy else str(self)

@@ -1,12 +1,12 @@
 """A general-purpose io_uring for asyncio, with registered files and buffers.
 
-Without a loop, completions are waited for::
+Without a loop, wait for completions::
 
     ring = Ring(64)
     assert ring.wait(ring.nop()) == 0
     ring.close()
 
-On a loop they are awaited, and many tasks share one submission::
+On a loop, await them; many tasks share one submission::
 
     async def main(path):
         fd = os.open(path, os.O_RDWR | os.O_DIRECT)
@@ -25,7 +25,7 @@ On a loop they are awaited, and many tasks share one submission::
         await ring.aclose()
         os.close(fd)
 
-``Slab`` is ``uringblob.buffers.slab.Slab``; memory of any other kind goes through ``read`` and ``readv``.
+``Slab`` is ``uringblob.slab.Slab``; memory of any other kind uses ``read`` and ``readv``.
 """
 
 from uringblob.ring import ops

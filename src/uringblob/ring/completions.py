@@ -1,13 +1,12 @@
-"""From ``user_data`` to whoever waits: the one place where completions are matched.
+"""Maps ``user_data`` to completions: the one place where results are matched to operations.
 
-A wait for completions can end early (EINTR, or enough of them), with I/O still in flight.  A
-reader that took "the next completion" as its own would read wrong bytes for ever after; here
-nobody takes, everybody is looked up.
+A wait for completions can end early (EINTR, or enough of them) with I/O still in flight.  So no
+caller takes "the next completion": every one is looked up by its ``user_data``.
 
-An entry keeps the operation's memory alive from before it is queued until its completion, and
-nothing else may end it.  Completions stay in the completion queue until all of a batch are
-settled, and settling one twice changes nothing, so an exception in the middle (a signal handler
-that raises) loses none: the descriptor stays readable, and the next reaper starts over.
+An entry keeps the operation's memory alive from before it is queued until its completion.
+Completions stay in the completion queue until all of a batch are handled, and handling one twice
+changes nothing: after an exception in the middle (from a signal handler) the descriptor stays
+readable, and the next reaping starts over.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ import struct
 from typing import Any, Final
 
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion, resolve, set_bare_result
+from uringblob.completion import Completion, set_bare_result, set_outcome
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
 
-#: Whoever gets a frame checksums it in the same loop iteration, 30 to 50 µs for 512 KiB.  So many
-#: bytes a reaping keep an iteration below half a millisecond: 32 frames at once stalled the loop's
-#: other users for 1.5 ms (p99, Linux 6.18).  A light completion that no job awaits counts nothing:
-#: 64 writes of one group that end together took 16 iterations, and the disk had nothing to do meanwhile.
+#: Bytes of results per reaping.  A reader checksums its frame in the same loop iteration, 30 to 50 µs
+#: for 512 KiB; this limit keeps an iteration below half a millisecond.  32 frames at once stalled the
+#: loop for 1.5 ms (p99, Linux 6.18).  A light completion that no job awaits counts as nothing: else 64
+#: writes of one group that ended together took 16 iterations, while the disk was idle.
 BYTES_AT_ONCE: Final = 2 * 1024 * 1024
 
 #: Tables of rings that were dropped with operations in flight: the kernel may still write there.
@@ -34,37 +33,37 @@ _never_freed: list[dict[int, tuple[Completion[int], object]]] = []
 
 
 class InFlight:
-    """Operations asked for and not yet settled; one thread uses it."""
+    """Operations queued or submitted whose completion is not resolved; used by one thread."""
 
-    __slots__ = ("_core", "_inbox", "lib", "next_user_data", "table")
+    __slots__ = ("_core", "_cqe_buffer", "lib", "next_user_data", "table")
 
-    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, inbox: Any) -> None:
+    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, cqe_buffer: Any) -> None:
         self._core = core
         self.lib = lib
-        self._inbox: Any = memoryview(ffi.buffer(inbox))  # keeps it
+        self._cqe_buffer: Any = memoryview(ffi.buffer(cqe_buffer))  # keeps it alive
         self.table: dict[int, tuple[Completion[int], object]] = {}
-        #: Never used twice, so a late completion can never be taken for another.
+        #: Never repeats, so a late completion cannot be mistaken for another.
         self.next_user_data = itertools.count(1).__next__
 
-    def settle(self, user_data: int, result: int) -> None:
-        """Resolve one operation and let go of its memory; does nothing the second time."""
+    def complete(self, user_data: int, result: int) -> None:
+        """Resolve one operation and release its memory; a second call does nothing."""
         entry = self.table.get(user_data)
         if entry is not None:
-            entry[0].finish(result)
+            entry[0].resolve(result)
             self.table.pop(user_data, None)
 
     def reap(self) -> int:
-        """Settle the completions there are; return 0 only if there was none.
+        """Resolve the posted completions; return 0 only if there was none.
 
-        Those of more than ``BYTES_AT_ONCE`` are left for the next call.  They stay in the completion
-        queue, so the descriptor stays readable.
+        Those beyond ``BYTES_AT_ONCE`` stay in the completion queue for the next call, and the
+        descriptor stays readable.
         """
         core, table, lib = self._core, self.table, self.lib
         total = moved = 0
         completion: Completion[int] | None = None
         while (count := lib.ub_reap(core)) > 0:
-            # settle() and finish(), written out: this is the hottest loop of the library.
-            for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
+            # complete() and finish() inlined: this is the hottest loop of the library.
+            for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
                 entry = table.get(user_data)
                 if entry is not None:
                     if moved >= BYTES_AT_ONCE:
@@ -74,18 +73,18 @@ class InFlight:
                     if not completion.light or completion._resumes:
                         moved += result
                     if not completion.done():
-                        resolve(completion, set_bare_result, result)
+                        set_outcome(completion, set_bare_result, result)
                     if completion._resumes:
                         completion._resume_all()
                     table.pop(user_data, None)
-            core.settled = 1
+            core.consumed = 1
             total += count
-        # Whoever was resumed may have raised, and a kept traceback keeps this frame, as a caller's.
+        # A traceback raised by a resumed callback keeps this stack frame.
         entry = completion = None
         return total
 
     def never_free(self) -> None:
         """Keep the memory of what is in flight until the process ends."""
-        # The list alone would lose it at the interpreter's end, when modules are cleared.
+        # The list alone would release it at interpreter exit, when modules are cleared.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.table))
         _never_freed.append(self.table)

@@ -1,15 +1,13 @@
-"""What drives a ring: the tick, the doorbell, the blocking wait, and the end.
+"""The machinery under a ring: submission once per loop tick, reaping, blocking waits.
 
-Two sentences say how it meets an event loop.  Operations asked for within one loop tick are
-submitted together, by one ``io_uring_enter``, from a callback at the tick's end.  The ring's own
-descriptor is the doorbell (``add_reader``; 5.6 µs a round trip, an eventfd costs 7.5; Linux
-6.18), and the completion queue is the truth: whoever is woken reaps everything there is.
+Operations queued within one loop tick are submitted together, by one ``io_uring_enter``, from a
+callback at the tick's end.  The loop watches the ring's own descriptor (``add_reader``: 5.6 µs a
+round trip, an eventfd costs 7.5; Linux 6.18); a completion event reaps everything in the queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import os
 import struct
@@ -17,7 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
+from uringblob import fork
 from uringblob._native import require_lib
+from uringblob._native.types import CRing, Lib
 from uringblob.completion import Completion, persist
 from uringblob.errors import check_rc
 from uringblob.owner import Owner
@@ -25,21 +25,37 @@ from uringblob.ring.completions import InFlight
 from uringblob.ring.no_loop import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
 from uringblob.ring.setup import SetupFlags, blank_core, open_core
-from uringblob.ring.submission import SubmissionQueue
+from uringblob.ring.submission import TRANSIENT, SubmissionQueue
 
 T = TypeVar("T")
 
-#: Seconds until the next try when the kernel is out of memory and nothing is in flight.
+#: Seconds until the next attempt when the kernel is out of memory and has no operation of this ring.
 _RETRY_DELAY: Final = 0.001
-_TRANSIENT: Final = frozenset({-errno.EINTR, -errno.EAGAIN, -errno.EBUSY})
+
+#: When the next flush is due: not scheduled; at this tick's end; after a delay.
+_NOT_DUE, _TICK, _DELAYED = range(3)
+
+
+class _Copy:
+    """A forked child's copy of a ring: closed at once, because it keeps the locks of registered files."""
+
+    __slots__ = ("__weakref__", "abandon")
+
+    path = ""
+    left_behind = False
+
+    def __init__(self, lib: Lib, core: CRing) -> None:
+        self.abandon = functools.partial(lib.ub_abandon, core)
+        fork.remember(self)
 
 
 class RingDriver(Owner):
-    """The machinery under :class:`uringblob.ring.Ring`; knows no particular operation."""
+    """The machinery under :class:`uringblob.ring.Ring`; independent of opcodes."""
 
     __slots__ = (
         "__weakref__",
         "_closing",
+        "_copy",
         "_core",
         "_drained",
         "_ffi",
@@ -56,49 +72,50 @@ class RingDriver(Owner):
     def __init__(
         self, entries: int, loop: asyncio.AbstractEventLoop | None, setup_ladder: Sequence[SetupFlags]
     ) -> None:
-        self._closing = True  # until it is open; the finalizer looks at the rest
+        self._closing = True  # until it is open, for the finalizer
         self._ffi, self._lib = require_lib()
         self._pid = os.getpid()
         self._core = blank_core(self._ffi)
-        inbox = open_core(self._ffi, self._lib, self._core, entries, setup_ladder)
+        cqe_buffer = open_core(self._ffi, self._lib, self._core, entries, setup_ladder)
+        self._copy = _Copy(self._lib, self._core)
         self._loop = loop
         self._future_loop = NO_LOOP if loop is None else loop
-        self._in_flight = InFlight(self._ffi, self._lib, self._core, inbox)
-        self._queue = SubmissionQueue(self._ffi, self._lib, self._core, self._in_flight.settle)
-        #: A partial object makes one a fifth faster than a call with a keyword does.
+        self._in_flight = InFlight(self._ffi, self._lib, self._core, cqe_buffer)
+        self._queue = SubmissionQueue(self._ffi, self._lib, self._core, self._in_flight.complete)
+        # A partial object is a fifth faster than a call with a keyword.
         self._new_completion: Callable[[], Completion[int]] = functools.partial(
             Completion, loop=self._future_loop
         )
-        #: Somebody will flush before the loop sleeps: a tick, or the doorbell that is being answered.
-        self._flush_due = False
+        self._flush_due = _NOT_DUE
         self._drained: Completion[None] | None = None
         if loop is not None:
-            loop.add_reader(self._core.fd, self._on_doorbell)
+            loop.add_reader(self._core.fd, self._on_completion_event)
         self._closing = False
 
-    # -- in -------------------------------------------------------------------------------
+    # -- submission -----------------------------------------------------------------------
 
     def submit(
-        self, ops: Iterable[Op], *, now: bool = False, answers: list[Completion[int]] | None = None
+        self, ops: Iterable[Op], *, submit: bool = False, answers: list[Completion[int]] | None = None
     ) -> list[Completion[int]]:
-        """Ask for ``ops``, in order; one completion each, added to ``answers``.  Linked ones stay together.
+        """Queue ``ops``, in order; return one completion each, appended to ``answers``.
 
-        ``now`` submits them, and what was asked for before them, instead of leaving that to the tick.
+        A chain of linked operations is never split between submissions.  ``submit`` enters the kernel
+        at once, with everything queued before, instead of at the tick's end.
 
-        :raises ValueError: the last one is linked to nothing, or a chain is longer than the
-            submission queue.  Nothing was asked for then.
+        :raises ValueError: the last operation is linked, or a chain is longer than the submission
+            queue.  Nothing is queued then.
         :raises RuntimeError: the ring is closed.
         """
-        sent = list(ops)
-        check_chains(sent, self._queue.chain_max)
+        listed = list(ops)
+        check_chains(listed, self._queue.chain_max)
         self._check_open()
         packed = []
         entries: dict[int, tuple[Completion[int], object]] = {}
-        for op in sent:
+        for op in listed:
             user_data = self._in_flight.next_user_data()
             packed.append(packed_op(user_data, op))
             entries[user_data] = (self._new_completion(), op.keep)
-        return self._enqueue_all(packed, entries, [] if answers is None else answers, now=now)
+        return self._enqueue_all(packed, entries, [] if answers is None else answers, submit=submit)
 
     def _enqueue_all(
         self,
@@ -106,36 +123,19 @@ class RingDriver(Owner):
         entries: dict[int, tuple[Completion[int], object]],
         answers: list[Completion[int]],
         *,
-        now: bool,
+        submit: bool,
     ) -> list[Completion[int]]:
-        """Ask for packed operations, whose completions and memory are in ``entries``, in one step."""
+        """Queue packed operations; ``entries`` has the completion and the memory of each."""
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        answers += [completion for completion, _ in entries.values()]  # known, also if a handler raises now
+        answers += [completion for completion, _ in entries.values()]  # also if a handler raises below
         try:
-            if now:
-                self._flush_now()
+            if submit:
+                self._submit_now()
         finally:
             if not self._flush_due and self._loop is not None and len(self._queue):
-                self._flush_in_a_tick(self._loop)
+                self._schedule_flush(self._loop)
         return answers
-
-    def _flush_now(self) -> None:
-        """Submit what was asked for.  It stays asked for if there is no memory for that: the tick tries again."""
-        self._check_process()
-        try:
-            self._queue.flush()
-        except MemoryError:
-            if self._loop is None:
-                raise
-
-    def chain(self, *ops: Op, now: bool = False) -> list[Completion[int]]:
-        """Ask for ``ops`` so that each begins only when the one before has wholly succeeded.
-
-        After a failed or short one, the rest end with ``-ECANCELED``.  Use registered files.
-        Raises what :meth:`submit` raises.
-        """
-        return self.submit([*(op.link() for op in ops[:-1]), *ops[-1:]], now=now)
 
     def _enqueue(
         self,
@@ -148,12 +148,9 @@ class RingDriver(Owner):
         op_flags: int,
         buf_index: int,
         keep: object,
-        now: bool = False,
+        submit: bool = False,
     ) -> Completion[int]:
-        """Ask for one operation; the hot path, so everything is in one function.
-
-        ``now`` submits it, and what was asked for before it, instead of leaving that to the tick.
-        """
+        """Queue one operation; the hot path, so everything is in one function."""
         if self._closing:
             self._check_open()
         in_flight = self._in_flight
@@ -163,99 +160,112 @@ class RingDriver(Owner):
         except struct.error as error:
             raise ValueError(OUT_OF_RANGE) from error
         completion = self._new_completion()
-        # The memory is held before the operation exists.
+        # The table holds the memory before the operation exists.
         in_flight.table[user_data] = (completion, keep)
         queue = self._queue
         queue.waiting.append(packed)
-        if now:
-            self._flush_now()
+        if submit:
+            self._submit_now()
             if queue.empty:
                 return completion
         if not self._flush_due and self._loop is not None:
-            self._flush_in_a_tick(self._loop)
+            self._schedule_flush(self._loop)
         return completion
 
-    def _flush_in_a_tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have what was asked for submitted at the tick's end, or at once where there is no memory to wait."""
+    def _submit_now(self) -> None:
+        """Submit the queue; where memory is short for that, the tick tries again."""
+        self._check_process()
         try:
-            loop.call_soon(self._tick)
-            self._flush_due = True
+            self._queue.flush()
         except MemoryError:
-            self._flush_now()
+            if self._loop is None:
+                raise
+
+    def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush at the tick's end, or at once where memory is short for scheduling."""
+        try:
+            # Twice: a signal handler that raises before the first line of a callback drops that call.
+            loop.call_soon(self._flush_if_due, _TICK)
+            loop.call_soon(self._flush_if_due, _TICK)
+            self._flush_due = _TICK
+        except MemoryError:
+            self._submit_now()
             self._flush_later()
 
-    @property
-    def in_kernel(self) -> int:
-        """Operations that the kernel was given and whose completion was not reaped yet."""
-        return self._core.accepted - self._core.reaped
-
-    @property
-    def chains_split(self) -> int:
-        """Chains of which the kernel took the first part only; the rest ended with ``-ECANCELED``."""
-        return self._queue.chains_split
+    def _flush_if_due(self, due: int) -> None:
+        if self._flush_due == due:
+            self.flush()
 
     def flush(self) -> None:
-        """Submit now what was asked for, and reap what has completed; waits for nothing.
+        """Submit the queue now and reap what has completed; does not block.
 
         :raises RuntimeError: in a forked child.
         """
         self._check_process()
         queue = self._queue
+        self._flush_due = _TICK  # what the resumed callbacks queue is submitted below
         try:
             queue.flush()
             reaped = self._reap()
-            while len(queue) and reaped:  # what was reaped made room
+            while len(queue) and reaped:  # reaping made room
                 queue.flush()
                 reaped = self._reap()
-        finally:  # also where memory ran out in here, or a signal handler raised
+        finally:  # also after MemoryError, or an exception of a signal handler
+            self._flush_due = _NOT_DUE
             if len(queue):
                 self._flush_later()
 
-    def _tick(self) -> None:
-        self._flush_due = False
-        self.flush()
-
     def _flush_later(self) -> None:
-        """Some must wait: for a completion, whose doorbell comes back here, or else for a while."""
+        """Leave the rest to the next completion event, or to a timer if the kernel has no operation."""
         nothing_in_kernel = self._core.accepted == self._core.reaped
         if nothing_in_kernel and self._loop is not None and not self._flush_due:
             self._queue.give_up_if_hopeless()
             if len(self._queue):
-                persist(self._loop.call_later, _RETRY_DELAY, self._tick)
-                self._flush_due = True
+                persist(self._loop.call_later, _RETRY_DELAY, self._flush_if_due, _DELAYED)
+                self._flush_due = _DELAYED
 
-    # -- out ------------------------------------------------------------------------------
+    # -- completion -----------------------------------------------------------------------
+
+    @property
+    def in_kernel(self) -> int:
+        """Operations that the kernel has accepted and whose completion is not reaped."""
+        return self._core.accepted - self._core.reaped
 
     @property
     def in_flight(self) -> int:
-        """Operations asked for whose completion is not resolved, waiting ones included."""
+        """Operations whose completion is not resolved, queued ones included."""
         return self._core.accepted - self._core.reaped + len(self._queue)
+
+    @property
+    def chains_split(self) -> int:
+        """Chains of which the kernel accepted the first part only; the rest ended with ``-ECANCELED``."""
+        return self._queue.chains_split
 
     def _reap(self) -> int:
         reaped = self._in_flight.reap()
         if self._drained is not None and not self.in_flight:
-            self._drained.finish(None)
+            self._drained.resolve(None)
         return reaped
 
-    def _on_doorbell(self) -> None:
-        """Reap; what the resumed ask for goes out at once, without another trip through the loop."""
+    def _on_completion_event(self) -> None:
+        """Reap, then submit what the resumed callbacks queued, in the same iteration."""
         self._check_process()
-        tick_comes = self._flush_due
-        self._flush_due = True
+        due = self._flush_due
+        self._flush_due = _TICK
         try:
             self._reap()
         finally:
-            self._flush_due = tick_comes
-            if not tick_comes and len(self._queue):
+            self._flush_due = due
+            if not due and len(self._queue):
                 self.flush()
 
     def wait(self, completion: Completion[T]) -> T:
         """Block until ``completion``, one of this ring's, is done; return its result.
 
-        Works with and without a loop (which it blocks).  A signal handler that raises ends the
-        wait and nothing else: the operation goes on, and may be waited for again.
+        Works with and without a loop (which it blocks).  A signal handler that raises ends only the
+        wait: the operation continues, and may be waited for again.
 
-        :raises RuntimeError: it will never be done: it is not this ring's.
+        :raises RuntimeError: the completion belongs to another ring.
         """
         while not completion.done():
             self.flush()
@@ -264,10 +274,10 @@ class RingDriver(Owner):
         return completion.result()
 
     def _block(self) -> None:
-        """Sleep until there is something to reap, or something more may be submitted."""
+        """Sleep until there is a completion to reap, or room to submit."""
         if self._core.accepted > self._core.reaped:
             rc = self._lib.ub_wait(self._core)
-            if rc not in _TRANSIENT:
+            if rc not in TRANSIENT:
                 check_rc(rc, "io_uring_enter while waiting for a completion")
         elif len(self._queue):
             self._queue.give_up_if_hopeless()
@@ -275,7 +285,45 @@ class RingDriver(Owner):
         else:
             raise RuntimeError("nothing is in flight: this completion is not of this ring")
 
+    # -- closing --------------------------------------------------------------------------
+
+    def _release_when_drained(self) -> None:
+        if not self._is_mine():
+            return
+        drained = self._when_drained()
+        drained.add_done_callback(lambda _: self._release())
+        self.flush()
+        if not self.in_flight:
+            drained.resolve(None)
+
+    def _when_drained(self) -> Completion[None]:
+        """Return a completion that resolves when nothing is in flight."""
+        if self._drained is None:
+            # Without it the ring would outlive its loop.
+            self._drained = persist(Completion, loop=self._future_loop)
+        return self._drained
+
+    def _release(self) -> None:
+        """Free the ring, in which nothing is in flight, and stop watching it."""
+        # A child shares the parent's selector: there the reader stays.
+        if self._is_mine() and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._core.fd)
+        self._free()
+
+    def _free(self) -> None:
+        """Close this process's copies; keep memory that the kernel may still write."""
+        if self._is_mine() and not self.in_kernel:
+            self._lib.ub_close(self._core)
+            return
+        if self._is_mine():
+            self._in_flight.never_free()
+        self._lib.ub_abandon(self._core)
+
     # -- misuse ---------------------------------------------------------------------------
+
+    def _is_mine(self) -> bool:
+        """Whether the ring is open and this process made it."""
+        return self._core.fd >= 0 and self._pid == os.getpid()
 
     def _check_open(self) -> None:
         if self._closing:

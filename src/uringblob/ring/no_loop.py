@@ -1,4 +1,4 @@
-"""What stands in for an event loop where there is none."""
+"""The event loop of a ring that has none."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from uringblob.logs import logger
 
 
 class _NoLoop:
-    """As much of an event loop as a future asks for; nobody can await on it."""
+    """The part of an event loop that a future needs; awaiting on it is an error."""
 
     def get_debug(self) -> bool:
         return False
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context) -> None:
-        """Run a completion's callback at once, in whoever reaps; it must not disturb the reaping."""
+        """Run a completion's callback at once, in the reaping thread; log what it raises."""
         try:
             context.run(callback, *args)
-        except Exception:  # noqa: BLE001 - it is logged, and must not disturb the reaping
+        except Exception:  # noqa: BLE001 - it must not end the reaping
             logger.exception(
                 "the callback %r of a completion failed", callback, extra={"event": "callback_failed"}
             )

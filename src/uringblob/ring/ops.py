@@ -1,26 +1,20 @@
-"""One operation as data: what becomes a submission queue entry.
+"""Operations as data: what becomes a submission queue entry.
 
-The functions here only describe; :meth:`uringblob.ring.Ring.submit` and ``Ring.chain`` send.
-Numbers are the kernel's (``linux/io_uring.h``), written down here because an opcode newer than
-the liburing of the build machine works all the same; ask :meth:`Ring.supports`.
+The functions here only describe; :meth:`uringblob.ring.Ring.submit` and ``Ring.chain`` queue them.
+Opcodes are the kernel's numbers (``linux/io_uring.h``), so one newer than the liburing of the build
+machine works too; ask :meth:`Ring.supports`.
 """
 
 from __future__ import annotations
 
+import array
 import enum
 import struct
 import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import cffi
-
-from uringblob.buffers.iobuf import IoBuffer
-
-_ffi = cffi.FFI()
-# Parsed now: at their first use they would be parsed under a lock.
-_ADDRESS = _ffi.typeof("uintptr_t")
-_NUMBERS = _ffi.typeof("size_t[]")
+from uringblob.buffers.iobuf import GATHER_BYTES_MAX, GATHER_PIECES_MAX, IoBuffer
 
 
 class Opcode(enum.IntEnum):
@@ -58,22 +52,16 @@ class SqeFlags(enum.IntFlag):
 
 FSYNC_DATASYNC: Final = 1
 
-#: A gathered request holds at most this many pieces (UIO_MAXIOV).
-GATHER_PIECES_MAX: Final = 1024
-#: One request moves at most this many bytes (the kernel's MAX_RW_COUNT, on 4 KiB pages).
-REQUEST_SIZE_MAX: Final = 0x7FFFF000
-
-# Plain ints: a flag made of members goes through Python code at each "or" and "and".
+# Plain ints: "or" and "and" on enum members run Python code.
 _IO_LINK: Final = int(SqeFlags.IO_LINK)
 _LINKS: Final = int(SqeFlags.IO_LINK | SqeFlags.IO_HARDLINK)
 #: ``struct ub_op``.
 _PACKING = struct.Struct("=QQQIiIHBB")
-OP_SIZE: Final = _PACKING.size
-_FLAGS_AT: Final = OP_SIZE - 1
+_FLAGS_AT: Final = _PACKING.size - 1
 
 
 class Op(NamedTuple):
-    """An operation not sent yet.  ``keep`` is kept alive until its completion."""
+    """An operation that is not queued yet.  ``keep`` is kept alive until its completion."""
 
     opcode: int
     flags: int = 0
@@ -87,7 +75,7 @@ class Op(NamedTuple):
 
     @property
     def linked(self) -> bool:
-        """Whether the operation after this one hangs on it."""
+        """Whether the next operation depends on this one."""
         return bool(int(self.flags) & _LINKS)
 
     def link(self) -> Op:
@@ -96,7 +84,7 @@ class Op(NamedTuple):
 
 
 class TracedOp(NamedTuple):
-    """An operation as it goes to the kernel, for :attr:`Ring.trace`."""
+    """An operation as submitted, for :attr:`Ring.trace`."""
 
     user_data: int
     op: Op
@@ -106,13 +94,13 @@ pack = _PACKING.pack
 
 
 def traced(packed: bytes) -> TracedOp:
-    """Take a packed operation apart again."""
+    """Unpack a packed operation."""
     user_data, address, offset, length, file, op_flags, buf_index, opcode, flags = _PACKING.unpack(packed)
     return TracedOp(user_data, Op(opcode, flags, file, offset, address, length, op_flags, buf_index))
 
 
 def is_linked(packed: bytes) -> bool:
-    """Whether the operation after this packed one hangs on it."""
+    """Whether the next operation depends on this packed one."""
     return bool(packed[_FLAGS_AT] & _LINKS)
 
 
@@ -126,44 +114,44 @@ def nop(*, flags: int = 0) -> Op:
     return Op(Opcode.NOP, flags)
 
 
-def read(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
+def read(file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Op:
     """Read into any memory (Linux 5.6); yields bytes read, 0 at the end of the file."""
-    return Op(Opcode.READ, flags, file, offset, frame.address, frame.size, keep=frame.view)
+    return Op(Opcode.READ, flags, file, offset, buffer.address, buffer.size, keep=buffer.view)
 
 
-def write(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
+def write(file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Op:
     """Write any memory (Linux 5.6); yields bytes written."""
-    return Op(Opcode.WRITE, flags, file, offset, frame.address, frame.size, keep=frame.view)
+    return Op(Opcode.WRITE, flags, file, offset, buffer.address, buffer.size, keep=buffer.view)
 
 
-def read_fixed(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
+def read_fixed(file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Op:
     """Read into registered memory; yields bytes read, 0 at the end of the file."""
-    return _fixed(Opcode.READ_FIXED, file, offset, frame, flags)
+    return _fixed(Opcode.READ_FIXED, file, offset, buffer, flags)
 
 
-def write_fixed(file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Op:
+def write_fixed(file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Op:
     """Write registered memory; yields bytes written."""
-    return _fixed(Opcode.WRITE_FIXED, file, offset, frame, flags)
+    return _fixed(Opcode.WRITE_FIXED, file, offset, buffer, flags)
 
 
-def readv_fixed(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
-    """Read into pieces of one registered buffer (Linux 6.15); yields bytes read."""
-    return _vector(Opcode.READV_FIXED, file, offset, frames, flags, _same_buffer(frames))
+def readv_fixed(file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0) -> Op:
+    """Read into parts of one registered buffer, in order (Linux 6.15); yields bytes read."""
+    return _vector(Opcode.READV_FIXED, file, offset, buffers, flags, _common_index(buffers))
 
 
-def writev_fixed(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
-    """Write pieces of one registered buffer, in order (Linux 6.15); yields bytes written."""
-    return _vector(Opcode.WRITEV_FIXED, file, offset, frames, flags, _same_buffer(frames))
+def writev_fixed(file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0) -> Op:
+    """Write parts of one registered buffer, in order (Linux 6.15); yields bytes written."""
+    return _vector(Opcode.WRITEV_FIXED, file, offset, buffers, flags, _common_index(buffers))
 
 
-def readv(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
-    """Read into any memory, piece by piece; yields bytes read, 0 at the end of the file."""
-    return _vector(Opcode.READV, file, offset, frames, flags, 0)
+def readv(file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0) -> Op:
+    """Read into buffers in any memory, in order; yields bytes read, 0 at the end of the file."""
+    return _vector(Opcode.READV, file, offset, buffers, flags, 0)
 
 
-def writev(file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Op:
-    """Write any memory, piece by piece, in order; yields bytes written."""
-    return _vector(Opcode.WRITEV, file, offset, frames, flags, 0)
+def writev(file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0) -> Op:
+    """Write buffers in any memory, in order; yields bytes written."""
+    return _vector(Opcode.WRITEV, file, offset, buffers, flags, 0)
 
 
 def fsync(file: int, *, data_only: bool = False, flags: int = 0) -> Op:
@@ -179,33 +167,33 @@ def fallocate(file: int, offset: int, size: int, *, flags: int = 0) -> Op:
     return Op(Opcode.FALLOCATE, flags, file, offset, address=size)
 
 
-def _fixed(opcode: Opcode, file: int, offset: int, frame: IoBuffer, flags: int) -> Op:
-    view, address, size, buf_index = frame
+def _fixed(opcode: Opcode, file: int, offset: int, buffer: IoBuffer, flags: int) -> Op:
+    view, address, size, buf_index = buffer
     if buf_index < 0:
         raise ValueError(f"{opcode.name} needs registered memory: register the slab, or use readv or writev")
     return Op(opcode, flags, file, offset, address, size, 0, buf_index, view)
 
 
-def _same_buffer(frames: Sequence[IoBuffer]) -> int:
-    indexes = {frame.buf_index for frame in frames}
+def _common_index(buffers: Sequence[IoBuffer]) -> int:
+    indexes = {buffer.buf_index for buffer in buffers}
     if len(indexes) != 1 or min(indexes) < 0:
         raise ValueError(f"the pieces must lie in one registered buffer, not in {sorted(indexes)}")
     return indexes.pop()
 
 
 def _vector(
-    opcode: Opcode, file: int, offset: int, frames: Sequence[IoBuffer], flags: int, buf_index: int
+    opcode: Opcode, file: int, offset: int, buffers: Sequence[IoBuffer], flags: int, buf_index: int
 ) -> Op:
-    size = sum(frame.size for frame in frames)
-    if not 0 < len(frames) <= GATHER_PIECES_MAX or size > REQUEST_SIZE_MAX:
+    size = sum(buffer.size for buffer in buffers)
+    if not 0 < len(buffers) <= GATHER_PIECES_MAX or size > GATHER_BYTES_MAX:
         raise ValueError(
-            f"{opcode.name} of {len(frames)} pieces and {size} bytes: a request holds 1 to "
-            f"{GATHER_PIECES_MAX} pieces and at most {REQUEST_SIZE_MAX} bytes"
+            f"{opcode.name} of {len(buffers)} pieces and {size} bytes: a request holds 1 to "
+            f"{GATHER_PIECES_MAX} pieces and at most {GATHER_BYTES_MAX} bytes"
         )
-    # An array of struct iovec: address and size, one machine word each.
-    vector = _ffi.new(_NUMBERS, [number for frame in frames for number in (frame.address, frame.size)])
-    address = int(_ffi.cast(_ADDRESS, vector))
-    return Op(opcode, flags, file, offset, address, len(frames), 0, buf_index, (vector, tuple(frames)))
+    # An array of struct iovec: address and size, one machine word each ("L" on Linux).
+    vector = array.array("L", [word for buffer in buffers for word in (buffer.address, buffer.size)])
+    address, _ = vector.buffer_info()
+    return Op(opcode, flags, file, offset, address, len(buffers), 0, buf_index, (vector, tuple(buffers)))
 
 
 OUT_OF_RANGE: Final = (
@@ -215,7 +203,7 @@ OUT_OF_RANGE: Final = (
 
 
 def packed_op(user_data: int, op: Op) -> bytes:
-    """Pack an operation for C.
+    """Pack an operation as ``struct ub_op``.
 
     :raises ValueError: a number is out of range.
     """
@@ -227,16 +215,12 @@ def packed_op(user_data: int, op: Op) -> bytes:
 
 
 def check_chains(ops: Sequence[Op], chain_max: int) -> None:
-    """Raise ``ValueError`` for a chain that is too long, or linked to nothing at its end."""
-    if not any(int(op.flags) & _LINKS for op in ops):
-        return
+    """Raise ``ValueError`` for a chain that is too long, or whose last operation is linked."""
     length = 0
     for op in ops:
-        length += 1
-        if length > chain_max:
+        length = length + 1 if int(op.flags) & _LINKS else 0
+        if length >= chain_max:
             raise ValueError(f"a chain of more than {chain_max} operations does not fit the submission queue")
-        if not op.linked:
-            length = 0
     if length:
         flags = SqeFlags(ops[-1].flags)
         raise ValueError(f"the last operation has {flags!r}, but none follows")

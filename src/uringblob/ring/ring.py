@@ -1,15 +1,17 @@
-"""The public ring: registration and operations.
+"""The public ring: registration, operations, closing.
 
-**One thread owns a ring.**  Nothing here takes a lock; use from another thread, or from a signal
-handler that interrupted the ring, is an error that is not detected.  An operation belongs to the
-thread that submitted it: when that thread ends, what it had in flight may fail.
-After a fork only the parent may use the ring; the child calls :meth:`Ring.abandon`.
+The kernel writes into the memory of an operation until that operation completes.  So a ring is freed
+when everything is reaped; where that cannot be awaited, the memory is never freed.  Files and buffers
+are unregistered before the ring is closed: else the kernel releases them up to 40 ms later, and a
+reopen finds the file locked and the memory charged (Linux 6.18).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,37 +20,40 @@ from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.errors import check_rc
 from uringblob.ring import ops as _ops
-from uringblob.ring.life import RingLife
+from uringblob.ring.driver import RingDriver
 from uringblob.ring.ops import Op, Opcode, TracedOp
 from uringblob.ring.setup import SETUP_LADDER, SetupFlags, probe_opcodes
 from uringblob.ring.stats import RingStats
 
-# Plain ints: an enum member costs more to look up and to pack than everything else in a call.
+# Plain ints: looking up and packing an enum member costs more than the rest of a call.
 _NOP: Final = int(Opcode.NOP)
 _READ_FIXED: Final = int(Opcode.READ_FIXED)
 _WRITE_FIXED: Final = int(Opcode.WRITE_FIXED)
 
 
-class Ring(RingLife):
+class Ring(RingDriver):
     """An io_uring of ``entries`` submission queue entries (rounded up to a power of two).
 
-    :param loop: completions are resolved there; ``None``: they are waited for with :meth:`wait`.
+    :param loop: resolves the completions; ``None``: they are waited for with :meth:`wait`.
     :param setup_ladder: sets of flags to try in turn; see :mod:`uringblob.ring.setup`.
-    :raises OSError: no extension, or the kernel refuses; the message says which.
-    :raises ValueError: a flag of ``setup_ladder`` that a ring cannot have, by name.
+    :raises OSError: there is no extension, or the kernel refuses; the message says which.
+    :raises ValueError: ``setup_ladder`` has a flag that a ring cannot have; the message names it.
 
     Every operation returns a :class:`~uringblob.completion.Completion` that yields the kernel's
-    number: ``>= 0`` or ``-errno``, never an exception.  It cannot be cancelled: a task cancelled
-    while it awaits one goes on when the operation has ended.  The ring keeps the memory of an
-    operation alive until then.  ``file`` is a descriptor, or with
-    ``flags=SqeFlags.FIXED_FILE`` the index of a registered file; ``offset`` is in bytes.
-    More operations than the queues hold wait their turn.  Linked operations go through
-    :meth:`chain` and :meth:`submit`, made by the functions of :mod:`uringblob.ring.ops`.
+    result: ``>= 0`` or ``-errno``, never an exception.  It cannot be cancelled: a task cancelled
+    while it awaits one is resumed when the operation has ended.  The ring keeps the memory of an
+    operation alive until then.  ``file`` is a descriptor, or with ``flags=SqeFlags.FIXED_FILE``
+    the index of a registered file; ``offset`` is in bytes.  Operations beyond the size of the
+    queues wait for room.  Linked operations go through :meth:`chain` and :meth:`submit`, made by
+    the functions of :mod:`uringblob.ring.ops`.
 
-    One thread uses a ring, the one that runs its loop where it has one; nothing here takes a lock.
+    A ring belongs to one thread, its loop's if it has one, and takes no lock.  Use from another
+    thread, or from a signal handler that interrupted the ring, is an error that is not detected.
+    When the thread that submitted an operation ends, the operation may fail.  After a fork only
+    the parent may use the ring; the child's copy is closed at once.
 
     Every operation raises ``ValueError`` for numbers out of range and ``RuntimeError`` after
-    ``close``; nothing was asked for then.
+    ``close``; nothing is queued then.
     """
 
     __slots__ = ("_files", "_opcodes", "_registered_bytes")
@@ -68,7 +73,7 @@ class Ring(RingLife):
     # -- registration ---------------------------------------------------------------------
 
     def register_files(self, fds: Sequence[int]) -> None:
-        """Let the kernel hold these open files, as 0, 1, ... with ``SqeFlags.FIXED_FILE``.
+        """Register these open files, as 0, 1, ... with ``SqeFlags.FIXED_FILE``.
 
         Linked operations need it: a linked operation looks its descriptor up only when it starts.
 
@@ -80,7 +85,7 @@ class Ring(RingLife):
         self._files = len(fds)
 
     def unregister_files(self) -> None:
-        """Let go of the registered files; nothing may be in flight on them."""
+        """Unregister the files; nothing may be in flight on them."""
         self._check_open()
         check_rc(self._lib.ub_unregister_files(self._core), "io_uring_register: unregister files")
         self._files = 0
@@ -88,23 +93,23 @@ class Ring(RingLife):
     def register_slab(self, slab: Slab, count: int | None = None) -> int:
         """Register the first ``count`` frames of ``slab`` (all) as one buffer; return its index.
 
-        The kernel pins the memory, which counts against RLIMIT_MEMLOCK, for as long as the ring
-        is open; at most 1 GiB.  Keep the slab alive until then.
+        The kernel pins the memory, which counts against RLIMIT_MEMLOCK, while the ring is open;
+        at most 1 GiB.  Keep the slab alive until then.
 
         :raises OSError: refused (ENOMEM: the limit), or there is a registered slab already.
         """
         self._check_open()
         size = (slab.count if count is None else count) * slab.frame_size
-        stretch = self._ffi.new("struct iovec *")
-        stretch.iov_base = self._ffi.cast("void *", slab.address)
-        stretch.iov_len = size
-        rc = self._lib.ub_register_buffers(self._core, stretch, 1)
+        vector = self._ffi.new("struct iovec *")
+        vector.iov_base = self._ffi.cast("void *", slab.address)
+        vector.iov_len = size
+        rc = self._lib.ub_register_buffers(self._core, vector, 1)
         check_rc(rc, f"io_uring_register of a buffer of {size} bytes")
         self._registered_bytes = size
         return 0
 
     def unregister_buffers(self) -> None:
-        """Let go of the registered slab; nothing may be in flight on it."""
+        """Unregister the slab; nothing may be in flight on it."""
         self._check_open()
         check_rc(self._lib.ub_unregister_buffers(self._core), "io_uring_register: unregister buffers")
         self._registered_bytes = 0
@@ -122,23 +127,23 @@ class Ring(RingLife):
         """Do nothing; yields 0."""
         return self._enqueue(_NOP, flags, -1, 0, 0, 0, 0, 0, None)
 
-    def read(self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Completion[int]:
-        """Fill a piece of any memory; yields bytes read, 0 at the end of the file.  Linux 5.6."""
-        return self._send(_ops.read(file, offset, frame, flags=flags))
+    def read(self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Completion[int]:
+        """Read into any memory; yields bytes read, 0 at the end of the file.  Linux 5.6."""
+        return self._enqueue(*_ops.read(file, offset, buffer, flags=flags))
 
-    def write(self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0) -> Completion[int]:
-        """Write a piece of any memory; yields bytes written.  Linux 5.6."""
-        return self._send(_ops.write(file, offset, frame, flags=flags))
+    def write(self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0) -> Completion[int]:
+        """Write any memory; yields bytes written.  Linux 5.6."""
+        return self._enqueue(*_ops.write(file, offset, buffer, flags=flags))
 
     def read_fixed(
-        self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0, now: bool = False
+        self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0, submit: bool = False
     ) -> Completion[int]:
-        """Fill a frame (or part) of the registered slab; yields bytes read, 0 at the file's end.
+        """Read into memory of the registered slab; yields bytes read, 0 at the end of the file.
 
-        ``now`` submits at once, with what was asked for before, and not at the tick's end.
+        ``submit`` enters the kernel at once, with everything queued before, not at the tick's end.
         """
-        view, address, size, buf_index = frame
-        return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
+        view, address, size, buf_index = buffer
+        return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, submit)
 
     def read_fixed_each(
         self,
@@ -147,9 +152,9 @@ class Ring(RingLife):
         answers: list[Completion[int]],
         *,
         flags: int = 0,
-        now: bool = False,
+        submit: bool = False,
     ) -> None:
-        """Do :meth:`read_fixed` for each offset and frame; the completions are added to ``answers``."""
+        """Do :meth:`read_fixed` for each offset and buffer; append the completions to ``answers``."""
         self._check_open()
         new_completion, next_user_data = self._new_completion, self._in_flight.next_user_data
         packed = []
@@ -163,53 +168,124 @@ class Ring(RingLife):
                 entries[user_data] = (new_completion(), view)
         except struct.error as error:
             raise ValueError(_ops.OUT_OF_RANGE) from error
-        self._enqueue_all(packed, entries, answers, now=now)
+        self._enqueue_all(packed, entries, answers, submit=submit)
 
     def write_fixed(
-        self, file: int, offset: int, frame: IoBuffer, *, flags: int = 0, now: bool = False
+        self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0, submit: bool = False
     ) -> Completion[int]:
-        """Write a frame (or part) of the registered slab; yields bytes written.  ``now`` as above."""
-        view, address, size, buf_index = frame
-        return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view, now)
+        """Write memory of the registered slab; yields bytes written.  ``submit`` as above."""
+        view, address, size, buf_index = buffer
+        return self._enqueue(_WRITE_FIXED, flags, file, offset, address, size, 0, buf_index, view, submit)
 
-    def readv(self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0) -> Completion[int]:
-        """Fill pieces of any memory, in order; yields bytes read, 0 at the end of the file."""
-        return self._send(_ops.readv(file, offset, frames, flags=flags))
+    def readv(
+        self, file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0
+    ) -> Completion[int]:
+        """Read into buffers in any memory, in order; yields bytes read, 0 at the end of the file."""
+        return self._enqueue(*_ops.readv(file, offset, buffers, flags=flags))
 
     def writev(
-        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
+        self, file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0
     ) -> Completion[int]:
-        """Write pieces of any memory, in order; yields bytes written."""
-        return self._send(_ops.writev(file, offset, frames, flags=flags))
+        """Write buffers in any memory, in order; yields bytes written."""
+        return self._enqueue(*_ops.writev(file, offset, buffers, flags=flags))
 
     def readv_fixed(
-        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
+        self, file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0
     ) -> Completion[int]:
-        """Fill pieces of the registered slab, in order; yields bytes read.  Linux 6.15."""
-        return self._send(_ops.readv_fixed(file, offset, frames, flags=flags))
+        """Read into buffers in the registered slab, in order; yields bytes read.  Linux 6.15."""
+        return self._enqueue(*_ops.readv_fixed(file, offset, buffers, flags=flags))
 
     def writev_fixed(
-        self, file: int, offset: int, frames: Sequence[IoBuffer], *, flags: int = 0
+        self, file: int, offset: int, buffers: Sequence[IoBuffer], *, flags: int = 0
     ) -> Completion[int]:
-        """Write pieces of the registered slab, in order; yields bytes written.  Linux 6.15."""
-        return self._send(_ops.writev_fixed(file, offset, frames, flags=flags))
+        """Write buffers in the registered slab, in order; yields bytes written.  Linux 6.15."""
+        return self._enqueue(*_ops.writev_fixed(file, offset, buffers, flags=flags))
 
     def fsync(self, file: int, *, data_only: bool = False, flags: int = 0) -> Completion[int]:
         """fsync (``data_only``: fdatasync); covers writes that completed before; yields 0."""
-        return self._send(_ops.fsync(file, data_only=data_only, flags=flags))
+        return self._enqueue(*_ops.fsync(file, data_only=data_only, flags=flags))
 
     def fallocate(self, file: int, offset: int, size: int, *, flags: int = 0) -> Completion[int]:
         """Allocate ``size`` bytes of blocks from ``offset`` on, lengthening the file; yields 0."""
-        return self._send(_ops.fallocate(file, offset, size, flags=flags))
+        return self._enqueue(*_ops.fallocate(file, offset, size, flags=flags))
 
-    def _send(self, op: Op) -> Completion[int]:
-        return self._enqueue(*op)
+    def chain(self, *ops: Op, submit: bool = False) -> list[Completion[int]]:
+        """Queue ``ops`` so that each begins only when the one before has wholly succeeded.
 
-    # -- looking at it --------------------------------------------------------------------
+        After a failed or short one, the rest end with ``-ECANCELED``.  Use registered files.
+        Raises what :meth:`submit` raises.
+        """
+        return self.submit([*(op.link() for op in ops[:-1]), *ops[-1:]], submit=submit)
+
+    # -- closing --------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the ring accepts no more operations."""
+        return self._closing
+
+    async def aclose(self) -> None:
+        """Accept no more operations, await those in flight, free the ring.
+
+        Cancelling it does not stop it.  A second call awaits the same end.
+        """
+        self._closing = True
+        dropped = False
+        try:
+            if self._is_mine() and self.in_flight:
+                drained = self._when_drained()
+                self.flush()
+                await drained
+        except GeneratorExit:
+            dropped = True  # or collected, in any thread
+            raise
+        finally:
+            # The ring is freed only when everything is reaped, however this ends.
+            if dropped or (self._is_mine() and self.in_flight):
+                self.abandon()
+            else:
+                self._release()
+
+    def close(self) -> None:
+        """As :meth:`aclose`, but blocks.  A second call does nothing."""
+        self._closing = True
+        try:
+            while self._is_mine() and self.in_flight:
+                self.flush()
+                if self.in_flight:
+                    self._block()
+        except OSError:  # the kernel refuses to wait
+            self._free()
+            raise
+        self._release()
+
+    def abandon(self) -> None:
+        """Free what can be freed without waiting: for finalizers.
+
+        With operations in flight, the loop frees the ring when they have ended; without a loop, their
+        memory is never freed.  In a forked child it has no effect on the parent.
+        """
+        self._closing = True
+        if self._is_mine() and self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop was closed after the check
+                self._loop.call_soon_threadsafe(self._release_when_drained)
+                return
+        self._free()
+
+    def __del__(self) -> None:
+        if getattr(self, "_core", None) is None or not self._is_mine():
+            return
+        try:
+            if not self._closing:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        finally:  # warnings may be errors
+            self._free()
+
+    # -- figures --------------------------------------------------------------------------
 
     @property
     def trace(self) -> Callable[[list[TracedOp]], None] | None:
-        """Called, if set, with the operations of each submission that the kernel took."""
+        """Called, if set, with the operations of each submission that the kernel accepted."""
         return self._queue.trace
 
     @trace.setter
@@ -218,21 +294,21 @@ class Ring(RingLife):
 
     @property
     def enters(self) -> int:
-        """How often ``io_uring_enter`` was called."""
+        """Calls of ``io_uring_enter``."""
         return self._core.enters
 
     @property
     def bytes_read(self) -> int:
-        """Bytes that reads have moved, as their completions said."""
+        """Bytes that completed reads have transferred."""
         return self._core.moved[0]
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that writes have moved, as their completions said."""
+        """Bytes that completed writes have transferred."""
         return self._core.moved[1]
 
     def stats(self) -> RingStats:
-        """Return this moment's figures; works after ``close`` too."""
+        """Return the current figures; works after ``close`` too."""
         core = self._core
         return RingStats(
             sq_entries=core.sq_entries,

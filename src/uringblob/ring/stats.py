@@ -1,4 +1,4 @@
-"""What a ring can say about itself."""
+"""The figures of a ring."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from uringblob.ring.setup import SetupFlags
 
 @dataclasses.dataclass(frozen=True)
 class RingStats:
-    """A moment's figures; ``enters`` counts calls of ``io_uring_enter``.
+    """A ring's figures at one moment; ``enters`` counts calls of ``io_uring_enter``.
 
-    ``submitted`` and ``completed`` count operations that the kernel took and that it ended;
-    ``waiting`` those asked for that it has not taken yet; ``in_flight`` is the sum of what is
-    waiting and what the kernel holds.
+    ``submitted`` and ``completed`` count operations that the kernel accepted and completed;
+    ``waiting`` those queued that it has not accepted; ``in_flight`` is the sum of those waiting and
+    those in the kernel.
     """
 
     sq_entries: int

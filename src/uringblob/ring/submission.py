@@ -1,34 +1,33 @@
-"""From Python's waiting operations to the kernel, each exactly once.
+"""From Python's queue of operations to the kernel, each exactly once.
 
-An exception that a signal handler raises may strike between any two bytecodes, so no step here
-relies on the next one being reached.  The truth of how far submission came is one number, which
-C advances together with the kernel (``passed``); what follows from it is worked out afresh
-every time:
+A signal handler may raise between any two bytecodes, so no step relies on the next one.  The progress
+of submission is one number, ``passed``, which C advances in the call that enters the kernel; all else
+is derived from it:
 
-* ``waiting`` collects; when everything staged has passed, that very list becomes the staged one,
-  by one assignment, together with the number at which it begins;
-* the position in the staged list is ``passed`` minus that number;
-* an operation before the position that is linked to the one at it means: the kernel stopped in
-  the middle of a chain.  The rest would then no longer hang on its first part, so it is given up
-  with ``-ECANCELED``, which is what the kernel does to the rest of a broken chain.
+* ``waiting`` collects operations.  When everything staged has passed, that list becomes the staged
+  one, by one assignment, together with the number at which it begins.
+* The position in the staged list is ``passed`` minus that number.
+* If the operation before the position is linked to the one at it, the kernel stopped in the middle of
+  a chain.  The rest would no longer depend on its first part, so it ends with ``-ECANCELED``, as the
+  kernel ends the rest of a broken chain.
 
-A chain goes into one submission whole.  What is in flight is bounded by the size of the
-completion queue, so that it cannot overflow; the rest waits here.
+A chain goes into one submission whole.  The number of operations in the kernel is limited by the size
+of the completion queue, so that it cannot overflow; the rest waits here.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from uringblob._native.types import CRing, Ffi, Lib
 from uringblob.ring.ops import TracedOp, is_linked, traced, user_data_of
 
-#: The kernel has no room just now: reap, and try again.
-_TRANSIENT = frozenset({-errno.EAGAIN, -errno.EBUSY, -errno.EINTR})
+#: Answers of ``io_uring_enter`` after which the caller reaps and tries again.
+TRANSIENT: Final = frozenset({-errno.EAGAIN, -errno.EBUSY, -errno.EINTR})
 
-#: Refusals in a row, each with a pause after it, before what waits is given up: some seconds.
+#: Refusals in a row, each followed by a pause, before the queue is given up: some seconds.
 REFUSALS_MAX = 4000
 
 
@@ -38,19 +37,19 @@ class _Staged(NamedTuple):
 
 
 class SubmissionQueue:
-    """Packed operations on their way to one ring; one thread uses it.
+    """Packed operations for one ring; used by one thread.
 
-    ``in_flight_max`` operations are in the kernel's hands at most (the CQ's size; tests lower
-    or raise it).  ``settle(user_data, result)`` is called for an operation that will never reach
-    the kernel; it must not mind being called twice.
+    At most ``in_flight_max`` operations are in the kernel (the CQ's size; tests change it).
+    ``complete(user_data, result)`` ends an operation that will never reach the kernel; it must be
+    idempotent.
     """
 
     __slots__ = (
+        "_complete",
         "_core",
         "_ffi",
         "_refusal",
         "_refusals",
-        "_settle",
         "_staged",
         "chains_split",
         "in_flight_max",
@@ -59,25 +58,25 @@ class SubmissionQueue:
         "waiting",
     )
 
-    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, settle: Callable[[int, int], None]) -> None:
+    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, complete: Callable[[int, int], None]) -> None:
         self._ffi = ffi
         self.lib = lib
         self._core = core
-        self._settle = settle
-        #: Append here, or extend by a whole chain; look it up anew each time.
+        self._complete = complete
+        #: Append here, or extend by a whole chain; another list after each flush.
         self.waiting: list[bytes] = []
         self._staged = _Staged([], 0)
         self.in_flight_max = core.cq_entries
         self.trace: Callable[[list[TracedOp]], None] | None = None
-        #: Chains of which the kernel took the first part only.
+        #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
-        # How often in a row the kernel took nothing while it had nothing, and its last answer.
+        # Refusals in a row while the kernel had no operation of this ring, and the last answer.
         self._refusals = 0
         self._refusal = 0
 
     @property
     def chain_max(self) -> int:
-        """The longest chain, in operations, that can go into one submission."""
+        """The longest chain, in operations, that fits one submission."""
         return min(self._core.sq_entries, self.in_flight_max)
 
     def __len__(self) -> int:
@@ -87,11 +86,11 @@ class SubmissionQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left to hand over."""
+        """Whether everything is submitted."""
         return not self.waiting and not len(self)
 
     def flush(self) -> None:
-        """Hand over what the kernel takes now; the rest stays, until it has room or asks less of it."""
+        """Submit what the kernel accepts now; the rest stays in the queue."""
         core = self._core
         while True:
             staged = self._stage()
@@ -106,7 +105,7 @@ class SubmissionQueue:
             if not count:
                 return
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
-            if taken == 0 or taken in _TRANSIENT:
+            if taken == 0 or taken in TRANSIENT:
                 self._refusal = taken
                 return
             self._refusals = 0
@@ -116,9 +115,9 @@ class SubmissionQueue:
                 return
 
     def give_up_if_hopeless(self) -> None:
-        """Count one more refusal; after too many end everything here with the kernel's errno.
+        """Count one more refusal; after too many, end every queued operation with the kernel's errno.
 
-        To be called when nothing is in its hands: then no completion can be what it waits for.
+        To be called when the kernel has no operation of this ring: no completion can make room.
         """
         self._refusals += 1
         if self._refusals < REFUSALS_MAX:
@@ -162,5 +161,5 @@ class SubmissionQueue:
 
     def _give_up(self, staged: _Staged, at: int, end: int, result: int) -> None:
         for packed in staged.ops[at:end]:
-            self._settle(user_data_of(packed), result)
+            self._complete(user_data_of(packed), result)
         self._core.passed = staged.begins_at + end

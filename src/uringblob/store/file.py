@@ -22,8 +22,8 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from uringblob import fork as inherit
-from uringblob.engines.aside import aside
+from uringblob import fork
+from uringblob.engines.to_thread import to_thread
 from uringblob.errors import (
     BlobStoreError,
     BlobStoreIOError,
@@ -54,11 +54,14 @@ _ROUNDS_MAX = 32
 
 
 class StoreFile(StoreOwner):
-    """An open, locked store file: the one owner of its descriptor."""
+    """An open, locked store file: the one owner of its descriptor, which a forked child closes."""
+
+    left_behind = False
 
     def __init__(self, fd: int, path: str, *, read_only: bool) -> None:
         self.fd = fd
         self.path = path
+        fork.remember(self)
         self.read_only = read_only
         #: Whether a flush has returned 0 since it was locked.
         self.flushed = False
@@ -127,7 +130,7 @@ async def open_locked(
         except FileNotFoundError:
             if create is None:
                 raise
-            await aside(create, path)
+            await to_thread(create, path)
             continue
         file = StoreFile(fd, path, read_only=read_only)
         try:
@@ -176,7 +179,7 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
-            if inherit.left_behind(file.path):
+            if fork.left_behind(file.path):
                 raise StoreLocked(
                     f"{file.path} is still open in this process, by a store whose event loop is closed: await "
                     "that store's aclose(), on any loop; it frees the file without a flush"

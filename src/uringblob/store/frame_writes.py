@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.iobuf import GATHER_PIECES_MAX, IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.engines import transfers
-from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
+from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
@@ -33,7 +33,7 @@ from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
 from uringblob.store.io.file_io import ErrorContext, FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
@@ -140,7 +140,7 @@ class Batch:
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle([landed])
+            await wait_all([landed])
             raise
         return await landed
 
@@ -185,13 +185,13 @@ class Batch:
                     await self._medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
                 under_way.append(self._begin(piece))
                 if piece.bounces:
-                    await settle(under_way)
+                    await wait_all(under_way)
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle(under_way)
+            await wait_all(under_way)
             raise
-        errors = await settle(under_way)
+        errors = await wait_all(under_way)
         if errors:
             raise errors[0]
 
@@ -265,7 +265,7 @@ class Batch:
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle(writing)
+            await wait_all(writing)
             raise
 
     async def _write_bounced(

@@ -1,4 +1,4 @@
-"""Adjacent writes that wait for a thread become one call, and each gets what it would have got alone."""
+"""Queued adjacent writes become one call; each gets the result it would have had alone."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import weakref
 
 import pytest
 
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.completion import Completion
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import coalesce as write_runs
+from uringblob.engines.pread import coalesce
 from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, CoalescedWrite, Part
 from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
 
@@ -42,7 +41,7 @@ def part_of(loop):
 
 
 class Box:
-    """Stands for the mailbox; what is posted twice counts once."""
+    """A result queue; what is posted twice counts once."""
 
     def __init__(self):
         self.answers = []
@@ -52,8 +51,8 @@ class Box:
 
 
 def work_off(run):
-    """Do what a worker does with a run; return who got what."""
-    box = run._mailbox
+    """Do what a worker does with a run; return completions and results."""
+    box = run._results
     already = len(box.answers)
     run.work()
     run.post()
@@ -80,7 +79,7 @@ def test_what_follows_is_written_by_one_call(part_of):
     first, *others = [part_of(n) for n in range(4)]
     run = CoalescedWrite(first, disk, Box())
     assert [run.add(part) for part in others] == [True] * 3
-    assert not any(run.missed(part) for part in (first, *others))
+    assert not any(run.try_remove(part) for part in (first, *others))
     assert work_off(run) == [(part.completion, BLOCK) for part in (first, *others)]
     assert disk.calls == [(0, b"".join(bytes([n]) * BLOCK for n in range(4)))]
 
@@ -111,7 +110,7 @@ def test_it_says_how_it_stands(part_of):
     assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, taken>"
 
 
-# ---- who gets what ------------------------------------------------------------------------------
+# ---- results ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,8 +184,8 @@ def test_what_a_worker_did_not_see_is_taken_back(part_of):
     second = part_of(1)
     assert run.add(second)
     assert len(worked) == 1
-    assert run.missed(second)
-    assert not run.missed(second)
+    assert run.try_remove(second)
+    assert not run.try_remove(second)
     assert not run.add(part_of(2))
 
 
@@ -205,7 +204,7 @@ def test_a_part_goes_to_the_worker_or_back_but_never_to_both(part_of, already):
             steps.append("not yet")
             parts.before = look
         else:
-            back.append(run.missed(last))
+            back.append(run.try_remove(last))
 
     parts.before = look
     worked = work_off(run)
@@ -218,8 +217,8 @@ def test_what_the_worker_has_is_not_taken_back(part_of):
     run = CoalescedWrite(first := part_of(0), Disk(), Box())
     run.add(second := part_of(1))
     work_off(run)
-    assert not run.missed(first)
-    assert not run.missed(second)
+    assert not run.try_remove(first)
+    assert not run.try_remove(second)
 
 
 def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
@@ -233,7 +232,7 @@ def test_a_look_that_the_worker_disturbs_is_made_again(part_of):
         raise IndexError("deque mutated during remove().")
 
     parts.before = disturb
-    assert run.missed(last)
+    assert run.try_remove(last)
 
 
 def test_a_handler_that_writes_in_the_middle_of_an_addition_moves_no_byte(part_of):
@@ -332,7 +331,7 @@ async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(eng
 async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
     with Gate(engine) as gate:
         first = engine.write(0, frames(b"a" * BLOCK))
-        run = engine._jobs.get()
+        run = engine._queue.get()
         run._parts = parts = Watched(run._parts)
 
         def a_thread_comes():
@@ -347,22 +346,22 @@ async def test_what_a_thread_did_not_see_is_written_all_the_same(engine):
 
 
 async def test_a_run_that_was_not_queued_is_not_added_to(engine, monkeypatch):
-    """No thread would ever come to it, and a close would wait for ever."""
+    """No thread would take it, and a close would wait for ever."""
 
     class Full:
         def put(self, _job):
             raise MemoryError
 
     assert await engine.write(8 * BLOCK, frames(b"c" * BLOCK)) == BLOCK  # its thread is there
-    jobs = engine._jobs
-    monkeypatch.setattr(engine, "_jobs", Full())
+    jobs = engine._queue
+    monkeypatch.setattr(engine, "_queue", Full())
     with pytest.raises(MemoryError):
         engine.write(0, frames(b"a" * BLOCK))
-    monkeypatch.setattr(engine, "_jobs", jobs)
+    monkeypatch.setattr(engine, "_queue", jobs)
     assert await engine.write(BLOCK, frames(b"b" * BLOCK)) == BLOCK
 
 
-async def test_no_write_is_held_back_for_company(engine):
+async def test_no_write_is_delayed_for_another(engine):
     """It is made although the loop does nothing more."""
     made = threading.Event()
     real = engine._calls.writev
@@ -378,7 +377,7 @@ async def test_no_write_is_held_back_for_company(engine):
 
 
 async def test_an_error_of_one_keeps_no_view_of_its_neighbours(engine):
-    """Whoever keeps the error may keep it long, and its traceback knows who called."""
+    """An error may be kept long, and its traceback refers to the callers' stack frames."""
 
     def write(_fd, views, _offset):
         raise ValueError(f"odd: {len(views)}")
@@ -422,7 +421,7 @@ async def test_many_writes_beside_one_another_are_each_made_once(engine, monkeyp
         made.append(sum(len(view) for view in views))
         return real(fd, views, offset)
 
-    monkeypatch.setattr(write_runs, "RUN_BYTES_MAX", 8 * BLOCK)
+    monkeypatch.setattr(coalesce, "RUN_BYTES_MAX", 8 * BLOCK)
     engine._calls = engine._calls._replace(writev=write)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

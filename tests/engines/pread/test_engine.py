@@ -16,8 +16,7 @@ import weakref
 
 import pytest
 
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.engines import posix_calls
 from uringblob.engines.posix_calls import grow_file, pick_calls
 from uringblob.engines.pread import engine as pread
@@ -112,7 +111,7 @@ async def test_more_pieces_than_the_system_takes_are_a_number(engine):
 
 
 async def test_what_was_written_before_a_refusal_counts(system, store_path, fd):
-    """As one pwritev does; and the caller, who asks for the rest, hears of the refusal then."""
+    """As one pwritev does; the caller's request for the rest is refused then."""
     if system == "as it is":
         pytest.skip("n/a: one call writes all of it")
     real = os.pwrite
@@ -315,19 +314,19 @@ async def test_without_any_thread_the_caller_does_the_work(engine, monkeypatch):
 
 
 async def test_results_come_in_batches(engine):
-    """While the loop is busy the threads ring once, however many results they post."""
-    loop = engine._mailbox.loop
-    rung = []
-    ring = loop.call_soon_threadsafe
-    loop.call_soon_threadsafe = lambda *args: (rung.append(args), ring(*args))[1]
+    """While the loop is busy, any number of results cause one wake-up."""
+    loop = engine._results.loop
+    woken = []
+    wake = loop.call_soon_threadsafe
+    loop.call_soon_threadsafe = lambda *args: (woken.append(args), wake(*args))[1]
     done = threading.Semaphore(0)
     replace_calls(engine, writev=lambda _fd, views, _offset: (done.release(), len(views))[1])
     asked = [engine.write(0, frames(b"x")) for _ in range(50)]
     for _ in range(50):
         done.acquire()  # the loop stands still here
     await asyncio.gather(*asked)
-    # Two threads may ring at once, and results posted while the loop empties the box ring again.
-    assert len(rung) < 50
+    # Two threads may wake it at once, and results posted during a delivery wake it again.
+    assert len(woken) < 50
     del loop.call_soon_threadsafe
 
 
@@ -365,7 +364,7 @@ class Struck(Exception):
 async def test_a_strike_while_results_are_delivered_loses_none(engine):
     """A signal handler that raises in the middle of a delivery: the rest comes all the same."""
     turns_until_strike = [2, 0]
-    heard = []
+    reported = []
 
     class StruckSet(set):
         def discard(self, item):
@@ -376,13 +375,13 @@ async def test_a_strike_while_results_are_delivered_loses_none(engine):
                     raise Struck
             super().discard(item)
 
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: heard.append(what["exception"]))
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: reported.append(what["exception"]))
     completions = [engine.write(0, frames(b"x")) for _ in range(6)]
-    engine._mailbox.pending = StruckSet(engine._mailbox.pending)
+    engine._results.pending = StruckSet(engine._results.pending)
     assert await asyncio.gather(*completions) == [1] * 6
-    await engine._mailbox.wait_empty()
+    await engine._results.wait_empty()
     assert engine.in_flight == 0
-    assert [type(error) for error in heard] == [Struck, Struck]
+    assert [type(error) for error in reported] == [Struck, Struck]
     assert engine.counters.bytes_written == 6  # each counted once
 
 
@@ -403,7 +402,7 @@ async def test_close_waits_ends_the_threads_and_leaves_the_descriptor(fd):
     gate.opened.set()
     await closing
     assert [completion.result() for completion in asked] == [3] * 20
-    assert not any("at work" in repr(thread) for thread in threads)
+    assert not any("running" in repr(thread) for thread in threads)
     assert "closed" in repr(engine)
     assert os.fstat(fd)
     await engine.close()
@@ -437,11 +436,11 @@ async def test_a_cancelled_close_still_waits_and_ends_the_threads(fd):
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert asked.result() == 3
-    assert not any("at work" in repr(thread) for thread in threads)
+    assert not any("running" in repr(thread) for thread in threads)
 
 
 @pytest.mark.parametrize("abandon", [False, True])
-async def test_a_forgotten_engine_sends_its_threads_home(fd, abandon):
+async def test_a_dropped_engine_ends_its_threads(fd, abandon):
     engine = open_engine(fd)
     await engine.write(0, frames(b"x"))
     threads = engine._threads
@@ -486,7 +485,7 @@ def test_it_works_on_uvloop(fd):
     loop.close()
 
 
-def test_results_for_a_closed_loop_are_nobodys(fd):
+def test_results_for_a_closed_loop_are_dropped(fd):
     loop = asyncio.new_event_loop()
     engine = PreadEngine(
         loop, fd, pool=BufferPool(BLOCK, None, asked=0), direct_io=False, memory_align=1, reason=""
@@ -517,7 +516,7 @@ def test_interpreter_exit_is_clean(scene, store_path):
 import asyncio, os, sys, time
 from uringblob.buffers.leases import frame_of
 from uringblob.engines.pread.engine import PreadEngine
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 
 async def main():
     global engine

@@ -16,9 +16,9 @@ from ring.faulty import FaultyLib
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.slab import Slab
+from uringblob.engines.posix_calls import finish_growth
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable
-from uringblob.engines.uring import engine as uring
 from uringblob.engines.uring import start as uring_start
 from uringblob.engines.uring.engine import UringEngine
 from uringblob.engines.uring.opcodes import join_neighbours
@@ -62,7 +62,7 @@ def request_for(fd, **changes):
 
 @pytest.fixture
 async def engine(fd):
-    engine = UringEngine.open(request_for(fd), False, 1)
+    engine = UringEngine(request_for(fd), False, 1)
     yield engine
     await engine.close()
 
@@ -70,7 +70,7 @@ async def engine(fd):
 @pytest.fixture
 async def many(fd):
     """An engine with frames for one large batch."""
-    engine = UringEngine.open(request_for(fd, buffers=MANY), False, 1)
+    engine = UringEngine(request_for(fd, buffers=MANY), False, 1)
     yield engine
     await engine.close()
 
@@ -78,7 +78,7 @@ async def many(fd):
 @pytest.fixture
 async def wide(fd):
     """An engine with a frame that is large."""
-    engine = UringEngine.open(request_for(fd, page_size=LARGE, buffers=1), False, 1)
+    engine = UringEngine(request_for(fd, page_size=LARGE, buffers=1), False, 1)
     yield engine
     await engine.close()
 
@@ -144,7 +144,7 @@ async def test_a_batch_with_foreign_memory_is_one_plain_gather(engine, fd):
 
 
 async def test_1024_pieces_in_one_request(fd):
-    engine = UringEngine.open(request_for(fd, buffers=1024), False, 1)
+    engine = UringEngine(request_for(fd, buffers=1024), False, 1)
     frames = frames_of(engine, [i % 251 for i in range(1024)])[::-1]
     assert await engine.write_then_sync(0, frames) == (1024 * PAGE, 0)
     assert os.pread(fd, 1, 0) == bytes([1023 % 251])
@@ -271,7 +271,7 @@ def _with_opcode(ops, opcode):
 
 async def test_a_failed_write_cancels_its_sync(fd, disk_dir):
     reader = os.open(disk_dir / "file", os.O_RDONLY)
-    engine = UringEngine.open(request_for(reader, read_only=True), False, 1)
+    engine = UringEngine(request_for(reader, read_only=True), False, 1)
     assert await engine.write_then_sync(0, frames_of(engine, [1])) == (-errno.EBADF, -errno.ECANCELED)
     await engine.close()
     os.close(reader)
@@ -299,7 +299,7 @@ async def test_growth_without_fallocate_sets_the_length(engine, fd, monkeypatch)
 
 
 async def test_close_settles_everything_and_later_use_is_refused(fd):
-    engine = UringEngine.open(request_for(fd), False, 1)
+    engine = UringEngine(request_for(fd), False, 1)
     buf = engine.pool.lease()
     writes = [engine.write(i * PAGE, [buf._frame(engine.pool)]) for i in range(100)]
     assert buf.registered
@@ -334,14 +334,14 @@ async def test_the_lease_of_a_cancelled_reader_ends_with_its_operation(engine, f
 
 async def test_the_first_read_leaves_the_pool_zero(fd):
     os.pwrite(fd, b"x" * PAGE, 0)
-    engine = UringEngine.open(request_for(fd), False, 1)
+    engine = UringEngine(request_for(fd), False, 1)
     assert bytes(engine.pool.lease_zeroed().view) == bytes(PAGE)
     await engine.close()
 
 
 @pytest.mark.parametrize("buffers", [0, 1])
 async def test_few_or_no_registered_buffers(fd, buffers):
-    engine = UringEngine.open(request_for(fd, buffers=buffers), False, 1)
+    engine = UringEngine(request_for(fd, buffers=buffers), False, 1)
     assert engine.pool.capacity == buffers
     frames = frames_of(engine, [1, 2, 3])
     assert await engine.write_then_sync(0, frames) == (3 * PAGE, 0)
@@ -412,7 +412,7 @@ def test_an_unprivileged_user_gets_what_the_limit_allows(needs_root, disk_dir):
         async def main():
             loop = asyncio.get_running_loop()
             for again in range(3):
-                engine = UringEngine.open(
+                engine = UringEngine(
                     EngineRequest(fd, "file", 524288, "auto", None, 64, 256, False, loop), False, 1
                 )
                 buf = engine.pool.lease()
@@ -481,7 +481,7 @@ async def test_bytes_in_flight_are_not_counted_yet(engine):
 
 async def test_a_growth_that_outlives_its_engine_touches_no_file_of_others(fd, disk_dir):
     """Its end looks at the file, by a number that may be another's by then."""
-    engine = UringEngine.open(request_for(fd), False, 1)
+    engine = UringEngine(request_for(fd), False, 1)
     done = []
     growing = engine.grow(1 << 20)
     growing.add_done_callback(lambda ended: done.append(ended.result()))
@@ -492,22 +492,22 @@ async def test_a_growth_that_outlives_its_engine_touches_no_file_of_others(fd, d
     for each in innocent:
         os.ftruncate(each, 1 << 21)
     # As a file system without fallocate does, or one that fails half-way.
-    assert settled_as(engine, -errno.EOPNOTSUPP) == settled_as(engine, -errno.ENOSPC) == -errno.EBADF
+    assert finished_with(engine, -errno.EOPNOTSUPP) == finished_with(engine, -errno.ENOSPC) == -errno.EBADF
     await growing
     assert [os.fstat(each).st_size for each in innocent] == [1 << 21] * 4
     for each in innocent:
         os.close(each)
 
 
-def settled_as(engine, answer):
-    return uring._settle_growth(engine._fd, 0, 1 << 20, answer)
+def finished_with(engine, answer):
+    return finish_growth(engine._fd, 0, 1 << 20, answer)
 
 
 # ---- the trials ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("refused", ["READ_FIXED", "WRITE_FIXED", "FSYNC", "FALLOCATE"])
-async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it(fd, monkeypatch, refused):
+async def test_every_kind_of_request_is_tried_when_the_engine_starts(fd, monkeypatch, refused):
     """Each ends with ECANCELED where the kernel has no thread for it."""
     stages = {"READ_FIXED": "read", "WRITE_FIXED": "write", "FSYNC": "fsync", "FALLOCATE": "fallocate"}
     real = uring_start._answer
@@ -517,10 +517,10 @@ async def test_what_the_engine_will_ask_for_is_tried_before_anybody_relies_on_it
 
     monkeypatch.setattr(uring_start, "_answer", answer)
     with pytest.raises(RingUnavailable, match=f"refused at first {stages[refused]}: ECANCELED") as caught:
-        UringEngine.open(request_for(fd), False, 1)
-    assert "RLIMIT_NPROC" in caught.value.advice
+        UringEngine(request_for(fd), False, 1)
+    assert "RLIMIT_NPROC" in caught.value.message
 
 
 async def test_a_reader_needs_to_write_nothing(fd, monkeypatch):
     monkeypatch.setattr(uring_start, "try_writes", None)
-    await UringEngine.open(request_for(fd, read_only=True), False, 1).close()
+    await UringEngine(request_for(fd, read_only=True), False, 1).close()

@@ -70,7 +70,7 @@ async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store)
     await asyncio.sleep(0)
     assert not asked.landing.done()
     assert not asked.landing.whole
-    asked.answer.finish(PAGE)
+    asked.answer.resolve(PAGE)
     assert asked.landing.done()
     assert asked.landing.whole
     asked.landing.finish_short()
@@ -86,7 +86,7 @@ async def test_a_short_one_is_finished_once_however_many_ask(store, got):
     asked = Asked(store)
     waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(3)]
     await asyncio.sleep(0)
-    asked.answer.finish(got)
+    asked.answer.resolve(got)
     assert not asked.landing.whole
     assert not asked.landing.done()
     await asyncio.gather(*waiting)
@@ -100,7 +100,7 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
     asked = Asked(store, BlobStoreIOError(errno.EIO, "no"))
     waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(2)]
     await asyncio.sleep(0)
-    asked.answer.finish(-errno.EIO)
+    asked.answer.resolve(-errno.EIO)
     errors = await asyncio.gather(*waiting, ended(asked.landing), return_exceptions=True)
     assert [type(error) for error in errors] == [BlobStoreIOError] * 3
     assert asked.finished == [-errno.EIO]
@@ -109,7 +109,7 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
 async def test_a_short_one_may_be_finished_before_anybody_waits(store):
     asked = Asked(store)
     asked.landing.finish_short()  # nothing is known yet
-    asked.answer.finish(512)
+    asked.answer.resolve(512)
     asked.landing.finish_short()
     asked.landing.finish_short()
     assert asked.finished == [512]
@@ -122,7 +122,7 @@ async def test_a_short_one_may_be_finished_before_anybody_waits(store):
 async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
     """No engine does that of its own accord: its answers are numbers."""
     asked = Asked(store)
-    asked.answer.fail(ValueError("the engine's own fault"))
+    asked.answer.reject(ValueError("the engine's own fault"))
     assert not asked.landing.whole
     asked.landing.finish_short()
     for _ in range(2):
@@ -133,7 +133,7 @@ async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
 
 async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
     asked = Asked(store)
-    asked.answer.finish(512)
+    asked.answer.resolve(512)
     medium = store._core.medium
 
     def strike(coroutine):
@@ -153,7 +153,7 @@ def test_it_says_how_it_stands():
     answer = Completion(loop=loop)
     landing = PendingWrite(None, answer, PAGE, None)
     assert repr(landing) == "<PendingWrite of 4096 bytes, under way>"
-    answer.finish(PAGE)
+    answer.resolve(PAGE)
     assert repr(landing) == "<PendingWrite of 4096 bytes, done>"
     loop.close()
 
@@ -189,7 +189,7 @@ class Noted:
 
     def finish(self, result):
         self._told[len(self._iterations)] += 1
-        self._done.finish(result)
+        self._done.resolve(result)
 
 
 @pytest.mark.parametrize("limit", ["members", "bytes"])
@@ -284,7 +284,7 @@ class Answers:
         first = offset not in self.asked
         self.asked.add(offset)
         answer = Completion(loop=asyncio.get_running_loop())
-        self.real(offset, frames).then(lambda _: self.answer(answer, first))
+        self.real(offset, frames).add_immediate_callback(lambda _: self.answer(answer, first))
         return answer
 
 
@@ -303,7 +303,7 @@ async def commit_all(store, contents):
 @pytest.mark.parametrize("bad", [0, 3, 7])
 async def test_an_engine_that_answers_with_an_error_costs_that_member_alone(store, monkeypatch, bad):
     """Its group is wiped and written again without it, and the log write was waited for."""
-    Answers(store, monkeypatch, lambda answer, _first: answer.fail(ValueError("the engine's own fault")))
+    Answers(store, monkeypatch, lambda answer, _first: answer.reject(ValueError("the engine's own fault")))
     outcomes = await commit_all(store, [b"XX" if n == bad else b"YY" for n in range(8)])
     assert [n for n, outcome in enumerate(outcomes) if outcome is not None] == [bad]
     assert isinstance(outcomes[bad], ValueError)
@@ -324,7 +324,7 @@ async def test_what_fell_short_is_finished_together_and_not_one_after_the_other(
     def again_or_whole(answer, first):
         if not first:
             waiting.append(waiting[-1] - 1)
-        answer.finish(-errno.EAGAIN if first else PAGE)
+        answer.resolve(-errno.EAGAIN if first else PAGE)
 
     Answers(store, monkeypatch, again_or_whole)
     monkeypatch.setattr(loop, "call_later", call_later)

@@ -12,7 +12,9 @@ import pytest
 
 from uringblob import BlobGuid, BlobNotFound, BlobStore
 from uringblob.store.async_store import AsyncFileBlobStore
+from uringblob.store.file import StoreFile
 from uringblob.store.format import BLOCK_SIZE, decode_superblock
+from uringblob.store.opening import open as opening
 
 PAGE = 4096
 
@@ -137,3 +139,30 @@ def test_a_store_of_ones_own_may_know_memoryviews_only():
     assert store.has_blob(guid)
     assert not store.has_blob(BlobGuid.random())
     assert store.verify().ok
+
+
+@pytest.mark.parametrize("engine", ["auto", "pread"])
+async def test_a_child_forked_during_an_opening_does_not_keep_the_lock(store_path, monkeypatch, engine):
+    reader, writer = os.pipe()
+    children = []
+    real = opening.start_core
+
+    async def start_core(*args, **options):
+        child = os.fork()
+        if not child:
+            os.close(writer)
+            os.read(reader, 1)  # until the parent closes its end
+            os._exit(0)
+        children.append(child)
+        return await real(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(opening, "start_core", start_core)
+        patched.setattr(StoreFile, "close", StoreFile.abandon)  # unlocks nothing, as a kill
+        async with AsyncFileBlobStore.open(store_path, engine=engine):
+            pass
+    async with AsyncFileBlobStore.open(store_path, lock_timeout=1):
+        pass
+    os.close(writer)
+    os.close(reader)
+    os.waitpid(*children, 0)

@@ -1,1 +1,1 @@
-"""The engine for everywhere: a few threads over positional calls."""
+"""The engine for every system: a few threads over positional calls."""

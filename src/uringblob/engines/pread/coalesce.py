@@ -1,14 +1,14 @@
-"""Writes that wait for a thread and follow one another in the file become one call.
+"""Queued writes that are adjacent in the file become one call.
 
-64 committers give the pool 64 frames that lie side by side, and eight threads took them one by
-one: the interpreter lock changes hands several times for each.  Put together, 1.8 times as many
-frames of 4 KiB are written a second, 1.4 times as many of 64 KiB, and 1.03 to 1.15 of 512 KiB
-(Python 3.11, Linux 6.18).  No write is held back for company: it is put to what no thread has taken yet.
+64 committers give the pool 64 adjacent frames.  One by one, the interpreter lock changes hands several
+times for each; coalesced, 1.8 times as many frames of 4 KiB are written a second, 1.4 times as many of
+64 KiB, and 1.03 to 1.15 of 512 KiB (Python 3.11, Linux 6.18).  No write is delayed for this: it joins
+one that no thread has taken yet.
 
-There is no lock.  The loop's thread adds a part and then looks whether the run was taken; a worker
-takes the run and then empties it.  So what the worker missed is what the loop has just added, and
-the loop takes that back; a part goes to one of them, because ``deque.remove`` and ``popleft`` give it
-to one only.  What does lie side by side is seen from the parts themselves, when all of them are there.
+There is no lock.  The loop's thread appends a part and then checks whether the write was taken; a
+worker marks it as taken and then empties it.  So a part that the worker missed is the one just
+appended, and the loop removes it again; ``deque.remove`` and ``popleft`` give a part to one of them
+only.  Adjacency is checked again from the parts themselves, when all of them are there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-from uringblob.engines.pread.results import ResultQueue
+from uringblob.engines.pread.results import Answer, ResultQueue
 
-#: A larger run would keep one thread busy while others have nothing to do.
+#: A larger write would keep one thread busy while others are idle.
 RUN_BYTES_MAX: Final = 2 * 1024 * 1024
-#: ``pwritev`` takes 1,024 pieces; small frames need not come near it.
+#: Far below the 1,024 pieces of a ``pwritev``.
 RUN_PARTS_MAX: Final = 64
 
 #: Writes views from an offset on; returns bytes, ``-errno`` or an exception.
@@ -34,43 +34,41 @@ Write = Callable[["list[memoryview]", int], Any]
 _NO_VIEWS: Final[list[memoryview]] = []
 
 
-class Part:
-    """One write of a run; its completion yields what it would have yielded alone."""
+class Part(Answer):
+    """One request of a coalesced write; its completion yields what it would have yielded alone."""
 
-    __slots__ = ("completion", "offset", "result", "size_bytes", "views")
+    __slots__ = ("offset", "size_bytes", "views")
 
     def __init__(
         self, completion: Completion[int], offset: int, views: list[memoryview], size_bytes: int
     ) -> None:
-        self.completion = completion
+        super().__init__(completion, _count_write, -errno.ENOMEM)
         self.offset = offset
         self.views = views
         self.size_bytes = size_bytes
-        self.result: Any = -errno.ENOMEM  # what it is if there is no memory to say what came of it
 
     def __repr__(self) -> str:
         return f"<Part of {self.size_bytes} bytes at {self.offset}, result {self.result!r}>"
 
-    @staticmethod
-    def count(counters: IoCounters, result: int) -> None:
-        """Count the bytes that were moved."""
-        counters.bytes_written += max(result, 0)
+
+def _count_write(counters: IoCounters, result: int) -> None:
+    counters.bytes_written += max(result, 0)
 
 
 class CoalescedWrite:
-    """Writes that follow one another, on their way to one thread; see :class:`.crew.Work`."""
+    """Adjacent writes queued for one thread; see :class:`.worker_pool.Work`."""
 
-    __slots__ = ("_end", "_mailbox", "_mine", "_parts", "_posted", "_size_bytes", "_taken", "_write")
+    __slots__ = ("_end", "_mine", "_parts", "_posted", "_results", "_size_bytes", "_taken", "_write")
 
-    def __init__(self, first: Part, write: Write, mailbox: ResultQueue) -> None:
-        """Begin a run; ``write(views, offset)`` returns bytes, ``-errno`` or an exception."""
+    def __init__(self, first: Part, write: Write, results: ResultQueue) -> None:
+        """Begin with ``first``; ``write(views, offset)`` returns bytes, ``-errno`` or an exception."""
         self._write = write
-        self._mailbox = mailbox
+        self._results = results
         self._parts = collections.deque([first])
         self._size_bytes = first.size_bytes
         self._end = first.offset + first.size_bytes
         self._taken = False
-        #: The worker's: what it has taken, behind that ``None``.
+        #: The parts that the worker has taken, after an initial ``None``.
         self._mine: list[Part | None] = [None]
         self._posted = 0
 
@@ -79,9 +77,9 @@ class CoalescedWrite:
         return f"<CoalescedWrite of {self._size_bytes} bytes up to {self._end}, {state}>"
 
     def add(self, part: Part) -> bool:
-        """Add ``part`` if it follows and a worker may still come for it.  On the loop's thread.
+        """Add ``part`` if it is adjacent and no worker has taken this write.  On the loop's thread.
 
-        Ask :meth:`missed` afterwards.
+        Call :meth:`try_remove` afterwards: a worker may have come meanwhile.
         """
         if (
             self._taken
@@ -95,66 +93,65 @@ class CoalescedWrite:
         self._parts.append(part)
         return True
 
-    def missed(self, part: Part) -> bool:
-        """Take ``part`` back if a worker has been here and did not see it.  On the loop's thread."""
+    def try_remove(self, part: Part) -> bool:
+        """Remove ``part`` if a worker has taken this write without it.  On the loop's thread."""
         while self._taken:
             try:
                 self._parts.remove(part)
             except ValueError:
                 return False  # the worker has it
             except IndexError:
-                continue  # the worker took another one meanwhile
+                continue  # the worker took another part meanwhile
             return True
         return False
 
     def work(self) -> None:
-        """Write what there is; nothing is added any more.  In a worker."""
+        """Write the parts; none is added after this begins.  In a worker."""
         self._taken = True
         self._take()
-        for stretch in _stretches([part for part in self._mine if part is not None]):
-            _write_together(stretch, self._write)
+        for run in _adjacent([part for part in self._mine if part is not None]):
+            _write_together(run, self._write)
 
     def _take(self) -> None:
         mine = self._mine
         while self._parts:
-            mine.append(None)  # room first: a part that was taken and not kept would be nobody's
+            mine.append(None)  # room first: a part that was popped and not stored would be lost
             try:
                 mine[-1] = self._parts.popleft()
             except IndexError:
-                break  # the loop was quicker
+                break  # the loop removed it
 
     def post(self) -> None:
-        """Post what came of each part.  In a worker; again, if there was no memory for it."""
+        """Post the result of each part.  In a worker; again, if there was no memory for it."""
         self._take()  # none, unless there was no memory before
         while self._posted < len(self._mine):
             part = self._mine[self._posted]
             if part is not None:
-                part.views = _NO_VIEWS  # let go before the result is seen
-                self._mailbox.post(part)
+                part.views = _NO_VIEWS  # dropped before the result is posted
+                self._results.post(part)
             self._posted += 1
 
 
-def _stretches(parts: list[Part]) -> Iterator[list[Part]]:
-    """Divide ``parts`` where one does not lie behind the one before.
+def _adjacent(parts: list[Part]) -> Iterator[list[Part]]:
+    """Divide ``parts`` where one is not adjacent to the one before.
 
-    :meth:`CoalescedWrite.add` adds none that does not; but a signal handler that writes, or raises, may
-    come in the middle of it, and no byte may go to another's place for that.
+    :meth:`CoalescedWrite.add` adds adjacent ones only; but a signal handler that writes, or raises, in
+    the middle of it breaks that, and no byte may be written to another offset for it.
     """
-    stretch: list[Part] = []
+    run: list[Part] = []
     for part in parts:
-        if stretch and part.offset != stretch[-1].offset + stretch[-1].size_bytes:
-            yield stretch
-            stretch = []
-        stretch.append(part)
-    if stretch:
-        yield stretch
+        if run and part.offset != run[-1].offset + run[-1].size_bytes:
+            yield run
+            run = []
+        run.append(part)
+    if run:
+        yield run
 
 
 def _write_together(parts: list[Part], write: Write) -> None:
-    """Write ``parts`` by one call; give each what it would have got alone.
+    """Write ``parts`` by one call; give each the result it would have had alone.
 
-    Where the one call falls short or fails, each is written by itself: so an error goes to whom it
-    belongs.
+    If that call is short or fails, each is written by itself, so that only the part at fault has the error.
     """
     if len(parts) > 1:
         try:

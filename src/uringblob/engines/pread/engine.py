@@ -1,7 +1,6 @@
-"""The engine for everywhere: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
+"""The engine for every system: a few threads over ``preadv``, ``pwritev`` and ``fdatasync``.
 
-What the threads do is here; how requests get to them and back, whatever fails, is in
-:mod:`uringblob.engines.pread.crew`.
+:mod:`uringblob.engines.pread.worker_pool` has the threads; this module has their calls.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor
-from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, read_now, size_of_file
+from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, size_of_file
 from uringblob.engines.pread.coalesce import CoalescedWrite, Part
-from uringblob.engines.pread.crew import Crew
+from uringblob.engines.pread.results import count_nothing
+from uringblob.engines.pread.worker_pool import WorkerPool
 from uringblob.owner import Owner
 
 #: Enough to keep a solid-state drive busy; each blocks in one call at a time.
@@ -29,12 +29,8 @@ THREADS_MAX = 8
 _NO_MEMORY: Final = -errno.ENOMEM
 
 
-class PreadEngine(Crew, Owner):
-    """Positional I/O on one open file by a small thread pool; see :class:`.base.Engine`.
-
-    The descriptor that it is given is the caller's and stays open.  All methods belong to the loop's
-    thread, except :meth:`read_now` and :meth:`abandon`.
-    """
+class PreadEngine(WorkerPool, Owner):
+    """Positional I/O on one open file by a small thread pool; see :class:`.base.Engine`."""
 
     name = "pread"
 
@@ -54,7 +50,7 @@ class PreadEngine(Crew, Owner):
         self.pool = pool
         self.counters = IoCounters()
         self._calls = pick_calls()
-        self._run: CoalescedWrite | None = None  # the newest, to which the next write may belong
+        self._run: CoalescedWrite | None = None  # the newest, which the next write may join
         self._grow_lock = threading.Lock()  # taken by worker threads only
         super().__init__(loop, self.counters, OwnDescriptor(fd), THREADS_MAX)
 
@@ -63,66 +59,56 @@ class PreadEngine(Crew, Owner):
         return self._descriptor.fd
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
+        """See :meth:`.Engine.read`."""
         self.counters.reads += 1
-        return self.ask(
-            _count_read,
-            _NO_MEMORY,
-            functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset),
-        )
+        call = functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset)
+        return self.submit(_count_read, _NO_MEMORY, call)
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """Fill each frame from its own offset on; each one's completion goes into ``answers``."""
+        """See :meth:`.Engine.read_each`."""
         for offset, frame in reads:
             answers.append(self.read(offset, (frame,)))
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
-        """Fill ``frame`` in the calling thread, which may be any; bytes read or ``-errno``."""
-        descriptor = self._descriptor  # kept meanwhile, should the engine be abandoned
-        return read_now(self._calls, descriptor.fd, offset, frame.view)
+        """See :meth:`.Engine.read_now`."""
+        descriptor = self._descriptor  # kept open if the engine is abandoned meanwhile
+        return number_of(self._calls.readv, descriptor.fd, (frame.view,), offset)
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
+        """See :meth:`.Engine.write`."""
         self.counters.writes += 1
         completion = self._new_completion()
         part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
+        return self._track(completion, self._put_write, part)
+
+    def _put_write(self, part: Part) -> None:
+        """Add ``part`` to the newest queued write, or queue it as a new one."""
         run = self._run
-        pending = self._mailbox.pending
-        # First, because a part that is added is written, whatever is raised afterwards.
-        pending.add(completion)
-        try:
-            if run is None or not run.add(part) or run.missed(part):
-                write = functools.partial(_write, self._calls, self._fd)
-                run = CoalescedWrite(part, write, self._mailbox)
-                self._jobs.put(run)
-                self._run = run  # last: nothing may be added to a run that no thread will come to
-        except BaseException:
-            pending.discard(completion)
-            raise
-        if not self._threads:
-            self._work_here()
-        return completion
+        if run is None or not run.add(part) or run.try_remove(part):
+            run = CoalescedWrite(part, functools.partial(_write, self._calls, self._fd), self._results)
+            self._queue.put(run)
+            self._run = run  # last: a write that is not queued may not be joined
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
-        """Write, and if that was whole, sync: one job; else ``-ECANCELED`` instead of the sync."""
+        """See :meth:`.Engine.write_then_sync`; one thread makes both calls."""
         self.counters.writes += 1
         size = sum(frame.size for frame in frames)
         call = functools.partial(_write_then_sync, self._calls, self._fd, _views(frames), offset, size)
-        return self.ask(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
+        return self.submit(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
 
     def sync(self) -> Completion[int]:
-        """fdatasync (on macOS: ``F_FULLFSYNC``); yields 0."""
+        """See :meth:`.Engine.sync`."""
         self.counters.syncs += 1
         call = functools.partial(number_of, _sync, self._calls, self._fd)
-        return self.ask(_count_nothing, _NO_MEMORY, call)
+        return self.submit(count_nothing, _NO_MEMORY, call)
 
     def grow(self, size: int) -> Completion[int]:
-        """Allocate the file up to ``size`` bytes; yields 0.  After a failure nothing has changed."""
+        """See :meth:`.Engine.grow`."""
         call = functools.partial(number_of, _grow, self._grow_lock, self._fd, size)
-        return self.ask(_count_nothing, _NO_MEMORY, call)
+        return self.submit(count_nothing, _NO_MEMORY, call)
 
     def file_size(self) -> int:
-        """The file's length in bytes, now, or ``-errno``."""
+        """See :meth:`.Engine.file_size`."""
         return size_of_file(self._fd)
 
     def __repr__(self) -> str:
@@ -142,8 +128,8 @@ def _write(calls: PosixCalls, fd: int, views: list[memoryview], offset: int) -> 
         return number_of(calls.writev, fd, views, offset)
     except MemoryError:
         return _NO_MEMORY
-    except BaseException as error:  # noqa: BLE001 - it goes to whoever awaits the completion
-        # Its traceback knows the callers' frames, and so the views of those who are written beside this one.
+    except BaseException as error:  # noqa: BLE001 - it rejects the completion
+        # Its traceback refers to the callers' stack frames, and so to the views of adjacent writes.
         return error.with_traceback(None)
 
 
@@ -156,7 +142,7 @@ def _write_then_sync(
         put = _NO_MEMORY
     if put != size:
         return put, -errno.ECANCELED
-    # No memory from here on is no -ECANCELED: a sync that has begun is not asked for again.
+    # A MemoryError from here on is not -ECANCELED: a sync that has begun is never repeated.
     return put, number_of(_sync, calls, fd)
 
 
@@ -166,7 +152,7 @@ def _sync(calls: PosixCalls, fd: int) -> int:
 
 
 def _grow(lock: threading.Lock, fd: int, size: int) -> int:
-    # One at a time: truncating back after a failure must not undo another's success.
+    # One at a time: truncating back after a failure must not undo another growth.
     with lock:
         grow_file(fd, size)
     return 0
@@ -176,17 +162,9 @@ def _count_read(counters: IoCounters, result: int) -> None:
     counters.bytes_read += max(result, 0)
 
 
-def _count_write(counters: IoCounters, result: int) -> None:
-    counters.bytes_written += max(result, 0)
-
-
 def _count_write_then_sync(counters: IoCounters, result: tuple[int, int]) -> None:
     put, synced = result
     counters.bytes_written += max(put, 0)
     if synced != -errno.ECANCELED:
         counters.syncs += 1
         counters.linked_syncs += 1
-
-
-def _count_nothing(_counters: IoCounters, _result: int) -> None:
-    """Count nothing: syncs are counted when they are asked for."""

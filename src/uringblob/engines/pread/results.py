@@ -1,10 +1,10 @@
-"""Results on their way from worker threads to the loop, with as few wake-ups as possible.
+"""Results from worker threads to the event loop, with as few wake-ups as possible.
 
-A thread rings the loop only if nobody has rung since the loop last began to empty the box, so
-under load one wake-up carries many results.  There is no lock: ``deque`` may be re-entered.
+A thread wakes the loop only if no wake-up is pending, so under load one wake-up delivers many results.
+There is no lock: a signal handler or finalizer may re-enter ``deque``.
 
-What has an answer knows its mailbox, and a thread knows neither but while it works for it: so what is
-forgotten with its loop can be collected, although its threads are there to wait for more.
+A work item refers to its queue of results, and a thread refers to neither unless it works on the item:
+so an engine that is dropped with its loop can be collected while its threads wait for work.
 """
 
 from __future__ import annotations
@@ -13,105 +13,105 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 
-#: Seconds until the next try where there is no memory for a wake-up.
+#: Seconds until the next attempt where there is no memory for a wake-up.
 PAUSE_SECONDS: Final = 0.001
 
-#: What an allocation that fails is raised as; CPython says SystemError where it has none for the error.
+#: Raised by a failed allocation; CPython raises SystemError where it has no memory for the error itself.
 NO_MEMORY: Final = (MemoryError, SystemError)
 
 #: Adds an operation's result to the counters, on the loop's thread.
 Count = Callable[[IoCounters, Any], None]
 
 
-class Answer(Protocol):
-    """An operation's promise, and what came of it."""
+def count_nothing(_counters: IoCounters, _result: Any) -> None:
+    """For operations that are counted when they are issued, or not at all."""
 
-    @property
-    def completion(self) -> Completion[Any]:
-        """Resolved with the result."""
-        ...
 
-    @property
-    def count(self) -> Count:
-        """Counts the result."""
-        ...
+class Answer:
+    """An operation's completion, the function that counts its result, and the result.
 
-    @property
-    def result(self) -> Any:
-        """What came of it; an exception is raised to whoever awaits the completion."""
-        ...
+    ``result`` has a value from the start, for a thread without memory for another; an exception rejects
+    the completion.
+    """
+
+    __slots__ = ("completion", "count", "result")
+
+    def __init__(self, completion: Completion[Any], count: Count, otherwise: Any) -> None:
+        self.completion = completion
+        self.count = count
+        self.result = otherwise
 
 
 class ResultQueue:
-    """Results on their way from the threads to the loop."""
+    """Results posted by the threads and not yet delivered to the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:
         self.loop = loop
         self._counters = counters
         self.pending: set[Completion[Any]] = set()
-        self._results: deque[Answer] = deque()
-        self._rung = False
+        self._answers: deque[Answer] = deque()
+        self._woken = False
         self._empty: Completion[None] | None = None
 
     def post(self, answer: Answer) -> None:
-        """Hand over an answer.  From any thread; twice is harmless.
+        """Hand over an answer.  From any thread; posting twice is harmless.
 
-        :raises MemoryError: the loop may not hear of it: post it again.
+        :raises MemoryError: the loop may not be woken: post it again.
         """
-        self._results.append(answer)
-        if self._rung:
-            return  # whoever rang did so before the loop looks, so it will find this one too
-        self._rung = True
+        self._answers.append(answer)
+        if self._woken:
+            return  # the pending delivery finds this answer, too
+        self._woken = True
         try:
             self.loop.call_soon_threadsafe(self._deliver)
         except RuntimeError:
-            return  # the loop is closed: nobody is left to hear of it
+            return  # the loop is closed
         except BaseException:
-            self._rung = False  # whoever relied on this ring has posted, and hears of the next one
+            self._woken = False  # the next post, of this thread or another, wakes the loop
             raise
 
     def _deliver(self) -> None:
-        # Lowered before looking: a thread that posts later rings again.
-        self._rung = False
-        results = self._results
+        # Cleared before looking: a thread that posts later wakes the loop again.
+        self._woken = False
+        answers = self._answers
         try:
-            while results:
-                # Taken off only when resolved: a signal handler may raise at any point, and
+            while answers:
+                # Removed only when resolved: a signal handler may raise at any point, and
                 # resolving twice does nothing.
-                answer = results[0]
+                answer = answers[0]
                 completion, result = answer.completion, answer.result
                 if isinstance(result, BaseException):
-                    completion.fail(result)
+                    completion.reject(result)
                 elif not completion.done():
                     answer.count(self._counters, result)
-                    completion.finish(result)
+                    completion.resolve(result)
                 self.pending.discard(completion)
-                # Resolving may resume a job that empties the box itself, as closing does.
-                if results and results[0] is answer:
-                    results.popleft()
+                # Resolving may resume a job that delivers itself, as closing does.
+                if answers and answers[0] is answer:
+                    answers.popleft()
         finally:
-            if results:
+            if answers:
                 self._deliver_soon()
             elif self._empty is not None and not self.pending:
-                self._empty.finish(None)
+                self._empty.resolve(None)
 
     def _deliver_soon(self) -> None:
         while True:
             try:
                 self.loop.call_soon(self._deliver)
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)  # nothing else in this thread could go on either
+                time.sleep(PAUSE_SECONDS)  # this thread could do nothing else either
             else:
                 return
 
     async def wait_empty(self) -> None:
         """Return when nothing is pending.  A cancellation is delivered then, not earlier."""
-        self._deliver()  # a signal handler that raised may have cost the loop an earlier call
+        self._deliver()  # a signal handler that raised may have dropped an earlier call
         if self.pending:
             if self._empty is None:
                 self._empty = Completion(loop=self.loop)

@@ -1,10 +1,9 @@
 """How many frames the kernel will pin.
 
-Registered memory counts against RLIMIT_MEMLOCK, which is one account per user: with the usual
-8 MiB, 12 frames of 512 KiB register and 13 fail with ENOMEM, because whole huge pages count and the
-ring has some itself (15 in small pages); fewer if another process of the user has some (checked on
-Linux 6.18).  Root is exempt.  There is no way to ask what is left,
-so it is searched for, by trying.
+Registered memory counts against RLIMIT_MEMLOCK, which is one account per user: with the usual 8 MiB, 12
+frames of 512 KiB register and 13 fail with ENOMEM, because whole huge pages count and the ring has some
+itself (15 in small pages); fewer if another process of the user has some (checked on Linux 6.18).  Root
+is exempt.  The remaining allowance cannot be queried, so a binary search finds it.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from uringblob.buffers.slab import Slab
 from uringblob.engines.unavailable import RingUnavailable
 from uringblob.ring import Ring
 
-#: What the kernel answers where the limit is what is in the way; any other errno is a prohibition.
+#: Answers that mean the limit; any other errno is a prohibition.
 _LIMIT_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN})
 
 
 def register_frames(ring: Ring, slab: Slab) -> tuple[int, str]:
     """Register as many frames of ``slab``, from the first on, as the kernel takes.
 
-    Returns how many (may be 0), and why not all (empty if all).
+    Returns their number (may be 0), and why not all (empty if all).
     """
     refusal = _attempt(ring, slab, slab.count)
     if refusal is None:
@@ -36,7 +35,7 @@ def register_frames(ring: Ring, slab: Slab) -> tuple[int, str]:
             ring.unregister_buffers()
         else:
             too_many = middle
-    # What fitted a moment ago may not fit now, if another process of this user took some.
+    # Another process of this user may have taken some since.
     while fits and _attempt(ring, slab, fits) is not None:
         fits -= 1
     slab.discard(fits)  # the attempts have touched all of it
@@ -55,7 +54,7 @@ def _reason(count: int, slab: Slab, refusal: OSError) -> str:
     refused = RingUnavailable("register buffers", refusal.errno or 0)
     return (
         f"{count} of {slab.count} frames of {slab.frame_size} bytes are registered: {refused}: "
-        f"{_limit() if refused.errno in _LIMIT_ERRNOS else refused.cure}"
+        f"{_limit() if refused.errno in _LIMIT_ERRNOS else refused.remedy}"
     )
 
 

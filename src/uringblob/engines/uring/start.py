@@ -1,13 +1,13 @@
-"""Starting a ring for one file: every step tried, every refusal named.
+"""Starting a ring for one file: every step is tried, every refusal named.
 
-Any step may be refused with any errno, also the first real I/O, so each kind of request that the
-engine will make is tried here, before anybody relies on it.
+Any step may be refused with any errno, also the first real I/O, so each kind of request that the engine
+makes later is tried here.
 
 **Some requests need a kernel thread**: fsync, fallocate, writes that lengthen a file.  At a limit of
 threads (RLIMIT_NPROC, a container's pids.max) a nop and a read work, and these end with ``ECANCELED``.
-So the trials ask for a thread.  The kernel keeps the one that it made for them as long as the loop's
-thread lives, so that a limit that is reached later costs speed only (Linux 6.18).  Writes are tried on
-a file in memory: the store's own holds nothing that may be written over.
+So the trials ask for a thread.  The kernel keeps it while the loop's thread lives, so that a limit
+reached later costs speed only (Linux 6.18).  Writes are tried on a file in memory, because no byte of
+the store's file may be overwritten.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable
@@ -32,7 +32,7 @@ _ASYNC: Final = int(SqeFlags.ASYNC)  # by a kernel thread
 
 
 def start_ring(request: EngineRequest) -> tuple[Ring, BufferPool]:
-    """Return a ring in which the file is registered, and the pool of frames that it registered.
+    """Return a ring with the file registered, and the pool of registered frames.
 
     :raises RingUnavailable: a step was refused; nothing is left behind.
     :raises OSError: the ring could not be made.
@@ -61,7 +61,7 @@ def _make_pool(ring: Ring, request: EngineRequest) -> BufferPool:
 
 
 def _try_requests(ring: Ring, pool: BufferPool, *, writes: bool) -> None:
-    """Make each kind of request once, the way all will go; leave the memory zero."""
+    """Make each kind of request once; leave the memory zero."""
     frame = (pool.slab or Slab(BUF_ALIGN, 1)).frame(0, pool.buf_index).part(0, BUF_ALIGN)
     read = OpcodeChooser(ring, READ).op(0, [frame])
     _check("first read", _answer(ring, read._replace(flags=read.flags | _ASYNC)))
@@ -96,7 +96,7 @@ def _trial_file() -> int:
 
 
 def _answer(ring: Ring, op: Op) -> int:
-    """Make one request; no room for it is no refusal."""
+    """Make one request; a full file system is no refusal."""
     result = ring.wait(ring.submit([op])[0])
     return 0 if -result in NO_SPACE_ERRNOS else result
 

@@ -132,7 +132,7 @@ class ChecksumBudget:
                 # Removed last: resolving twice does no harm, should a signal handler raise in between.
                 size_bytes, turn = self._waiting[0]
                 self._left -= size_bytes
-                turn.finish(None)
+                turn.resolve(None)
                 self._waiting.popleft()
         finally:
             if self._waiting or self._left < BYTES_PER_ITERATION:

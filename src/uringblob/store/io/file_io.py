@@ -77,15 +77,15 @@ class FileIO:
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
         """Run ``coroutine`` as a job of this store; one that a signal handler strikes poisons it."""
-        return Job(coroutine, self.loop, self._struck)
+        return Job(coroutine, self.loop, self._on_interrupt)
 
     async def next_tick(self) -> None:
         """Let the tasks that are ready have their turn; requests are submitted then, too."""
         tick: Completion[None] = Completion(loop=self.loop)
-        call_surely(self.loop, tick.finish, None)
+        call_surely(self.loop, tick.resolve, None)
         await tick
 
-    def _struck(self, error: BaseException) -> None:
+    def _on_interrupt(self, error: BaseException) -> None:
         self.poison(
             BlobStoreError(f"{self.path}: a signal handler raised {error!r} in the middle of a change")
         )
@@ -248,7 +248,7 @@ class FileIO:
 
     def _end_ride(self, riders: list[Completion[None]]) -> None:
         while riders:
-            riders[0].finish(None)
+            riders[0].resolve(None)
             riders.pop(0)
 
     async def run_sync(self, syncing: Coroutine[Any, Any, T], what: object) -> T:
@@ -273,10 +273,10 @@ class FileIO:
             if isinstance(error, SyncFailed) or not isinstance(error, BlobStoreError):
                 self.poison(error)  # without memory nobody knows what became of it
             self._syncing.discard(ended)
-            ended.finish(None)
+            ended.resolve(None)
             raise
         self._syncing.discard(ended)
-        ended.finish(None)
+        ended.resolve(None)
         for other in list(self._syncing):
             if not other.done():
                 await other

@@ -13,10 +13,11 @@ import numbers
 import os
 from typing import Any
 
-from uringblob.engines.aside import aside
 from uringblob.engines.base import Engine
 from uringblob.engines.copy_on_write import why_copied
-from uringblob.engines.select import ENGINES, EngineRequest, open_engine
+from uringblob.engines.request import EngineRequest
+from uringblob.engines.select import ENGINES, open_engine
+from uringblob.engines.to_thread import to_thread
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
@@ -147,7 +148,7 @@ async def open_core(options: Options, file: StoreFile) -> Core:
     """Open the store in ``file``; whatever goes wrong, the file is closed and unlocked."""
     try:
         with naming(file.path, "opening it"):
-            superblocks = await aside(read_superblocks, file)
+            superblocks = await to_thread(read_superblocks, file)
             file.why_copied = why_copied(file.fd)
             current, _ = newest(superblocks, file.path)
             check_page_size_matches(current, options.page_size, file.path)

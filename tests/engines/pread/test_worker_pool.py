@@ -1,4 +1,4 @@
-"""Whatever fails between the loop and a worker, every request ends, and nobody keeps a forgotten crew alive."""
+"""Whatever fails between the loop and a worker, every request ends, and threads keep no dropped pool alive."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ import weakref
 
 import pytest
 
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import crew
-from uringblob.engines.pread import results as mailbox
+from uringblob.engines.pread import results, worker_pool
 from uringblob.engines.pread.engine import PreadEngine
 
 BLOCK = 4096
@@ -73,12 +71,12 @@ def no_memory(monkeypatch):
     """Fails the n-th allocation of the process, and none other."""
     capi = pytest.importorskip("_testcapi", reason="this Python comes without its test modules")
 
-    # What an object's end could not allocate is nobody's request.
+    # A finalizer that could not allocate is not a request.
     monkeypatch.setattr(sys, "unraisablehook", lambda _unraisable: None)
 
     @contextlib.contextmanager
     def failing(index):
-        gc.disable()  # the collector's own allocations are nobody's hand-over
+        gc.disable()  # the collector's allocations are not part of a request
         capi.set_nomemory(index, index + 1)
         try:
             yield
@@ -90,7 +88,7 @@ def no_memory(monkeypatch):
 
 
 class NoThreads:
-    """Stands for the queue's workers: the test does their work itself, at a time of its own."""
+    """No thread starts: the test does the workers' work itself."""
 
     def __init__(self, monkeypatch):
         def refuse(_function, _args):
@@ -103,16 +101,16 @@ class NoThreads:
 @interpreter_that_bears_it
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_request_ends_whichever_allocation_of_a_worker_fails(name, fd, loop, monkeypatch, no_memory):
-    """From the queue to the mailbox, and the loop is rung."""
+    """From the queue to the results, and the wake-up of the loop."""
     NoThreads(monkeypatch)
-    monkeypatch.setattr(mailbox, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(results, "PAUSE_SECONDS", 0)
     for index in range(INDEXES):
         engine = open_engine(loop, fd)
         completion = REQUESTS[name](engine)
-        engine._jobs.put(None)
-        take = engine._jobs.get
+        engine._queue.put(None)
+        take = engine._queue.get
         with no_memory(index):
-            crew._work(take)
+            worker_pool._work(take)
         loop.run_until_complete(asyncio.wait_for(completion, 60))
         assert engine.in_flight == 0
         loop.run_until_complete(engine.close())
@@ -131,9 +129,9 @@ def test_what_cannot_be_asked_for_is_refused_and_not_waited_for(name, fd, loop, 
         try:
             with no_memory(index):
                 completion = ask(engine)
-        except mailbox.NO_MEMORY:
+        except results.NO_MEMORY:
             refused += 1
-            assert engine._jobs.empty()
+            assert engine._queue.empty()
             assert engine.in_flight == 0
         PreadEngine.__mro__[1]._work_here(engine)
         if completion is not None:
@@ -148,12 +146,12 @@ def test_of_a_run_every_part_ends_whichever_allocation_fails(fd, loop, monkeypat
     for index in range(INDEXES):
         engine = open_engine(loop, fd)
         written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(5)]
-        engine._jobs.put(None)
-        take = engine._jobs.get
+        engine._queue.put(None)
+        take = engine._queue.get
         with no_memory(index):
-            crew._work(take)
-        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*written), 60))
-        assert set(results) <= {BLOCK, -errno.ENOMEM}
+            worker_pool._work(take)
+        answers = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*written), 60))
+        assert set(answers) <= {BLOCK, -errno.ENOMEM}
         loop.run_until_complete(engine.close())
 
 
@@ -172,7 +170,7 @@ def test_a_sync_that_began_and_has_no_memory_to_say_how_it_ended_has_failed(fd, 
 
 
 def test_a_wake_up_that_had_no_memory_is_made_again(fd, loop, monkeypatch):
-    """Nothing else would ever tell the loop."""
+    """Nothing else would wake the loop."""
     engine = open_engine(loop, fd)
     refusals = [MemoryError, MemoryError]
     real = loop.call_soon_threadsafe
@@ -202,13 +200,13 @@ def test_a_delivery_that_had_no_memory_is_made_again(fd, loop, monkeypatch):
     real = loop.call_soon
 
     def call_soon(callback, *args, **context):
-        if callback == engine._mailbox._deliver and refusals:
+        if callback == engine._results._deliver and refusals:
             refusals.pop()
             raise MemoryError
         return real(callback, *args, **context)
 
     loop.set_exception_handler(lambda _loop, _what: None)
-    engine._mailbox.pending = Short()
+    engine._results.pending = Short()
     written = engine.write(0, frames(b"x"))
     monkeypatch.setattr(loop, "call_soon", call_soon)
     assert loop.run_until_complete(asyncio.wait_for(written, 60)) == 1
@@ -305,13 +303,7 @@ def test_a_forked_child_closes_its_copy_at_once(fd, loop, store_path):
     gate.taken.acquire()
     child = os.fork()
     if child == 0:
-        number = engine._fd
-        engine.abandon()
-        try:
-            os.fstat(number)
-        except OSError:
-            os._exit(0)
-        os._exit(1)
+        os._exit(0 if engine._fd == -1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert is_locked(store_path)
     gate.opened.set()
@@ -339,9 +331,9 @@ def test_a_descriptor_is_closed_with_its_last_user(fd):
 # ---- a loop that is closed ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delivered", [False, True], ids=["with an answer nobody got", "idle"])
-def test_what_is_forgotten_with_its_loop_is_collected(fd, delivered):
-    """Threads that wait for more work keep nobody alive."""
+@pytest.mark.parametrize("delivered", [False, True], ids=["with an undelivered answer", "idle"])
+def test_an_engine_that_is_dropped_with_its_loop_is_collected(fd, delivered):
+    """Threads that wait for work keep no engine alive."""
     gone, threads = forget_with_its_loop(fd, delivered=delivered)
     while gone() is not None:
         gc.collect()  # until the thread has let go of its last item

@@ -1,4 +1,4 @@
-"""How rings end: closed, abandoned, forked, forgotten."""
+"""The end of a ring: closed, abandoned, forked, collected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
-from uringblob.ring import Ring, SqeFlags, life
+from uringblob.ring import Ring, SqeFlags, driver
 
 _spec = importlib.util.spec_from_file_location("ring_faulty", Path(__file__).with_name("faulty.py"))
 _module = importlib.util.module_from_spec(_spec)
@@ -50,7 +50,7 @@ async def test_aclose_waits_for_everything(pipe):
 
 
 async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(pipe, monkeypatch):
-    """A ring that did not wait outlived its loop, and so did its descriptor."""
+    """A ring that did not wait outlived its loop, with its descriptor."""
     tries = []
 
     def scarce(*, loop):
@@ -61,7 +61,7 @@ async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(
 
     ring = Ring(8, loop=asyncio.get_running_loop())
     read = ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
-    monkeypatch.setattr(life, "Completion", scarce)
+    monkeypatch.setattr(driver, "Completion", scarce)
     closing = asyncio.ensure_future(ring.aclose())
     await asyncio.sleep(0)
     assert not closing.done()
@@ -155,7 +155,12 @@ def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, 
     assert ring.wait(read) == 1
 
 
-async def test_a_child_that_abandons_leaves_the_parents_doorbell(loop_ring):
+def test_a_forked_child_closes_its_copy_at_once(ring):
+    assert in_child(lambda: ring._core.fd == -1) == 0
+    assert ring.wait(ring.nop()) == 0
+
+
+async def test_a_child_that_abandons_leaves_the_parents_reader(loop_ring):
     assert await loop_ring.nop() == 0
 
     def child():
@@ -193,7 +198,7 @@ async def test_abandoned_before_anything_has_completed_it_ends_with_the_last(pip
         await asyncio.sleep(0)
 
 
-async def test_abandoned_while_somebody_closes_it_both_wait_for_the_same_end(pipe):
+async def test_abandoned_while_it_is_closed_both_wait_for_the_same_end(pipe):
     ring = Ring(8, loop=asyncio.get_running_loop())
     ring.read(pipe[0], 0, Slab(4096, 1).frame(0))
     closing = asyncio.ensure_future(ring.aclose())
@@ -301,7 +306,7 @@ def test_close_blocks_until_the_last_has_completed(pipe):
 
 
 def read_into_exporter(ring, pipe, freed):
-    """Have the kernel write into memory whose end takes the frame out of ``freed``."""
+    """Let the kernel write into memory that is taken out of ``freed`` when it is released."""
     slab = Slab(4096, 1)
     exporter = slab.exporter(0, freed.pop)
     ring.read(pipe[0], 0, IoBuffer(memoryview(exporter), slab.address, 4096))
@@ -330,7 +335,7 @@ def close_the_loop_and_drop(closing, loop):
 
 
 def drop_elsewhere(closing, _loop):
-    """As the collector does, which runs in any thread."""
+    """As the garbage collector, which runs in any thread."""
     elsewhere = threading.Thread(target=closing.close)
     elsewhere.start()
     elsewhere.join()
@@ -350,7 +355,7 @@ def test_an_aclose_that_ends_before_its_condition_frees_nothing_that_the_kernel_
         ring.nop()
     os.write(pipe[1], b"x")
     if not loop.is_closed():
-        # Then the loop frees it when all has ended, as if nobody had been dropped.
+        # Then the loop frees it when all operations have ended.
         assert ring._core.fd >= 0
         while ring._core.fd >= 0:
             loop.run_until_complete(asyncio.sleep(0))

@@ -1,4 +1,4 @@
-"""Completions are matched by user_data in one place; no interruption loses or swaps one."""
+"""Completions are matched by user_data; no interruption loses or swaps one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import signal
 import pytest
 
 from uringblob.buffers.slab import Slab
-from uringblob.ring import Ring
-from uringblob.ring import completions as inflight
+from uringblob.ring import Ring, completions
 
 
 class Struck(Exception):
@@ -122,7 +121,7 @@ def test_a_storm_of_raising_handlers_loses_no_completion(file, alarm):
 
 
 def test_reaping_that_an_exception_interrupts_starts_over(ring, monkeypatch):
-    """Settle half of the inbox, be struck, and reap again: every completion is resolved once."""
+    """A handler raises after half of the batch; the next reaping resolves every completion once."""
     nops = [ring.nop() for _ in range(8)]
     ring._queue.flush()
     table = ring._in_flight.table
@@ -147,51 +146,51 @@ def test_reaping_that_an_exception_interrupts_starts_over(ring, monkeypatch):
 
 
 def every_result_is_one_byte(monkeypatch):
-    real = inflight._COMPLETION
+    real = completions._COMPLETION
 
     class OneByteEach:
         @staticmethod
         def iter_unpack(data):
             return [(user_data, 1, flags) for user_data, _, flags in real.iter_unpack(data)]
 
-    monkeypatch.setattr(inflight, "_COMPLETION", OneByteEach)
+    monkeypatch.setattr(completions, "_COMPLETION", OneByteEach)
 
 
-def test_frames_of_many_bytes_are_handed_out_a_few_at_a_time(ring, monkeypatch):
-    """Whoever gets one works on it in the same loop iteration; the others stay where they are."""
-    completions = [ring.nop() for _ in range(6)]
+def test_a_reaping_resolves_a_limited_number_of_bytes(ring, monkeypatch):
+    """A reader works on its frame in the same loop iteration; the other completions stay in the queue."""
+    nops = [ring.nop() for _ in range(6)]
     ring._queue.flush()
-    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 2)
+    monkeypatch.setattr(completions, "BYTES_AT_ONCE", 2)
     every_result_is_one_byte(monkeypatch)
     for done in (2, 4, 6):
         assert ring._in_flight.reap()
-        assert sum(completion.done() for completion in completions) == done
+        assert sum(nop.done() for nop in nops) == done
     assert ring._in_flight.reap() == 0
     assert ring.in_flight == 0
 
 
-def test_light_completions_that_nobody_waits_for_are_handed_out_all_at_once(ring, monkeypatch):
-    """Nothing is done when they resolve; one that somebody waits for counts as any other."""
-    completions = [ring.nop() for _ in range(6)]
-    for completion in completions:
-        completion.light = True
+def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, monkeypatch):
+    """They resume nothing; one that a job waits for counts as any other."""
+    nops = [ring.nop() for _ in range(6)]
+    for nop in nops:
+        nop.light = True
     resumed = []
-    completions[2].then(resumed.append)
-    completions[3].then(resumed.append)
+    nops[2].add_immediate_callback(resumed.append)
+    nops[3].add_immediate_callback(resumed.append)
     ring._queue.flush()
-    monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(completions, "BYTES_AT_ONCE", 1)
     every_result_is_one_byte(monkeypatch)
     for done in (3, 4, 6):
         assert ring._in_flight.reap()
-        assert sum(completion.done() for completion in completions) == done
-    assert resumed == completions[2:4]
+        assert sum(nop.done() for nop in nops) == done
+    assert resumed == nops[2:4]
     assert ring.in_flight == 0
 
 
-async def test_the_doorbell_rings_again_after_an_interrupted_reaping(loop_ring):
+async def test_a_completion_event_comes_again_after_an_interrupted_reaping(loop_ring):
     nops = [loop_ring.nop() for _ in range(8)]
     loop_ring._queue.flush()
-    loop_ring._lib.ub_reap(loop_ring._core)  # copied to the inbox, and the reader was struck before settling
+    loop_ring._lib.ub_reap(loop_ring._core)  # copied, and interrupted before any is resolved
     assert await asyncio.gather(*nops) == [0] * 8
 
 
