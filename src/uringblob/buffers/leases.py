@@ -162,9 +162,9 @@ class AlignedBlobBuf:
         try:
             self.release()
         except BufferError:
-            # The block's own error matters more; the lease ends with the last view.
             if exc_type is None:
                 raise
+            self._exporter = None  # the lease ends with the last view, such as one that the error holds
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return memoryview(self._check_held())

@@ -22,7 +22,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from uringblob import fork as inherit
+from uringblob import fork
 from uringblob.engines.aside import aside
 from uringblob.errors import (
     BlobStoreError,
@@ -176,7 +176,7 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
-            if inherit.left_behind(file.path):
+            if fork.left_behind(file.path):
                 raise StoreLocked(
                     f"{file.path} is still open in this process, by a store whose event loop is closed: await "
                     "that store's aclose(), on any loop; it frees the file without a flush"
