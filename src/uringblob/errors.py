@@ -51,7 +51,7 @@ __all__ = [
 
 E = typing.TypeVar("E", bound=BaseException)
 
-#: Errnos after which nothing is unknown: the file system had no room and said so.
+#: The file system had no room: the outcome of the operation is known.
 NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
 
 

@@ -11,15 +11,13 @@
        │                                         ▼
     outcome ◄────────────────────────────── end: notify
 
-Python runs signal handlers in the main thread between any two bytecodes, and they may raise there.
-So the caller's thread decides nothing: whether a call begins, and whether it has ended, is decided
-in the store's thread.  Submitting twice and notifying twice are harmless.
-A caller returns only when the call has ended, so the kernel never has a buffer whose call is over.
-``docs/design.md`` has a table of where a handler can raise.
+A signal handler may raise between any two bytecodes of the caller, so the store's thread decides
+whether a call begins and whether it has ended; submitting and notifying are idempotent.  A caller
+returns only when the call has ended: until then the kernel may have its buffers.  ``docs/design.md``
+has a table of where a handler can raise.
 
 The wake-up is a lock that the caller acquires and the store's thread releases.  Signals interrupt
-the wait for it in the main thread (checked on CPython 3.10 to 3.13), and the release allocates
-nothing, so it cannot fail.
+the wait in the main thread (checked on CPython 3.10 to 3.13), and the release allocates nothing.
 """
 
 from __future__ import annotations
@@ -124,10 +122,7 @@ class LoopCall(Generic[T]):
     # -- in the store's thread ----------------------------------------------------------------
 
     def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[LoopCall[Any]], object]) -> None:
-        """Start the coroutine, once; ``done(self)`` is called at its end.
-
-        A call whose task is cancelled before :attr:`begun` never begins, and has no end.
-        """
+        """Start the coroutine, once; its end, unless cancelled before :attr:`begun`, calls ``done(self)``."""
         running = self._run(done)
         try:
             self.task = loop.create_task(running)
@@ -136,8 +131,7 @@ class LoopCall(Generic[T]):
             raise
 
     async def _run(self, done: Callable[[LoopCall[Any]], object]) -> None:
-        # ``done`` is called in here and not by a callback of the task's: asyncio drops those where
-        # there is no memory to schedule them.
+        # ``done`` is no callback of the task: asyncio drops those that it has no memory to schedule.
         self.begun = True
         try:
             self._result = await self._function(*self._args)
@@ -151,8 +145,8 @@ class LoopCall(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self.error = error
         finally:
-            # A task that ends calls weak references back, and Python ignores what a signal handler
-            # raises in one; so the task must not end in the caller's thread.
+            # The task must not be freed in the caller's thread: freeing it calls weak references back,
+            # and Python ignores what a signal handler raises in one.
             self.task = None
             done(self)
 
@@ -180,9 +174,6 @@ class LoopCall(Generic[T]):
 
 
 def _check_stack(depth: int) -> None:
-    """Raise ``RecursionError`` if the stack has no room for so many calls.
-
-    Submitting a call could fail half-way for lack of it, and again with every attempt to cancel it.
-    """
+    """Raise ``RecursionError`` if the stack has no room for submitting, which would fail half-way."""
     if depth:
         _check_stack(depth - 1)

@@ -1,15 +1,13 @@
 """The thread behind a synchronous store: one asyncio loop, which lives as long as the store.
 
 Everything about a call is decided in this thread (:meth:`LoopThread._dispatch`), so there is no
-lock to hold, and a finalizer or a signal handler may submit at any time.
+lock, and a finalizer or a signal handler may submit at any time.
 
-The thread is a daemon.  Any other would keep an interpreter alive whose user forgot to close, or,
-if ``atexit`` stopped it, would have ended before the user's own exit handlers, which may close
-their stores.  So leaving an open store to the interpreter's end does what killing the process
-does: nothing is flushed, nothing is torn, and the kernel frees the lock.
+The thread is a daemon: any other would keep an interpreter alive whose user forgot to close, and one
+that ``atexit`` stopped would end before the user's exit handlers, which may close their stores.  So
+a store that is open when the interpreter ends is as after a kill: not flushed, not torn, not locked.
 
-The thread refers to this object and to the asynchronous store, not to the synchronous one: that is
-collected when its last reference is dropped, and its finalizer requests the thread's shutdown.
+The thread does not refer to the synchronous store, whose finalizer requests the shutdown.
 """
 
 from __future__ import annotations
@@ -110,17 +108,14 @@ class LoopThread(StoreOwner):
         """Submit a close of the core without a flush, which ends the thread; do not wait."""
         self.submit(self.shutdown_call(flush=False))
 
-    def open_call(self) -> LoopCall[None]:
-        """Return the call that opens the core."""
-        return LoopCall(self._open)
-
     def shutdown_call(self, *, flush: bool) -> LoopCall[None]:
         """Return the call that closes the core and ends the thread, and ends with it."""
         return LoopCall(self._close, flush, uncancellable=True)
 
     # -- in the thread ------------------------------------------------------------------------
 
-    async def _open(self) -> None:
+    async def open_core(self) -> None:
+        """Open the asynchronous store."""
         self.core = await self._opener()
 
     async def _close(self, flush: bool) -> None:
@@ -138,15 +133,11 @@ class LoopThread(StoreOwner):
             try:
                 self._dispatch(call)
             except Exception as error:  # noqa: BLE001 - no memory, most likely: it ends this call alone
-                self._not_begun(call, error)
-
-    def _not_begun(self, call: LoopCall[Any], error: Exception) -> None:
-        """End ``call`` with ``error``, or try again if it must begin."""
-        if call.uncancellable:
-            self._submitted.append(call)
-        else:
-            self._running.discard(call)
-            call.reject(error)
+                if call.uncancellable:
+                    self._submitted.append(call)  # try again until it begins
+                else:
+                    self._running.discard(call)
+                    call.reject(error)
 
     def _dispatch(self, call: LoopCall[Any]) -> None:
         if call.ended:

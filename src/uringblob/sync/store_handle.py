@@ -35,7 +35,7 @@ class StoreHandle(StoreOwner):
         try:
             self.closed = False
             self._loop.start()
-            self._wait(self._loop.open_call())
+            self._wait(LoopCall(self._loop.open_core))
             assert self._loop.core is not None
             self.core = self._loop.core
         except BaseException:
@@ -70,13 +70,11 @@ class StoreHandle(StoreOwner):
     ) -> T:
         """Do the same with ``function(report)``; ``progress`` gets its reports, in this thread."""
         self.check()
-        if progress is None:
-            return self._wait(LoopCall(function, None))
 
         def report(done: int, total: int) -> None:
             call.report_progress(done, total)
 
-        call: LoopCall[T] = LoopCall(function, report, progress=progress)
+        call: LoopCall[T] = LoopCall(function, None if progress is None else report, progress=progress)
         return self._wait(call)
 
     def run_in_caller(self, function: Callable[..., int], *args: object) -> int:
