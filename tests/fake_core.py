@@ -6,6 +6,7 @@ import asyncio
 import queue
 import types
 
+from uringblob import fork
 from uringblob.completion import Completion
 from uringblob.memory_store import AsyncMemoryBlobStore
 from uringblob.sync.file_store import FileBlobStore
@@ -18,6 +19,7 @@ class FakeCore(AsyncMemoryBlobStore):
     """A memory store behind gates: an operation named in ``held`` waits for ``let_go()``."""
 
     path = "fake.blobs"
+    left_behind = False
 
     def __init__(self, page_size: int = PAGE) -> None:
         super().__init__(page_size)
@@ -30,6 +32,7 @@ class FakeCore(AsyncMemoryBlobStore):
         self.flush_error: BaseException | None = None
         self.log: list[str] = []
         self.abandoned = 0
+        fork.remember(self)
 
     def let_go(self) -> None:
         """End every held operation; from any thread."""

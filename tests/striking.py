@@ -1,4 +1,4 @@
-"""A stand-in for a signal handler that strikes one chosen line of the calling thread."""
+"""A stand-in for a signal handler that runs at one chosen line of the calling thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 class Handler:
-    """Does something at the n-th line of this thread in certain files, once; stands for a signal's."""
+    """Calls ``act`` at the n-th line of this thread in ``files``, once, as a signal handler might."""
 
     def __init__(self, files, act):
         self.files = files
@@ -36,7 +36,7 @@ class Handler:
             self.paused = False
 
     def at(self, line, call):
-        """Call ``call``, struck at the line of that number; return whether there was such a line."""
+        """Call ``call``, interrupted at the line of that number; return whether there was such a line."""
         self.left, self.struck = line, False
         before = sys.gettrace()
         # The collector would run other tests' finalizers in here, some of which have lines of ours.

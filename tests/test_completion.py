@@ -1,4 +1,4 @@
-"""Completions: nobody breaks them, and whoever resolves one twice, or was struck, resumes the rest."""
+"""Completions: they are not cancelled, and resolving one is idempotent, also after an interruption."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def completion():
 
 
 ENDS = {
-    "finish": lambda completion: completion.resolve(None),
+    "resolve": lambda completion: completion.resolve(None),
     "set_result": lambda completion: completion.set_result(None),
-    "fail": lambda completion: completion.reject(ValueError("told")),
-    "set_exception": lambda completion: completion.set_exception(ValueError("told")),
+    "reject": lambda completion: completion.reject(ValueError("the operation's")),
+    "set_exception": lambda completion: completion.set_exception(ValueError("the operation's")),
 }
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_whoever_asked_is_resumed_in_that_moment_and_in_order(completion, end):
+def test_immediate_callbacks_run_inside_the_call_that_resolves_and_in_order(completion, end):
     resumed = []
     completion.add_immediate_callback(lambda ended: resumed.append((1, ended.done())))
     completion.add_immediate_callback(lambda ended: resumed.append((2, ended.done())))
@@ -34,22 +34,22 @@ def test_whoever_asked_is_resumed_in_that_moment_and_in_order(completion, end):
     completion.exception()
 
 
-@pytest.mark.parametrize("end", [ENDS["finish"], ENDS["fail"]], ids=["finish", "fail"])
-def test_a_reaper_that_was_struck_starts_over_and_resumes_only_the_rest(completion, end):
+@pytest.mark.parametrize("end", [ENDS["resolve"], ENDS["reject"]], ids=["resolve", "reject"])
+def test_a_reaper_that_was_interrupted_starts_over_and_runs_only_the_remaining_callbacks(completion, end):
     resumed = []
 
-    def struck(_):
-        resumed.append("struck")
+    def interrupted(_):
+        resumed.append("interrupted")
         raise KeyboardInterrupt
 
-    completion.add_immediate_callback(struck)
+    completion.add_immediate_callback(interrupted)
     completion.add_immediate_callback(lambda _: resumed.append("the other"))
     with pytest.raises(KeyboardInterrupt):
         end(completion)
     outcome = completion.exception()
     end(completion)
     end(completion)
-    assert resumed == ["struck", "the other"]
+    assert resumed == ["interrupted", "the other"]
     assert completion.exception() is outcome
 
 
@@ -60,7 +60,7 @@ def test_the_first_end_counts(completion):
     assert completion.result() == 7
 
 
-def test_nobody_needs_to_wait(completion):
+def test_it_needs_no_waiter(completion):
     completion.set_result(7)
     assert completion.result() == 7
 

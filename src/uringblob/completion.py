@@ -31,10 +31,7 @@ _set_bare_exception: Any = asyncio.Future.set_exception
 
 
 def persist(function: Callable[..., R], *args: Any, **options: Any) -> R:
-    """Call a function that must not fail for lack of memory; try again after ``MemoryError``.
-
-    ``function`` must have had no effect when it raises ``MemoryError``.
-    """
+    """Call ``function``; try again after a ``MemoryError``, with which it must have had no effect."""
     for _ in range(TRIES - 1):
         try:
             return function(*args, **options)
@@ -46,8 +43,7 @@ def persist(function: Callable[..., R], *args: Any, **options: Any) -> R:
 def call_surely(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
     """Schedule ``callback``, which must be idempotent, twice.
 
-    A signal handler that raises before the first line of a callback removes it from the loop; the
-    second call remains.
+    If a signal handler raises before its first line, the loop drops the first one.
     """
     persist(loop.call_soon, callback, *args)
     persist(loop.call_soon, callback, *args)
@@ -104,10 +100,7 @@ class Completion(Owner, asyncio.Future[T]):
         self._resumes.append(callback)
 
     def resolve(self, result: T) -> None:
-        """Set the result and run the callbacks; once resolved, a further call changes nothing.
-
-        It is idempotent so that a reaper that a signal handler interrupted can start over.
-        """
+        """Set the result and run the callbacks; idempotent, so that an interrupted reaper can start over."""
         if not self.done():
             set_outcome(self, set_bare_result, result)
         if self._resumes:

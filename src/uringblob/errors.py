@@ -35,7 +35,6 @@ __all__ = [
     "BlobNotFound",
     "BlobStoreError",
     "BlobStoreIOError",
-    "E",
     "EngineUnavailable",
     "PageSizeMismatch",
     "StoreClosed",
@@ -52,13 +51,13 @@ __all__ = [
 
 E = typing.TypeVar("E", bound=BaseException)
 
-#: Errnos after which nothing is unknown: the file system had no room and said so.
+#: The file system had no room: the outcome of the operation is known.
 NO_SPACE_ERRNOS = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
 
 
-#: A code point that no encoding has; Python puts the low ones for bytes of a path that are no UTF-8.
+#: A surrogate without its pair; Python decodes bytes of a path that are no UTF-8 to the low ones.
 _LONE = re.compile("[\ud800-\udfff]")
-#: What a caller can do about an answer of the system, where the answer itself does not say it.
+#: What a caller can do about an errno, where its text does not say it.
 _REMEDIES = {
     _errno.ENOSPC: "delete blobs, or free space on the file system, and try again",
     _errno.EDQUOT: "delete blobs, or raise the quota, and try again",
@@ -68,14 +67,8 @@ _REMEDIES = {
 
 
 def encodable(text: str) -> str:
-    """Return ``text`` with what stands for bytes that are no UTF-8, as in some paths, escaped.
-
-    So a message can be printed, logged and sent whatever a file is called.
-    """
-    if text.isascii():
-        return text
-    # Every lone surrogate is escaped: those that are bytes of a path as these bytes.
-    return _LONE.sub(_escape, text)
+    """Return ``text`` with lone surrogates escaped, so that any path can be printed and logged."""
+    return text if text.isascii() else _LONE.sub(_escape, text)
 
 
 def _escape(lone: re.Match[str]) -> str:
@@ -86,8 +79,8 @@ def _escape(lone: re.Match[str]) -> str:
 class BlobStoreError(Exception):
     """The root of the library's errors.  A message can always be encoded as UTF-8.
 
-    They are values: each may be copied and pickled, with all that it knows, its notes and its cause.  A
-    cause that is not sure to be understood by another process gets there as a ``RuntimeError`` in words.
+    An error can be copied and pickled, with its attributes, notes and cause.  A cause that another
+    process may not be able to unpickle becomes a ``RuntimeError`` with its text.
     """
 
     def __init__(self, *args: object) -> None:
@@ -103,9 +96,9 @@ class BlobStoreError(Exception):
 
 
 class BlobNotFound(BlobStoreError, KeyError):
-    """No blob has this guid; ``guid`` names it.  Write it first, or ask ``has_blob``.
+    """No blob has this guid; ``guid`` names it.  Write it first, or call ``has_blob``.
 
-    A store of yours may raise it with a text alone: ``guid`` is ``None`` then.
+    A store of yours may raise it with only a text: ``guid`` is ``None`` then.
     """
 
     def __init__(self, guid: GuidLike | str | None = None, message: str | None = None) -> None:
@@ -123,8 +116,8 @@ class BlobNotFound(BlobStoreError, KeyError):
 class BlobCorrupt(BlobStoreError):
     """The bytes on the medium are not those written: restore this blob from elsewhere.
 
-    ``guid`` names the blob where one is known, ``offset`` is where in the file its frame lies, in
-    bytes, where that is known.  All other blobs stay readable.
+    ``guid`` and ``offset``, the frame's place in the file in bytes, are ``None`` if not known.  All
+    other blobs stay readable.
     """
 
     def __init__(self, message: str, guid: GuidLike | None = None, offset: int | None = None) -> None:
@@ -136,7 +129,7 @@ class BlobCorrupt(BlobStoreError):
 class StoreCorrupt(BlobStoreError):
     """The file is not a store, or its superblocks or log are damaged beyond a torn tail.
 
-    ``offset`` is where in the file, in bytes, where one place is at fault.
+    ``offset`` is the place in the file, in bytes, or ``None``.
     """
 
     def __init__(self, message: str = "", offset: int | None = None) -> None:
@@ -172,8 +165,8 @@ class PageSizeMismatch(BlobStoreError):
 class EngineUnavailable(BlobStoreError):
     """The engine asked for by name cannot run here.
 
-    ``errno`` (or ``None``) and ``stage`` say what was refused; the message names the likely
-    cause and its cure.  ``engine="auto"`` falls back instead of raising.
+    ``errno`` (or ``None``) and ``stage`` are what was refused; the message names the likely
+    cause and its remedy.  ``engine="auto"`` falls back instead of raising.
     """
 
     def __init__(self, message: str, errno: int | None = None, stage: str = "") -> None:
@@ -185,9 +178,8 @@ class EngineUnavailable(BlobStoreError):
 class BlobStoreIOError(BlobStoreError, OSError):
     """The system refused an I/O.
 
-    ``errno`` says why, ``guid`` names the blob where one is at fault.
-    ``offset`` is where in the file, in bytes, where one request is at fault.
-    ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
+    ``errno`` is the reason; ``guid`` names the blob and ``offset`` the place in the file, in bytes,
+    where one of them is at fault.  ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
     outcome is unknown until the store is opened again.
     """
 
@@ -214,7 +206,7 @@ def _state_of(error: BaseException) -> dict[str, typing.Any]:
 
 
 def _portable(cause: BaseException | None) -> BaseException | None:
-    """Return ``cause`` if it can be pickled whatever it holds, else what it says."""
+    """Return ``cause`` if another process can unpickle it, else its text."""
     if cause is None or isinstance(cause, BlobStoreError):
         return cause
     return RuntimeError(f"{type(cause).__name__}: {cause}")
@@ -223,7 +215,7 @@ def _portable(cause: BaseException | None) -> BaseException | None:
 def _rebuild(
     kind: type[E], args: tuple[typing.Any, ...], state: dict[str, typing.Any], cause: BaseException | None
 ) -> E:
-    """Make an error of ``kind``, whose own ``__init__`` may ask for other arguments."""
+    """Make an error of ``kind`` without its ``__init__``, which may take other arguments."""
     error = kind.__new__(kind, *args)
     (OSError if isinstance(error, OSError) else Exception).__init__(error, *args)
     error.__dict__.update(state)
@@ -233,26 +225,26 @@ def _rebuild(
 
 
 def _known_guid(value: object) -> BlobGuid | None:
-    """Return the guid that ``value`` is, if it is one: what is wrong with it must not hide the error itself."""
+    """Return ``value`` as a guid, ``None`` if it is none: that must not hide the error itself."""
     if isinstance(value, uuid.UUID) or (isinstance(value, bytes) and len(value) == GUID_SIZE):
         return BlobGuid(value)
     return BlobGuid(value) if isinstance(value, str) and is_guid_text(value) else None
 
 
 def with_remedy(text: str, errno: int) -> str:
-    """Return ``text``, and what can be done about ``errno`` where that is known."""
+    """Return ``text``, and the remedy for ``errno`` where one is known."""
     remedy = _REMEDIES.get(errno)
     return f"{text}: {remedy}" if remedy else text
 
 
 def one_each(error: E) -> E:
-    """Return a copy of ``error``, with the same cause, for one of several callers that it ends.
+    """Return a copy of ``error``, with the same cause, for one of several callers.
 
-    A traceback grows with each frame that it passes, and who catches an error may add notes to it.
+    Each caller's traceback and notes would otherwise be added to the same object.
     """
     try:
         twin = copy.copy(error)
-    except Exception:  # noqa: BLE001 - a class of the user's, or no memory: rather shared than lost
+    except Exception:  # noqa: BLE001 - a class of the user's, or no memory: share it rather than lose it
         return error
     if type(twin) is not type(error):
         return error
@@ -273,8 +265,8 @@ def errno_name(errno: int) -> str:
 def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool | None = False) -> int:
     """Return ``rc`` if it is not negative, else raise it as a :class:`BlobStoreIOError`.
 
-    This is the only place where a negative number becomes an exception.
-    ``what`` says which operation, on which file and offset; the error gets its ``offset``, if any.
+    The only place where a negative number becomes an exception.  ``what`` names the operation, file
+    and offset; the error gets its ``offset``, if any.
     """
     if rc >= 0:
         return rc

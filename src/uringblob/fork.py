@@ -1,8 +1,8 @@
-"""What a forked child does with the stores it inherited: let go of them, touch nothing shared.
+"""The at-fork registry: what a forked child does with the stores that it inherits.
 
 The child's copies of ring and file keep the parent's lock alive, so they are closed at once,
-without ``LOCK_UN`` (that would unlock the parent's file) and without a word to the event loop
-(its epoll set is shared with the parent).  Using such a store is a ``RuntimeError``.
+without ``LOCK_UN``, which would unlock the parent's file, and without a call to the event loop,
+whose epoll set is shared with the parent.  Use of such a store is a ``RuntimeError``.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from typing import Protocol
 
 
 class Inherited(Protocol):
-    """What can let go of its descriptors in a forked child."""
+    """An object with descriptors that a forked child closes."""
 
     @property
     def path(self) -> str:
-        """The store file."""
+        """The store file; empty where there is none."""
         ...
 
     @property
     def left_behind(self) -> bool:
-        """Whether it is open and its event loop is closed."""
+        """Whether it is an open store whose event loop is closed."""
         ...
 
     def abandon(self) -> None:
         """Close this process's copies; write nothing, unlock nothing, take no lock."""
 
 
-_open_stores: weakref.WeakSet[Inherited] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 
-def remember(store: Inherited) -> None:
-    """Let go of ``store`` in every child forked from now on."""
-    _open_stores.add(store)
+def remember(each: Inherited) -> None:
+    """Abandon ``each`` in every child forked from now on."""
+    _inherited.add(each)
 
 
-def forget(store: Inherited) -> None:
-    """``store`` is closed: children have nothing to let go of."""
-    _open_stores.discard(store)
+def forget(each: Inherited) -> None:
+    """Undo :func:`remember`: it is closed."""
+    _inherited.discard(each)
 
 
 def left_behind(path: str) -> bool:
-    """Whether an open store of this process, whose loop is closed, holds the file at ``path``."""
-    return any(store.path == path and store.left_behind for store in list(_open_stores))
+    """Whether an open store of this process whose event loop is closed has the file at ``path``."""
+    return any(each.path == path and each.left_behind for each in list(_inherited))
 
 
 def _in_child() -> None:
-    for store in list(_open_stores):
-        store.abandon()
-    _open_stores.clear()
+    for each in list(_inherited):
+        each.abandon()
+    _inherited.clear()
 
 
 os.register_at_fork(after_in_child=_in_child)

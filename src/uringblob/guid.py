@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import hashlib
 import os
 import re
@@ -15,12 +14,12 @@ __all__ = ["BlobGuid", "GuidLike", "guid_bytes", "is_guid_text", "known_guids"]
 
 GUID_SIZE = 16
 
-#: ``uuid.UUID`` takes more: hyphens anywhere, ``0x``, ``_`` between digits; a typing error would be a name.
+#: ``uuid.UUID`` takes more (hyphens anywhere, ``0x``, ``_`` between digits), so a typing error would be a guid.
 _TEXT = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 def is_guid_text(text: str) -> bool:
-    """Whether ``text`` is a guid's: 32 hex digits, or 8-4-4-4-12 of them."""
+    """Whether ``text`` is 32 hex digits, or 8-4-4-4-12 of them."""
     return _TEXT.fullmatch(text) is not None
 
 
@@ -33,9 +32,9 @@ class BlobGuid(bytes):
     __slots__ = ()
 
     def __new__(cls, value: GuidLike | str) -> BlobGuid:
-        """Make a guid of 16 bytes, of a ``uuid.UUID``, or of its text: 32 hex digits, or 8-4-4-4-12 of them.
+        """Make a guid from 16 bytes, a ``uuid.UUID``, or text: 32 hex digits, or 8-4-4-4-12 of them.
 
-        :raises ValueError: a wrong length, or a text that is none of the two forms.
+        :raises ValueError: a wrong length, or another text.
         :raises TypeError: anything else.
         """
         if isinstance(value, str):
@@ -54,11 +53,11 @@ class BlobGuid(bytes):
 
     @classmethod
     def of(cls, text: str) -> BlobGuid:
-        """Return the guid that stands for a name of any length: the same one always and everywhere.
+        """Return the guid for a name of any length, the same one always and everywhere.
 
-        It is the first 16 bytes of the SHA-256 of the text's UTF-8 bytes, which are hashed as they are:
-        names that differ in case or in Unicode normalisation have different guids.  A path from
-        :func:`os.listdir` whose bytes are no UTF-8 is hashed as these bytes.  In a shell:
+        It is the first 16 bytes of the SHA-256 of the text's UTF-8 bytes, so names that differ in
+        case or in Unicode normalisation have different guids.  A path from :func:`os.listdir` whose
+        bytes are no UTF-8 is hashed as these bytes.  In a shell:
         ``printf %s NAME | sha256sum | cut -c-32``.
 
         >>> str(BlobGuid.of("frames/0001.raw"))
@@ -82,41 +81,21 @@ class BlobGuid(bytes):
         return f"BlobGuid({str(self)!r})"
 
 
-#: Makes a guid of bytes that are known to be sixteen: a quarter of the time of ``BlobGuid(value)``.
+#: Makes a guid without a check, in a quarter of the time of ``BlobGuid(value)``.
 _OF_SIXTEEN = functools.partial(bytes.__new__, BlobGuid)
 
 
-#: So many make the collector walk over them at once.
-_MANY = 512
-
-
 def known_guids(values: Sequence[bytes]) -> list[BlobGuid]:
-    """Return guids for ``values``, of which each is known to be sixteen bytes: nothing is checked.
-
-    CPython counts each as something that may be part of a cycle.  Of a hundred thousand its collector
-    made one walk of 15 ms and many short ones, and nothing in them can be garbage.  So it rests
-    meanwhile, and then takes them for old, without a look (as it does with what is young beside them).
-    """
-    if len(values) < _MANY or not gc.isenabled():
-        return list(map(_OF_SIXTEEN, values))
-    try:
-        gc.disable()
-        # One step of the interpreter's: no other thread runs meanwhile, and no signal handler.
-        made = list(map(_OF_SIXTEEN, values))
-    finally:
-        gc.enable()
-    if not gc.get_freeze_count():  # who froze something wants it to stay so
-        gc.freeze()
-        gc.unfreeze()
-    return made
+    """Return guids for ``values``, each of which is known to be sixteen bytes: nothing is checked."""
+    return list(map(_OF_SIXTEEN, values))
 
 
-#: What every method that takes a guid takes.
+#: The type of every guid argument.
 GuidLike = Union[BlobGuid, bytes, uuid.UUID]
 
 
 def guid_bytes(value: GuidLike) -> bytes:
-    """Return the sixteen plain bytes that ``value`` stands for.
+    """Return the sixteen bytes of ``value``.
 
     :raises ValueError: ``bytes`` of a wrong length.
     :raises TypeError: anything that is neither ``bytes`` nor ``uuid.UUID``.
@@ -134,6 +113,6 @@ def _wrong_type(value: object) -> TypeError:
     hint = ""
     if isinstance(value, str):
         hint = ": use BlobGuid(text) for one in hex, BlobGuid.of(name) for any name"
-    elif isinstance(value, int):  # a single guid, walked over
+    elif isinstance(value, int):  # an item of a single guid
         hint = ": where several are wanted, give a list of them"
     return TypeError(f"a guid is {GUID_SIZE} bytes or a uuid.UUID, not {type(value).__name__}{hint}")

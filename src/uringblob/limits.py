@@ -1,33 +1,32 @@
-"""What limits threads and memory here, in words: for those who could not get any more of them."""
+"""The limits of threads and memory in words, for the error of a call that got no more."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 
-#: A thread's stack takes 8 MiB of address space, a pool by default 32: with less left, that is what lacks.
+#: A thread's stack takes 8 MiB of address space, a pool by default 32; with less than this left, RLIMIT_AS
+#: is the likely cause.
 _ADDRESS_SPACE_LOW = 64 * 1024 * 1024
 _CGROUPS = "/sys/fs/cgroup"
 _MY_CGROUPS = "/proc/self/cgroup"
 
 
 def thread_limits() -> str:
-    """Say which limits count threads, what they allow, and how to raise them."""
-    known = [f"RLIMIT_NPROC allows this user {_allowed(resource.RLIMIT_NPROC)}"]
-    pids = _pids_max()
-    if pids:
-        known.append(pids)
-    if address_space_low():
-        known.append(address_space())
+    """Return which limits count threads, what they allow, and how to raise them."""
+    known = [
+        f"RLIMIT_NPROC allows this user {_allowed(resource.RLIMIT_NPROC)}",
+        _pids_max(),
+        address_space() if address_space_low() else "",
+    ]
     return (
-        f"{', '.join(known)}; raise it ('ulimit -u', LimitNPROC= or TasksMax= in a systemd unit, "
+        f"{', '.join(filter(None, known))}; raise it ('ulimit -u', LimitNPROC= or TasksMax= in a systemd unit, "
         "--pids-limit for a container), or end other threads"
     )
 
 
 def address_space() -> str:
-    """Say what RLIMIT_AS allows, and how to raise it."""
+    """Return what RLIMIT_AS allows, and how to raise it."""
     return (
         f"RLIMIT_AS allows this process {_allowed(resource.RLIMIT_AS)} bytes of address space, "
         f"of which {_address_space_used()} are in use ('ulimit -v', LimitAS=)"
@@ -35,13 +34,13 @@ def address_space() -> str:
 
 
 def address_space_low() -> bool:
-    """Whether RLIMIT_AS leaves so little that it is what refuses memory."""
+    """Whether RLIMIT_AS leaves so little that it is the likely cause of a failed allocation."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return limit != resource.RLIM_INFINITY and limit - _address_space_used() < _ADDRESS_SPACE_LOW
 
 
 def memory_limits() -> str:
-    """Say what may have refused memory that nobody wants to lock, and what helps."""
+    """Return what may have refused memory (not locked memory), and the remedy."""
     if address_space_low():
         return address_space()
     return "the system has no memory to give: free some, or ask for fewer buffers"
@@ -61,36 +60,33 @@ def _address_space_used() -> int:
 
 
 def _pids_max() -> str:
-    """Say what the nearest cgroup that limits threads allows; empty where none does, or none can be seen."""
+    """Return the limit of the nearest cgroup that has one, in words; empty where none is known."""
     try:
         with open(_MY_CGROUPS) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return ""
     for _, controllers, path in lines:
-        if not controllers:
-            root = _CGROUPS
-        elif "pids" in controllers.split(","):
-            root = os.path.join(_CGROUPS, "pids")
-        else:
+        if controllers and "pids" not in controllers.split(","):
             continue
-        folder = path
-        while True:
-            said = _limit_of(root + folder.rstrip("/"))
-            if said:
-                return said
-            if folder in ("", "/"):
-                break
-            folder = os.path.dirname(folder)
+        root = os.path.join(_CGROUPS, "pids") if controllers else _CGROUPS
+        while not (text := _limit_of(root + path.rstrip("/"))) and path not in ("", "/"):
+            path = os.path.dirname(path)  # noqa: PLW2901 - its parent
+        if text:
+            return text
     return ""
 
 
 def _limit_of(cgroup: str) -> str:
-    with contextlib.suppress(OSError), open(os.path.join(cgroup, "pids.max")) as file:
-        most = file.read().strip()
-        if most != "max":
-            used = "an unknown number"
-            with contextlib.suppress(OSError), open(os.path.join(cgroup, "pids.current")) as current:
-                used = current.read().strip()
-            return f"pids.max of the cgroup {cgroup} allows {most}, of which {used} are in use"
-    return ""
+    most, used = _read(cgroup, "pids.max"), _read(cgroup, "pids.current")
+    if most in ("", "max"):
+        return ""
+    return f"pids.max of the cgroup {cgroup} allows {most}, of which {used or 'an unknown number'} are in use"
+
+
+def _read(cgroup: str, name: str) -> str:
+    try:
+        with open(os.path.join(cgroup, name)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,12 +1,10 @@
 """The library's one logger, ``"uringblob"``, and the fields that its records carry.
 
-A record's text is for people; its attributes are for machines: every record has ``event`` (one of
-``EVENTS``) and, where they are known, the other ``FIELDS``.  A formatter that prints
-``record.__dict__`` as JSON needs no parsing.
+Every record has ``event`` (one of ``EVENTS``) and, where they are known, the other ``FIELDS`` as
+attributes, so a formatter can print ``record.__dict__`` as JSON.
 
-An error that is raised to a caller is not logged as well: the log has what nobody gets raised
-(a fallback, a dropped group, an upkeep that failed) and the one moment that changes what every
-later call does (``poisoned``).
+An error that is raised to a caller is not logged.  The log has what is not raised (a fallback, a
+dropped group, failed maintenance) and the event that changes every later call (``poisoned``).
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import logging
 
 logger = logging.getLogger("uringblob")
 
-#: What a record can report, with its level.
+#: The events, with their level.
 EVENTS = {
     "opened": "INFO: a store was opened; ``engine`` and why",
     "engine_fallback": "WARNING: io_uring was refused at ``stage`` with ``errno``; pread does the work",
@@ -27,7 +25,7 @@ EVENTS = {
     "poisoned": "ERROR: an I/O failed and what the medium holds is unknown; changes are refused",
     "close_failed": "WARNING: the last flush or the seal failed; the error is raised by ``close``, too",
     "callback_failed": "ERROR: a callback of yours on a completion raised",
-    "observer_failed": "ERROR: an observer of yours raised; the call it heard of is not affected",
+    "observer_failed": "ERROR: an observer of yours raised; the observed call is not affected",
 }
 
 #: The attributes that records carry beside ``event``.
@@ -40,5 +38,5 @@ FIELDS = {
     "offset": "where in the file, in bytes",
     "seq": "the sequence number of a group",
     "blobs": "a count of blobs",
-    "operation": "the method an observer was told of",
+    "operation": "the method that an observer was called for",
 }

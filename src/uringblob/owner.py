@@ -1,8 +1,8 @@
-"""What may not be there twice: objects whose end frees something.
+"""Objects that own a resource: they are not copied or pickled.
 
-``copy.copy`` of such an object copies the numbers of descriptors and the references to buffers, and the
-end of the copy ends the original: a store was closed, and its unflushed writes were lost, because a copy
-of it was collected.
+``copy.copy`` of such an object copies descriptor numbers and references to buffers, and the copy's
+finalizer frees them: a store was closed, and its unflushed writes were lost, because a copy of it was
+collected.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import ClassVar, NoReturn, SupportsIndex
 
 
 class Owner:
-    """Refuses to be copied or pickled, also as a part of something else; the original is unharmed.
+    """Raises ``TypeError`` when it, or an object that contains it, is copied or pickled.
 
-    ``_instead`` says what to do for which one might want a copy.
+    ``_instead`` is the message's advice.
     """
 
     __slots__ = ()
@@ -28,7 +28,7 @@ class Owner:
 
 
 class StoreOwner(Owner):
-    """The same for stores."""
+    """An :class:`Owner` that is, or is part of, a store."""
 
     __slots__ = ()
 

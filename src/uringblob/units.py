@@ -15,18 +15,18 @@ PAGE_SIZE_MAX: Final = 16 * 1024 * 1024
 
 
 class Permissions(int):
-    """Permission bits, shown as people write them: ``0o600`` and not ``384``."""
+    """Permission bits, shown in octal: ``0o600`` and not ``384``."""
 
     def __repr__(self) -> str:
         return f"0o{self:03o}"
 
 
-#: Of a new store file: its owner alone.
+#: The mode of a new store file.
 MODE: Final = Permissions(0o600)
 
 
 def check_page_size(page_size: int) -> int:
-    """Return ``page_size`` if a store may have it, else raise.
+    """Return ``page_size`` if a store can have it, else raise.
 
     :raises TypeError: not an int.
     :raises ValueError: not a power of two from 4096 to 16 MiB.

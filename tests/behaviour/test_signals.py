@@ -16,13 +16,13 @@ def test_five_thousand_reads_and_five_hundred_commits(store_path, engine, face):
 
 
 @pytest.mark.untraced("its handler raises at any moment")
-def test_a_handler_that_raises_ends_only_the_call_it_struck(store_path, engine, replay):
+def test_a_handler_that_raises_ends_only_the_call_it_interrupted(store_path, engine, replay):
     assert children.run("behaviour.child_signals:struck", store_path, engine, replay, 350)
 
 
 @pytest.mark.untraced("its handler raises at any moment")
 @pytest.mark.one_interpreter  # threading's own start() is not proof against a handler that raises
-def test_opening_and_closing_struck(store_path, engine, replay):
+def test_opening_and_closing_interrupted(store_path, engine, replay):
     assert children.run("behaviour.child_signals:opened_and_closed", store_path, engine, replay, 25)
 
 

@@ -1,4 +1,4 @@
-"""The pool leases each frame to one holder at a time, whoever interrupts whom."""
+"""The pool leases each frame to one holder at a time, also where a signal handler interrupts a lease."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class StrikeAt:
 
 
 def strike_each_bytecode(action):
-    """Do ``action`` again and again, struck one bytecode later each time; return how often."""
+    """Do ``action`` repeatedly, interrupted one bytecode later each time; return how often."""
     before = sys.gettrace()
     sys._getframe().f_trace_opcodes = True  # 3.12 looks for this only when tracing is switched on
     for number in itertools.count(1):

@@ -23,7 +23,7 @@ import pytest
 from behaviour.work import frame, guid
 from uringblob import BlobNotFound, BlobStoreError, FileBlobStore, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.sync.call import Call
+from uringblob.sync.call import LoopCall
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -59,7 +59,7 @@ class NthFails:
     @contextlib.contextmanager
     def armed(self, store):
         """While this lasts, what ``store`` allocates counts."""
-        loop = store._pilot._loop._loop
+        loop = store._handle._loop._loop
 
         def completion_init(completion, *, loop):
             self.strike("a completion")
@@ -70,7 +70,7 @@ class NthFails:
                 guarded = self.guard(getattr(loop, name), name)
                 stack.enter_context(mock.patch.object(loop, name, guarded))
             # (A future's first callback, by which a task waits for it, takes no memory.)
-            for owner, name in ((Completion, "then"), (Call, "__init__")):
+            for owner, name in ((Completion, "add_immediate_callback"), (LoopCall, "__init__")):
                 guarded = self.guard(getattr(owner, name), f"{owner.__name__}.{name}")
                 stack.enter_context(mock.patch.object(owner, name, guarded))
             stack.enter_context(mock.patch.object(Completion, "__init__", completion_init))
@@ -107,7 +107,7 @@ def live(store, ended):
 
 def strike(path, engine, failing):
     store = FileBlobStore.open(path, engine=engine, page_size=PAGE, buffers=2)
-    store._pilot._loop._loop.set_exception_handler(lambda _loop, context: None)
+    store._handle._loop._loop.set_exception_handler(lambda _loop, context: None)
     ended = {}
 
     def use():
@@ -121,8 +121,8 @@ def strike(path, engine, failing):
     user.join(PATIENCE)
     assert not user.is_alive(), f"a call has not ended, after {list(ended)}"
     assert store.closed
-    store._pilot._loop.thread.join(PATIENCE)  # a close that could not wait has asked it to leave
-    assert not store._pilot._loop.thread.is_alive()
+    store._handle._loop.thread.join(PATIENCE)  # a close that could not wait has asked it to leave
+    assert not store._handle._loop.thread.is_alive()
     poisoned = any(isinstance(error, StorePoisoned) for error in ended.values())
     for what, error in ended.items():
         unknown = isinstance(error, BlobNotFound)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import uringblob.store.format
-from uringblob import fork as inherit
+from uringblob import fork
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import core
@@ -131,7 +131,7 @@ def forget(store) -> None:
     closed.resolve(None)
     store._closing = closed
     store._core.medium.engine.abandon()
-    inherit.forget(store)
+    fork.forget(store)
 
 
 async def read_all(store) -> dict[bytes, bytes]:

@@ -1,10 +1,18 @@
-"""A call of the synchronous face, struck between any two steps; no thread is needed to show it."""
+"""A call of the synchronous store, interrupted between any two steps; its thread is played by the test."""
 
 from __future__ import annotations
 
+import inspect
+import os
+import signal
+import sys
+import threading
+
 import pytest
 
-from uringblob.sync.call import Call
+from uringblob.sync.call import LoopCall
+
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Struck(BaseException):
@@ -16,100 +24,121 @@ async def nothing():
 
 
 def test_a_handlers_exception_comes_first_and_has_the_calls_own_as_its_cause():
-    call = Call(nothing)
+    call = LoopCall(nothing)
     refusal = ValueError("the store's")
-    posts = []
+    submissions = []
 
-    def post(posted):
-        posts.append(posted)
-        if len(posts) == 1:
+    def submit(submitted):
+        submissions.append(submitted)
+        if len(submissions) == 1:
             raise Struck("the handler's")
-        posted.refuse(refusal)
+        submitted.reject(refusal)
 
     with pytest.raises(Struck, match="the handler's") as raised:
-        call.see_through(post)
-    assert posts == [call, call], "a struck caller posts again: the store's thread decides"
+        call.wait(submit)
+    assert submissions == [call, call], "an interrupted caller submits again: the store's thread decides"
     assert raised.value.__cause__ is refusal
 
 
 def test_a_cause_that_the_handler_gave_stays():
-    call = Call(nothing)
+    call = LoopCall(nothing)
     own = KeyError("the handler's own")
 
-    def post(posted):
-        posted.refuse(ValueError("the store's"))
+    def submit(submitted):
+        submitted.reject(ValueError("the store's"))
         raise Struck from own
 
     with pytest.raises(Struck) as raised:
-        call.see_through(post)
+        call.wait(submit)
     assert raised.value.__cause__ is own
 
 
-def test_a_handler_may_strike_the_except_clause_too():
-    """Between the exception and the line that keeps it another handler raises: it is kept instead."""
+@pytest.mark.untraced("a tracer takes the second signal")
+def test_of_two_signals_pending_at_once_neither_ends_the_wait_early():
+    """Python runs the second handler in the first one's except clause, or at the jump behind it.
 
-    strikes = [Struck("in the except clause")]
+    With one ``try`` the call returned while it ran, on CPython 3.10, 3.11 and 3.13.
+    """
+    submissions, returned = [], threading.Event()
 
-    class StruckTwice(Call):
-        kept = None
+    def handler(_number, _frame):
+        raise Struck
 
-        @property
-        def struck(self):
-            return self.kept
+    call = LoopCall(nothing)
+    main = threading.get_ident()
 
-        @struck.setter
-        def struck(self, error):
-            if error is not None and strikes:
-                raise strikes.pop()
-            self.kept = error
+    def store_thread():
+        while not submissions:
+            os.sched_yield()
+        for number in SIGNALS:
+            signal.pthread_kill(main, number)
+        while len(submissions) < 2 and not returned.is_set():
+            os.sched_yield()
+        call.notify()
 
-    call = StruckTwice(nothing)
-    posts = []
+    before = [signal.signal(number, handler) for number in SIGNALS]
+    thread = threading.Thread(target=store_thread)
+    thread.start()
+    try:
+        with pytest.raises(Struck):
+            call.wait(submissions.append)
+        assert call.ended
+    finally:
+        returned.set()
+        thread.join()
+        for number, old in zip(SIGNALS, before, strict=True):
+            signal.signal(number, old)
 
-    def post(posted):
-        posts.append(posted)
-        if len(posts) == 1:
-            raise Struck("in the call")
-        posted.refuse(None)
 
-    with pytest.raises(Struck, match="in the except clause") as raised:
-        call.see_through(post)
-    assert str(raised.value.__context__) == "in the call"
-    assert len(posts) == 2, "it did not leave before the call had ended"
-
-
-def test_a_call_is_refused_once():
-    call = Call(nothing)
+def test_a_call_is_rejected_once():
+    call = LoopCall(nothing)
     first = ValueError("first")
-    call.refuse(first)
-    call.refuse(ValueError("second"))
+    call.reject(first)
+    call.reject(ValueError("second"))
     with pytest.raises(ValueError, match="first"):
-        call.see_through(lambda posted: None)
+        call.wait(lambda submitted: None)
 
 
-def test_a_slow_listener_is_called_with_the_newest_steps_and_the_last(monkeypatch):
-    """What it has not been called with yet is bounded: a verification of a million blobs queued a million steps."""
-    monkeypatch.setattr("uringblob.sync.call.UNHEARD_MAX", 3)
-    heard = []
-    call = Call(nothing, listener=lambda done, total: heard.append((done, total)))
+def test_slow_progress_is_called_with_the_newest_reports_and_the_last(monkeypatch):
+    """What is queued is bounded: a verification of a million blobs queued a million reports."""
+    monkeypatch.setattr("uringblob.sync.call.PROGRESS_QUEUED_MAX", 3)
+    seen = []
+    call = LoopCall(nothing, progress=lambda done, total: seen.append((done, total)))
 
-    def post(posted):
+    def submit(submitted):
         for done in range(1, 1001):
-            posted.tell(done, 1000)
-            assert len(posted._news) <= 3
-        posted.refuse(None)
+            submitted.report_progress(done, 1000)
+            assert len(submitted._reports) <= 3
+        submitted.reject(None)
 
-    call.see_through(post)
-    assert heard == [(998, 1000), (999, 1000), (1000, 1000)]
+    call.wait(submit)
+    assert seen == [(998, 1000), (999, 1000), (1000, 1000)]
 
 
-def test_an_end_takes_no_memory_to_say():
-    """It may be said as often as wanted, and the caller has come to it or not."""
-    call = Call(nothing)
+def test_the_end_may_be_notified_any_number_of_times():
+    """Whether the caller has resumed or not."""
+    call = LoopCall(nothing)
 
-    def post(posted):
+    def submit(submitted):
         for _ in range(3):
-            posted.ring()
+            submitted.notify()
 
-    assert call.see_through(post) is None
-    call.ring()
+    assert call.wait(submit) is None
+    call.notify()
+
+
+@pytest.mark.untraced("a tracer needs the same stack")
+def test_a_call_for_which_the_stack_has_no_room_is_not_submitted():
+    """Nor is its caller left waiting for it."""
+    limit = sys.getrecursionlimit()
+    submissions = []
+
+    def call_at(depth):
+        if depth:
+            call_at(depth - 1)
+        else:
+            LoopCall(nothing).wait(submissions.append)
+
+    with pytest.raises(RecursionError):
+        call_at(limit - len(inspect.stack(0)) - 10)
+    assert submissions == []

@@ -1,4 +1,4 @@
-"""The store's thread where it cannot be had, where calls come too late, and where a fork cuts in."""
+"""The store's thread where the system has none, where calls come too late, and where the process forks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import warnings
 import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
+from uringblob import fork
 from uringblob.errors import StoreClosed
-from uringblob.sync import loop_thread as completion_loop
-from uringblob.sync.call import Call
+from uringblob.sync.call import LoopCall
+from uringblob.sync.loop_thread import LoopThread
 from uringblob.sync.store_handle import StoreHandle
 
 PATIENCE = 60  # seconds until a test that hangs fails
@@ -38,18 +39,18 @@ async def nothing():
 @pytest.fixture
 def opened():
     store, core = open_fake()
-    loop = store._pilot._loop
+    loop = store._handle._loop
     yield store, core, loop
-    loop.leave()
+    loop.request_shutdown()
     loop.thread.join(PATIENCE)
     assert not loop.thread.is_alive()
-    store._pilot.closed = True
+    store._handle.closed = True
 
 
 # ---- the beginning ----------------------------------------------------------------------------
 
 
-def test_without_a_thread_to_be_had_there_is_no_store(monkeypatch):
+def test_where_the_system_has_no_thread_there_is_no_store(monkeypatch):
     """And no descriptor is left: the suite looks after every test."""
 
     def start(thread):
@@ -61,7 +62,7 @@ def test_without_a_thread_to_be_had_there_is_no_store(monkeypatch):
 
 
 def test_a_handler_that_raises_while_the_thread_starts_is_what_the_caller_sees(monkeypatch):
-    """It upsets threading's own lock, whose RuntimeError says nothing to anybody; the thread runs, and ends."""
+    """It upsets threading's own lock, and its RuntimeError is not what the caller needs; the thread runs, and ends."""
     real = threading.Thread.start
     started = []
 
@@ -108,8 +109,8 @@ def test_threads_that_are_greenlets_are_refused_by_name_and_no_signal_is_blocked
 # ---- beginning a call -------------------------------------------------------------------------
 
 
-def test_a_call_that_there_is_no_memory_to_begin_ends_and_those_behind_it_go_on(opened, monkeypatch):
-    """It waited for ever, and so did who was queued behind it."""
+def test_a_call_that_there_is_no_memory_to_begin_ends_and_those_behind_it_run(opened, monkeypatch):
+    """It waited for ever, and so did the calls queued behind it."""
     store, core, loop = opened
     store.write_blob(GUID, b"a" * PAGE)
     strikes = [MemoryError("one failed allocation")]
@@ -120,43 +121,43 @@ def test_a_call_that_there_is_no_memory_to_begin_ends_and_those_behind_it_go_on(
             raise strikes.pop()
         return real(*args, **options)
 
-    calls = [Call(core.list_blobs) for _ in range(3)]
+    calls = [LoopCall(core.list_blobs) for _ in range(3)]
     with monkeypatch.context() as patched:
         patched.setattr(loop._loop, "create_task", create_task)
-        loop._posted.extend(calls)  # all are found by one look
+        loop._submitted.extend(calls)  # all are found by one look
         with pytest.raises(MemoryError, match="one failed allocation"):
-            calls[0].see_through(lambda _call: loop._loop.call_soon_threadsafe(loop._look))
+            calls[0].wait(lambda _call: loop._loop.call_soon_threadsafe(loop._dispatch_submitted))
     for call in calls[1:]:
-        assert call.see_through(loop.post) == [GUID]
+        assert call.wait(loop.submit) == [GUID]
 
 
-def test_a_call_that_is_struck_before_its_task_has_begun_never_begins(opened):
+def test_a_call_that_is_interrupted_before_its_task_has_begun_never_begins(opened):
     _, core, loop = opened
     begun, calls = [], []
 
     async def work():
         begun.append(True)
 
-    def post(call):
-        """Have it taken twice in one round of the loop, the second time as a struck one."""
+    def submit(call):
+        """Have it dispatched twice in one iteration, the second time as an interrupted one."""
         if not calls:
             calls.append(call)
-            loop._loop.call_soon_threadsafe(take_twice)
+            loop._loop.call_soon_threadsafe(dispatch_twice)
             raise Struck
 
-    def take_twice():
-        loop._take(call)
-        call.struck = call.struck or Struck()
-        loop._take(call)
+    def dispatch_twice():
+        loop._dispatch(call)
+        call.interrupted_by = call.interrupted_by or Struck()
+        loop._dispatch(call)
 
-    call = Call(work)
+    call = LoopCall(work)
     with pytest.raises(Struck):
-        call.see_through(post)
+        call.wait(submit)
     assert begun == []
     assert not loop._running
 
 
-# ---- posting ----------------------------------------------------------------------------------
+# ---- submitting ----------------------------------------------------------------------------------
 
 
 def test_a_runtime_error_of_a_handler_is_not_taken_for_a_closed_loop(opened, monkeypatch):
@@ -175,31 +176,31 @@ def test_a_runtime_error_of_a_handler_is_not_taken_for_a_closed_loop(opened, mon
     assert store.list_blobs() == []
 
 
-def test_closers_may_post_as_often_as_they_are_struck(opened):
-    """One closes, all are told when it has; the later ones begin nothing, not even after the end."""
+def test_closers_may_submit_as_often_as_they_are_interrupted(opened):
+    """One closes, all end with it; the later ones begin nothing, not even after the end."""
     _, core, loop = opened
     core.held.add("close")
-    first, second = (loop.leave_call(flush=False) for _ in range(2))
-    loop.post(first)
+    first, second = (loop.shutdown_call(flush=False) for _ in range(2))
+    loop.submit(first)
     assert core.began.get(timeout=PATIENCE) == "close"
-    loop.post(second)
-    loop.post(second)
-    loop.post(first)
+    loop.submit(second)
+    loop.submit(second)
+    loop.submit(first)
     core.let_go()
     loop.thread.join(PATIENCE)
     for call in (first, second):
-        loop.post(call)
-        assert call.see_through(loop.post) is None
+        loop.submit(call)
+        assert call.wait(loop.submit) is None
     assert core.log == ["closed"]
-    late = Call(nothing)
+    late = LoopCall(nothing)
     with pytest.raises(StoreClosed):
-        late.see_through(loop.post)
+        late.wait(loop.submit)
 
 
-def test_of_two_that_come_late_together_each_call_is_refused_by_one(opened):
+def test_of_two_late_threads_each_call_is_rejected_by_one(opened):
     """Between seeing a call and taking it the other thread took it: that is no error."""
     _, _, loop = opened
-    loop.leave()
+    loop.request_shutdown()
     loop.thread.join(PATIENCE)
 
     class Raced(collections.deque):
@@ -207,17 +208,17 @@ def test_of_two_that_come_late_together_each_call_is_refused_by_one(opened):
             super().popleft()  # the other thread's
             raise IndexError("pop from an empty deque")
 
-    loop._posted = Raced()
-    loop.post(Call(nothing))
-    assert not loop._posted
-    loop._posted = collections.deque()
+    loop._submitted = Raced()
+    loop.submit(LoopCall(nothing))
+    assert not loop._submitted
+    loop._submitted = collections.deque()
 
 
 # ---- the end ----------------------------------------------------------------------------------
 
 
-def test_while_the_interpreter_exits_calls_are_refused_and_closing_waits_for_nobody(opened, monkeypatch):
-    """The thread is frozen then: who waited for it would hang for ever."""
+def test_while_the_interpreter_exits_calls_are_refused_and_closing_does_not_wait(opened, monkeypatch):
+    """The thread is frozen then: a wait for it would never end."""
     store, core, loop = opened
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     with pytest.raises(RuntimeError, match="interpreter is exiting"):
@@ -228,20 +229,19 @@ def test_while_the_interpreter_exits_calls_are_refused_and_closing_waits_for_nob
     assert loop.thread.is_alive()
 
 
-def test_a_child_that_is_struck_while_it_closes_asks_nothing_of_the_parents_thread(opened, monkeypatch):
+def test_a_child_that_is_interrupted_while_it_closes_submits_nothing(opened, monkeypatch):
     store, core, loop = opened
     strikes = [Struck()]
 
-    def inherited(pilot):
+    def inherited(handle):
         if strikes:
             raise strikes.pop()
         return True
 
     monkeypatch.setattr(StoreHandle, "inherited", property(inherited))
     with pytest.raises(Struck):
-        store._pilot.close(flush=True)
-    assert store._pilot.closed
-    assert not loop._posted
+        store._handle.close(flush=True)
+    assert not loop._submitted
     assert core.log == []
 
 
@@ -254,11 +254,13 @@ def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
         await asyncio.get_running_loop().run_in_executor(None, gate.wait, PATIENCE)
         return FakeCore()
 
-    pilots = []
-    opening = threading.Thread(target=lambda: pilots.append(StoreHandle(slow, "slow")))
+    handles = []
+    opening = threading.Thread(target=lambda: handles.append(StoreHandle(slow, "slow")))
     opening.start()
     begun.get(timeout=PATIENCE)
-    (loop,) = (each for each in completion_loop._loops if each.thread.name == "slow")
+    (loop,) = (
+        each for each in fork._inherited if isinstance(each, LoopThread) and each.thread.name == "slow"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 3.12 warns of any fork beside threads
         pid = os.fork()
@@ -271,5 +273,5 @@ def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     gate.set()
     opening.join(PATIENCE)
-    pilots[0].close(flush=True)
-    assert pilots[0].core.log == ["flush", "closed"]
+    handles[0].close(flush=True)
+    assert handles[0].core.log == ["flush", "closed"]

@@ -1,7 +1,7 @@
-"""A close that a signal handler strikes, at each of its lines.
+"""A close, or an opening, that a signal handler interrupts at each of its lines.
 
-Found by stress: a handler that struck between "the thread is to be waited for" and "it was asked to
-leave" left the caller waiting for ever for a thread that nobody had asked.
+Found by stress: after a handler that raised between the decision to wait for the thread and the request
+to shut it down, the caller waited for ever.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ import pytest
 
 from fake_core import open_fake
 from striking import Handler
-from uringblob.sync import call
-from uringblob.sync import file_store as facade
-from uringblob.sync import loop_thread as completion_loop
-from uringblob.sync import store_handle as pilot
+from uringblob.sync import call, file_store, loop_thread, store_handle
 
 PATIENCE = 60  # seconds until a test that hangs fails
-OURS = {module.__file__ for module in (call, completion_loop, facade, pilot)}
+OURS = {module.__file__ for module in (call, file_store, loop_thread, store_handle)}
 
 
 class Struck(BaseException):
@@ -31,34 +28,34 @@ def strike():
     raise Struck
 
 
-def close_struck(store, line, outcome):
+def close_interrupted(store, line, outcome):
     handler = Handler(OURS, strike)
     with contextlib.suppress(Struck):
         handler.at(line, store.close)
-    store.close()  # it may have been struck before it began
+    store.close()  # it may have been interrupted before it began
     outcome.append(handler.struck)
 
 
 @pytest.mark.untraced("it has a tracer of its own")
-def test_a_close_struck_at_any_line_ends_and_so_does_the_thread():
+def test_a_close_interrupted_at_any_line_ends_and_so_does_the_thread():
     for line in itertools.count():
         store, core = open_fake()
-        loop = store._pilot._loop
+        loop = store._handle._loop
         outcome = []
-        closer = threading.Thread(target=close_struck, args=(store, line, outcome), daemon=True)
+        closer = threading.Thread(target=close_interrupted, args=(store, line, outcome), daemon=True)
         closer.start()
         closer.join(PATIENCE)
-        assert not closer.is_alive(), f"struck at line event {line}, close() waits for ever"
+        assert not closer.is_alive(), f"interrupted at line event {line}, close() waits for ever"
         loop.thread.join(PATIENCE)
-        assert not loop.thread.is_alive(), f"struck at line event {line}, the thread was left alone"
-        assert core.log in (["closed"], ["flush", "closed"]), f"struck at line event {line}: {core.log}"
+        assert not loop.thread.is_alive(), f"interrupted at line event {line}, the thread was left alone"
+        assert core.log in (["closed"], ["flush", "closed"]), f"interrupted at line event {line}: {core.log}"
         if not outcome[0]:
             break
     assert core.log == ["flush", "closed"]
     assert line > 40
 
 
-def open_struck(line, outcome):
+def open_interrupted(line, outcome):
     handler = Handler(OURS, strike)
     opened = []
     with contextlib.suppress(Struck):
@@ -72,17 +69,17 @@ def open_struck(line, outcome):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.untraced("it has a tracer of its own")
-def test_an_opening_struck_at_any_line_leaves_no_thread():
+def test_an_opening_interrupted_at_any_line_leaves_no_thread():
     before = set(threading.enumerate())
     for line in itertools.count():
         outcome = []
-        opener = threading.Thread(target=open_struck, args=(line, outcome), daemon=True)
+        opener = threading.Thread(target=open_interrupted, args=(line, outcome), daemon=True)
         opener.start()
         opener.join(PATIENCE)
-        assert not opener.is_alive(), f"struck at line event {line}, the opening waits for ever"
+        assert not opener.is_alive(), f"interrupted at line event {line}, the opening waits for ever"
         for thread in set(threading.enumerate()) - before:
             thread.join(PATIENCE)
-            assert not thread.is_alive(), f"struck at line event {line}, {thread} was left alone"
+            assert not thread.is_alive(), f"interrupted at line event {line}, {thread} was left alone"
         if not outcome[0]:
             break
     assert line > 40

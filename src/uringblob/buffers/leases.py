@@ -1,20 +1,16 @@
 """Frames of memory and their leases: the buffer a user holds, and the pool that leases it.
 
-Python lets ``memoryview.release()`` succeed while a slice of that view is alive, so a lease cannot
-end with a view.  It ends with its *exporter*: one object per lease that exports the frame's bytes,
-and that every view, slice, cast and NumPy array keeps alive.  When the last of them is gone, the
-exporter is freed, and its destructor returns the frame.  A request in flight holds a view, too, so
-a frame is never reused while the kernel may write to it.  (Checked on CPython 3.10 to 3.13.)
+``memoryview.release()`` succeeds while a slice of that view is alive, so a lease cannot end with a
+view.  It ends with its *exporter*: one object per lease that exports the frame's bytes, and that
+every view, slice, cast, NumPy array and request in flight keeps alive.  Its destructor returns the
+frame.  (Checked on CPython 3.10 to 3.13.)
 
 The pool has no lock, because finalizers return frames, and a signal handler may interrupt a lease
 and lease a frame itself.  It is one dict from the index of a leased frame to the token of its
-lease, and every change is one dict operation, which CPython does not interrupt:
-
-* to lease, ``setdefault(index, token)``: the caller that finds its own token has the frame;
-* to return, ``pop(index)``, called by the exporter's destructor.
-
-An exception that a signal handler raises in the middle of a lease therefore loses no frame.  (With
-a list as a stack, the index would be lost between the pop and the assignment.)
+lease, and every change is one dict operation, which CPython does not interrupt: to lease,
+``setdefault(index, token)``, and the caller that finds its own token has the frame; to return,
+``pop(index)``.  With a list as a stack, an exception between the pop and the assignment would lose
+the index.
 """
 
 from __future__ import annotations
@@ -61,7 +57,7 @@ class AlignedBlobBuf:
     _view: memoryview | None
 
     def __init__(self) -> None:
-        """Refuse: memory comes from the constructors below or from a store."""
+        """Refuse: use :meth:`zeroed`, :meth:`uninit` or a store."""
         raise TypeError("use AlignedBlobBuf.zeroed(), .uninit(), or a store's alloc_blob_buf_*()")
 
     @classmethod
@@ -75,10 +71,7 @@ class AlignedBlobBuf:
 
     @classmethod
     def uninit(cls, page_size: int = PAGE_SIZE) -> AlignedBlobBuf:
-        """Return a buffer of ``page_size`` bytes on the heap; the caller fills all of it.
-
-        Raises what :meth:`zeroed` raises.  (Fresh memory from the system is zero anyway.)
-        """
+        """Return what :meth:`zeroed` returns: fresh memory from the system is zero anyway."""
         return cls.zeroed(page_size)
 
     def __len__(self) -> int:
@@ -93,11 +86,7 @@ class AlignedBlobBuf:
 
     @property
     def view(self) -> memoryview:
-        """The writable ``memoryview`` of the whole frame, format ``B``.
-
-        It is the buffer's own: :meth:`release` releases it.  Slices, casts and arrays made of
-        it are the caller's, and must be gone by then.
-        """
+        """The writable ``memoryview`` of the whole frame, format ``B``; :meth:`release` releases it."""
         view = self._view
         if view is not None:
             try:
@@ -127,9 +116,8 @@ class AlignedBlobBuf:
     def release(self) -> None:
         """Return the frame now; a second call does nothing.
 
-        :raises BufferError: a slice, cast or array made of this buffer is still alive, or a
-            request in flight or an exception's traceback holds it.  The buffer stays usable; take
-            :attr:`view` afresh.
+        :raises BufferError: a slice, cast or array of it is alive, or a request in flight or an
+            exception's traceback holds it.  The buffer stays usable; take :attr:`view` afresh.
         """
         exporter, view = self._exporter, self._view
         if exporter is None:
@@ -162,9 +150,9 @@ class AlignedBlobBuf:
         try:
             self.release()
         except BufferError:
-            # The block's own error matters more; the lease ends with the last view.
             if exc_type is None:
                 raise
+            self._exporter = None  # the lease ends with the last view, such as one that the error holds
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return memoryview(self._check_held())
@@ -186,10 +174,9 @@ class AlignedBlobBuf:
         return exporter
 
     def _frame(self, pool: BufferPool | None) -> IoBuffer:
-        """Return the whole buffer for an engine that leases from ``pool``.
+        """Return the whole buffer, with a view of its own, for an engine that leases from ``pool``.
 
-        It has a view of its own, so the memory outlives a release.  For a registered frame it is
-        made once and kept: making it costs as much as queueing a request.
+        That of a registered frame is kept: making one costs as much as queueing a request.
         """
         if pool is None or not self._leased or self._pool is not pool or not pool.registered:
             return IoBuffer(memoryview(self._check_held()), self._address, self._size)
@@ -210,8 +197,7 @@ class BufferPool(Owner):
     :param reason: why fewer frames than asked are registered, in words; may be empty.
     :param capacity: lease only the first ``capacity`` frames; default all of the slab.
 
-    Frames leased one after the other are adjacent in memory where possible, because they are then
-    written with one contiguous request.
+    Frames leased one after the other are adjacent where possible: they are written with one request.
     Any thread, signal handler or finalizer may call any method.
     """
 
@@ -298,10 +284,7 @@ class BufferPool(Owner):
 def _buffer(
     exporter: Any, address: int, size: int, pool: BufferPool | None, *, leased: bool
 ) -> AlignedBlobBuf:
-    """Make the buffer that holds ``exporter``, of which the caller drops its own reference.
-
-    ``pool`` is where copies come from, ``leased`` whether the memory does too.
-    """
+    """Return the buffer over ``exporter``; copies come from ``pool``, the memory too if ``leased``."""
     buf = AlignedBlobBuf.__new__(AlignedBlobBuf)
     buf._view = buf._fixed = None
     buf._pool = pool
@@ -324,10 +307,8 @@ def _on_heap(size: int, pool: BufferPool | None) -> AlignedBlobBuf:
 def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) -> IoBuffer:
     """Return the memory of ``obj`` for an engine that leases from ``pool``.
 
-    ``obj`` is an :class:`AlignedBlobBuf` or any C-contiguous object with the buffer protocol,
-    of any format, that holds exactly ``size`` bytes; ``writable`` says that it will be filled.
-    The ``view`` is flat, of format ``B``, and keeps the memory alive; the address may be unaligned.
-    Nothing has been read or written when this raises.
+    ``obj`` is an :class:`AlignedBlobBuf` or any C-contiguous object with the buffer protocol, of
+    any format and alignment, that holds exactly ``size`` bytes; ``writable``: it will be filled.
 
     :raises TypeError: ``obj`` does not support the buffer protocol.
     :raises ValueError: another length, read-only where it must be writable, not C-contiguous,

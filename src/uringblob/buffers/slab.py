@@ -55,10 +55,9 @@ class Slab(Owner):
     def exporter(self, index: int, on_free: Callable[[int, Any], object]) -> Any:
         """Return an object that exports frame ``index``, writable, as format ``B``.
 
-        It can be weakly referenced.  When it and the last view made of it are freed,
-        ``on_free(index, frame)`` is called, once, in any thread; ``frame`` is to be ignored.  It
-        must take no lock, and should be a method written in C, such as ``dict.pop``: then no
-        signal handler can run between the destructor and the call.
+        When it and the last view made of it are freed, ``on_free(index, frame)`` is called, once, in
+        any thread; ``frame`` is to be ignored.  It must take no lock, and should be written in C,
+        such as ``dict.pop``: then no signal handler can run before it.
 
         :raises IndexError: there is no such frame.
         """

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
-from uringblob import fork as inherit
+from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.observer import StoreObserver, observe
 from uringblob.api.stats import StoreStats
@@ -57,7 +57,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._core, self._visitors = core, core.visitors
         self._page_size = core.page_size
         self._active, self._idle = 0, cast("Completion[None] | None", None)
-        inherit.remember(self)
+        fork.remember(self)
         if observer is not None:
             observe(self, observer)
 
@@ -146,7 +146,10 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             # A signal handler struck the job's first step: nobody else will count it out.
             self._one_less(None)
             raise
-        return await join(job)
+        try:
+            return await join(job)
+        finally:
+            del job  # its exception's traceback refers to this function
 
     async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a read in the caller's task: all it leaves behind is a hold on a slot."""
@@ -357,13 +360,13 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             self._core.abandon()  # dropped half-way: nothing may be awaited any more
             raise
         finally:
-            inherit.forget(self)
+            fork.forget(self)
 
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
         self._closing = closed = Completion[None](loop=self._loop)
         closed.resolve(None)
-        inherit.forget(self)
+        fork.forget(self)
         self._core.free()
 
     def abandon(self) -> None:

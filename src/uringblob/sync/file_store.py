@@ -1,6 +1,6 @@
 """``FileBlobStore``: the synchronous face of the file store.
 
-It decides nothing.  Each method hands its call to the store's completion loop
+It decides nothing.  Each method hands its call to the store's loop thread
 (:mod:`uringblob.sync.store_handle`) and waits, or asks what may be asked from any thread.
 Iterables are walked here, in the caller's thread: they may use the store themselves.
 """
@@ -52,12 +52,12 @@ class FileBlobStore(StoreOwner, BlobStore):
     when the interpreter exits.
     """
 
-    def __init__(self, pilot: StoreHandle) -> None:
-        """Take the wheel; users call :meth:`open`."""
-        if not isinstance(pilot, StoreHandle):
+    def __init__(self, handle: StoreHandle) -> None:
+        """Take over ``handle``; users call :meth:`open`."""
+        if not isinstance(handle, StoreHandle):
             raise TypeError("a FileBlobStore is made by FileBlobStore.open(path, ...)")
-        self._core = pilot.core
-        self._pilot: StoreHandle | None = pilot
+        self._core = handle.core
+        self._handle = handle
 
     @classmethod
     def open(
@@ -124,14 +124,14 @@ class FileBlobStore(StoreOwner, BlobStore):
             )
 
         try:
-            pilot = StoreHandle(opener, f"uringblob {os.path.basename(os.fsdecode(path))}")
+            handle = StoreHandle(opener, f"uringblob {os.path.basename(os.fsdecode(path))}")
         except NoThread as error:
             raise BlobStoreIOError(
                 errno.EAGAIN,
                 f"{os.fsdecode(path)}: a synchronous store needs a thread of its own, and there is none to be had: "
                 f"{thread_limits()}. AsyncFileBlobStore needs none with engine='io_uring'",
             ) from error
-        store = cls(pilot)
+        store = cls(handle)
         return store if observer is None else observe(store, observer)
 
     # -- answered in the calling thread -------------------------------------------------------
@@ -149,7 +149,7 @@ class FileBlobStore(StoreOwner, BlobStore):
     @property
     def closed(self) -> bool:
         """Whether ``close`` was called and has ended."""
-        return self._wheel.closed
+        return self._handle.closed
 
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         """See :meth:`BlobStore.alloc_blob_buf_zeroed`."""
@@ -173,8 +173,8 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def stats(self) -> StoreStats:
         """See :meth:`BlobStore.stats`."""
-        if self._wheel.inherited:
-            self._wheel.check()
+        if self._handle.inherited:
+            self._handle.check()
         return self._core.stats()
 
     # -- run on the store's loop --------------------------------------------------------------
@@ -185,41 +185,41 @@ class FileBlobStore(StoreOwner, BlobStore):
         No thread switch, and many threads read at once.  A signal is handled when that call has
         ended.  What does not go as it should is finished by the store's thread.
         """
-        got = self._wheel.visit(self._core._read_here, guid, dst)
+        got = self._handle.run_in_caller(self._core._read_here, guid, dst)
         if got != self._core.page_size:
-            self._wheel.run(self._core._read_after, guid, dst, got)
+            self._handle.run(self._core._read_after, guid, dst, got)
 
     def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`BlobStore.write_blob`."""
-        self._wheel.run(self._core.write_blob, guid, src)
+        self._handle.run(self._core.write_blob, guid, src)
 
     def delete_blob(self, guid: GuidLike) -> None:
         """See :meth:`BlobStore.delete_blob`."""
-        self._wheel.run(self._core.delete_blob, guid)
+        self._handle.run(self._core.delete_blob, guid)
 
     def list_blobs(self) -> list[BlobGuid]:
         """See :meth:`BlobStore.list_blobs`."""
-        return self._wheel.run(self._core.list_blobs)
+        return self._handle.run(self._core.list_blobs)
 
     def flush(self) -> None:
         """See :meth:`BlobStore.flush`."""
-        self._wheel.run(self._core.flush)
+        self._handle.run(self._core.flush)
 
     def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`BlobStore.write_blobs`."""
-        self._wheel.run(self._core.write_blobs, list(writes))
+        self._handle.run(self._core.write_blobs, list(writes))
 
     def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
         """See :meth:`BlobStore.write_blobs_with_data_sync`."""
-        self._wheel.run(self._core.write_blobs_with_data_sync, list(writes))
+        self._handle.run(self._core.write_blobs_with_data_sync, list(writes))
 
     def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`BlobStore.read_blobs`."""
-        return self._wheel.run(self._core.read_blobs, list(reads))
+        return self._handle.run(self._core.read_blobs, list(reads))
 
     def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`BlobStore.read_blob_range`."""
-        self._wheel.run(self._core.read_blob_range, guid, offset, dst)
+        self._handle.run(self._core.read_blob_range, guid, offset, dst)
 
     def commit(
         self,
@@ -227,11 +227,11 @@ class FileBlobStore(StoreOwner, BlobStore):
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         """See :meth:`BlobStore.commit`; atomic, with one device flush."""
-        self._wheel.run(self._core.commit, list(writes), guid_list(deletes))
+        self._handle.run(self._core.commit, list(writes), guid_list(deletes))
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """See :meth:`BlobStore.verify`; ``progress`` is called in this thread."""
-        return self._wheel.run_telling(self._core.verify, progress)
+        return self._handle.run_with_progress(self._core.verify, progress)
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -243,27 +243,22 @@ class FileBlobStore(StoreOwner, BlobStore):
         :raises RuntimeError: called by a signal handler that interrupted :meth:`read_blob` of this
             thread, which it would wait for; the store stays open.
         """
-        self._wheel.close(flush=flush)
+        self._handle.close(flush=flush)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._core!r}>"
 
     def __del__(self) -> None:
-        pilot: StoreHandle | None = getattr(self, "_pilot", None)
-        if pilot is not None and not pilot.closed and not pilot.inherited:
+        handle: StoreHandle | None = getattr(self, "_handle", None)
+        if handle is not None and not handle.closed and not handle.inherited:
             try:
                 text = f"{self!r} was never closed, and is not flushed"
                 warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
             finally:
-                # Not left to the pilot's own end: whoever records the warning keeps both alive.
-                pilot.__del__()
-
-    @property
-    def _wheel(self) -> StoreHandle:
-        assert self._pilot is not None
-        return self._pilot
+                # Not left to the handle's own finalizer: a recorded warning keeps both alive.
+                handle.__del__()
 
     @property
     def _checked(self) -> AsyncFileBlobStore:
-        self._wheel.check()
+        self._handle.check()
         return self._core

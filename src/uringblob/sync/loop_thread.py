@@ -1,35 +1,32 @@
 """The thread behind a synchronous store: one asyncio loop, which lives as long as the store.
 
-Everything about a call is decided in this thread (:meth:`LoopThread._take`), so there is no
-lock to hold, and a finalizer or a signal handler may post at any time.
+Everything about a call is decided in this thread (:meth:`LoopThread._dispatch`), so there is no
+lock, and a finalizer or a signal handler may submit at any time.
 
-The thread is a daemon.  A thread that is not would keep an interpreter alive whose user forgot to
-close; one that ``atexit`` stops would be gone before the user's own exit handlers, which may want
-to close their stores.  So leaving an open store to the interpreter's end is what killing the
-process is: nothing is flushed, nothing is torn, and the kernel lets the lock go.
+The thread is a daemon: any other would keep an interpreter alive whose user forgot to close, and one
+that ``atexit`` stopped would end before the user's exit handlers, which may close their stores.  So
+a store that is open when the interpreter ends is as after a kill: not flushed, not torn, not locked.
 
-The thread keeps this object and the store's core alive, and never the facade: a facade that
-nobody holds is collected, and asks this thread to leave.
+The thread does not refer to the synchronous store, whose finalizer requests the shutdown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import os
 import selectors
 import signal
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from uringblob import fork
 from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
 from uringblob.owner import StoreOwner
-from uringblob.sync.call import Call
+from uringblob.sync.call import LoopCall
 
 if TYPE_CHECKING:
     from uringblob.store.async_store import AsyncFileBlobStore
@@ -41,22 +38,27 @@ CLOSED = "the store is closed: open it again"
 
 
 class NoThread(RuntimeError):
-    """The system has no thread to give for a store's loop."""
+    """The system has no thread for a store's loop."""
 
 
 class LoopThread(StoreOwner):
-    """An asyncio loop in a thread of its own, and the asynchronous store that lives on it."""
+    """An asyncio loop in a thread of its own, and the asynchronous store that runs on it."""
+
+    #: For the at-fork registry: the asynchronous store has its own entry there.
+    path = ""
+    left_behind = False
 
     def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
         self.core: AsyncFileBlobStore | None = None
         self._opener = opener
-        self._posted: deque[Call[Any]] = deque()
-        self._running: set[Call[Any]] = set()
-        self._leaving: list[Call[Any]] = []
+        self._submitted: deque[LoopCall[Any]] = deque()
+        self._running: set[LoopCall[Any]] = set()
+        #: Calls that close the core; the first one does, the others wait for the thread's end.
+        self._closers: list[LoopCall[Any]] = []
         self._core_closed = False
         self._made_in = threading.get_native_id()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        # It has no thread before it is given work.
+        # It starts no thread before it is given work.
         self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=name)
         self._selector = selectors.DefaultSelector()
         try:
@@ -65,22 +67,22 @@ class LoopThread(StoreOwner):
             self._selector.close()
             raise
         self._loop.set_default_executor(self._executor)
-        _loops.add(self)
+        fork.remember(self)
 
     # -- from any thread, signal handler or finalizer -----------------------------------------
 
     def start(self) -> None:
         """Start the thread.
 
-        :raises NoThread: the system has none to give.
-        :raises RuntimeError: ``threading`` was patched to give none.
+        :raises NoThread: the system has none.
+        :raises RuntimeError: ``threading`` was patched and starts none.
         """
         try:
             self.thread.start()
         except RuntimeError as error:
             if error.__context__ is not None:
                 # A signal handler raised while threading waited for the thread, and upset its lock:
-                # the thread runs, and what the handler raised is what the caller shall see.
+                # the thread runs, and the caller gets what the handler raised.
                 raise error.__context__ from None
             self._loop.close()
             raise NoThread(str(error)) from error
@@ -92,31 +94,28 @@ class LoopThread(StoreOwner):
                 "(gevent.monkey.patch_all(thread=False)), or open the store in another process"
             )
 
-    def post(self, call: Call[Any]) -> None:
-        """Have the thread look at ``call``: begin it, or cancel it if it was struck."""
-        self._posted.append(call)
+    def submit(self, call: LoopCall[Any]) -> None:
+        """Have the thread dispatch ``call``: begin it, or cancel it if it was interrupted."""
+        self._submitted.append(call)
         try:
-            self._loop.call_soon_threadsafe(self._look)
+            self._loop.call_soon_threadsafe(self._dispatch_submitted)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
-            self._refuse()
+            self._reject_submitted()
 
-    def leave(self) -> None:
-        """Ask the thread to close the core without a flush and to end; do not wait."""
-        self.post(self.leave_call(flush=False))
+    def request_shutdown(self) -> None:
+        """Submit a close of the core without a flush, which ends the thread; do not wait."""
+        self.submit(self.shutdown_call(flush=False))
 
-    def open_call(self) -> Call[None]:
-        """Return the call that opens the core."""
-        return Call(self._open)
-
-    def leave_call(self, *, flush: bool) -> Call[None]:
-        """Return the call that closes the core and ends the thread; it rings at the very end."""
-        return Call(self._close, flush, sturdy=True)
+    def shutdown_call(self, *, flush: bool) -> LoopCall[None]:
+        """Return the call that closes the core and ends the thread, and ends with it."""
+        return LoopCall(self._close, flush, uncancellable=True)
 
     # -- in the thread ------------------------------------------------------------------------
 
-    async def _open(self) -> None:
+    async def open_core(self) -> None:
+        """Open the asynchronous store."""
         self.core = await self._opener()
 
     async def _close(self, flush: bool) -> None:
@@ -126,52 +125,48 @@ class LoopThread(StoreOwner):
                 await core.aclose(flush)
             except MemoryError:
                 if core.closed:
-                    raise  # else it could not even begin, and nobody would come back for it
+                    raise  # else it did not even begin: try again
 
-    def _look(self) -> None:
-        while self._posted:
-            call = self._posted.popleft()
+    def _dispatch_submitted(self) -> None:
+        while self._submitted:
+            call = self._submitted.popleft()
             try:
-                self._take(call)
-            except Exception as error:  # noqa: BLE001 - no memory, most likely: it is this call's alone
-                self._not_begun(call, error)
+                self._dispatch(call)
+            except Exception as error:  # noqa: BLE001 - no memory, most likely: it ends this call alone
+                if call.uncancellable:
+                    self._submitted.append(call)  # try again until it begins
+                else:
+                    self._running.discard(call)
+                    call.reject(error)
 
-    def _not_begun(self, call: Call[Any], error: Exception) -> None:
-        """``call`` could not be begun: it ends with ``error``, but closing is tried until it begins."""
-        if call.sturdy:
-            self._posted.append(call)
-        else:
-            self._running.discard(call)
-            call.refuse(error)
-
-    def _take(self, call: Call[Any]) -> None:
+    def _dispatch(self, call: LoopCall[Any]) -> None:
         if call.ended:
-            pass  # posted once more than needed
+            pass  # submitted once more than needed
         elif call.task is not None:
-            if call.struck is not None and not call.sturdy:
+            if call.interrupted_by is not None and not call.uncancellable:
                 call.task.cancel()
-                if not call.begun:  # nor will it ever be
+                if not call.begun:  # then it never begins
                     call.task = None
                     self._done(call)
-        elif call.sturdy:
-            if call not in self._leaving:
-                self._leaving.append(call)
-            # A struck caller posts again, also between the core's end and the bell at the thread's own.
-            if self._leaving[0] is call and not self._core_closed:
+        elif call.uncancellable:
+            if call not in self._closers:
+                self._closers.append(call)
+            # An interrupted caller submits again, also between the core's end and the thread's.
+            if self._closers[0] is call and not self._core_closed:
                 call.begin(self._loop, self._closed)
-        elif call.struck is not None:
-            call.refuse(None)
+        elif call.interrupted_by is not None:
+            call.reject(None)
         elif self._core_closed:
-            call.refuse(StoreClosed(CLOSED))
+            call.reject(StoreClosed(CLOSED))
         else:
             self._running.add(call)
             call.begin(self._loop, self._done)
 
-    def _done(self, call: Call[Any]) -> None:
+    def _done(self, call: LoopCall[Any]) -> None:
         self._running.discard(call)
-        call.ring()
+        call.notify()
 
-    def _closed(self, call: Call[Any]) -> None:
+    def _closed(self, call: LoopCall[Any]) -> None:
         self._core_closed = True
         try:
             if call.error is not None:
@@ -184,69 +179,56 @@ class LoopThread(StoreOwner):
 
     def _run(self) -> None:
         if threading.get_native_id() == self._made_in:
-            return  # a greenlet in the caller's own thread, whose signals are not to be blocked
+            return  # a greenlet in the caller's own thread, whose signals must not be blocked
         # Handlers run in the main thread; a signal delivered here would not wake it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
         try:
             self._loop.run_forever()
             while self._running:
-                persist(self._wind_up)
+                persist(self._cancel_running)
         finally:
             try:
-                # Not shutdown_default_executor(), which starts a thread: there may be none to be had.
+                # Not shutdown_default_executor(), which starts a thread: the system may have none.
                 self._executor.shutdown()
                 self._loop.close()
             finally:
-                _loops.discard(self)
+                fork.forget(self)
                 self._core_closed = True
-                self._posted.extend(self._running)  # none, unless something broke the loop
-                self._refuse()
+                self._submitted.extend(self._running)  # none, unless an error ended the loop
+                self._reject_submitted()
 
-    def _wind_up(self) -> None:
-        """Cancel what runs still: the core has settled every operation, so it waits for nothing."""
+    def _cancel_running(self) -> None:
+        """Cancel the calls that still run: the closed core has no operation in flight."""
         for call in list(self._running):
             if call.task is not None:
                 call.task.cancel()
             if call.task is None or not call.begun:
                 self._running.discard(call)
-                call.refuse(StoreClosed(CLOSED))
+                call.reject(StoreClosed(CLOSED))
         self._loop.call_soon(self._loop.stop)
         self._loop.run_forever()
 
-    def _refuse(self) -> None:
-        # Whoever posted before the loop was closed is found here by the thread; whoever comes
-        # later finds the loop closed and does this himself.
-        while self._posted:
+    def _reject_submitted(self) -> None:
+        # A call submitted before the loop was closed is rejected by this thread, a later one by its
+        # own caller, who finds the loop closed.
+        while self._submitted:
             try:
-                call = self._posted.popleft()
+                call = self._submitted.popleft()
             except IndexError:
                 break  # another thread took it
-            if call not in self._leaving:
-                call.refuse(None if call.sturdy else StoreClosed(CLOSED))
-        for call in self._leaving:
-            call.ring()
+            if call not in self._closers:
+                call.reject(None if call.uncancellable else StoreClosed(CLOSED))
+        for call in self._closers:
+            call.notify()
 
     # -- in a forked child --------------------------------------------------------------------
 
     def abandon(self) -> None:
-        """Close this process's copies of descriptors; touch nothing that the parent shares.
+        """Close this process's copy of the selector, and end every call.
 
-        The loop is not closed: that would take its descriptors out of the epoll set, which is
-        the parent's too.
+        The loop is not closed: that would remove its descriptors from the epoll set, which is
+        shared with the parent.
         """
-        if self.core is not None:
-            self.core.abandon()
         self._selector.close()
-        for call in [*self._running, *self._posted, *self._leaving]:
-            call.refuse(RuntimeError("this call began before fork(), in the parent"))
-
-
-_loops: weakref.WeakSet[LoopThread] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for loop in list(_loops):
-        loop.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+        for call in [*self._running, *self._submitted, *self._closers]:
+            call.reject(RuntimeError("this call began before fork(), in the parent"))

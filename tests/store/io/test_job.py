@@ -1,4 +1,4 @@
-"""Jobs run to their end, whatever becomes of whoever asked for them."""
+"""A job runs to its end, also when its caller is cancelled."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_a_cancelled_joiner_waits_for_the_job():
 
 
 async def test_what_a_job_awaits_may_be_cancelled_by_others_and_is_an_error_then():
-    """A future may not hold CancelledError, and nobody asked for this job to be cancelled."""
+    """A future may not hold CancelledError, and the job was not cancelled itself."""
     future = asyncio.get_running_loop().create_future()
 
     async def work():
@@ -109,7 +109,7 @@ async def test_what_is_joined_and_cancelled_itself_is_a_cancellation():
 
 
 @pytest.mark.parametrize("well", [True, False])
-async def test_the_end_of_a_job_is_told_without_its_error(well):
+async def test_when_done_resolves_without_the_jobs_error(well):
     gate = new_completion()
 
     async def work():
@@ -125,7 +125,7 @@ async def test_the_end_of_a_job_is_told_without_its_error(well):
     assert isinstance(job.exception(), ValueError) is not well
 
 
-async def test_settle_waits_for_all_and_collects_the_errors():
+async def test_wait_all_waits_for_all_and_collects_the_errors():
     gate = new_completion()
 
     async def fails():
@@ -135,26 +135,26 @@ async def test_settle_waits_for_all_and_collects_the_errors():
         await gate
 
     loop = asyncio.get_running_loop()
-    settling = Job(wait_all([Job(fails(), loop), Job(waits(), loop)]), loop)
-    assert not settling.done()
+    waiting = Job(wait_all([Job(fails(), loop), Job(waits(), loop)]), loop)
+    assert not waiting.done()
     gate.resolve(None)
-    assert [str(error) for error in await settling] == ["one"]
+    assert [str(error) for error in await waiting] == ["one"]
 
 
-async def test_an_exception_of_a_signal_handler_ends_the_job_is_told_and_goes_on():
+async def test_an_exception_of_a_signal_handler_ends_the_job_is_reported_and_reaches_the_loop():
     gate = new_completion()
 
-    async def struck():
+    async def interrupted():
         await gate
         raise KeyboardInterrupt
 
-    told = []
-    job = Job(struck(), asyncio.get_running_loop(), told.append)
+    reported = []
+    job = Job(interrupted(), asyncio.get_running_loop(), reported.append)
     with pytest.raises(KeyboardInterrupt):
         gate.resolve(None)
     with pytest.raises(RuntimeError, match="signal handler"):
         await job
-    assert [type(error) for error in told] == [KeyboardInterrupt]
+    assert [type(error) for error in reported] == [KeyboardInterrupt]
 
 
 class Struck(BaseException):
@@ -168,8 +168,8 @@ CHAIN = 4
 @pytest.mark.one_interpreter
 @pytest.mark.parametrize("awaited", ["completion", "future"])
 @pytest.mark.parametrize("hit", range(70))
-async def test_a_handler_that_strikes_at_any_line_of_a_step_leaves_nobody_waiting(hit, awaited):
-    """The call itself included: whoever waits for the job, or for one that waits for it, is resumed."""
+async def test_after_a_handler_that_raises_at_any_line_of_a_step_every_waiter_is_resumed(hit, awaited):
+    """The call itself included, and the jobs that wait for jobs that wait for it."""
     loop = asyncio.get_running_loop()
     gate = new_completion() if awaited == "completion" else loop.create_future()
     seen, left = [], hit
@@ -212,7 +212,7 @@ async def test_a_handler_that_strikes_at_any_line_of_a_step_leaves_nobody_waitin
 
 
 async def test_a_job_that_cannot_be_made_has_not_begun(monkeypatch):
-    """And its coroutine is closed: nobody is told that it was never awaited."""
+    """And its coroutine is closed, so Python does not warn that it was never awaited."""
     begun = []
 
     async def work():
