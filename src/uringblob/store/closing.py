@@ -46,19 +46,18 @@ async def _last_flush(core: Core) -> BaseException | None:
 
 async def _settle(core: Core) -> None:
     """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
-    if not core.queue.idle:
-        await core.queue.run_exclusive(_nothing)
+    await core.queue.wait_idle()
     await core.maintenance.end()
 
 
 async def _seal(core: Core) -> None:
-    await core.queue.log.wait_quiet()
+    await core.log.wait_quiet()
     if core.medium.poison_cause is not None:
         return
-    await core.identity.check_contents(core.queue.log)
+    await core.identity.check_contents(core.log)
     try:
         await core.medium.ready()
-        await core.superblocks.seal(core.queue.log.seq)
+        await core.superblocks.seal(core.log.seq)
     except BlobStoreIOError as error:
         if not core.medium.repairs.lacks_room(error):
             raise
@@ -69,7 +68,3 @@ async def _seal(core: Core) -> None:
             error,
             extra={"event": "closed_unsealed", "path": core.file.path, "errno": error.errno},
         )
-
-
-async def _nothing() -> None:
-    """A turn of the queue that only waits for the groups before it."""

@@ -14,7 +14,6 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
     BlockType,
-    SlotRun,
     decode_superblock,
     entry_checksum,
 )
@@ -115,19 +114,11 @@ async def _check_superblock(core: Core, offset: int) -> None:
 
 async def _check_log(core: Core) -> None:
     """Read the log up to the last group that was durable when this began."""
-    log = core.queue.log
+    log = core.log
     last = log.seq
-    head = log.segments[0]
-    reader = LogReader(
-        core.medium,
-        log.store_id,
-        log.log_id,
-        core.page_size,
-        SlotRun(head.slot, head.slots),
-        core.medium.file_size(),
-    )
+    reader = LogReader.of_log(log)
     if not await reader.enter():
-        raise _damaged(core, head.slot * core.page_size, 0)
+        raise _damaged(core, log.offset_of(log.segments[0]), 0)
     await reader.snapshot(lambda _block: None)
     carry = await reader.group(None, BlockType.CARRY)
     seq = -1 if carry is None else carry[0][1].seq
