@@ -195,7 +195,7 @@ def seal_before_the_flush():
     real = closing.close_core
 
     async def close(core, *, flush):
-        if core.medium.poison_cause is None:
+        if core.file_io.poison_cause is None:
             await core.superblocks.seal(core.queue.log.seq + 1)
         await real(core, flush=flush)
 
@@ -253,7 +253,7 @@ def write_in_place():
         for name, content in writes.items():
             entry = self.manifest.find_durable(name)
             if entry is not None:
-                await self.medium.write((entry >> 64) * PAGE, bytes(content.view), "in place")
+                await self.file_io.write((entry >> 64) * PAGE, bytes(content.view), "in place")
         return batch
 
     with replaced(core.Core, "_prepare", prepare):

@@ -30,7 +30,7 @@ class Gate:
     """Stops a store's reads in their callers' threads until told; may change their answers."""
 
     def __init__(self, store) -> None:
-        self.engine = store._core._core.medium.engine
+        self.engine = store._core._core.file_io.engine
         self.real = self.engine.read_now
         self.inside = queue.SimpleQueue()
         self.go = threading.Event()
@@ -293,8 +293,8 @@ def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypat
     monkeypatch.setattr(visitors, "frame_checksum", struck)
     core = store._core._core
     with store.alloc_blob_buf_zeroed() as buf:
-        into = frame_of(buf, PAGE, writable=True, pool=core.medium.engine.pool)
-        visit = StruckTwice(core.visitors, core.manifest, core.medium.engine, guid(1), into)
+        into = frame_of(buf, PAGE, writable=True, pool=core.file_io.engine.pool)
+        visit = StruckTwice(core.visitors, core.manifest, core.file_io.engine, guid(1), into)
         with pytest.raises(Struck, match="in the except clause"):
             visit.see_through(verify=True)
         del visit, into

@@ -60,7 +60,7 @@ def slots_of(store):
 
 def replace_read(store, before):
     """Have ``before()`` called in the middle of each read in its caller's thread."""
-    engine = store._core._core.medium.engine
+    engine = store._core._core.file_io.engine
     real = type(engine).read_now
 
     def read_now(offset, frame):

@@ -52,7 +52,7 @@ WORK = {
 
 def rooms_of(core, count):
     """Return reads of which the last one's memory is not aligned."""
-    pool, odd = core.medium.engine.pool, memoryview(bytearray(PAGE + 1))[1:]
+    pool, odd = core.file_io.engine.pool, memoryview(bytearray(PAGE + 1))[1:]
     memory = [*(bytearray(PAGE) for _ in range(count)), odd]
     return [
         (guid(n % count), frame_of(room, PAGE, writable=True, pool=pool)) for n, room in enumerate(memory)
@@ -61,14 +61,14 @@ def rooms_of(core, count):
 
 async def commit_together(core, count):
     jobs = [
-        core.medium.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
+        core.file_io.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
     ]
     for job in jobs:
         await job
 
 
 def frames_of(core, contents):
-    pool = core.medium.engine.pool
+    pool = core.file_io.engine.pool
     return {
         name: frame_of(lend(content), PAGE, writable=False, pool=pool) for name, content in contents.items()
     }
@@ -117,7 +117,7 @@ async def _begin(loop, work, ticks) -> None:
     store = await open_sim_store(SimDisk(image=used_image(8)), loop)
     await store.commit([(guid(n), lend(frame(n))) for n in range(4)])
     await store.write_blob(guid(7), lend(frame(7)))
-    store._core.medium.start(work(store._core))
+    store._core.file_io.start(work(store._core))
     for _ in range(ticks):
         await asyncio.sleep(0)
     forget(store)

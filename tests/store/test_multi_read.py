@@ -57,7 +57,7 @@ class Withheld:
     """Passes reads on to the engine, and their answers only when the test says so."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.real = self.engine.read_each
         self.answers = []
         monkeypatch.setattr(self.engine, "read_each", self.read_each)
@@ -81,10 +81,10 @@ class Withheld:
 @pytest.mark.parametrize("count", [1, 2, 40])
 async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_read(store, count, monkeypatch):
     buffers = rooms(store, count)
-    medium = store._core.medium
+    file_io = store._core.file_io
     jobs = []
-    real = medium.start
-    monkeypatch.setattr(medium, "start", lambda coroutine: jobs.append(1) or real(coroutine))
+    real = file_io.start
+    monkeypatch.setattr(file_io, "start", lambda coroutine: jobs.append(1) or real(coroutine))
     before = store.stats()
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=False))) == [None] * count
     after = store.stats()
@@ -144,7 +144,7 @@ async def test_a_read_that_the_system_refused_or_cut_short_is_its_own_positions(
     assert (first.errno, first.guid) == (errno.EIO, GUIDS[0])
     assert others == [None, None]
     assert contents(buffers)[1:] == [fill(1), fill(2)]
-    assert not store._core.medium.poison_cause  # reads never poison
+    assert not store._core.file_io.poison_cause  # reads never poison
 
 
 async def test_a_file_cut_off_costs_the_frames_behind_its_end(store):
@@ -193,7 +193,7 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
     store, monkeypatch
 ):
     """No memory is nobody's blob; the kernel still fills the first frame when it is found out."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real = engine.read_each
 
     def read_each(reads, answers):
@@ -213,7 +213,7 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
     needs_direct, store, monkeypatch
 ):
     """Unaligned memory is filled at the very end, by this store: its owner must not have it back by then."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real, withheld = engine.read, []
 
     def read(offset, frames):
@@ -244,7 +244,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 ):
     withheld = Withheld(store, monkeypatch)
     core = store._core
-    real, raised = core.medium.pace.take, []
+    real, raised = core.file_io.pace.take, []
 
     def strike(size_bytes):
         if not raised:
@@ -252,7 +252,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
             raise raised[0]
         return real(size_bytes)
 
-    monkeypatch.setattr(core.medium.pace, "take", strike)
+    monkeypatch.setattr(core.file_io.pace, "take", strike)
     buffers = rooms(store, 3)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
@@ -274,7 +274,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
     """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
     monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 4 * PAGE)
-    store._core.medium.pace._left = 4 * PAGE
+    store._core.file_io.pace._left = 4 * PAGE
     sums = [0]
 
     def beat():

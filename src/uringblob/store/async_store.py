@@ -139,7 +139,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         """Run a change as a job: once begun it ends, whatever becomes of the caller."""
         self._active += 1
         try:
-            job = self._core.medium.start(coroutine)
+            job = self._core.file_io.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
             persist(job.add_done_callback if job.done() else job.then, self._one_less)
         except BaseException:
@@ -179,7 +179,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             # No name for the frame here: the error of a cancelled call knows this function's locals.
             await core.read(
                 guid_bytes(guid),
-                frame_of(dst, self._page_size, writable=True, pool=core.medium.engine.pool),
+                frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
             )
         except (BlobStoreError, asyncio.CancelledError) as error:
             raise bare(error)  # noqa: B904 - it is the same error
@@ -200,7 +200,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         await self._read(self._core.read_after(guid_bytes(guid), self._frame_to_fill(dst), answer))
 
     def _frame_to_fill(self, dst: BlobBuffer) -> IoBuffer:
-        return frame_of(dst, self._page_size, writable=True, pool=self._core.medium.engine.pool)
+        return frame_of(dst, self._page_size, writable=True, pool=self._core.file_io.engine.pool)
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
@@ -208,15 +208,15 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         key, core = guid_bytes(guid), self._core
         size = size_of(dst)
         check_range(offset, size, self._page_size)
-        pool = core.medium.engine.pool
+        pool = core.file_io.engine.pool
         await self._read(core.read_range(key, offset, frame_of(dst, size, writable=True, pool=pool)))
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        checked = Reads(self._page_size, self._core.medium.engine.pool, reads)
+        checked = Reads(self._page_size, self._core.file_io.engine.pool, reads)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.pace, self._check_loop)
         return await self._change(read_batch(self._core, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
@@ -250,9 +250,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
 
     async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
         self._check_loop()
-        checked = Changes(self._page_size, self._core.medium.engine.pool, writes)
+        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.pace, self._check_loop)
         await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
@@ -291,9 +291,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_loop()
-        checked = Changes(self._page_size, self._core.medium.engine.pool, writes, deletes)
+        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes, deletes)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.pace, self._check_loop)
         await self._change(self._core.commit(*checked.hand_over()))
 
     async def flush(self) -> None:
@@ -311,12 +311,12 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         """See :meth:`AsyncBlobStore.alloc_blob_buf_zeroed`; any thread may ask."""
         self._check_usable()
-        return self._core.medium.engine.pool.lease_zeroed()
+        return self._core.file_io.engine.pool.lease_zeroed()
 
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
         """See :meth:`AsyncBlobStore.alloc_blob_buf_uninit`; any thread may ask."""
         self._check_usable()
-        return self._core.medium.engine.pool.lease()
+        return self._core.file_io.engine.pool.lease()
 
     def stats(self) -> StoreStats:
         """See :meth:`AsyncBlobStore.stats`; any thread may ask, also after closing."""
@@ -327,7 +327,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         state = "closed" if self.closed else "open"
         core = self._core
         return (
-            f"<{type(self).__name__} {core.file.path!r} {core.medium.engine.name} "
+            f"<{type(self).__name__} {core.file.path!r} {core.file_io.engine.name} "
             f"page_size={self._page_size} blobs={len(core.manifest)} {state}>"
         )
 
@@ -352,7 +352,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
                 await join(end_of(self._closing))
             return
         self._check_loop()
-        self._closing = self._core.medium.start(self._close(flush))
+        self._closing = self._core.file_io.start(self._close(flush))
         await join(self._closing)
 
     async def _close(self, flush: bool) -> None:

@@ -23,12 +23,12 @@ async def close_core(core: Core, *, flush: bool) -> None:
         error = failure
     try:
         await core.visitors.close()
-        await core.medium.engine.close()
+        await core.file_io.engine.close()
     except GeneratorExit:
         core.abandon()
         raise
     finally:
-        core.medium.engine.pool.retire()
+        core.file_io.engine.pool.retire()
         core.file.close()
     if error is not None:
         raise error
@@ -53,14 +53,14 @@ async def _settle(core: Core) -> None:
 
 async def _seal(core: Core) -> None:
     await core.queue.log.wait_quiet()
-    if core.medium.poison_cause is not None:
+    if core.file_io.poison_cause is not None:
         return
     await core.standing.check_contents(core.queue.log)
     try:
-        await core.medium.ready()
+        await core.file_io.ready()
         await core.superblocks.seal(core.queue.log.seq)
     except BlobStoreIOError as error:
-        if not core.medium.repairs.lacks_room(error):
+        if not core.file_io.repairs.lacks_room(error):
             raise
         # All that was acknowledged is durable: the next opener does what it does after a crash.
         logger.info(

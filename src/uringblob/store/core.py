@@ -48,7 +48,7 @@ class Core(StoreOwner):
     def __init__(
         self,
         file: StoreFile,
-        medium: FileIO,
+        file_io: FileIO,
         manifest: BlobIndex,
         *,
         page_size: int,
@@ -57,17 +57,17 @@ class Core(StoreOwner):
         log_space: LogSpace,
     ) -> None:
         self.file = file
-        self.medium = medium
+        self.file_io = file_io
         self.manifest = manifest
         self.page_size = page_size
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.standing = Standing(file, medium, manifest.slots, superblocks)
-        self.queue = GroupQueue(medium, manifest, page_size, before_group=self._before_group)
+        self.standing = Standing(file, file_io, manifest.slots, superblocks)
+        self.queue = GroupQueue(file_io, manifest, page_size, before_group=self._before_group)
         self.log_space = log_space
         self.space = SlotAllocator(
-            medium,
+            file_io,
             manifest.slots,
             log_space,
             page_size,
@@ -76,9 +76,9 @@ class Core(StoreOwner):
             confirm=self.queue.commit_empty_group,
         )
         self.upkeep = self.queue.upkeep = LogMaintenance(
-            medium, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
+            file_io, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
         )
-        self.visitors = CallerReads(manifest.slots, medium.loop)
+        self.visitors = CallerReads(manifest.slots, file_io.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
 
@@ -97,7 +97,7 @@ class Core(StoreOwner):
         if entry is None:
             raise self.not_found(guid)
         slot = entry >> CHECKSUM_BITS
-        slots, engine = self.manifest.slots, self.medium.engine
+        slots, engine = self.manifest.slots, self.file_io.engine
         if dst.address % engine.memory_align or slots.beyond_end(slot):
             await self.fill(guid, slot, 0, dst)
         else:
@@ -118,7 +118,7 @@ class Core(StoreOwner):
 
         Any thread.  :meth:`read_after` finishes what does not go as it should.
         """
-        visit = CallerRead(self.visitors, self.manifest, self.medium.engine, guid, dst)
+        visit = CallerRead(self.visitors, self.manifest, self.file_io.engine, guid, dst)
         del dst  # its view would be kept by the traceback of whatever a signal handler raises
         return visit.see_through(verify=self.verifies)
 
@@ -135,7 +135,7 @@ class Core(StoreOwner):
 
     async def check_in_turns(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
         """Do what :meth:`check_frame` does, at the store's pace."""
-        if self.verifies and await self.medium.pace.checksum(frame.view) != entry_checksum(entry):
+        if self.verifies and await self.file_io.pace.checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
 
     def checksum(self, guid: bytes) -> int:
@@ -158,7 +158,7 @@ class Core(StoreOwner):
 
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
-        manifest, pace = self.manifest, self.medium.pace
+        manifest, pace = self.manifest, self.file_io.pace
         if len(manifest) + manifest.pending_count <= LISTED_AT_ONCE and not manifest.applying:
             found(manifest.guids())
             return
@@ -191,7 +191,7 @@ class Core(StoreOwner):
         slots = self.manifest.slots
         if slots.beyond_end(slot):
             raise self._corrupt(guid, slot, "the file ended before it when the store was opened")
-        engine = self.medium.engine
+        engine = self.file_io.engine
         if dst.address % engine.memory_align:
             await self._fill_bounced(guid, slot, offset, dst)
             return
@@ -203,7 +203,7 @@ class Core(StoreOwner):
 
     async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: IoBuffer) -> None:
         """Fill memory that the engine cannot move."""
-        bounces, pool = self.medium.bounces, self.medium.engine.pool
+        bounces, pool = self.file_io.bounces, self.file_io.engine.pool
         self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
         try:
             await bounces.take()
@@ -212,8 +212,8 @@ class Core(StoreOwner):
                 self.bounces += 1
                 target = lease._frame(pool).part(0, dst.size)
                 await self._fill_aligned(guid, slot, offset, target)
-                await self.medium.pace.turn(JOB)
-                await self.medium.pace.copy(dst.view, target.view)
+                await self.file_io.pace.turn(JOB)
+                await self.file_io.pace.copy(dst.view, target.view)
             except GeneratorExit:
                 raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame
             except BaseException:
@@ -229,7 +229,7 @@ class Core(StoreOwner):
         at = slot * self.page_size + offset
         try:
             where = ErrorContext("reading blob", self.file.path, at, guid)
-            got = await transfers.read_whole(self.medium.engine, at, [dst], where, answer)
+            got = await transfers.read_whole(self.file_io.engine, at, [dst], where, answer)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(guid)
             raise
@@ -255,7 +255,7 @@ class Core(StoreOwner):
         """Raise if no change may be made: read-only, or poisoned."""
         if self.file.read_only:
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
-        self.medium.check_not_poisoned()
+        self.file_io.check_not_poisoned()
 
     async def write(self, writes: Mapped[IoBuffer], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
@@ -276,8 +276,8 @@ class Core(StoreOwner):
         self.bounces += batch.bounces
         entries = batch.entries
         for start in range(0, len(entries), GUIDS_AT_ONCE):
-            if start and not self.medium.pace.take(GUIDS_AT_ONCE * CHANGE):
-                await self.medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
+            if start and not self.file_io.pace.take(GUIDS_AT_ONCE * CHANGE):
+                await self.file_io.pace.turn(GUIDS_AT_ONCE * CHANGE)
             part = entries if len(entries) <= GUIDS_AT_ONCE else entries[start : start + GUIDS_AT_ONCE]
             self.manifest.publish(part, synced=data_sync)
 
@@ -296,7 +296,7 @@ class Core(StoreOwner):
             return
         size_bytes = len(writes) * self.page_size
         small = size_bytes < COMMIT_OVERLAP_BYTES_MIN
-        pace = self.medium.pace
+        pace = self.file_io.pace
         if small and not pace.take(size_bytes):
             await pace.turn(size_bytes)  # before anything else of it, so that the first of many write at once
         batch = await self._prepare(writes)
@@ -324,13 +324,13 @@ class Core(StoreOwner):
         for number, guid in enumerate(guids, 1):
             if self.manifest.knows(guid):
                 return True
-            if number % GUIDS_AT_ONCE == 0 and not self.medium.pace.take(GUIDS_AT_ONCE * NAME):
-                await self.medium.pace.turn(GUIDS_AT_ONCE * NAME)
+            if number % GUIDS_AT_ONCE == 0 and not self.file_io.pace.take(GUIDS_AT_ONCE * NAME):
+                await self.file_io.pace.turn(GUIDS_AT_ONCE * NAME)
         return False
 
     async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:
         self.check_writable()
-        batch = Batch(self.medium, self.space, self.page_size)
+        batch = Batch(self.file_io, self.space, self.page_size)
         await batch.take_slots(writes)
         return batch
 
@@ -338,7 +338,7 @@ class Core(StoreOwner):
         """Make everything that is visible now durable."""
         if self.file.read_only:
             return
-        self.medium.check_not_poisoned()
+        self.file_io.check_not_poisoned()
         if self.manifest.has_pending:
             await self.queue.join_flush()
 
@@ -347,14 +347,14 @@ class Core(StoreOwner):
         """Whether anything that returned, or failed half-way, is not durable."""
         if self.file.read_only:
             return False
-        return self.manifest.has_pending or self.medium.poison_cause is not None
+        return self.manifest.has_pending or self.file_io.poison_cause is not None
 
     # --- the end -------------------------------------------------------------------------
 
     def free(self) -> None:
         """Free everything now, without a flush: no loop is there to wait with."""
-        idle = not self.medium.engine.in_flight
-        self.medium.engine.abandon()
+        idle = not self.file_io.engine.in_flight
+        self.file_io.engine.abandon()
         if idle:
             self.file.close()
         else:
@@ -362,5 +362,5 @@ class Core(StoreOwner):
 
     def abandon(self) -> None:
         """Free this process's copies without waiting, writing or unlocking."""
-        self.medium.engine.abandon()
+        self.file_io.engine.abandon()
         self.file.abandon()

@@ -81,11 +81,11 @@ class Piece:
 class Batch:
     """Frames with their slots and checksums: ``entries`` is what a log would say of them."""
 
-    def __init__(self, medium: FileIO, space: SlotAllocator, page_size: int) -> None:
-        self._medium = medium
+    def __init__(self, file_io: FileIO, space: SlotAllocator, page_size: int) -> None:
+        self._file_io = file_io
         self._space = space
         self._page_size = page_size
-        self._align = medium.engine.memory_align
+        self._align = file_io.engine.memory_align
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
         self.size_bytes = 0  #: of all frames
@@ -99,7 +99,7 @@ class Batch:
         """
         frames = list(writes.items())
         if len(frames) > SORTED_AT_ONCE:
-            frames = await _sorted_in_turns(frames, self._medium.pace)
+            frames = await _sorted_in_turns(frames, self._file_io.pace)
         elif len(frames) > 1:
             frames.sort(key=_address)
         ready = self._space.take_ready(len(frames))  # no coroutine for the common case
@@ -112,8 +112,8 @@ class Batch:
             # More than one gather is more than one request anyway.
             for start in range(0, run.slots, GATHER_PIECES_MAX):
                 piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
-                if done and not self._medium.pace.take(piece.slots * CHANGE):
-                    await self._medium.pace.turn(piece.slots * CHANGE)
+                if done and not self._file_io.pace.take(piece.slots * CHANGE):
+                    await self._file_io.pace.turn(piece.slots * CHANGE)
                 self._lay(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
@@ -146,8 +146,8 @@ class Batch:
 
     async def checksum_later(self) -> None:
         """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
-        await self._medium.next_tick()
-        pace = self._medium.pace
+        await self._file_io.next_tick()
+        pace = self._file_io.pace
         for slot, guid, frame in self._places():
             if frame.size > STEP_BYTES:
                 self.entries.append((guid, pack_entry(slot, await pace.checksum(frame.view))))
@@ -166,23 +166,23 @@ class Batch:
         """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
         self._begun = True
         if len(self.pieces) > 1:
-            return self._medium.start(self._land_pieces())
+            return self._file_io.start(self._land_pieces())
         return self._begin(self.pieces[0])
 
     def _begin(self, piece: Piece) -> PendingWrite | Job[None]:
         """Begin to write one piece: by one request where that will do, which costs no job of its own."""
         size_bytes = len(piece.frames) * self._page_size
         if piece.bounces or not transfers.one_request(len(piece.frames), size_bytes):
-            return self._medium.start(self._land_piece(piece))
-        answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
-        return PendingWrite(self._medium, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
+            return self._file_io.start(self._land_piece(piece))
+        answer = self._file_io.engine.write(piece.run.slot * self._page_size, piece.frames)
+        return PendingWrite(self._file_io, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
 
     async def _land_pieces(self) -> None:
         under_way: list[PendingWrite | Job[None]] = []
         try:
             for number, piece in enumerate(self.pieces, 1):
-                if number % GUIDS_AT_ONCE == 0 and not self._medium.pace.take(GUIDS_AT_ONCE * CHANGE):
-                    await self._medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
+                if number % GUIDS_AT_ONCE == 0 and not self._file_io.pace.take(GUIDS_AT_ONCE * CHANGE):
+                    await self._file_io.pace.turn(GUIDS_AT_ONCE * CHANGE)
                 under_way.append(self._begin(piece))
                 if piece.bounces:
                     await settle(under_way)
@@ -201,27 +201,27 @@ class Batch:
         A failed sync poisons the store.
         """
         self._begun = True
-        return self._medium.start(self._land_synced())
+        return self._file_io.start(self._land_synced())
 
     async def _land_synced(self) -> bool:
         linkable = len(self.pieces) == 1 and not self.pieces[0].bounces
         if not linkable:
             await self.land()
-            await self._medium.sync("syncing a batch")
+            await self._file_io.sync("syncing a batch")
             return False
         piece = self.pieces[0]
         offset = piece.run.slot * self._page_size
         where = self._where(piece)
-        writing = transfers.write_whole_then_sync(self._medium.engine, offset, piece.frames, where)
+        writing = transfers.write_whole_then_sync(self._file_io.engine, offset, piece.frames, where)
         try:
-            return await self._medium.run_sync(writing, where)
+            return await self._file_io.run_sync(writing, where)
         except SyncFailed:
             raise
         except BlobStoreIOError as error:
             raise self._blame(piece, error) from None
 
     async def _land_piece(self, piece: Piece, answer: int | None = None) -> None:
-        engine, where = self._medium.engine, self._where(piece)
+        engine, where = self._file_io.engine, self._where(piece)
         offset = piece.run.slot * self._page_size
         try:
             if not piece.bounces:
@@ -233,7 +233,7 @@ class Batch:
 
     async def _land_bounced(self, piece: Piece, offset: int, where: ErrorContext) -> None:
         """Write ``piece`` through bounce frames: some are filled while others are written."""
-        medium, bounces, done = self._medium, self._medium.bounces, 0
+        file_io, bounces, done = self._file_io, self._file_io.bounces, 0
         writing: collections.deque[Job[None]] = collections.deque()
         try:
             while done < len(piece.frames):
@@ -245,10 +245,10 @@ class Batch:
                             break
                         leases.append(await bounces.frame())
                     part = piece.frames[done : done + len(leases)]
-                    frames = [lease._frame(medium.engine.pool) for lease in leases]
+                    frames = [lease._frame(file_io.engine.pool) for lease in leases]
                     for frame, source in zip(frames, part, strict=True):
-                        await medium.pace.copy(frame.view, source.view)
-                    writing.append(medium.start(self._write_bounced(offset, frames, leases, where)))
+                        await file_io.pace.copy(frame.view, source.view)
+                    writing.append(file_io.start(self._write_bounced(offset, frames, leases, where)))
                 except GeneratorExit:
                     raise
                 except BaseException:
@@ -272,7 +272,7 @@ class Batch:
         self, offset: int, frames: Sequence[IoBuffer], leases: Sequence[AlignedBlobBuf], where: ErrorContext
     ) -> None:
         try:
-            await transfers.write_whole(self._medium.engine, offset, frames, where)
+            await transfers.write_whole(self._file_io.engine, offset, frames, where)
         except GeneratorExit:
             raise
         except BaseException:
@@ -282,14 +282,14 @@ class Batch:
 
     def _give_bounced(self, leases: Sequence[AlignedBlobBuf]) -> None:
         for lease in leases:
-            self._medium.bounces.give(lease)
+            self._file_io.bounces.give(lease)
 
     def _bounces(self, frames: Sequence[IoBuffer]) -> bool:
         return self._align > 1 and any(frame.address % self._align for frame in frames)
 
     def _where(self, piece: Piece) -> ErrorContext:
         offset = piece.run.slot * self._page_size
-        return ErrorContext("writing blob", self._medium.path, offset, piece.guids[0], len(piece.guids) - 1)
+        return ErrorContext("writing blob", self._file_io.path, offset, piece.guids[0], len(piece.guids) - 1)
 
     def _blame(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
         piece.error = error

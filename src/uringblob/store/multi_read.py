@@ -45,7 +45,7 @@ class _Asked:
     def ask(self, position: int) -> int:
         """Ask for the reads from ``position`` on, as many as an iteration may; return the next position."""
         core, reads, others = self._core, self._reads, self.others
-        find, slots, align = core.manifest.find, core.manifest.slots, core.medium.engine.memory_align
+        find, slots, align = core.manifest.find, core.manifest.slots, core.file_io.engine.memory_align
         first, room = len(self.plain), READS_AT_ONCE
         while position < len(reads) and room > 0:
             guid, frame = reads[position]
@@ -53,7 +53,7 @@ class _Asked:
             if entry is None:
                 self.outcomes[position] = core.not_found(guid)
             elif frame.address % align or slots.beyond_end(entry >> CHECKSUM_BITS):
-                others.append((position, core.medium.start(core.read(guid, frame))))
+                others.append((position, core.file_io.start(core.read(guid, frame))))
                 room -= JOB_COST - 1
             else:
                 slots.hold(entry >> CHECKSUM_BITS)
@@ -64,7 +64,7 @@ class _Asked:
         new = self.plain[first:] if first else self.plain
         places = [((entry >> CHECKSUM_BITS) * self._page_size, reads[at][1]) for at, entry in new]
         if places:
-            core.medium.engine.read_each(places, self.answers)
+            core.file_io.engine.read_each(places, self.answers)
         return position
 
     def release(self, at_most: int = sys.maxsize) -> bool:
@@ -88,7 +88,7 @@ async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError |
     To be run as a job.  Returns or raises when no request is in flight any more; until then every
     slot is kept.  More than :data:`READS_AT_ONCE` are looked up and asked for in turns.
     """
-    asked, pace, position = _Asked(core, reads), core.medium.pace, 0
+    asked, pace, position = _Asked(core, reads), core.file_io.pace, 0
     try:
         while position < len(reads):
             if position:
@@ -117,7 +117,7 @@ async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError |
 
 async def _finish_plain(core: Core, reads: Sequence[Read], asked: _Asked) -> Exception | None:
     """Fill the plain frames and note their errors; return an error that is no frame's own."""
-    page_size, verifies, pace = core.page_size, core.verifies, core.medium.pace
+    page_size, verifies, pace = core.page_size, core.verifies, core.file_io.pace
     unexpected: Exception | None = None
     pairs = list(zip(asked.plain, asked.answers, strict=True))
     for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
@@ -141,7 +141,7 @@ async def _finish(core: Core, guid: bytes, frame: IoBuffer, entry: int, got: int
     if got != frame.size:
         await core.fill(guid, entry >> CHECKSUM_BITS, 0, frame, got)
     if core.verifies:
-        pace = core.medium.pace
+        pace = core.file_io.pace
         if frame.size > STEP_BYTES:
             await core.check_in_turns(guid, entry, frame)
             return

@@ -12,12 +12,12 @@ from uringblob.store.index.slots import SlotState
 
 def collect_stats(core: Core) -> StoreStats:
     """Return a frozen snapshot; takes no lock and waits for nothing."""
-    engine = core.medium.engine
+    engine = core.file_io.engine
     pool, counters, slots = engine.pool, engine.counters, core.manifest.slots
     visitors = core.visitors
     notes = _notes(core)
     file_bytes, allocated_bytes = _sizes(core, notes)
-    cause = core.medium.poison_cause
+    cause = core.file_io.poison_cause
     return StoreStats(
         engine=engine.name,
         engine_reason=engine.reason,
@@ -54,7 +54,7 @@ def collect_stats(core: Core) -> StoreStats:
         bounces=core.bounces,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=(*notes, *core.medium.repairs.notes()),
+        notes=(*notes, *core.file_io.repairs.notes()),
     )
 
 

@@ -39,7 +39,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
         while waiting or under_way:
             while waiting and len(under_way) < _FRAMES_AT_ONCE:
                 guid = waiting.pop()
-                under_way.append((guid, core.medium.start(_check_frame(core, guid))))
+                under_way.append((guid, core.file_io.start(_check_frame(core, guid))))
             guid, job = under_way.popleft()
             try:
                 checked += 1
@@ -63,15 +63,15 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
 
 async def _check_frame(core: Core, guid: bytes) -> bool:
     """Check one frame, whatever ``verify`` says; false if the blob is gone by now."""
-    pool = core.medium.engine.pool
+    pool = core.file_io.engine.pool
     lease = pool.lease()
     frame = lease._frame(pool)
     entry = core.manifest.find(guid)
     if entry is None:
         return False
     await core.read_entry(guid, entry, frame)
-    await core.medium.pace.turn(JOB)
-    if await core.medium.pace.checksum(frame.view) != entry_checksum(entry):
+    await core.file_io.pace.turn(JOB)
+    if await core.file_io.pace.checksum(frame.view) != entry_checksum(entry):
         raise core.corrupt(guid, entry, "its checksum does not match")
     return True
 
@@ -101,7 +101,7 @@ async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, Non
 
 
 async def _check_superblock(core: Core, offset: int) -> None:
-    block = await core.medium.read(offset, BLOCK_SIZE, "verifying a superblock")
+    block = await core.file_io.read(offset, BLOCK_SIZE, "verifying a superblock")
     superblock = decode_superblock(block, offset)
     if superblock is None:
         text = f"{core.file.path}: the superblock at offset {offset} is damaged: open the store to write, "
@@ -119,12 +119,12 @@ async def _check_log(core: Core) -> None:
     last = log.seq
     head = log.segments[0]
     reader = LogReader(
-        core.medium,
+        core.file_io,
         log.store_id,
         log.log_id,
         core.page_size,
         Segment(head.slot, head.slots),
-        core.medium.file_size(),
+        core.file_io.file_size(),
     )
     if not await reader.enter():
         raise _damaged(core, head.slot * core.page_size, 0)

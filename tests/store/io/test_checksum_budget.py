@@ -246,7 +246,7 @@ async def test_closing_waits_for_those_who_wait(store, monkeypatch):
     monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(12)]
     await asyncio.sleep(0)
-    assert store._core.medium.pace._waiting
+    assert store._core.file_io.pace._waiting
     await store.aclose()
     assert [task.exception() for task in tasks] == [None] * 12
 
@@ -265,7 +265,7 @@ async def test_who_waits_while_the_store_is_poisoned_is_refused(store, monkeypat
     monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
-    store._core.medium.poison(OSError(5, "for this test"))
+    store._core.file_io.poison(OSError(5, "for this test"))
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes[1:]] == [StorePoisoned] * 5
 

@@ -52,11 +52,11 @@ class Asked:
         async def finish(got, frames=self.frames):
             assert frames is not None
             self.finished.append(got)
-            await store._core.medium.next_tick()
+            await store._core.file_io.next_tick()
             if outcome is not None:
                 raise outcome
 
-        self.landing = PendingWrite(store._core.medium, self.answer, PAGE, finish)
+        self.landing = PendingWrite(store._core.file_io, self.answer, PAGE, finish)
         del self.frames
 
 
@@ -134,13 +134,13 @@ async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
 async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
     asked = Asked(store)
     asked.answer.finish(512)
-    medium = store._core.medium
+    file_io = store._core.file_io
 
     def strike(coroutine):
         coroutine.close()
         raise Struck
 
-    monkeypatch.setattr(medium, "start", strike)
+    monkeypatch.setattr(file_io, "start", strike)
     with pytest.raises(Struck):
         asked.landing.__await__().send(None)
     monkeypatch.undo()
@@ -272,7 +272,7 @@ class Answers:
     """Gives writes of frames that begin with ``XX`` another answer."""
 
     def __init__(self, store, monkeypatch, answer):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.real = self.engine.write
         self.answer = answer
         self.asked = set()

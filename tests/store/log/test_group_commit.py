@@ -41,7 +41,7 @@ class Faults:
     """Makes chosen writes of the store's engine fail."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self._write = self.engine.write
         self.should_fail = lambda offset, frames: 0
         monkeypatch.setattr(self.engine, "write", self.write)
@@ -82,7 +82,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
     """When the frames have landed, nothing is left to do but the flush; while some callers are missing,
     the first's frames are waited for.
     """
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     await store.commit([(BlobGuid.random(), fill(0))])
     real, withheld, blocks = engine.write, [], []
 
@@ -203,7 +203,7 @@ async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypa
         asyncio.get_running_loop().call_soon(failed.finish, -errno.EIO)
         return failed
 
-    monkeypatch.setattr(core.medium.engine, "sync", failing_sync)
+    monkeypatch.setattr(core.file_io.engine, "sync", failing_sync)
     outcomes = await asyncio.gather(
         *(store.commit([(BlobGuid.random(), fill(i))]) for i in range(3)), return_exceptions=True
     )

@@ -22,17 +22,17 @@ class PendingWrite:
     As often as wanted, by whomever, also by two at once.
     """
 
-    __slots__ = ("_answer", "_finish", "_job", "_medium", "_size_bytes")
+    __slots__ = ("_answer", "_file_io", "_finish", "_job", "_size_bytes")
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         answer: Completion[int],
         size_bytes: int,
         finish: Callable[[int], Coroutine[Any, Any, None]],
     ) -> None:
         """Say of one request that was made: ``finish(answer)`` brings it to its end where it fell short."""
-        self._medium = medium
+        self._file_io = file_io
         answer.light = True
         self._answer = answer
         self._size_bytes = size_bytes
@@ -63,7 +63,7 @@ class PendingWrite:
         answer = self._answer
         if self._job is None and answer.done() and answer.exception() is None and not self.whole:
             assert self._finish is not None  # given up only for a job, or when all was whole
-            self._job = self._medium.start(self._finish(answer.result()))
+            self._job = self._file_io.start(self._finish(answer.result()))
             self._finish = None
 
     def __await__(self) -> Generator[Any, None, None]:

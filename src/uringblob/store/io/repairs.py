@@ -29,8 +29,8 @@ Repair = Callable[[], Awaitable[None]]
 class Repairs:
     """The repairs that are due on one medium, oldest first."""
 
-    def __init__(self, medium: FileIO) -> None:
-        self._medium = medium
+    def __init__(self, file_io: FileIO) -> None:
+        self._file_io = file_io
         self._due: list[Repair] = []
         self._repairing = Lock()
         self._errno = errno.ENOSPC
@@ -69,7 +69,7 @@ class Repairs:
             await self._due[0]()
         except BlobStoreError as error:
             if not isinstance(error, BlobStoreIOError) or not self.lacks_room(error):
-                self._medium.poison(error)
+                self._file_io.poison(error)
                 raise
             self._errno = error.errno or errno.ENOSPC
             raise self.refusal() from error
@@ -77,11 +77,11 @@ class Repairs:
 
     def lacks_room(self, error: BlobStoreIOError) -> bool:
         """Whether ``error`` is a write for which there was no room; a sync that failed has poisoned."""
-        return error.errno in NO_SPACE_ERRNOS and self._medium.poison_cause is None
+        return error.errno in NO_SPACE_ERRNOS and self._file_io.poison_cause is None
 
     def refusal(self) -> BlobStoreIOError:
         """Return the error that refuses a change while something is due."""
-        return BlobStoreIOError(self._errno, f"{self._medium.path}: {self._words()}")
+        return BlobStoreIOError(self._errno, f"{self._file_io.path}: {self._words()}")
 
     def notes(self) -> list[str]:
         """Say for ``stats().notes`` what is due."""

@@ -218,7 +218,7 @@ async def start_core(
 
 async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Superblock | None]) -> None:
     """Do what must be done before the first change; without room for it, only changes are refused."""
-    medium = core.medium
+    medium = core.file_io
 
     async def settle_crash() -> None:
         await repair(medium, found, core.superblocks, superblocks)
@@ -288,7 +288,7 @@ def _build(
 
 
 def _log_opened(core: Core) -> None:
-    engine, path = core.medium.engine, core.file.path
+    engine, path = core.file_io.engine, core.file.path
     logger.info(
         "%s: opened with %d blobs through %s (%s)",
         path,
