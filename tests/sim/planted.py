@@ -40,11 +40,11 @@ def replaced(owner, name, new):
 @contextlib.contextmanager
 def no_fsync_before_acknowledging():
     async def sync(self, what):
-        riders, self._riders = self._riders, []
+        waiters, self._sync_waiters = self._sync_waiters, []
         if not what.startswith("commit of group"):
             await transfers.sync(self.engine, what)
-        for rider in riders:
-            rider.finish(None)
+        for waiter in waiters:
+            waiter.finish(None)
 
     with replaced(medium.FileIO, "sync", sync):
         yield
@@ -450,7 +450,7 @@ def sync_believed_while_another_fails():
     """A flush counts as soon as it returns, whatever becomes of those beside it."""
 
     async def run_sync(_self, syncing, _what):
-        return await syncing
+        return await syncing()
 
     with replaced(medium.FileIO, "run_sync", run_sync):
         yield
@@ -490,12 +490,12 @@ def buffers_let_go_on_cancel():
 def header_linked_before_it_is_durable():
     """A new segment is in use as soon as its header was asked for."""
 
-    def ride(self):
+    def wait_next_sync(self):
         done = Completion(loop=self.loop)
         done.finish(None)
         return done
 
-    with replaced(medium.FileIO, "ride", ride):
+    with replaced(medium.FileIO, "wait_next_sync", wait_next_sync):
         yield
 
 

@@ -21,7 +21,7 @@ from uringblob.store import frame_writes as batch
 from uringblob.store.closing import close_core
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.format import HEADER_SIZE
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store.io import checksum_budget
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening import open as opening
 from uringblob.store.opening.open import Options, _open_on_engine
@@ -104,7 +104,7 @@ def test_dropped_in_the_middle(name, ticks, overlap, monkeypatch):
     if overlap:  # batches are checksummed while they are written
         monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
         monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
     with small_log():
         loop = SimLoop()
         loop.run(_begin(loop, WORK[name], ticks))

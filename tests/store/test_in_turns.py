@@ -19,8 +19,7 @@ from uringblob.store.core import LISTED_AT_ONCE
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io import checksum_budget as pace
-from uringblob.store.io import file_io
+from uringblob.store.io import checksum_budget, file_io
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import (
     BYTES_PER_ITERATION,
@@ -96,7 +95,7 @@ STEPS = {
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
     "settling slots": (BlobIndex, "settle_slot", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
-    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // pace.BLOCK + 1)),
+    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // checksum_budget.BLOCK + 1)),
     "freeing": (SlotTable, "settle", CHANGES_MAX),
 }
 
@@ -194,13 +193,14 @@ async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(i
 async def test_memory_that_cannot_be_moved_goes_through_few_frames(store_path, engine, monkeypatch, buffers):
     size, count = 1024 * 1024, 24
     out = []
-    real = Bounces.frame
+    real = Bounces.acquire
 
-    async def frame(self):
+    async def acquire(self):
+        lease = await real(self)
         out.append(self._out)
-        return await real(self)
+        return lease
 
-    monkeypatch.setattr(Bounces, "frame", frame)
+    monkeypatch.setattr(Bounces, "acquire", acquire)
     async with AsyncFileBlobStore.open(store_path, page_size=size, engine=engine, buffers=buffers) as store:
         if store._core.file_io.engine.memory_align == 1:
             pytest.skip("I/O is buffered here: any memory can be moved")

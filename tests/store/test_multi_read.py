@@ -11,7 +11,7 @@ import pytest
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store import core as core_module
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store.io import checksum_budget
 
 PAGE = 4096
 COUNT = 40
@@ -244,7 +244,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 ):
     withheld = Withheld(store, monkeypatch)
     core = store._core
-    real, raised = core.file_io.pace.take, []
+    real, raised = core.file_io.checksum_budget.try_acquire, []
 
     def strike(size_bytes):
         if not raised:
@@ -252,7 +252,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
             raise raised[0]
         return real(size_bytes)
 
-    monkeypatch.setattr(core.file_io.pace, "take", strike)
+    monkeypatch.setattr(core.file_io.checksum_budget, "try_acquire", strike)
     buffers = rooms(store, 3)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
@@ -273,8 +273,8 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 @verifying
 async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
     """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 4 * PAGE)
-    store._core.file_io.pace._left = 4 * PAGE
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 4 * PAGE)
+    store._core.file_io.checksum_budget._left = 4 * PAGE
     sums = [0]
 
     def beat():

@@ -216,7 +216,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._check_loop()
         checked = Reads(self._page_size, self._core.file_io.engine.pool, reads)
         if not checked.check():
-            await check_rest(checked, self._core.file_io.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
         return await self._change(read_batch(self._core, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
@@ -252,7 +252,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._check_loop()
         checked = Changes(self._page_size, self._core.file_io.engine.pool, writes)
         if not checked.check():
-            await check_rest(checked, self._core.file_io.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
         await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
@@ -293,7 +293,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._check_loop()
         checked = Changes(self._page_size, self._core.file_io.engine.pool, writes, deletes)
         if not checked.check():
-            await check_rest(checked, self._core.file_io.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
         await self._change(self._core.commit(*checked.hand_over()))
 
     async def flush(self) -> None:

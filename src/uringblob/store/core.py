@@ -135,7 +135,7 @@ class Core(StoreOwner):
 
     async def check_in_turns(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
         """Do what :meth:`check_frame` does, at the store's pace."""
-        if self.verifies and await self.file_io.pace.checksum(frame.view) != entry_checksum(entry):
+        if self.verifies and await self.file_io.checksum_budget.checksum(frame.view) != entry_checksum(entry):
             raise self.corrupt(guid, entry, "its checksum does not match")
 
     def checksum(self, guid: bytes) -> int:
@@ -158,7 +158,7 @@ class Core(StoreOwner):
 
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
-        manifest, pace = self.manifest, self.file_io.pace
+        manifest, budget = self.manifest, self.file_io.checksum_budget
         if len(manifest) + manifest.pending_count <= LISTED_AT_ONCE and not manifest.applying:
             found(manifest.guids())
             return
@@ -171,7 +171,7 @@ class Core(StoreOwner):
                     names = manifest.names(first, min(first + step, PARTS), moment)
                     for start in range(0, len(names), LISTED_AT_ONCE):
                         part = names[start : start + LISTED_AT_ONCE]
-                        await pace.turn(len(part) * NAME)
+                        await budget.acquire(len(part) * NAME)
                         found(part)
             finally:
                 manifest.end_moment(moment)
@@ -206,20 +206,19 @@ class Core(StoreOwner):
         bounces, pool = self.file_io.bounces, self.file_io.engine.pool
         self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
         try:
-            await bounces.take()
-            lease = await bounces.frame()
+            lease = await bounces.acquire()
             try:
                 self.bounces += 1
                 target = lease._frame(pool).part(0, dst.size)
                 await self._fill_aligned(guid, slot, offset, target)
-                await self.file_io.pace.turn(JOB)
-                await self.file_io.pace.copy(dst.view, target.view)
+                await self.file_io.checksum_budget.acquire(JOB)
+                await self.file_io.checksum_budget.copy(dst.view, target.view)
             except GeneratorExit:
                 raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame
             except BaseException:
-                bounces.give(lease)
+                bounces.release(lease)
                 raise
-            bounces.give(lease)
+            bounces.release(lease)
         finally:
             self.manifest.slots.unhold(slot)
 
@@ -276,8 +275,8 @@ class Core(StoreOwner):
         self.bounces += batch.bounces
         entries = batch.entries
         for start in range(0, len(entries), GUIDS_AT_ONCE):
-            if start and not self.file_io.pace.take(GUIDS_AT_ONCE * CHANGE):
-                await self.file_io.pace.turn(GUIDS_AT_ONCE * CHANGE)
+            if start and not self.file_io.checksum_budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
             part = entries if len(entries) <= GUIDS_AT_ONCE else entries[start : start + GUIDS_AT_ONCE]
             self.manifest.publish(part, synced=data_sync)
 
@@ -296,9 +295,11 @@ class Core(StoreOwner):
             return
         size_bytes = len(writes) * self.page_size
         small = size_bytes < COMMIT_OVERLAP_BYTES_MIN
-        pace = self.file_io.pace
-        if small and not pace.take(size_bytes):
-            await pace.turn(size_bytes)  # before anything else of it, so that the first of many write at once
+        budget = self.file_io.checksum_budget
+        if small and not budget.try_acquire(size_bytes):
+            await budget.acquire(
+                size_bytes
+            )  # before anything else of it, so that the first of many write at once
         batch = await self._prepare(writes)
         landed: PendingWrite | Job[None] | None = None
         try:
@@ -324,8 +325,10 @@ class Core(StoreOwner):
         for number, guid in enumerate(guids, 1):
             if self.manifest.knows(guid):
                 return True
-            if number % GUIDS_AT_ONCE == 0 and not self.file_io.pace.take(GUIDS_AT_ONCE * NAME):
-                await self.file_io.pace.turn(GUIDS_AT_ONCE * NAME)
+            if number % GUIDS_AT_ONCE == 0 and not self.file_io.checksum_budget.try_acquire(
+                GUIDS_AT_ONCE * NAME
+            ):
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * NAME)
         return False
 
     async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:

@@ -50,17 +50,17 @@ def _address(item: tuple[bytes, IoBuffer]) -> int:
 
 
 async def _sorted_in_turns(
-    items: list[tuple[bytes, IoBuffer]], pace: ChecksumBudget
+    items: list[tuple[bytes, IoBuffer]], budget: ChecksumBudget
 ) -> list[tuple[bytes, IoBuffer]]:
     """Return ``items`` by address; a hundred thousand of them take 100 ms in one piece."""
     runs = []
     for start in range(0, len(items), SORTED_AT_ONCE):
-        await pace.turn(SORTED_AT_ONCE * NAME)
+        await budget.acquire(SORTED_AT_ONCE * NAME)
         runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=_address))
     merged: list[tuple[bytes, IoBuffer]] = []
     for number, item in enumerate(heapq.merge(*runs, key=_address)):
-        if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
-            await pace.turn(GUIDS_AT_ONCE * CHANGE)
+        if number % GUIDS_AT_ONCE == 0 and not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
+            await budget.acquire(GUIDS_AT_ONCE * CHANGE)
         merged.append(item)
     return merged
 
@@ -99,7 +99,7 @@ class Batch:
         """
         frames = list(writes.items())
         if len(frames) > SORTED_AT_ONCE:
-            frames = await _sorted_in_turns(frames, self._file_io.pace)
+            frames = await _sorted_in_turns(frames, self._file_io.checksum_budget)
         elif len(frames) > 1:
             frames.sort(key=_address)
         ready = self._space.take_ready(len(frames))  # no coroutine for the common case
@@ -112,8 +112,8 @@ class Batch:
             # More than one gather is more than one request anyway.
             for start in range(0, run.slots, GATHER_PIECES_MAX):
                 piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
-                if done and not self._file_io.pace.take(piece.slots * CHANGE):
-                    await self._file_io.pace.turn(piece.slots * CHANGE)
+                if done and not self._file_io.checksum_budget.try_acquire(piece.slots * CHANGE):
+                    await self._file_io.checksum_budget.acquire(piece.slots * CHANGE)
                 self._lay(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
@@ -147,13 +147,13 @@ class Batch:
     async def checksum_later(self) -> None:
         """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
         await self._file_io.next_tick()
-        pace = self._file_io.pace
+        budget = self._file_io.checksum_budget
         for slot, guid, frame in self._places():
             if frame.size > STEP_BYTES:
-                self.entries.append((guid, pack_entry(slot, await pace.checksum(frame.view))))
+                self.entries.append((guid, pack_entry(slot, await budget.checksum(frame.view))))
                 continue
-            if not pace.take(frame.size):
-                await pace.turn(frame.size)
+            if not budget.try_acquire(frame.size):
+                await budget.acquire(frame.size)
             self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
 
     def _places(self) -> Iterator[tuple[int, bytes, IoBuffer]]:
@@ -181,8 +181,10 @@ class Batch:
         under_way: list[PendingWrite | Job[None]] = []
         try:
             for number, piece in enumerate(self.pieces, 1):
-                if number % GUIDS_AT_ONCE == 0 and not self._file_io.pace.take(GUIDS_AT_ONCE * CHANGE):
-                    await self._file_io.pace.turn(GUIDS_AT_ONCE * CHANGE)
+                if number % GUIDS_AT_ONCE == 0 and not self._file_io.checksum_budget.try_acquire(
+                    GUIDS_AT_ONCE * CHANGE
+                ):
+                    await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
                 under_way.append(self._begin(piece))
                 if piece.bounces:
                     await settle(under_way)
@@ -212,9 +214,11 @@ class Batch:
         piece = self.pieces[0]
         offset = piece.run.slot * self._page_size
         where = self._where(piece)
-        writing = transfers.write_whole_then_sync(self._file_io.engine, offset, piece.frames, where)
+        engine, frames = self._file_io.engine, piece.frames
         try:
-            return await self._file_io.run_sync(writing, where)
+            return await self._file_io.run_sync(
+                lambda: transfers.write_whole_then_sync(engine, offset, frames, where), where
+            )
         except SyncFailed:
             raise
         except BlobStoreIOError as error:
@@ -237,23 +241,22 @@ class Batch:
         writing: collections.deque[Job[None]] = collections.deque()
         try:
             while done < len(piece.frames):
-                await bounces.take()
-                leases = [await bounces.frame()]
+                leases = [await bounces.acquire()]
                 try:
                     while len(leases) < min(bounces.limit // 2, len(piece.frames) - done):
-                        if not bounces.take_now():
+                        if not bounces.available:
                             break
-                        leases.append(await bounces.frame())
+                        leases.append(await bounces.acquire())
                     part = piece.frames[done : done + len(leases)]
                     frames = [lease._frame(file_io.engine.pool) for lease in leases]
                     for frame, source in zip(frames, part, strict=True):
-                        await file_io.pace.copy(frame.view, source.view)
+                        await file_io.checksum_budget.copy(frame.view, source.view)
                     writing.append(file_io.start(self._write_bounced(offset, frames, leases, where)))
                 except GeneratorExit:
                     raise
                 except BaseException:
                     for lease in leases:
-                        bounces.give(lease)
+                        bounces.release(lease)
                     raise
                 self.bounces += len(part)
                 done += len(part)
@@ -282,7 +285,7 @@ class Batch:
 
     def _give_bounced(self, leases: Sequence[AlignedBlobBuf]) -> None:
         for lease in leases:
-            self._file_io.bounces.give(lease)
+            self._file_io.bounces.release(lease)
 
     def _bounces(self, frames: Sequence[IoBuffer]) -> bool:
         return self._align > 1 and any(frame.address % self._align for frame in frames)

@@ -88,11 +88,11 @@ async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError |
     To be run as a job.  Returns or raises when no request is in flight any more; until then every
     slot is kept.  More than :data:`READS_AT_ONCE` are looked up and asked for in turns.
     """
-    asked, pace, position = _Asked(core, reads), core.file_io.pace, 0
+    asked, budget, position = _Asked(core, reads), core.file_io.checksum_budget, 0
     try:
         while position < len(reads):
             if position:
-                await pace.after(READS_AT_ONCE * CHANGE)
+                await budget.acquire_after(READS_AT_ONCE * CHANGE)
             position = asked.ask(position)
         unexpected = await _finish_plain(core, reads, asked)
     except GeneratorExit:
@@ -117,7 +117,7 @@ async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError |
 
 async def _finish_plain(core: Core, reads: Sequence[Read], asked: _Asked) -> Exception | None:
     """Fill the plain frames and note their errors; return an error that is no frame's own."""
-    page_size, verifies, pace = core.page_size, core.verifies, core.file_io.pace
+    page_size, verifies, budget = core.page_size, core.verifies, core.file_io.checksum_budget
     unexpected: Exception | None = None
     pairs = list(zip(asked.plain, asked.answers, strict=True))
     for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
@@ -130,9 +130,9 @@ async def _finish_plain(core: Core, reads: Sequence[Read], asked: _Asked) -> Exc
             except Exception as error:  # noqa: BLE001 - returned, when the other reads are done
                 unexpected = unexpected or error
         elif number % READS_AT_ONCE == 0:
-            await pace.turn(READS_AT_ONCE * NAME)
+            await budget.acquire(READS_AT_ONCE * NAME)
     while asked.release(READS_AT_ONCE):
-        await pace.turn(READS_AT_ONCE * CHANGE)
+        await budget.acquire(READS_AT_ONCE * CHANGE)
     return unexpected
 
 
@@ -141,10 +141,10 @@ async def _finish(core: Core, guid: bytes, frame: IoBuffer, entry: int, got: int
     if got != frame.size:
         await core.fill(guid, entry >> CHECKSUM_BITS, 0, frame, got)
     if core.verifies:
-        pace = core.file_io.pace
+        budget = core.file_io.checksum_budget
         if frame.size > STEP_BYTES:
             await core.check_in_turns(guid, entry, frame)
             return
-        if not pace.take(frame.size):
-            await pace.turn(frame.size)
+        if not budget.try_acquire(frame.size):
+            await budget.acquire(frame.size)
         core.check_frame(guid, entry, frame)

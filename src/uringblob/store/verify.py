@@ -70,8 +70,8 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     if entry is None:
         return False
     await core.read_entry(guid, entry, frame)
-    await core.file_io.pace.turn(JOB)
-    if await core.file_io.pace.checksum(frame.view) != entry_checksum(entry):
+    await core.file_io.checksum_budget.acquire(JOB)
+    if await core.file_io.checksum_budget.checksum(frame.view) != entry_checksum(entry):
         raise core.corrupt(guid, entry, "its checksum does not match")
     return True
 

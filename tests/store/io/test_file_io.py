@@ -43,7 +43,7 @@ async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(
     file_io, ends = store._core.file_io, []
 
     async def prepare():
-        await file_io.ride()
+        await file_io.wait_next_sync()
         ends.append(file_io.poison_cause is not None)
         await file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync")
 
@@ -68,10 +68,10 @@ async def test_a_segment_whose_preparation_rode_on_a_failed_sync_is_never_writte
     log, file_io, guid = store._core.queue.log, store._core.file_io, BlobGuid.random()
     extending = log._start_extending()
     if at == "linked":
-        while log._extending is extending and not file_io._riders:
+        while log._extending is extending and not file_io._sync_waiters:
             await asyncio.sleep(0)
         await file_io.start(file_io.sync("of the zeros"))
-    while not file_io._riders:
+    while not file_io._sync_waiters:
         await asyncio.sleep(0)
     with monkeypatch.context() as patched:
         patched.setattr(file_io.engine, "sync", answered(store, -errno.EIO))
@@ -91,12 +91,12 @@ def no_memory(*_args, **_options):
 async def test_whoever_rides_on_a_sync_that_there_was_no_memory_to_begin_writes_nothing(store, monkeypatch):
     """It was linked into the log as a segment that is zeroed and flushed."""
     file_io = store._core.file_io
-    rider, syncs = file_io.ride(), store.stats().syncs
+    waiter, syncs = file_io.wait_next_sync(), store.stats().syncs
     with monkeypatch.context() as patched:
         patched.setattr(medium_module, "Completion", no_memory)
         with pytest.raises(MemoryError):
             await file_io.start(file_io.sync("for this test"))
-    assert rider.done()
+    assert waiter.done()
     assert store.stats().syncs == syncs
     with pytest.raises(BlobStoreIOError, match="no flush proves anything"):
         await file_io.start(file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync"))
@@ -108,10 +108,10 @@ async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_i
     """The next one would name another segment."""
     log, file_io = store._core.queue.log, store._core.file_io
     extending = log._start_extending()
-    while not file_io._riders:
+    while not file_io._sync_waiters:
         await asyncio.sleep(0)
     with monkeypatch.context() as patched:
-        patched.setattr(file_io, "ride", no_memory)
+        patched.setattr(file_io, "wait_next_sync", no_memory)
         await file_io.start(file_io.sync("for this test"))
         with pytest.raises(MemoryError):
             await extending

@@ -111,10 +111,10 @@ class Compaction:
 
     async def _fold(self) -> None:
         """Bring what changed meanwhile into the map."""
-        pace = self._medium.pace
+        budget = self._medium.checksum_budget
         while self._manifest.fold(GUIDS_AT_ONCE):
-            if not pace.take(GUIDS_AT_ONCE * CHANGE):
-                await pace.turn(GUIDS_AT_ONCE * CHANGE)
+            if not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
+                await budget.acquire(GUIDS_AT_ONCE * CHANGE)
 
     async def _give_up(self) -> None:
         """The old log stays: nothing names the new one's segments, so others may have them."""

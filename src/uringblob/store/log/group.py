@@ -75,15 +75,15 @@ class Group:
 
     async def collect(self, manifest: BlobIndex) -> None:
         """Merge the members' changes in order, commits first; the last one to name a guid wins."""
-        pace, number = self._medium.pace, 0
+        budget, number = self._medium.checksum_budget, 0
         commits = [member for member in self._members if not member.flushes]
         # All flushes bring the same.
         flushes = [member for member in self._members if member.flushes][:1]
         for member in (*commits, *flushes):
             for guid, change in member.collect():
                 number += 1
-                if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
-                    await pace.turn(GUIDS_AT_ONCE * CHANGE)
+                if number % GUIDS_AT_ONCE == 0 and not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
+                    await budget.acquire(GUIDS_AT_ONCE * CHANGE)
                 loser = manifest.join_group(self.changes, guid, change)
                 if loser is not None:
                     self.losers.append(loser)

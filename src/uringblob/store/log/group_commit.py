@@ -188,7 +188,7 @@ class GroupQueue:
         if self._urgent or len(self._waiting) >= self._crowd:
             return
         await self._medium.next_tick()
-        await self._medium.pace.turn(0)
+        await self._medium.checksum_budget.acquire(0)
         first = self._waiting[0].landed
         if len(self._waiting) < self._crowd and first is not None and not first.done():
             await settle([first])
@@ -330,9 +330,9 @@ class GroupQueue:
         self.groups += 1
 
     async def _turn_at_changes(self) -> None:
-        pace = self._medium.pace
-        if not pace.take(GUIDS_AT_ONCE * CHANGE):
-            await pace.turn(GUIDS_AT_ONCE * CHANGE)
+        budget = self._medium.checksum_budget
+        if not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
+            await budget.acquire(GUIDS_AT_ONCE * CHANGE)
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Let the first of many begin their next commit while the others hear of this one.

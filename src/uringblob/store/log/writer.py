@@ -172,14 +172,14 @@ class Log:
         self, block_type: BlockType, seq: int, records: Iterable[bytes], count: int, flags: int = 0
     ) -> list[Stretch]:
         """Do what :meth:`encode_group` does for a group of ``count`` blocks, a few of them an iteration."""
-        pace, rest = self._medium.pace, iter(records)
+        budget, rest = self._medium.checksum_budget, iter(records)
         stretches: list[Stretch] = []
         for place, first, blocks in self._next_places(count):
             encoded: list[bytes] = []
             start = place
             for index in range(first, first + blocks):
-                if index and not pace.take(BLOCK):
-                    await pace.turn(BLOCK)
+                if index and not budget.try_acquire(BLOCK):
+                    await budget.acquire(BLOCK)
                 offset = place + (index - first) * BLOCK_SIZE
                 encoded.append(
                     encode_block(
@@ -276,7 +276,7 @@ class Log:
     async def ensure_room(self, blocks: int) -> None:
         """Wait until ``blocks`` more blocks can be written, preparing segments as needed."""
         while self.room < blocks:
-            await self._medium.press(self._start_extending())
+            await self._medium.force_sync(self._start_extending())
 
     def _start_extending(self) -> Job[None]:
         if self._extending is None or self._extending.done():
@@ -289,7 +289,7 @@ class Log:
         """Wait until no preparation of a segment is under way (its error is not this caller's)."""
         if self._extending is not None and not self._extending.done():
             try:
-                await self._medium.press(self._extending)
+                await self._medium.force_sync(self._extending)
             except BlobStoreError:
                 return
 
@@ -299,7 +299,7 @@ class Log:
         new = self._space.take(self._space.segment_granules)
         try:
             await self.zero(new)
-            await self._medium.ride()
+            await self._medium.wait_next_sync()
         except Exception as error:
             no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
             (self._space.give_back if no_room else self._space.forfeit)(new)
@@ -307,7 +307,7 @@ class Log:
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
             await self.write(link, "linking a log segment")
-            await self._medium.ride()
+            await self._medium.wait_next_sync()
         except Exception as error:
             # Also without memory: a header that may be there is never written again.
             await self.settle_failed(error, link)
