@@ -154,17 +154,17 @@ def nothing_is_lost(of) -> None:
     """No request, lease or slot is left in anybody's hands."""
     assert of.file_io.engine.in_flight == 0
     assert of.file_io.engine.pool.leased == 0
-    slots = of.manifest.slots
+    slots = of.index.slots
     assert slots.count(SlotState.WRITING) == 0
     assert slots.count(SlotState.BAD) == 0
     assert sum(slots.count(state) for state in SlotState) == slots.limit - slots.first
-    assert not slots._holds
+    assert not slots._pins
 
 
 def every_slot_has_its_blob(of) -> None:
     """After a flush: as many live slots as blobs, and nothing on its way between the two."""
-    slots = of.manifest.slots
-    assert slots.count(SlotState.LIVE) == len(of.manifest)
+    slots = of.index.slots
+    assert slots.count(SlotState.LIVE) == len(of.index)
     assert slots.count(SlotState.PENDING) == 0
 
 
@@ -260,7 +260,7 @@ def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
     async def compact() -> None:
         store._check_usable()
         with contextlib.suppress(CompactionStopped):
-            await store._core.upkeep.start_compaction()
+            await store._core.maintenance.start_compaction()
 
     async def read() -> None:
         for _ in range(4):

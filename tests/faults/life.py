@@ -83,7 +83,7 @@ class Life:
         """
         self.history.recovered({guid(n): frame(n, PAGE) for n in range(2)})
         self.store = store = await open_store(self.path, self.engine)
-        store._core.upkeep.compaction_blocks_min = COMPACTION_BLOCKS
+        store._core.maintenance.compaction_blocks_min = COMPACTION_BLOCKS
         begun()
         for day in range(self.days):
             await self.day(day)

@@ -26,7 +26,7 @@ class Simulation(StoreMachine):
 
 
 async def compaction(core):
-    await core.upkeep.start_compaction()
+    await core.maintenance.start_compaction()
 
 
 async def seal(core):

@@ -13,7 +13,7 @@ from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.store.format import (
     BlockType,
-    Segment,
+    SlotRun,
     decode_block,
     decode_superblock,
     delete_record,
@@ -348,7 +348,7 @@ def segment_linked_outside_log_space(play):
 def log_space_over_a_blob(play):
     play.commit(A, FREE)
     grown = dataclasses.replace(
-        play.super, revision=10, log_space=(*play.super.log_space, Segment(FREE, play.slots))
+        play.super, revision=10, log_space=(*play.super.log_space, SlotRun(FREE, play.slots))
     )
     play.write(0, grown.encode(0))
 

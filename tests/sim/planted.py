@@ -20,8 +20,7 @@ from uringblob.store import (
 )
 from uringblob.store import frame_writes as batch
 from uringblob.store.format import BlockType
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import slots
+from uringblob.store.index import blob_index, slots
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io import file_io as medium
 from uringblob.store.log import group, superblocks
@@ -111,12 +110,12 @@ def slots_freed_under_their_readers():
     def drain(self, slot):
         self.move(slot, slots.SlotState.FREE)
 
-    def unhold(self, slot):
-        holders = self._holds.pop(slot) - 1
+    def unpin(self, slot):
+        holders = self._pins.pop(slot) - 1
         if holders:
-            self._holds[slot] = holders
+            self._pins[slot] = holders
 
-    with replaced(slots.SlotTable, "_drain", drain), replaced(slots.SlotTable, "unhold", unhold):
+    with replaced(slots.SlotTable, "_drain", drain), replaced(slots.SlotTable, "unpin", unpin):
         yield
 
 
@@ -150,7 +149,7 @@ def superblocks_not_flushed_apart():
 
 @contextlib.contextmanager
 def snapshot_of_the_visible_map():
-    real = manifest.BlobIndex.freeze
+    real = blob_index.BlobIndex.freeze
 
     def freeze(self):
         frozen = dict(real(self))
@@ -161,13 +160,13 @@ def snapshot_of_the_visible_map():
                 frozen[name] = pending.entry
         return iter(list(frozen.items())[: len(self._base)])
 
-    with replaced(manifest.BlobIndex, "freeze", freeze):
+    with replaced(blob_index.BlobIndex, "freeze", freeze):
         yield
 
 
 @contextlib.contextmanager
 def carry_forgotten():
-    with replaced(manifest.BlobIndex, "delta", lambda _self: {}):
+    with replaced(blob_index.BlobIndex, "delta", lambda _self: {}):
         yield
 
 
@@ -251,7 +250,7 @@ def write_in_place():
     async def prepare(self, writes):
         batch = await real(self, writes)
         for name, content in writes.items():
-            entry = self.manifest.find_durable(name)
+            entry = self.index.find_durable(name)
             if entry is not None:
                 await self.file_io.write((entry >> 64) * PAGE, bytes(content.view), "in place")
         return batch
@@ -295,7 +294,7 @@ def log_error_ignored():
     async def careless(_self, _error, _stretches):
         return None
 
-    with replaced(log.Log, "settle_failed", careless):
+    with replaced(log.Log, "undo_failed", careless):
         yield
 
 
@@ -317,16 +316,16 @@ def acknowledged_before_the_fsync_returned():
 @contextlib.contextmanager
 def slots_freed_before_their_record_is_durable():
     """What a group replaces is free when the group begins."""
-    real_join, real_retire = manifest.BlobIndex.join_group, slots.SlotTable.retire
+    real_join, real_retire = blob_index.BlobIndex.join_group, slots.SlotTable.retire
     freed = set()
 
     def join_group(self, changes, name, change):
-        loser = real_join(self, changes, name, change)
+        superseded_change = real_join(self, changes, name, change)
         old = self.find_durable(name)
         if old is not None and self.slots.state(old >> 64) is SlotState.LIVE:
             real_retire(self.slots, old >> 64, 0)
             freed.add(old >> 64)
-        return loser
+        return superseded_change
 
     def retire(self, slot, fence):
         if slot in freed:
@@ -335,7 +334,7 @@ def slots_freed_before_their_record_is_durable():
             real_retire(self, slot, fence)
 
     with (
-        replaced(manifest.BlobIndex, "join_group", join_group),
+        replaced(blob_index.BlobIndex, "join_group", join_group),
         replaced(slots.SlotTable, "retire", retire),
     ):
         yield
@@ -392,14 +391,14 @@ def segments_released_before_the_superblocks():
     async def adopt(self, old, new, *, upgrades):
         assert not upgrades
         for segment in old.chain:
-            self._log_space.give_back(segment)
+            self._log_space.free(segment)
         head = new.segments[0]
         self._medium.start(
             self._superblocks.change(
                 log_id=new.log_id, head_slot=head.slot, head_slots=head.slots, floor=new.seq
             )
         ).add_done_callback(lambda job: job.exception())
-        self._manifest.slots.confirm(new.seq)
+        self._index.slots.confirm(new.seq)
 
     with replaced(Compaction, "_adopt", adopt):
         yield
@@ -438,7 +437,7 @@ def append_behind_a_torn_tail():
 def slot_used_again_after_a_failed_write():
     def give_back(self, _why):
         for piece in self.pieces:
-            self._space.give_back(piece.run, SlotState.FREE)
+            self._space.free(piece.run, SlotState.FREE)
         self.pieces = []
 
     with replaced(batch.Batch, "give_back", give_back):

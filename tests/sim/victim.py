@@ -79,7 +79,7 @@ class Victim:
         for number in range(compactions + 1):
             await self._commit(store, {guid(n): 10 * number + n for n in range(4)})
             if number < compactions:
-                await store._core.upkeep.start_compaction()
+                await store._core.maintenance.start_compaction()
         for number in range(8 * compactions + 1):
             # Enough to fill a segment: the log takes another, and that may be one it had before.
             await self._commit(store, {guid(9): 100 + number})
@@ -103,7 +103,7 @@ class Victim:
             await store.aclose()
 
     def _frames(self, store, guids) -> dict[int, bytes]:
-        return {store._core.manifest.find(name) >> SLOT_SHIFT: name for name in guids}
+        return {store._core.index.find(name) >> SLOT_SHIFT: name for name in guids}
 
     async def _end_of_log(self, store) -> int:
         """Return the offset at which the next group will begin."""

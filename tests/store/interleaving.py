@@ -16,14 +16,13 @@ import sys
 import types
 
 from uringblob.store import caller_reads as visitors
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import shards, slots
+from uringblob.store.index import blob_index, shards, slots
 
 STEPPED = {
     "see_through", "_step", "_read", "enter", "leave", "_tell", "close", "_left",
-    "retire", "confirm", "_drain", "settle", "_is_visited", "is_draining",
+    "retire", "confirm", "_drain", "try_free", "_is_visited", "awaits_readers",
     "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
-    "finish_group", "settle_slot", "show_group", "apply_change", "end_group", "_find_applying", "_settle_pending", "_store_durable", "_store_in_base", "read_now",
+    "finish_group", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
 
@@ -79,7 +78,7 @@ class Promise:
 
 def load(*changes):
     """Return the modules' stepped twins; ``changes`` are replacements in their source."""
-    sources = {module: inspect.getsource(module) for module in (slots, manifest, visitors)}
+    sources = {module: inspect.getsource(module) for module in (slots, blob_index, visitors)}
     for old, new in changes:
         assert sum(source.count(old) for source in sources.values()) == 1, old
         sources = {module: source.replace(old, new) for module, source in sources.items()}
@@ -90,7 +89,11 @@ def load(*changes):
         exec(compile(tree, f"<stepped {module.__name__}>", "exec"), space)
         space.update(vars(twins), Completion=Promise)
         twins.__dict__.update(
-            {name: space[name] for name in ("SlotTable", "BlobIndex", "CallerReads", "CallerRead") if name in space}
+            {
+                name: space[name]
+                for name in ("SlotTable", "BlobIndex", "CallerReads", "CallerRead")
+                if name in space
+            }
         )
     return twins
 

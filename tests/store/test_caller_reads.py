@@ -102,7 +102,7 @@ def test_memory_that_the_file_system_refuses_goes_through_a_bounce_frame(store):
 
 
 def test_a_slot_is_not_used_again_before_its_visitor_has_left(store):
-    slots = store._core._core.manifest.slots
+    slots = store._core._core.index.slots
     with Gate(store) as gate:
         outcome = in_thread(read, store, 1)
         slot = gate.inside.get(timeout=PATIENCE_S) // PAGE
@@ -151,7 +151,7 @@ def test_close_waits_for_a_visitor_and_admits_no_other(store_path, engine):
         assert outcome.get(timeout=PATIENCE_S) == frame(1, PAGE)
         assert closed.get(timeout=PATIENCE_S) is None
     assert core.file.fd < 0
-    assert not core.manifest.slots.visits
+    assert not core.index.slots.visits
 
 
 def test_a_visitor_between_the_check_and_the_end_of_the_store_is_turned_away(store_path, engine, monkeypatch):
@@ -191,7 +191,7 @@ def test_what_is_no_failure_is_finished_by_the_stores_thread(store, answer):
 
 
 def test_a_rotten_frame_is_named(store, store_path):
-    slot = store._core._core.manifest.find(bytes(guid(1))) >> CHECKSUM_BITS
+    slot = store._core._core.index.find(bytes(guid(1))) >> CHECKSUM_BITS
     with open(store_path, "r+b") as file:
         file.seek(slot * PAGE + 100)
         file.write(b"\xff" * 8)
@@ -219,7 +219,7 @@ def test_a_kept_error_keeps_no_buffer(store):
 @pytest.mark.untraced("it has a tracer of its own")
 def test_a_handler_that_raises_at_any_step_lets_go_of_the_slot(store):
     """Each line of the visit in turn: what is raised there reaches the caller, and nobody stays inside."""
-    slots = store._core._core.manifest.slots
+    slots = store._core._core.index.slots
     buf = store.alloc_blob_buf_zeroed()
     file = visitors.__file__
     step = raised = 0
@@ -266,7 +266,7 @@ def test_a_handler_that_strikes_the_checksum_is_raised_when_the_slot_is_let_go_o
     monkeypatch.setattr(visitors, "frame_checksum", struck)
     with pytest.raises(Struck, match="in the checksum"):
         read(store, 1)
-    assert store._core._core.manifest.slots.visits == {}
+    assert store._core._core.index.slots.visits == {}
     assert read(store, 1) == frame(1, PAGE)
 
 
@@ -294,11 +294,11 @@ def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypat
     core = store._core._core
     with store.alloc_blob_buf_zeroed() as buf:
         into = frame_of(buf, PAGE, writable=True, pool=core.file_io.engine.pool)
-        visit = StruckTwice(core.visitors, core.manifest, core.file_io.engine, guid(1), into)
+        visit = StruckTwice(core.visitors, core.index, core.file_io.engine, guid(1), into)
         with pytest.raises(Struck, match="in the except clause"):
             visit.see_through(verify=True)
         del visit, into
-    assert core.manifest.slots.visits == {}
+    assert core.index.slots.visits == {}
 
 
 class AtSlot:
@@ -329,7 +329,7 @@ async def test_who_never_entered_may_leave_a_closing_store_and_who_did_is_waited
 def test_a_frame_behind_the_files_end_is_named_by_the_stores_thread(store_path, engine):
     with FileBlobStore.open(store_path, engine=engine, page_size=PAGE) as store:
         store.commit([(guid(n), frame(n, PAGE)) for n in range(4)])
-        find = store._core._core.manifest.find
+        find = store._core._core.index.find
         # Which frame lies last is decided by where its bytes lay in memory.
         *_, near, last = sorted(range(4), key=lambda n: find(guid(n)))
         slot = find(guid(last)) >> CHECKSUM_BITS
@@ -360,7 +360,7 @@ def test_many_threads_read_while_one_overwrites(store):
     for thread in threads:
         thread.join(PATIENCE_S)
     store.flush()
-    slots = store._core._core.manifest.slots
+    slots = store._core._core.index.slots
     assert not wrong
     assert not slots.visits
     assert store.stats().reads_here == 8 * 200

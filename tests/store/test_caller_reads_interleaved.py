@@ -38,14 +38,14 @@ class World:
     def __init__(self, twins, program, strikes):
         self.slots = twins.SlotTable(2, 6)
         self.loop = Loop()
-        self.manifest = twins.BlobIndex(self.slots)
+        self.index = twins.BlobIndex(self.slots)
         self.visitors = twins.CallerReads(self.slots, self.loop)
-        self.manifest.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
+        self.index.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
         self.open, self.reading, self.strikes, self.result = True, None, strikes, None
         self.memory_align = 1
         self.medium = {slot: slot for slot in range(6)}
         frame = IoBuffer(memoryview(bytearray(PAGE)), 0, PAGE)
-        self.visit = twins.CallerRead(self.visitors, self.manifest, self, GUID, frame)
+        self.visit = twins.CallerRead(self.visitors, self.index, self, GUID, frame)
         self.threads = {"v": self._visitor(), "s": self._store(program)}
         self.over = set()
 
@@ -93,7 +93,7 @@ class World:
 
     def take_and_write(self):
         """Whoever comes next takes the lowest free slots and writes them."""
-        run = self.slots.take_run(1, SlotState.WRITING)
+        run = self.slots.allocate_run(1, SlotState.WRITING)
         yield
         self.medium[run.slot] = "another's"
 
@@ -128,7 +128,7 @@ class World:
             self.over.add("s" if choice == "s" else "v")
 
     def key(self):
-        shared = self.slots, self.manifest
+        shared = self.slots, self.index
         return (
             *(_digest(vars(thing)) for thing in shared),
             _digest(self.visit), _digest(list(self.threads.values())), len(self.loop.calls),
@@ -148,23 +148,23 @@ class World:
     def end(self):
         assert self.over == {"v", "s"}, "a thread waits for ever"
         assert not self.slots.visits, "a visitor stayed"
-        assert not self.slots._draining, "a slot is retired for ever"
+        assert not self.slots._awaiting_readers, "a slot is retired for ever"
 
 
 def overwrite(world):
     """A commit is durable, the next one too, and then somebody takes the slot of the old frame."""
-    world.slots.take_run(1, SlotState.WRITING)
+    world.slots.allocate_run(1, SlotState.WRITING)
     group = {GUID: Change(pack_entry(NEW, NEW))}
-    world.manifest.begin_group(group)
-    yield from world.manifest.finish_group(group, 1)
+    world.index.begin_group(group)
+    yield from world.index.finish_group(group, 1)
     yield from world.slots.confirm(1)
     yield from world.take_and_write()
 
 
 def delete(world):
     group = {GUID: Change(None)}
-    world.manifest.begin_group(group)
-    yield from world.manifest.finish_group(group, 1)
+    world.index.begin_group(group)
+    yield from world.index.finish_group(group, 1)
     yield from world.slots.confirm(1)
     yield from world.take_and_write()
 
@@ -180,10 +180,10 @@ BROKEN = {
     "no second look": ("or manifest.find(self._guid) != entry:", "or False:"),
     "a look before entering": ("        self._slots.visits[visit] = visit.slot\n        return not self._closing",
                                "        closing = self._closing\n        self._slots.visits[visit] = visit.slot\n        return not closing"),
-    "a look before leaving": ("        self._slots.visits.pop(visit, None)\n        if self._closing or self._slots.is_draining(visit.slot):",
-                              "        waits = self._closing or self._slots.is_draining(visit.slot)\n        self._slots.visits.pop(visit, None)\n        if waits:"),
-    "a look before it says that it waits": ("        self._draining.add(slot)\n        self.settle(slot)",
-                                            "        if not self._is_visited(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._draining.add(slot)"),
+    "a look before leaving": ("        self._slots.visits.pop(visit, None)\n        if self._closing or self._slots.awaits_readers(visit.slot):",
+                              "        waits = self._closing or self._slots.awaits_readers(visit.slot)\n        self._slots.visits.pop(visit, None)\n        if waits:"),
+    "a look before it says that it waits": ("        self._awaiting_readers.add(slot)\n        self.try_free(slot)",
+                                            "        if not self._is_visited(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._awaiting_readers.add(slot)"),
     "a look before it says that it closes": ("        self._closing = True\n        if self._slots.visits:",
                                              "        inside = bool(self._slots.visits)\n        self._closing = True\n        if inside:"),
     "nobody looks for visitors": ("return bool(self.visits) and slot in", "return False and slot in"),

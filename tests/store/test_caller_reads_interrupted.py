@@ -55,7 +55,7 @@ def store(store_path, engine):
 
 
 def slots_of(store):
-    return store._core._core.manifest.slots
+    return store._core._core.index.slots
 
 
 def replace_read(store, before):
@@ -104,7 +104,7 @@ def test_a_slot_that_waits_for_a_struck_reader_comes_back(store, kind):
         line += 1
         assert not slots_of(store).visits, f"line {line}: a reader stayed"
         store.list_blobs()  # a trip through the store's thread, behind the bell
-        assert not slots_of(store)._draining, f"line {line}: a slot waits for nobody"
+        assert not slots_of(store)._awaiting_readers, f"line {line}: a slot waits for nobody"
     assert raised == line - 1
     assert raised > 40
     buf.release()
@@ -161,7 +161,7 @@ def test_a_handler_uses_the_store_at_any_line(store, use):
     assert line > 40
     store.flush()
     assert not slots_of(store).visits
-    assert not slots_of(store)._draining
+    assert not slots_of(store)._awaiting_readers
     assert store.verify().ok
     other.release()
     buf.release()
@@ -232,7 +232,7 @@ def test_a_handler_writes_on_a_full_disk(store):
                     store.write_blob(guid(100 + slots.count(SlotState.PENDING)), frame(9, PAGE))
                 except BlobStoreIOError as error:
                     outcomes.append(error.errno)
-        assert slots._draining
+        assert slots._awaiting_readers
 
     replace_read(store, write)
     with store.alloc_blob_buf_zeroed() as buf:
@@ -240,7 +240,7 @@ def test_a_handler_writes_on_a_full_disk(store):
         assert bytes(buf.view) == frame(1, PAGE)
     assert outcomes == [errno.ENOSPC]
     store.list_blobs()
-    assert not slots._draining
+    assert not slots._awaiting_readers
 
 
 # --- what else a handler may do ------------------------------------------------------------------

@@ -122,9 +122,9 @@ async def test_scattered_frames_of_one_run_are_one_write_too(store):
 
 
 async def test_several_runs_are_written_and_then_synced_once(store, monkeypatch):
-    slots = store._core.manifest.slots
+    slots = store._core.index.slots
     # Every second slot is taken, and the file cannot grow.
-    for run in slots.take_pieces(slots.count(SlotState.FREE), SlotState.WRITING):
+    for run in slots.allocate_runs(slots.count(SlotState.FREE), SlotState.WRITING):
         for slot in range(run.slot, run.end, 2):
             slots.move(slot, SlotState.FREE)
 

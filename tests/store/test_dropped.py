@@ -34,7 +34,7 @@ from uringblob.testing.sim.store import open_sim_store
 pytestmark = pytest.mark.one_interpreter
 
 WORK = {
-    "compaction": lambda core: core.upkeep._compact(),
+    "compaction": lambda core: core.maintenance._compact(),
     "commit": lambda core: core.commit(frames_of(core, {guid(8): frame(8)}), ()),
     "write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=False),
     "write in turns": lambda core: core.write(

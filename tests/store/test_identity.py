@@ -271,7 +271,7 @@ async def test_a_compaction_does_not_write_over_what_is_anothers(store, other):
     with open(store.path, "rb") as file:
         theirs = file.read(2 * BLOCK_SIZE)
     with pytest.raises(StoreCorrupt, match="another store's"):
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     with pytest.raises(StorePoisoned):
         await store.commit([(guid(9), frame(9))])
     await store.aclose(flush=False)
@@ -280,7 +280,7 @@ async def test_a_compaction_does_not_write_over_what_is_anothers(store, other):
 
 
 async def test_after_a_compaction_the_new_log_is_the_one_that_is_looked_at(store, disk_dir):
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     copy = disk_dir / "copy"
     shutil.copy(store.path, copy)
     await store.commit([(guid(9), frame(9))])
@@ -293,7 +293,7 @@ async def test_one_damaged_superblock_is_no_reason_not_to_close(store, offset):
     with open(store.path, "r+b") as file:
         file.seek(offset + 100)
         file.write(b"rot")
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     await store.commit([(guid(9), frame(9))])
     await store.aclose()
     async with AsyncFileBlobStore.open(store.path) as again:

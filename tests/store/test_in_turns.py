@@ -93,10 +93,10 @@ def frames(first, count):
 STEPS = {
     "arguments": (arguments, "frame_of", CHANGES_MAX),
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
-    "settling slots": (BlobIndex, "settle_slot", CHANGES_MAX),
+    "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
     "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // checksum_budget.BLOCK + 1)),
-    "freeing": (SlotTable, "settle", CHANGES_MAX),
+    "freeing": (SlotTable, "try_free", CHANGES_MAX),
 }
 
 
@@ -146,12 +146,12 @@ async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):
 
 async def test_a_compaction_brings_in_what_changed_meanwhile_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, 8))
-    manifest = store._core.manifest
+    manifest = store._core.index
     manifest.freeze()
     await store.commit(frames(0, MANY))
     manifest.thaw()
     monkeypatch.setattr(BlobIndex, "_store_in_base", iterations.counting(BlobIndex._store_in_base))
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
     assert sorted(await store.list_blobs()) == [guid(number) for number in range(MANY)]
@@ -247,7 +247,7 @@ async def test_a_large_commit_is_seen_wholly_or_not_at_all(store):
     seen = set()
     while not commit.done():
         await asyncio.sleep(0)
-        find = store._core.manifest.find
+        find = store._core.index.find
         seen.add((all(find(guid(n)) is not None for n in old), any(find(guid(n)) is not None for n in new)))
     assert seen <= {(True, False), (False, True)}
     assert sorted(await store.list_blobs()) == [guid(n) for n in new]
@@ -266,7 +266,7 @@ async def test_changes_beside_a_large_commit_that_is_being_applied_win(store, mo
     monkeypatch.setattr(BlobIndex, "show_group", show_group)
     commit = asyncio.ensure_future(store.commit(frames(MANY, MANY), deletes=[guid(n) for n in range(10)]))
     await shown.wait()
-    assert store._core.manifest.applying
+    assert store._core.index.applying
     await asyncio.gather(
         *(store.delete_blob(guid(n)) for n in range(2 * MANY - 20, 2 * MANY)), store.write_blobs(frames(0, 5))
     )
@@ -285,7 +285,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     await store.write_blobs(frames(count, 10))
     listing = asyncio.ensure_future(store.list_blobs())
     await asyncio.sleep(0)
-    assert store._core.manifest._moments, "it has begun, and has not ended"
+    assert store._core.index._moments, "it has begun, and has not ended"
     if change == "commit":
         await store.commit(frames(9000, 200), deletes=[guid(n) for n in range(0, count + 10, 100)])
     elif change == "write":
@@ -295,7 +295,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     else:
         await asyncio.gather(*(store.delete_blob(guid(n)) for n in range(0, count + 10, 50)))
     assert sorted(await listing) == [guid(n) for n in range(count + 10)]
-    assert not store._core.manifest._moments
+    assert not store._core.index._moments
 
 
 async def test_a_cancelled_list_leaves_nothing(store):
@@ -305,7 +305,7 @@ async def test_a_cancelled_list_leaves_nothing(store):
     listing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listing
-    assert not store._core.manifest._moments
+    assert not store._core.index._moments
     assert not store._core.queue.names_still.locked()
 
 

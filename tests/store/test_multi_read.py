@@ -50,7 +50,7 @@ def contents(buffers):
 
 
 def slot_of(store, number):
-    return store._core.manifest.find(GUIDS[number]) >> 64
+    return store._core.index.find(GUIDS[number]) >> 64
 
 
 class Withheld:
@@ -95,7 +95,7 @@ async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_rea
     if after.engine == "io_uring":
         # Eight at once while the kernel has little to do, the rest at the tick's end.
         assert after.ring_enters - before.ring_enters == (1 if count < 8 else 3)
-    assert not store._core.manifest.slots._holds
+    assert not store._core.index.slots._pins
 
 
 async def test_registered_and_plain_memory_aligned_or_not_may_be_mixed(store):
@@ -161,16 +161,16 @@ async def test_a_slot_whose_blob_is_replaced_meanwhile_is_kept_until_the_batch_i
     buffers = rooms(store, 2)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
-    slots, old = store._core.manifest.slots, slot_of(store, 0)
+    slots, old = store._core.index.slots, slot_of(store, 0)
     for number in range(3):  # by the third the slot needs nothing but its readers
         await store.commit([(GUIDS[0], fill(100 + number))])
-    assert slots.is_draining(old)
+    assert slots.awaits_readers(old)
     await withheld.give(1)
-    assert slots.is_draining(old)
+    assert slots.awaits_readers(old)
     await withheld.give(0)
     assert await task == [None, None]
     assert contents(buffers)[0] == fill(0)  # what was visible when the call began
-    assert not slots.is_draining(old)
+    assert not slots.awaits_readers(old)
 
 
 async def test_a_cancelled_batch_ends_when_the_kernel_has_let_go_of_all_its_frames(store, monkeypatch):
@@ -206,7 +206,7 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
         await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
     assert engine.in_flight == 0
     assert contents(buffers) == [fill(0), bytes(PAGE)]
-    assert not store._core.manifest.slots._holds
+    assert not store._core.index.slots._pins
 
 
 async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_is_raised(
@@ -265,7 +265,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
         await withheld.give(2)
     with pytest.raises(RuntimeError, match="a signal handler raised"):
         await task
-    assert not core.manifest.slots._holds
+    assert not core.index.slots._pins
     with pytest.raises(StorePoisoned):
         await store.commit([(GUIDS[0], fill(7))])
 

@@ -54,7 +54,7 @@ def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
 @pytest.mark.parametrize("offsets", [(0,), (BLOCK_SIZE + 512,), SUPERBLOCK_OFFSETS], ids=str)
 async def test_a_superblock_that_cannot_be_read_is_an_entry(store, monkeypatch, offsets, number):
     """The report was lost with it, and all that it had found until then."""
-    entry = store._core.manifest.find(bytes([2]) * 16)
+    entry = store._core.index.find(bytes([2]) * 16)
     damage(store, (entry >> 64) * PAGE)
     lose_sectors(store, monkeypatch, *offsets, number=number)
     report = await store.verify()
@@ -76,7 +76,7 @@ async def test_a_log_sector_that_cannot_be_read_is_an_entry(store, monkeypatch):
 
 async def test_a_frames_sector_that_cannot_be_read_is_its_blobs(store, monkeypatch):
     """Also where the frame lies so near to the log that the reading ahead meets it."""
-    offset = (store._core.manifest.find(bytes([2]) * 16) >> 64) * PAGE
+    offset = (store._core.index.find(bytes([2]) * 16) >> 64) * PAGE
     lose_sectors(store, monkeypatch, offset + 512)
     report = await store.verify()
     ((guid, error),) = report.bad
@@ -146,7 +146,7 @@ async def test_a_damaged_superblock_is_metadata(store, offset):
 
 
 async def test_a_damaged_frame_is_its_blobs(store):
-    entry = store._core.manifest.find(bytes([2]) * 16)
+    entry = store._core.index.find(bytes([2]) * 16)
     damage(store, (entry >> 64) * PAGE + 1000)
     report = await store.verify()
     ((guid, error),) = report.bad

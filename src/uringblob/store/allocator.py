@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from uringblob.engines import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
-from uringblob.store.format import EXTENTS_MAX, Segment
+from uringblob.store.format import EXTENTS_MAX, SlotRun
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
@@ -50,7 +50,7 @@ class SlotAllocator:
         page_size: int,
         *,
         blobs: Callable[[], int],
-        record_extents: Callable[[Sequence[Segment]], Awaitable[None]],
+        record_extents: Callable[[Sequence[SlotRun]], Awaitable[None]],
         confirm: Callable[[], Awaitable[None]],
     ) -> None:
         self._medium = medium
@@ -67,13 +67,13 @@ class SlotAllocator:
 
     # --- frames --------------------------------------------------------------------------
 
-    def take_ready(self, count: int) -> Segment | None:
+    def allocate_ready(self, count: int) -> SlotRun | None:
         """Hand out one run of ``count`` slots if there is one and nothing has to be done for it first."""
         if not self._medium.takes_changes or not self._log_space_suffices(count):
             return None
-        return self._slots.take_run(count, SlotState.WRITING)
+        return self._slots.allocate_run(count, SlotState.WRITING)
 
-    async def take_frames(self, count: int) -> list[Segment]:
+    async def allocate_frames(self, count: int) -> list[SlotRun]:
         """Hand out ``count`` slots for new frames, as one run where that can be.
 
         :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was handed out.
@@ -81,25 +81,25 @@ class SlotAllocator:
         if self._confirming_is_cheaper(count):
             await self._confirm_waiting()
         try:
-            return await self._take_trusted(count)
+            return await self._allocate_trusted(count)
         except BlobStoreIOError as error:
             if error.errno not in NO_SPACE_ERRNOS or not await self._confirm_waiting():
                 raise
-        return await self._take_trusted(count)
+        return await self._allocate_trusted(count)
 
     def _confirming_is_cheaper(self, count: int) -> bool:
         """A small batch would make the file grow although the last group has freed enough for it."""
         slots = self._slots
         free = slots.count(SlotState.FREE)
         return (
-            free < count <= free + slots.waiting
+            free < count <= free + slots.awaiting_group
             and 4 * count <= self._blobs()
             and not self._growth_is_cheap(count - free, count)
         )
 
     async def _confirm_waiting(self) -> bool:
         """Slots freed by the last group wait for the next one: write it now."""
-        if not self._slots.waiting:
+        if not self._slots.awaiting_group:
             return False
         try:
             await self._confirm()
@@ -109,7 +109,7 @@ class SlotAllocator:
             return False  # there is no room even for that
         return True
 
-    async def _take_trusted(self, count: int) -> list[Segment]:
+    async def _allocate_trusted(self, count: int) -> list[SlotRun]:
         """Hand out nothing once the store is poisoned, or while a repair is due.
 
         A slot may have become free because a group failed; the medium may hold that group, and so
@@ -117,30 +117,30 @@ class SlotAllocator:
         """
         while True:
             await self._medium.ready()
-            runs = await self._try_take_frames(count)
+            runs = await self._try_allocate_frames(count)
             if self._medium.takes_changes:
                 return runs
             for run in runs:
-                self.give_back(run, SlotState.FREE)
+                self.free(run, SlotState.FREE)
 
-    async def _try_take_frames(self, count: int) -> list[Segment]:
+    async def _try_allocate_frames(self, count: int) -> list[SlotRun]:
         slots = self._slots
         async with self._growing:
             await self._extend_log_space(count)
             # While the file grows, others take slots: look again after every step.
-            while (run := slots.take_run(count, SlotState.WRITING)) is None:
+            while (run := slots.allocate_run(count, SlotState.WRITING)) is None:
                 missing = max(0, count - slots.count(SlotState.FREE))
                 if not missing and (count > RUN_SLOTS_MAX or not self._growth_is_cheap(count, count)):
-                    return slots.take_pieces(count, SlotState.WRITING)
+                    return slots.allocate_runs(count, SlotState.WRITING)
                 try:
                     await self._grow_for_frames(count, missing)
                 except BlobStoreIOError:
                     if slots.count(SlotState.FREE) < count:
                         raise
-                    return slots.take_pieces(count, SlotState.WRITING)
+                    return slots.allocate_runs(count, SlotState.WRITING)
             return [run]
 
-    def give_back(self, run: Segment, state: SlotState) -> None:
+    def free(self, run: SlotRun, state: SlotState) -> None:
         """Frames that no record names: their slots are ``FREE`` again, or ``BAD``."""
         self._slots.move_run(run, state)
 
@@ -166,15 +166,15 @@ class SlotAllocator:
         the next opener would be overwritten.
         """
         while not self._log_space_suffices(more_records):
-            extent = await self._take_extent(self._log_space.wanted(self._slots.named + more_records))
+            extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
             await self._medium.repairs.make(functools.partial(self._record, extent))
 
-    async def _record(self, extent: Segment) -> None:
+    async def _record(self, extent: SlotRun) -> None:
         """One superblock may list ``extent`` already, so it is log space, or will be when both do."""
         await self._record_extents(self._log_space.with_extent(extent))
         self._log_space.add(extent)
 
-    async def _take_extent(self, wanted: int) -> Segment:
+    async def _allocate_extent(self, wanted: int) -> SlotRun:
         """Take free slots for log space: in one extent and an eighth more than needed, where that can be."""
         granule = self._log_space.granule
         if len(self._log_space.extents) >= EXTENTS_MAX:
@@ -186,7 +186,7 @@ class SlotAllocator:
         missing = wanted - self._log_space.capacity
         best = min(missing + wanted // 8, max(1, RUN_SLOTS_MAX // granule))
         granules = best
-        while (run := self._slots.take_run(granules * granule, SlotState.LOG)) is None:
+        while (run := self._slots.allocate_run(granules * granule, SlotState.LOG)) is None:
             if granules > 1:
                 granules = -(-granules // 2)
                 continue

@@ -227,7 +227,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     def _has(self, guid: bytes) -> bool:
         """Answer from memory, in any thread."""
         self._check_usable()
-        return self._core.manifest.find(guid) is not None
+        return self._core.index.find(guid) is not None
 
     async def checksum(self, guid: GuidLike) -> int:
         """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
@@ -328,7 +328,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         core = self._core
         return (
             f"<{type(self).__name__} {core.file.path!r} {core.file_io.engine.name} "
-            f"page_size={self._page_size} blobs={len(core.manifest)} {state}>"
+            f"page_size={self._page_size} blobs={len(core.index)} {state}>"
         )
 
     # --- the end -------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class CallerReads:
     def leave(self, visit: CallerRead) -> None:
         """Let go of the slot, in any thread; over again as often as needed."""
         self._slots.visits.pop(visit, None)
-        if self._closing or self._slots.is_draining(visit.slot):
+        if self._closing or self._slots.awaits_readers(visit.slot):
             self._tell(visit.slot)
 
     def count(self) -> None:
@@ -110,7 +110,7 @@ class CallerReads:
                 raise
 
     def _left(self, slot: int) -> None:
-        self._slots.settle(slot)
+        self._slots.try_free(slot)
         if self._gone is not None and not self._slots.visits:
             self._gone.finish(None)
 

@@ -48,14 +48,14 @@ async def _settle(core: Core) -> None:
     """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
     if not core.queue.idle:
         await core.queue.run_exclusive(_nothing)
-    await core.upkeep.end()
+    await core.maintenance.end()
 
 
 async def _seal(core: Core) -> None:
     await core.queue.log.wait_quiet()
     if core.file_io.poison_cause is not None:
         return
-    await core.standing.check_contents(core.queue.log)
+    await core.identity.check_contents(core.queue.log)
     try:
         await core.file_io.ready()
         await core.superblocks.seal(core.queue.log.seq)

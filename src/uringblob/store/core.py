@@ -24,7 +24,7 @@ from uringblob.store.caller_reads import CallerRead, CallerReads
 from uringblob.store.file import StoreFile
 from uringblob.store.format import CHECKSUM_BITS, entry_checksum
 from uringblob.store.frame_writes import Batch
-from uringblob.store.identity import Standing
+from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
@@ -49,7 +49,7 @@ class Core(StoreOwner):
         self,
         file: StoreFile,
         file_io: FileIO,
-        manifest: BlobIndex,
+        index: BlobIndex,
         *,
         page_size: int,
         verify: bool,
@@ -58,32 +58,32 @@ class Core(StoreOwner):
     ) -> None:
         self.file = file
         self.file_io = file_io
-        self.manifest = manifest
+        self.index = index
         self.page_size = page_size
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.standing = Standing(file, file_io, manifest.slots, superblocks)
-        self.queue = GroupQueue(file_io, manifest, page_size, before_group=self._before_group)
+        self.identity = FileIdentity(file, file_io, index.slots, superblocks)
+        self.queue = GroupQueue(file_io, index, page_size, before_group=self._before_group)
         self.log_space = log_space
-        self.space = SlotAllocator(
+        self.allocator = SlotAllocator(
             file_io,
-            manifest.slots,
+            index.slots,
             log_space,
             page_size,
-            blobs=manifest.__len__,
+            blobs=index.__len__,
             record_extents=superblocks.record_extents,
             confirm=self.queue.commit_empty_group,
         )
-        self.upkeep = self.queue.upkeep = LogMaintenance(
-            file_io, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
+        self.maintenance = self.queue.maintenance = LogMaintenance(
+            file_io, index, log_space, self.queue, superblocks, self.allocator.complete_log_space
         )
-        self.visitors = CallerReads(manifest.slots, file_io.loop)
+        self.visitors = CallerReads(index.slots, file_io.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
 
     def _before_group(self) -> None:
-        self.standing.check(self.queue.log)
+        self.identity.check(self.queue.log)
 
     # --- reading -------------------------------------------------------------------------
 
@@ -93,21 +93,21 @@ class Core(StoreOwner):
         The hot path: what :meth:`fill` does for every frame is written out for the common one,
         because each coroutine between the caller and the engine is stepped through twice a read.
         """
-        entry = self.manifest.find(guid)
+        entry = self.index.find(guid)
         if entry is None:
             raise self.not_found(guid)
         slot = entry >> CHECKSUM_BITS
-        slots, engine = self.manifest.slots, self.file_io.engine
+        slots, engine = self.index.slots, self.file_io.engine
         if dst.address % engine.memory_align or slots.beyond_end(slot):
             await self.fill(guid, slot, 0, dst)
         else:
-            slots.hold(slot)
+            slots.pin(slot)
             try:
                 got = await engine.read(slot * self.page_size, (dst,))
                 if got != dst.size:
                     await self.fill(guid, slot, 0, dst, got)
             finally:
-                slots.unhold(slot)
+                slots.unpin(slot)
         if dst.size <= STEP_BYTES:
             self.check_frame(guid, entry, dst)
         else:
@@ -118,7 +118,7 @@ class Core(StoreOwner):
 
         Any thread.  :meth:`read_after` finishes what does not go as it should.
         """
-        visit = CallerRead(self.visitors, self.manifest, self.file_io.engine, guid, dst)
+        visit = CallerRead(self.visitors, self.index, self.file_io.engine, guid, dst)
         del dst  # its view would be kept by the traceback of whatever a signal handler raises
         return visit.see_through(verify=self.verifies)
 
@@ -143,7 +143,7 @@ class Core(StoreOwner):
         return entry_checksum(self._entry(guid))
 
     def _entry(self, guid: bytes) -> int:
-        entry = self.manifest.find(guid)
+        entry = self.index.find(guid)
         if entry is None:
             raise self.not_found(guid)
         return entry
@@ -158,7 +158,7 @@ class Core(StoreOwner):
 
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
-        manifest, budget = self.manifest, self.file_io.checksum_budget
+        manifest, budget = self.index, self.file_io.checksum_budget
         if len(manifest) + manifest.pending_count <= LISTED_AT_ONCE and not manifest.applying:
             found(manifest.guids())
             return
@@ -188,23 +188,23 @@ class Core(StoreOwner):
         self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
     ) -> None:
         """Fill ``dst`` wholly; ``answer`` is what the engine said to the first request, if it was made."""
-        slots = self.manifest.slots
+        slots = self.index.slots
         if slots.beyond_end(slot):
             raise self._corrupt(guid, slot, "the file ended before it when the store was opened")
         engine = self.file_io.engine
         if dst.address % engine.memory_align:
             await self._fill_bounced(guid, slot, offset, dst)
             return
-        slots.hold(slot)
+        slots.pin(slot)
         try:
             await self._fill_aligned(guid, slot, offset, dst, answer)
         finally:
-            slots.unhold(slot)
+            slots.unpin(slot)
 
     async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: IoBuffer) -> None:
         """Fill memory that the engine cannot move."""
         bounces, pool = self.file_io.bounces, self.file_io.engine.pool
-        self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
+        self.index.slots.pin(slot)  # now, because a bounce frame may be long in coming
         try:
             lease = await bounces.acquire()
             try:
@@ -220,7 +220,7 @@ class Core(StoreOwner):
                 raise
             bounces.release(lease)
         finally:
-            self.manifest.slots.unhold(slot)
+            self.index.slots.unpin(slot)
 
     async def _fill_aligned(
         self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
@@ -278,12 +278,12 @@ class Core(StoreOwner):
             if start and not self.file_io.checksum_budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
                 await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
             part = entries if len(entries) <= GUIDS_AT_ONCE else entries[start : start + GUIDS_AT_ONCE]
-            self.manifest.publish(part, synced=data_sync)
+            self.index.publish(part, synced=data_sync)
 
     async def delete(self, guid: bytes) -> None:
         """Make ``guid`` invisible; durable with the next flush."""
         self.check_writable()
-        self.manifest.publish_deletion(guid)
+        self.index.publish_deletion(guid)
 
     async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""
@@ -323,7 +323,7 @@ class Core(StoreOwner):
 
     async def _knows_any(self, guids: Sequence[bytes]) -> bool:
         for number, guid in enumerate(guids, 1):
-            if self.manifest.knows(guid):
+            if self.index.exists_in_any_layer(guid):
                 return True
             if number % GUIDS_AT_ONCE == 0 and not self.file_io.checksum_budget.try_acquire(
                 GUIDS_AT_ONCE * NAME
@@ -333,7 +333,7 @@ class Core(StoreOwner):
 
     async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:
         self.check_writable()
-        batch = Batch(self.file_io, self.space, self.page_size)
+        batch = Batch(self.file_io, self.allocator, self.page_size)
         await batch.take_slots(writes)
         return batch
 
@@ -342,7 +342,7 @@ class Core(StoreOwner):
         if self.file.read_only:
             return
         self.file_io.check_not_poisoned()
-        if self.manifest.has_pending:
+        if self.index.has_pending:
             await self.queue.join_flush()
 
     @property
@@ -350,7 +350,7 @@ class Core(StoreOwner):
         """Whether anything that returned, or failed half-way, is not durable."""
         if self.file.read_only:
             return False
-        return self.manifest.has_pending or self.file_io.poison_cause is not None
+        return self.index.has_pending or self.file_io.poison_cause is not None
 
     # --- the end -------------------------------------------------------------------------
 

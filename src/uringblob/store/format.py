@@ -95,7 +95,7 @@ def first_slot(page_size: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
+class SlotRun:
     """A run of slots: frames that lie side by side, an extent of log space, or a part of a log."""
 
     slot: int
@@ -124,7 +124,7 @@ class Superblock:
     head_slots: int
     floor: int
     version: int = VERSION
-    log_space: tuple[Segment, ...] = ()
+    log_space: tuple[SlotRun, ...] = ()
     required: int = 0
     required_to_write: int = 0
     created_ns: int = 0
@@ -182,7 +182,7 @@ def _decode_version_2(block: bytes, old: Superblock) -> Superblock | None:
     extents = (_EXTENT.unpack_from(block, _EXTENTS_OFFSET + i * _EXTENT.size) for i in range(count))
     return dataclasses.replace(
         old,
-        log_space=tuple(Segment(slot, slots) for slot, slots in extents),
+        log_space=tuple(SlotRun(slot, slots) for slot, slots in extents),
         required=required,
         required_to_write=to_write,
         created_ns=created_ns,
@@ -309,7 +309,7 @@ class StaleSector:
     type: int
 
 
-def find_traces(raw: bytes, offset: int, log_id: int) -> list[StaleSector]:
+def find_stale_sectors(raw: bytes, offset: int, log_id: int) -> list[StaleSector]:
     """Return the traces in ``raw``, a whole number of sectors read from ``offset``."""
     if raw == BLANK_BLOCK:
         return []

@@ -28,7 +28,7 @@ from uringblob.engines.transfers import GATHER_PIECES_MAX, SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.format import Segment, pack_entry
+from uringblob.store.format import SlotRun, pack_entry
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
@@ -69,7 +69,7 @@ class Piece:
     """Consecutive frames for one run of slots."""
 
     def __init__(
-        self, run: Segment, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounces: bool
+        self, run: SlotRun, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounces: bool
     ) -> None:
         self.run = run
         self.guids = guids
@@ -102,22 +102,22 @@ class Batch:
             frames = await _sorted_in_turns(frames, self._file_io.checksum_budget)
         elif len(frames) > 1:
             frames.sort(key=_address)
-        ready = self._space.take_ready(len(frames))  # no coroutine for the common case
+        ready = self._space.allocate_ready(len(frames))  # no coroutine for the common case
         self.size_bytes = len(frames) * self._page_size
         if ready is not None and len(frames) <= GATHER_PIECES_MAX:
             self._lay(ready, frames)
             return
         done = 0
-        for run in await self._space.take_frames(len(frames)) if ready is None else (ready,):
+        for run in await self._space.allocate_frames(len(frames)) if ready is None else (ready,):
             # More than one gather is more than one request anyway.
             for start in range(0, run.slots, GATHER_PIECES_MAX):
-                piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
+                piece = SlotRun(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
                 if done and not self._file_io.checksum_budget.try_acquire(piece.slots * CHANGE):
                     await self._file_io.checksum_budget.acquire(piece.slots * CHANGE)
                 self._lay(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
-    def _lay(self, run: Segment, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
+    def _lay(self, run: SlotRun, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
         self.pieces.append(Piece(run, guids, frames, bounces=self._bounces(frames)))
 
@@ -312,5 +312,5 @@ class Batch:
         for piece in self.pieces:
             error = piece.error
             bad = unsure or (isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS)
-            self._space.give_back(piece.run, SlotState.BAD if bad else SlotState.FREE)
+            self._space.free(piece.run, SlotState.BAD if bad else SlotState.FREE)
         self.pieces = []

@@ -21,7 +21,7 @@ import os
 
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.store.file import StoreFile
-from uringblob.store.format import BlockType, Segment
+from uringblob.store.format import BlockType, SlotRun
 from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.reader import LogReader, Place
@@ -33,7 +33,7 @@ _REPLACED = "its path names another file now"
 _MOVED = "its path names no file any more; it has another name, and goes on there"
 
 
-class Standing:
+class FileIdentity:
     """What is known of one open file's place in the file system.  Belongs to the loop's thread."""
 
     def __init__(self, file: StoreFile, medium: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
@@ -49,7 +49,7 @@ class Standing:
         self._mark: tuple[Place, int] = ((0, 0), 0)
 
     def __repr__(self) -> str:
-        return f"<Standing of {self._file!r}: {self.note() or 'as it was opened'}>"
+        return f"<FileIdentity of {self._file!r}: {self.note() or 'as it was opened'}>"
 
     # --- the name and the length ---------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Standing:
             log.store_id,
             log.log_id,
             log.page_size,
-            Segment(head.slot, head.slots),
+            SlotRun(head.slot, head.slots),
             self._medium.file_size(),
         )
         reader.segments, reader.tail = list(log.segments), log.tail

@@ -45,7 +45,7 @@ class _Asked:
     def ask(self, position: int) -> int:
         """Ask for the reads from ``position`` on, as many as an iteration may; return the next position."""
         core, reads, others = self._core, self._reads, self.others
-        find, slots, align = core.manifest.find, core.manifest.slots, core.file_io.engine.memory_align
+        find, slots, align = core.index.find, core.index.slots, core.file_io.engine.memory_align
         first, room = len(self.plain), READS_AT_ONCE
         while position < len(reads) and room > 0:
             guid, frame = reads[position]
@@ -56,7 +56,7 @@ class _Asked:
                 others.append((position, core.file_io.start(core.read(guid, frame))))
                 room -= JOB_COST - 1
             else:
-                slots.hold(entry >> CHECKSUM_BITS)
+                slots.pin(entry >> CHECKSUM_BITS)
                 self._held.append(entry >> CHECKSUM_BITS)
                 self.plain.append((position, entry))
             position += 1
@@ -69,11 +69,11 @@ class _Asked:
 
     def release(self, at_most: int = sys.maxsize) -> bool:
         """Let go of ``at_most`` slots; tell whether there are more."""
-        held, slots = self._held, self._core.manifest.slots
+        held, slots = self._held, self._core.index.slots
         stop = min(len(held), self._let_go + at_most)
         while self._let_go < stop:
             self._let_go += 1
-            slots.unhold(held[self._let_go - 1])
+            slots.unpin(held[self._let_go - 1])
         return stop < len(held)
 
     async def settle(self) -> None:

@@ -13,7 +13,7 @@ from uringblob.store.index.slots import SlotState
 def collect_stats(core: Core) -> StoreStats:
     """Return a frozen snapshot; takes no lock and waits for nothing."""
     engine = core.file_io.engine
-    pool, counters, slots = engine.pool, engine.counters, core.manifest.slots
+    pool, counters, slots = engine.pool, engine.counters, core.index.slots
     visitors = core.visitors
     notes = _notes(core)
     file_bytes, allocated_bytes = _sizes(core, notes)
@@ -23,7 +23,7 @@ def collect_stats(core: Core) -> StoreStats:
         engine_reason=engine.reason,
         direct_io=engine.direct_io,
         page_size=core.page_size,
-        blobs=len(core.manifest),
+        blobs=len(core.index),
         file_bytes=file_bytes,
         allocated_bytes=allocated_bytes,
         log_bytes=slots.count(SlotState.LOG) * core.page_size,
@@ -48,7 +48,7 @@ def collect_stats(core: Core) -> StoreStats:
         reads_here=visitors.reads,
         commits=core.commits,
         log_groups=core.queue.groups,
-        compactions=core.upkeep.compactions,
+        compactions=core.maintenance.compactions,
         batches_linked=core.batches_linked,
         batches_scattered=core.batches_scattered,
         bounces=core.bounces,
@@ -59,7 +59,7 @@ def collect_stats(core: Core) -> StoreStats:
 
 
 def _notes(core: Core) -> list[str]:
-    of_name = core.standing.note()
+    of_name = core.identity.note()
     return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else list(core.notes)
 
 

@@ -14,7 +14,7 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
     BlockType,
-    Segment,
+    SlotRun,
     decode_superblock,
     entry_checksum,
 )
@@ -66,7 +66,7 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     pool = core.file_io.engine.pool
     lease = pool.lease()
     frame = lease._frame(pool)
-    entry = core.manifest.find(guid)
+    entry = core.index.find(guid)
     if entry is None:
         return False
     await core.read_entry(guid, entry, frame)
@@ -77,16 +77,16 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
 
 
 async def _check_metadata(core: Core) -> list[BlobStoreError]:
-    core.upkeep.hold()
+    core.maintenance.pin()
     try:
-        await core.upkeep.wait()
+        await core.maintenance.wait()
         errors: list[BlobStoreError] = []
         for offset in SUPERBLOCK_OFFSETS:
             await _note_error(errors, _check_superblock(core, offset), core)
         await _note_error(errors, _check_log(core), core)
         return errors
     finally:
-        core.upkeep.unhold()
+        core.maintenance.unpin()
 
 
 async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, None, None], core: Core) -> None:
@@ -123,7 +123,7 @@ async def _check_log(core: Core) -> None:
         log.store_id,
         log.log_id,
         core.page_size,
-        Segment(head.slot, head.slots),
+        SlotRun(head.slot, head.slots),
         core.file_io.file_size(),
     )
     if not await reader.enter():

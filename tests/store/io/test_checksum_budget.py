@@ -209,7 +209,7 @@ def test_committers_who_wait_for_their_turns_share_one_group():
     async def commit_together(loop):
         store = await open_sim_store(SimDisk(image=new_image()), loop)
         await make_room(store)
-        store._core.queue._crowd = 16  # as after a group of so many
+        store._core.queue._recent_group_size = 16  # as after a group of so many
         before = store.stats().log_groups
         for _ in range(3):
             await asyncio.gather(*(store.commit(frames(n, 1)) for n in range(16)))

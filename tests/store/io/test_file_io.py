@@ -126,7 +126,7 @@ async def test_each_member_of_a_group_gets_an_error_of_its_own_with_the_same_cau
     """Whoever catches one adds to it: notes, and a traceback that keeps his frames."""
     file_io = store._core.file_io
     await store.commit([(BlobGuid.random(), bytes(PAGE))])
-    store._core.queue._crowd = 8  # as after a group of so many
+    store._core.queue._recent_group_size = 8  # as after a group of so many
 
     async def commit(name):
         try:

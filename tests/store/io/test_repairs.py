@@ -149,7 +149,7 @@ async def test_a_log_that_was_switched_to_is_named_before_anything_else_changes(
     before = await contents(store)
     disk.refuses = lambda offset, data: offset < HEADER_SIZE
     with pytest.raises(BlobStoreIOError, match="make room"):
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     disk.written.clear()
     with pytest.raises(BlobStoreIOError, match="make room"):
         await store.commit([(guid(9), fill(9))])

@@ -95,7 +95,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
         return withheld[-1][1]
 
     monkeypatch.setattr(engine, "write", write)
-    store._core.queue._crowd = 3 + missing
+    store._core.queue._recent_group_size = 3 + missing
     calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), b"f" * PAGE)])) for _ in range(3)]
     while len(withheld) < 3:
         await asyncio.sleep(0)
@@ -299,7 +299,7 @@ async def test_of_a_deletion_and_a_write_in_one_group_the_later_wins_and_no_slot
 ):
     guid, other = BlobGuid.random(), BlobGuid.random()
     await store.commit([(guid, fill(1))])
-    store._core.queue._crowd = 2  # so that the first waits for the second
+    store._core.queue._recent_group_size = 2  # so that the first waits for the second
     groups = store.stats().log_groups
     calls = [store.commit(deletes=[guid]), store.commit([(guid, fill(2)), (other, fill(3))])]
     await asyncio.gather(*(calls if deletes_first else reversed(calls)))
@@ -327,9 +327,9 @@ async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store,
     kept = BlobGuid.random()
     await store.commit([(kept, fill(7))])
     queue = store._core.queue
-    queue._crowd = 3  # so that all three have come before a group is formed, and one fits into it
+    queue._recent_group_size = 3  # so that all three have come before a group is formed, and one fits into it
     monkeypatch.setattr("uringblob.store.log.group.LARGE_GROUP_BYTES", PAGE)
-    monkeypatch.setattr(queue._manifest, "begin_group", strike)
+    monkeypatch.setattr(queue._index, "begin_group", strike)
     seen = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context["exception"]))
     guids = [BlobGuid.random() for _ in range(3)]
@@ -365,7 +365,7 @@ async def test_a_handler_that_strikes_while_a_group_is_formed_leaves_nobody_wait
         return trace
 
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    store._core.queue._crowd = 3
+    store._core.queue._recent_group_size = 3
     sys.settrace(trace)
     try:
         calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), fill(n))])) for n in range(3)]

@@ -8,11 +8,11 @@ import errno
 import pytest
 
 from uringblob import BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, SlotRun, Superblock, decode_superblock
 from uringblob.store.io.repairs import Repairs
 from uringblob.store.log.superblocks import Superblocks
 
-EXTENTS = [Segment(2, 240), Segment(500, 16)]
+EXTENTS = [SlotRun(2, 240), SlotRun(500, 16)]
 
 
 class FileIO:

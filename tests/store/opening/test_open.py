@@ -89,7 +89,7 @@ async def test_recovery_makes_the_last_group_the_floor_before_it_hands_out_a_slo
     assert [superblock.floor for superblock in superblocks(store_path)] == [1, 1]
     async with AsyncFileBlobStore.open(store_path) as store:
         assert [superblock.floor for superblock in superblocks(store_path)] == [3, 3]
-        assert store._core.manifest.slots.waiting == 0
+        assert store._core.index.slots.awaiting_group == 0
         frame = bytearray(PAGE)
         await store.read_blob(guid, frame)
         assert frame == b"2" * PAGE

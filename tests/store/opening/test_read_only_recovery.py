@@ -32,7 +32,7 @@ async def left_at(path, engine, **last) -> dict[bytes, int]:
         await store.commit(list(FIRST.items()))
         await store.commit(**last)
         shutil.copyfile(f"{path}.live", path)
-        find = store._core.manifest.find
+        find = store._core.index.find
         return {name: (find(name) >> 64) * PAGE for name in await store.list_blobs()}
 
 

@@ -34,18 +34,18 @@ async def build(path: str, blobs: int, page_size: int) -> None:
         os.unlink(temporary)
     async with AsyncFileBlobStore.open(temporary, page_size=page_size) as store:
         core = store._core
-        first = core.manifest.slots.limit
+        first = core.index.slots.limit
         os.truncate(temporary, (first + blobs) * page_size)
-        core.manifest.slots.extend(first + blobs)
+        core.index.slots.extend(first + blobs)
         checksum = frame_checksum(memoryview(bytes(page_size)))
         entries: Shards[int] = Shards()
         for number in range(blobs):
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
             entries[guid_of(number)] = pack_entry(first + number, checksum)
-        clash = core.manifest.load(entries, [], core.queue.log.seq)
+        clash = core.index.load(entries, [], core.queue.log.seq)
         if clash is not None:
             raise RuntimeError(f"the slot of {clash.hex()} was taken")
-        await core.space.complete_log_space()  # the entries came behind its back
-        await core.upkeep.start_compaction()
+        await core.allocator.complete_log_space()  # the entries came behind its back
+        await core.maintenance.start_compaction()
     os.rename(temporary, path)

@@ -75,7 +75,7 @@ async def _commits(store: AsyncFileBlobStore) -> list[float]:
 
 
 async def _compact(store: AsyncFileBlobStore) -> None:
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
 
 
 async def _beside(store: AsyncFileBlobStore, work: Any) -> dict[str, float]:

@@ -83,7 +83,7 @@ class BlobIndex:
                 return found
         return self._base.get(guid)
 
-    def knows(self, guid: bytes) -> bool:
+    def exists_in_any_layer(self, guid: bytes) -> bool:
         """Whether any layer has ``guid``: if not, a deletion has nothing to make durable.
 
         A blob that is deleted and not flushed is invisible, and yet a crash now would bring it back.
@@ -215,7 +215,7 @@ class BlobIndex:
         for guid, entry in entries:
             yield guid, Change(entry)
         for guid in deletes:
-            if self.knows(guid):
+            if self.exists_in_any_layer(guid):
                 yield guid, Change(None)
 
     def begin_group(self, changes: Mapped[Change]) -> None:
@@ -230,12 +230,12 @@ class BlobIndex:
         A commit overrules what a flush brings: the pending change was made before the commit ends.
         So the changes of commits join first, and those of a flush only where no commit's has.
         """
-        loser = changes.get(guid)
-        if loser is not None and change.pending is not None:
+        superseded_change = changes.get(guid)
+        if superseded_change is not None and change.pending is not None:
             return None
         changes[guid] = change
         self._mark(guid, change)
-        return loser
+        return superseded_change
 
     def _mark(self, guid: bytes, change: Change) -> None:
         if change.pending is not None:
@@ -249,13 +249,13 @@ class BlobIndex:
             for guid in changes:
                 self._remember(guid)
         for change in changes.values():
-            self.settle_slot(change)
+            self.mark_slot_live(change)
         self.show_group(changes)
         for guid, change in changes.items():
             self.apply_change(guid, change, seq)
         self.end_group()
 
-    def settle_slot(self, change: Change) -> None:
+    def mark_slot_live(self, change: Change) -> None:
         """The group of ``change`` is durable: so is the slot that it names, before readers come to it."""
         if change.entry is not None:
             self.slots.move(entry_slot(change.entry), _LIVE)
@@ -274,7 +274,7 @@ class BlobIndex:
         before = old if current is None else current.entry
         self._store_durable(guid, entry, old, seq)
         if current is not None:
-            entry = self._settle_pending(guid, change, current)
+            entry = self._end_pending(guid, change, current)
         self._live += (entry is not None) - (before is not None)
 
     def end_group(self) -> None:
@@ -282,7 +282,7 @@ class BlobIndex:
         self._in_flight = ()
         self._applying = None
 
-    def _settle_pending(self, guid: bytes, change: Change, current: Pending) -> int | None:
+    def _end_pending(self, guid: bytes, change: Change, current: Pending) -> int | None:
         """Take back the pending change that ``change`` ends; return what is visible then."""
         if current is change.pending:
             del self._pending[guid]
@@ -377,11 +377,11 @@ class BlobIndex:
 
         Returns the guid of an entry whose slot is taken or impossible, or ``None`` if all is well.
         """
-        claimed = self.slots.claim_all(map(entry_slot, entries.values()), SlotState.LIVE)
+        claimed = self.slots.mark_all_used(map(entry_slot, entries.values()), SlotState.LIVE)
         if claimed < len(entries):
             return next(itertools.islice(entries, claimed, None))
         for slot in retired:
-            if self.slots.claim(slot, SlotState.LIVE):
+            if self.slots.mark_used(slot, SlotState.LIVE):
                 self.slots.retire(slot, fence)
         self._base = entries
         self._live = len(entries)

@@ -27,7 +27,7 @@ _AT_LEAST: Final = tuple(
 )
 
 
-class FreeIndex:
+class FreeMap:
     """Knows in which chunks of ``states``, one byte a slot and 0 for a free one, to search."""
 
     __slots__ = ("_levels", "_states")

@@ -21,7 +21,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 from uringblob.errors import BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, Segment, blocks_for
+from uringblob.store.format import BLOCK_SIZE, SlotRun, blocks_for
 
 #: A log segment is at least so long: its header is one block of it.
 GRANULE_BYTES = 64 * 1024
@@ -51,26 +51,26 @@ def base_granules(page_size: int) -> int:
 class LogSpace:
     """Extents of the file that only logs may use, and which parts of them are free."""
 
-    def __init__(self, page_size: int, extents: Iterable[Segment] = (), used: Iterable[Segment] = ()) -> None:
+    def __init__(self, page_size: int, extents: Iterable[SlotRun] = (), used: Iterable[SlotRun] = ()) -> None:
         """Take over ``extents``; ``used`` are the segments of the log in use."""
         self.page_size = page_size
         self.granule = granule_slots(page_size)
         #: Blocks of a granule that hold records, if it is a segment of its own.
         self._useful_blocks = self.granule * page_size // BLOCK_SIZE - 1
         self._base = base_granules(page_size)
-        self.extents: list[Segment] = []
+        self.extents: list[SlotRun] = []
         self.capacity = 0  #: granules in all, but for those that are forfeited
-        self._free: list[Segment] = []  # ascending, none touching the next
+        self._free: list[SlotRun] = []  # ascending, none touching the next
         for extent in extents:
             self.add(extent)
         for segment in used:
             self._cut(segment)
 
     def __repr__(self) -> str:
-        return f"<LogSpace {self.free} of {self.capacity} granules of {self.granule} slots free>"
+        return f"<LogSpace {self.free_granules} of {self.capacity} granules of {self.granule} slots free>"
 
     @property
-    def free(self) -> int:
+    def free_granules(self) -> int:
         """Granules that no segment has."""
         return sum(run.slots // self.granule for run in self._free)
 
@@ -103,7 +103,7 @@ class LogSpace:
 
     # --- handing out ---------------------------------------------------------------------
 
-    def take(self, granules: int) -> Segment:
+    def allocate(self, granules: int) -> SlotRun:
         """Cut a segment of up to ``granules`` granules out of the free space.
 
         :raises BlobStoreIOError: there is none; callers make sure that there is.
@@ -111,57 +111,57 @@ class LogSpace:
         wanted = granules * self.granule
         run = next((run for run in self._free if run.slots >= wanted), None)
         if run is None:
-            run = max(self._free, key=lambda run: run.slots, default=Segment(0, 0))
+            run = max(self._free, key=lambda run: run.slots, default=SlotRun(0, 0))
         if run.slots < self.granule:
             raise BlobStoreIOError(
                 errno.ENOSPC, "the store's log space is used up: delete blobs, or give the disk more room"
             )
-        segment = Segment(run.slot, min(wanted, run.slots))
+        segment = SlotRun(run.slot, min(wanted, run.slots))
         self._cut(segment)
         return segment
 
-    def give_back(self, segment: Segment) -> None:
+    def free(self, segment: SlotRun) -> None:
         """No log has ``segment`` any more.  What is no part of the extents is not this class's."""
         if not self.owns(segment):
             raise AssertionError(f"{segment} is no log space")
         self._free = _merged([*self._free, segment])
 
-    def forfeit(self, segment: Segment) -> None:
+    def forfeit(self, segment: SlotRun) -> None:
         """A write into ``segment`` failed and may still land: no log has it before the store is reopened."""
         self.capacity -= segment.slots // self.granule
 
-    def owns(self, segment: Segment) -> bool:
+    def owns(self, segment: SlotRun) -> bool:
         """Tell whether ``segment`` lies in one extent."""
         return any(extent.slot <= segment.slot and segment.end <= extent.end for extent in self.extents)
 
-    def add(self, extent: Segment) -> None:
+    def add(self, extent: SlotRun) -> None:
         """``extent`` belongs to logs from now on; it is a whole number of granules."""
         self.extents = _merged([*self.extents, extent])
         self.capacity += extent.slots // self.granule
         self._free = _merged([*self._free, extent])
 
-    def with_extent(self, extent: Segment) -> Sequence[Segment]:
+    def with_extent(self, extent: SlotRun) -> Sequence[SlotRun]:
         """Return what the extents would be with ``extent``."""
         return _merged([*self.extents, extent])
 
-    def _cut(self, segment: Segment) -> None:
+    def _cut(self, segment: SlotRun) -> None:
         for index, run in enumerate(self._free):
             if run.slot <= segment.slot and segment.end <= run.end:
                 rest = (
-                    Segment(run.slot, segment.slot - run.slot),
-                    Segment(segment.end, run.end - segment.end),
+                    SlotRun(run.slot, segment.slot - run.slot),
+                    SlotRun(segment.end, run.end - segment.end),
                 )
                 self._free[index : index + 1] = [part for part in rest if part.slots]
                 return
         raise AssertionError(f"{segment} is not free log space")
 
 
-def _merged(runs: Iterable[Segment]) -> list[Segment]:
+def _merged(runs: Iterable[SlotRun]) -> list[SlotRun]:
     """Return ``runs`` in order, those that touch as one."""
-    merged: list[Segment] = []
+    merged: list[SlotRun] = []
     for run in sorted(runs, key=lambda run: run.slot):
         if merged and merged[-1].end == run.slot:
-            merged[-1] = Segment(merged[-1].slot, merged[-1].slots + run.slots)
+            merged[-1] = SlotRun(merged[-1].slot, merged[-1].slots + run.slots)
         else:
             merged.append(run)
     return merged

@@ -30,8 +30,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from uringblob.store.format import Segment
-from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeIndex
+from uringblob.store.format import SlotRun
+from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
 
 
 class SlotState(enum.IntEnum):
@@ -75,10 +75,10 @@ class SlotTable:
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         self._beyond: dict[int, SlotState] = {}
-        self._free = FreeIndex(self._states)
+        self._free = FreeMap(self._states)
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
-        self._draining: set[int] = set()
-        self._holds: dict[int, int] = {}
+        self._awaiting_readers: set[int] = set()
+        self._pins: dict[int, int] = {}
         #: Slots held by readers in threads of their own; see :mod:`uringblob.store.caller_reads`.
         self.visits: dict[Any, int] = {}
         self.confirmed = 0
@@ -127,7 +127,7 @@ class SlotTable:
         if to == _FREE:
             self._free.freed(slot)
 
-    def claim(self, slot: int, state: SlotState) -> bool:
+    def mark_used(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""
         if slot < self.first or self.state(slot) != _S.FREE:
             return False
@@ -139,14 +139,14 @@ class SlotTable:
         self._counts[state] += 1
         return True
 
-    def claim_run(self, run: Segment, state: SlotState) -> None:
+    def mark_run_used(self, run: SlotRun, state: SlotState) -> None:
         """Give free slots inside the file their state while a store is opened; slots below the first stay."""
         begin, end = max(run.slot, self.first), run.end
         self._states[begin:end] = bytes((state,)) * (end - begin)
         self._counts[_S.FREE] -= end - begin
         self._counts[state] += end - begin
 
-    def claim_all(self, slots: Iterable[int], state: SlotState) -> int:
+    def mark_all_used(self, slots: Iterable[int], state: SlotState) -> int:
         """Claim one slot after the other; return how many were had before the first that was not.
 
         A store of two million blobs is opened through this loop, so it does itself what
@@ -159,7 +159,7 @@ class SlotTable:
             if first <= slot < limit and states[slot] == free:
                 states[slot] = state
                 inside += 1
-            elif self.claim(slot, state):
+            elif self.mark_used(slot, state):
                 beyond += 1
             else:
                 break
@@ -184,40 +184,40 @@ class SlotTable:
 
     # --- handing out ---------------------------------------------------------------------
 
-    def find_run(self, count: int) -> Segment | None:
+    def find_run(self, count: int) -> SlotRun | None:
         """Return the lowest run of ``count`` free slots, or ``None``: that keeps the file dense.
 
         A run of more than ``RUN_SLOTS_MAX`` slots is not looked for.
         """
         start = self._free.lowest(count) if count <= RUN_SLOTS_MAX else -1
-        return None if start < 0 else Segment(start, count)
+        return None if start < 0 else SlotRun(start, count)
 
-    def take_run(self, count: int, to: SlotState) -> Segment | None:
+    def allocate_run(self, count: int, to: SlotState) -> SlotRun | None:
         """Move the first contiguous run of ``count`` free slots to state ``to``."""
         run = self.find_run(count)
         if run is not None:
             self.move_run(run, to)
         return run
 
-    def take_pieces(self, count: int, to: SlotState) -> list[Segment]:
+    def allocate_runs(self, count: int, to: SlotState) -> list[SlotRun]:
         """Move ``count`` free slots to state ``to``, the longest runs first, as halving finds them."""
-        pieces: list[Segment] = []
+        pieces: list[SlotRun] = []
         size = min(count, RUN_SLOTS_MAX)
         while count:
             start = self._free.lowest(size) if size else -1
             if start < 0:
                 if size <= 1:
-                    raise AssertionError("take_pieces: fewer free slots than asked for")
+                    raise AssertionError("allocate_runs: fewer free slots than asked for")
                 size = (size + 1) // 2
                 continue
-            piece = Segment(start, self._free.run_at(start, count))
+            piece = SlotRun(start, self._free.run_at(start, count))
             self.move_run(piece, to)
             pieces.append(piece)
             count -= piece.slots
             size = min(size, count)
         return pieces
 
-    def move_run(self, run: Segment, to: SlotState) -> None:
+    def move_run(self, run: SlotRun, to: SlotState) -> None:
         """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
         states, begin, end = self._states, run.slot, run.slot + run.slots
         if self._beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
@@ -257,31 +257,31 @@ class SlotTable:
         return False
 
     @property
-    def waiting(self) -> int:
+    def awaiting_group(self) -> int:
         """Retired slots that only the next durable group sets free."""
         return len(self._retired)
 
-    def hold(self, slot: int) -> None:
-        """Keep ``slot`` from being reused until as many :meth:`unhold` calls."""
-        self._holds[slot] = self._holds.get(slot, 0) + 1
+    def pin(self, slot: int) -> None:
+        """Keep ``slot`` from being reused until as many :meth:`unpin` calls."""
+        self._pins[slot] = self._pins.get(slot, 0) + 1
 
-    def unhold(self, slot: int) -> None:
+    def unpin(self, slot: int) -> None:
         """One holder (a reader, say) is done with ``slot``."""
-        holders = self._holds[slot] - 1
+        holders = self._pins[slot] - 1
         if holders:
-            self._holds[slot] = holders
+            self._pins[slot] = holders
             return
-        del self._holds[slot]
-        self.settle(slot)
+        del self._pins[slot]
+        self.try_free(slot)
 
-    def is_draining(self, slot: int) -> bool:
+    def awaits_readers(self, slot: int) -> bool:
         """Tell whether ``slot`` waits for its holders only; any thread may ask."""
-        return slot in self._draining
+        return slot in self._awaiting_readers
 
-    def settle(self, slot: int) -> None:
+    def try_free(self, slot: int) -> None:
         """Free ``slot`` if it waits for holders and the last of them has left."""
-        if slot in self._draining and slot not in self._holds and not self._is_visited(slot):
-            self._draining.discard(slot)
+        if slot in self._awaiting_readers and slot not in self._pins and not self._is_visited(slot):
+            self._awaiting_readers.discard(slot)
             self.move(slot, _FREE)
 
     def _is_visited(self, slot: int) -> bool:
@@ -290,8 +290,8 @@ class SlotTable:
 
     def _drain(self, slot: int) -> None:
         # In this order: a visitor leaves first, and then looks whether its slot is draining.
-        self._draining.add(slot)
-        self.settle(slot)
+        self._awaiting_readers.add(slot)
+        self.try_free(slot)
 
     def live_beyond(self) -> Iterable[int]:
         """Yield the live slots past the end of the file as it was when opened."""

@@ -30,7 +30,7 @@ from uringblob.store.format import (
     RECORDS_PER_BLOCK,
     VERSION,
     BlockType,
-    Segment,
+    SlotRun,
     blocks_for,
     delete_record,
     link_record,
@@ -59,17 +59,17 @@ class Compaction:
     def __init__(
         self,
         medium: FileIO,
-        manifest: BlobIndex,
+        index: BlobIndex,
         log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,
     ) -> None:
         self._medium = medium
-        self._manifest = manifest
+        self._index = index
         self._log_space = log_space
         self._queue = queue
         self._superblocks = superblocks
-        self._segments: list[Segment] = []
+        self._segments: list[SlotRun] = []
         self._new: Log | None = None
         self._stopped = False
         self._failed = False
@@ -85,8 +85,8 @@ class Compaction:
         await self._fold()  # what the last one left, if it failed
         old = self._queue.log
         base_seq = old.seq
-        records = self._manifest.durable_count()
-        frozen = self._manifest.freeze()
+        records = self._index.durable_count()
+        frozen = self._index.freeze()
         try:
             new = await self._write_snapshot(old, frozen, records, base_seq)
             await self._medium.sync("compaction")
@@ -104,7 +104,7 @@ class Compaction:
             self._failed = True  # no memory, say: what was asked for before that may still be in flight
             raise
         finally:
-            self._manifest.thaw()
+            self._index.thaw()
             if not self._adopting and self._medium.poison_cause is None:
                 await self._give_up()
         await self._fold()
@@ -112,7 +112,7 @@ class Compaction:
     async def _fold(self) -> None:
         """Bring what changed meanwhile into the map."""
         budget = self._medium.checksum_budget
-        while self._manifest.fold(GUIDS_AT_ONCE):
+        while self._index.fold(GUIDS_AT_ONCE):
             if not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
                 await budget.acquire(GUIDS_AT_ONCE * CHANGE)
 
@@ -126,7 +126,7 @@ class Compaction:
             await self._new.wait_quiet()
             segments = self._new.chain
         for segment in segments:
-            (self._log_space.forfeit if self._failed else self._log_space.give_back)(segment)
+            (self._log_space.forfeit if self._failed else self._log_space.free)(segment)
 
     def _check_not_stopped(self) -> None:
         if self._stopped:
@@ -137,7 +137,7 @@ class Compaction:
     ) -> Log:
         blocks = blocks_for(records)
         await self._medium.ready()
-        self._take_segments(blocks + 1)  # one more for the CARRY
+        self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         for first in range(0, blocks, _BLOCKS_AT_ONCE):
             self._check_not_stopped()
@@ -150,15 +150,15 @@ class Compaction:
             new.skip(count)
         return new
 
-    def _take_segments(self, blocks: int) -> None:
+    def _allocate_segments(self, blocks: int) -> None:
         """Take segments for so many blocks, and a tail."""
         space = self._log_space
         blocks_per_slot = self._queue.page_size // BLOCK_SIZE
         while blocks > 0:
-            segment = space.take(min(space.segment_granules, space.granules_for(blocks)))
+            segment = space.allocate(min(space.segment_granules, space.granules_for(blocks)))
             self._segments.append(segment)
             blocks -= segment.slots * blocks_per_slot - 1
-        self._segments.append(space.take(space.segment_granules))
+        self._segments.append(space.allocate(space.segment_granules))
 
     async def _empty_log(self, old: Log) -> Log:
         """Zero and link the fresh segments; nothing names them yet, so nothing is flushed."""
@@ -211,15 +211,15 @@ class Compaction:
             await self._superblocks.record_extents(self._log_space.extents)
         self._queue.log = new
         # Everything up to the switch is durable for good: no group before it can be dropped.
-        self._manifest.slots.confirm(new.seq)
+        self._index.slots.confirm(new.seq)
         for segment in old.chain:
             if upgrades:
-                self._manifest.slots.move_run(segment, SlotState.FREE)
+                self._index.slots.move_run(segment, SlotState.FREE)
             else:
-                self._log_space.give_back(segment)
+                self._log_space.free(segment)
 
     async def _carry(self, old: Log, new: Log) -> None:
-        delta = self._manifest.delta()
+        delta = self._index.delta()
         records = (delete_record(g) if e is None else set_record(g, e) for g, e in delta.items())
         seq, blocks = old.seq + 1, blocks_for(len(delta))
         await new.ensure_room(blocks)
@@ -238,6 +238,6 @@ class Compaction:
         try:
             await old.write(stretches, "switching the log")
         except BlobStoreError as error:
-            await old.settle_failed(error, stretches)
+            await old.undo_failed(error, stretches)
             raise
         await self._medium.sync("compaction")

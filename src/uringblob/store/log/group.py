@@ -29,7 +29,7 @@ LARGE_GROUP_BYTES = 64 * 1024 * 1024
 class Member:
     """One caller's part of a group.
 
-    ``collect`` yields its ``size`` changes when the group is formed (and again after a failed group);
+    ``build_changes`` yields its ``size`` changes when the group is formed (and again after a failed group);
     ``flushes`` says that they are all that is pending then.
     ``landed``, awaited, says that its frames are wholly written; ``frame_bytes`` is what of them no
     flush has covered.  ``done`` resolves when all of it is durable.
@@ -38,7 +38,7 @@ class Member:
     def __init__(
         self,
         done: Completion[None],
-        collect: Callable[[], Iterable[tuple[bytes, Change]]],
+        build_changes: Callable[[], Iterable[tuple[bytes, Change]]],
         *,
         size: int = 0,
         flushes: bool = False,
@@ -48,7 +48,7 @@ class Member:
         turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.done = done
-        self.collect = collect
+        self.build_changes = build_changes
         self.size = size
         self.flushes = flushes
         self.landed = landed
@@ -69,24 +69,24 @@ class Group:
         self._unsynced = sum(member.frame_bytes for member in members)
         self._page_size = page_size
         self.changes = changes
-        self.losers: list[Change] = []  #: overruled by others in this group: no record names their frames
+        self.superseded: list[Change] = []  #: overruled by others in this group: no record names their frames
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it
 
-    async def collect(self, manifest: BlobIndex) -> None:
+    async def build_changes(self, index: BlobIndex) -> None:
         """Merge the members' changes in order, commits first; the last one to name a guid wins."""
         budget, number = self._medium.checksum_budget, 0
         commits = [member for member in self._members if not member.flushes]
         # All flushes bring the same.
         flushes = [member for member in self._members if member.flushes][:1]
         for member in (*commits, *flushes):
-            for guid, change in member.collect():
+            for guid, change in member.build_changes():
                 number += 1
                 if number % GUIDS_AT_ONCE == 0 and not budget.try_acquire(GUIDS_AT_ONCE * CHANGE):
                     await budget.acquire(GUIDS_AT_ONCE * CHANGE)
-                loser = manifest.join_group(self.changes, guid, change)
-                if loser is not None:
-                    self.losers.append(loser)
+                superseded_change = index.join_group(self.changes, guid, change)
+                if superseded_change is not None:
+                    self.superseded.append(superseded_change)
                 if change.pending is not None and not change.pending.synced:
                     self._unsynced += self._page_size
 
@@ -115,7 +115,7 @@ class Group:
         failed = await self._unlanded()
         log_errors = await settle([written])
         if log_errors:
-            await self._log.settle_failed(log_errors[0], stretches)
+            await self._log.undo_failed(log_errors[0], stretches)
             raise log_errors[0]
         if failed:
             return await self._wipe(stretches, failed)

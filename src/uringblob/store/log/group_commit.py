@@ -38,8 +38,8 @@ from uringblob.store.log.writer import Log
 #: Compactions that one group waits for: the first may have begun before, and leave too little.
 COMPACTIONS_MAX = 2
 #: Members that hear in one loop iteration that their group is durable, and the bytes of their frames.
-HEARD_AT_ONCE = 64
-HEARD_BYTES_AT_ONCE = 2 * 1024 * 1024
+ACKNOWLEDGED_AT_ONCE = 64
+ACKNOWLEDGED_BYTES_AT_ONCE = 2 * 1024 * 1024
 #: Members of one group: as many are counted, and their frames looked for, in a millisecond.
 MEMBERS_MAX = 2048
 #: A group of so many changes is applied in one step.
@@ -52,7 +52,7 @@ class LogKeeper(Protocol):
     def log_fits(self, blocks: int) -> bool:
         """Tell whether a group of ``blocks`` blocks may be written."""
 
-    async def unheld(self) -> None:
+    async def wait_unpinned(self) -> None:
         """Wait until a compaction may begin."""
 
     def start_compaction(self) -> Job[None]:
@@ -66,19 +66,19 @@ class GroupQueue:
     """The committer: forms groups out of waiting members, in order, one at a time."""
 
     def __init__(
-        self, medium: FileIO, manifest: BlobIndex, page_size: int, *, before_group: Callable[[], None]
+        self, medium: FileIO, index: BlobIndex, page_size: int, *, before_group: Callable[[], None]
     ) -> None:
         self._medium = medium
-        self._manifest = manifest
+        self._index = index
         self.page_size = page_size
         self._before_group = before_group
         self._waiting: collections.deque[Member] = collections.deque()
         self._urgent: collections.deque[Member] = collections.deque()  # turns that come before any group
         self._room_wanted: Completion[None] | None = None  # a group waits for a compaction's turn
         self._running: Job[None] | None = None
-        self._crowd = 0  # how many callers shared a group of late
+        self._recent_group_size = 0  # how many callers shared a group of late
         self.log: Log
-        self.upkeep: LogKeeper
+        self.maintenance: LogKeeper
         self.groups = 0
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
         self.names_still = Lock()
@@ -99,10 +99,8 @@ class GroupQueue:
 
     def join_flush(self) -> Completion[None]:
         """Make every change pending when the group is formed durable."""
-        pending = self._manifest.pending_count
-        return self._join(
-            Member(self._completion(), self._manifest.pending_changes, size=pending, flushes=True)
-        )
+        pending = self._index.pending_count
+        return self._join(Member(self._completion(), self._index.pending_changes, size=pending, flushes=True))
 
     def join_commit(
         self,
@@ -114,11 +112,11 @@ class GroupQueue:
     ) -> Completion[None]:
         """Make these entries and deletions durable together, and then visible."""
 
-        def collect() -> Iterable[tuple[bytes, Change]]:
-            return self._manifest.commit_changes(entries, deletes)
+        def build_changes() -> Iterable[tuple[bytes, Change]]:
+            return self._index.commit_changes(entries, deletes)
 
         size = len(entries) + len(deletes)
-        member = Member(self._completion(), collect, size=size, landed=landed, frame_bytes=frame_bytes)
+        member = Member(self._completion(), build_changes, size=size, landed=landed, frame_bytes=frame_bytes)
         return self._join(member)
 
     def commit_empty_group(self) -> Completion[None]:
@@ -185,12 +183,12 @@ class GroupQueue:
         other's flush, again and again.  A lone committer never waits here; and when all are there,
         the group's blocks are written while the device is busy with the frames.
         """
-        if self._urgent or len(self._waiting) >= self._crowd:
+        if self._urgent or len(self._waiting) >= self._recent_group_size:
             return
         await self._medium.next_tick()
         await self._medium.checksum_budget.acquire(0)
         first = self._waiting[0].landed
-        if len(self._waiting) < self._crowd and first is not None and not first.done():
+        if len(self._waiting) < self._recent_group_size and first is not None and not first.done():
             await settle([first])
 
     def _fail(self, members: list[Member], error: Exception) -> None:
@@ -213,7 +211,7 @@ class GroupQueue:
             # In both lists for a moment, never in none: should a signal handler raise, all must hear of it.
             members.append(member)
             self._waiting.popleft()
-        self._crowd = max(len(members), self._crowd // 2)
+        self._recent_group_size = max(len(members), self._recent_group_size // 2)
 
     async def _write_group(self, members: list[Member]) -> None:
         await self._medium.ready()
@@ -224,17 +222,17 @@ class GroupQueue:
             idle = not changes and not any(member.forced for member in members)
             failed = {} if idle else await group.write()
         except BaseException as error:
-            self._manifest.abort_group(changes)
+            self._index.abort_group(changes)
             if group.begun:
                 self._distrust(error)
             raise
         if failed:
-            self._manifest.abort_group(changes)
+            self._index.abort_group(changes)
             self._regroup(members, failed)
             return
         try:
             if idle:
-                self._manifest.end_group()
+                self._index.end_group()
             else:
                 await self._apply(group)
             await self._acknowledge_in_turns(members)
@@ -244,7 +242,7 @@ class GroupQueue:
         if not idle:
             # Upkeep that there is no memory to begin is begun after the next group.
             with contextlib.suppress(MemoryError):
-                self.upkeep.after_group()
+                self.maintenance.after_group()
 
     def _distrust(self, error: BaseException) -> None:
         """Poison the store after what no engine raises: its group may be on the medium, and it may not."""
@@ -257,16 +255,16 @@ class GroupQueue:
         while True:
             changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
             group = Group(self.log, self._medium, self.page_size, members, changes)
-            self._manifest.begin_group(changes)
+            self._index.begin_group(changes)
             try:
-                await group.collect(self._manifest)
+                await group.build_changes(self._index)
                 forced = any(member.forced for member in members)
-                if not (changes or forced) or self.upkeep.log_fits(blocks_for(len(changes))):
+                if not (changes or forced) or self.maintenance.log_fits(blocks_for(len(changes))):
                     return group
             except BaseException:
-                self._manifest.abort_group(changes)
+                self._index.abort_group(changes)
                 raise
-            self._manifest.abort_group(changes)  # what is pending may change while it waits
+            self._index.abort_group(changes)  # what is pending may change while it waits
             compactions += 1
             await self._make_room(compactions)
 
@@ -278,9 +276,9 @@ class GroupQueue:
                 f"{self._medium.path}: the log has no room for this change, also after a compaction; "
                 "change fewer blobs at once, or give the disk more room",
             )
-        await self.upkeep.unheld()
+        await self.maintenance.wait_unpinned()
         wanted = self._room_wanted = self._completion()
-        compaction = self.upkeep.start_compaction()
+        compaction = self.maintenance.start_compaction()
         compaction.add_done_callback(lambda _: None if wanted.done() else wanted.finish(None))
         if self._urgent:
             wanted.finish(None)  # it joined before
@@ -302,28 +300,28 @@ class GroupQueue:
 
     async def _apply(self, group: Group) -> None:
         """The group is durable: make it visible, and free what it replaced."""
-        manifest, changes = self._manifest, group.changes
+        index, changes = self._index, group.changes
         try:
             if len(changes) <= APPLIED_AT_ONCE:
-                manifest.finish_group(changes, group.seq)
+                index.finish_group(changes, group.seq)
             else:
                 for number, change in enumerate(changes.values()):
                     if number % GUIDS_AT_ONCE == 0:
                         await self._turn_at_changes()
-                    manifest.settle_slot(change)
+                    index.mark_slot_live(change)
                 async with self.names_still:
-                    manifest.show_group(changes)
+                    index.show_group(changes)
                     for number, (guid, change) in enumerate(changes.items()):
                         if number % GUIDS_AT_ONCE == 0:
                             await self._turn_at_changes()
-                        manifest.apply_change(guid, change, group.seq)
-                    manifest.end_group()
-            while manifest.slots.confirm(group.seq - 1, GUIDS_AT_ONCE):
+                        index.apply_change(guid, change, group.seq)
+                    index.end_group()
+            while index.slots.confirm(group.seq - 1, GUIDS_AT_ONCE):
                 await self._turn_at_changes()
-            for start in range(0, len(group.losers), GUIDS_AT_ONCE):
+            for start in range(0, len(group.superseded), GUIDS_AT_ONCE):
                 if start:
                     await self._turn_at_changes()
-                manifest.drop_unlogged(group.losers[start : start + GUIDS_AT_ONCE])
+                index.drop_unlogged(group.superseded[start : start + GUIDS_AT_ONCE])
         except Exception as error:
             self._medium.poison(error)  # the log has it, and the map only a part of it
             raise
@@ -341,14 +339,14 @@ class GroupQueue:
         later, and it has nothing to do until then.  Small frames are written so quickly that the
         iterations would cost more (a quarter of the commits a second, with 4 KiB).
         """
-        heard = heard_bytes = 0
+        acknowledged = acknowledged_bytes = 0
         for member in members:
-            if heard >= HEARD_AT_ONCE or heard_bytes >= HEARD_BYTES_AT_ONCE:
+            if acknowledged >= ACKNOWLEDGED_AT_ONCE or acknowledged_bytes >= ACKNOWLEDGED_BYTES_AT_ONCE:
                 await self._medium.next_tick()
-                heard = heard_bytes = 0
+                acknowledged = acknowledged_bytes = 0
             member.done.finish(None)
-            heard += 1
-            heard_bytes += member.frame_bytes
+            acknowledged += 1
+            acknowledged_bytes += member.frame_bytes
 
     def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):

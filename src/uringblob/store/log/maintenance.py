@@ -30,14 +30,14 @@ class LogMaintenance:
     def __init__(
         self,
         medium: FileIO,
-        manifest: BlobIndex,
+        index: BlobIndex,
         log_space: LogSpace,
         queue: GroupQueue,
         superblocks: Superblocks,
         complete_log_space: Callable[[], Awaitable[None]],
     ) -> None:
         self._medium = medium
-        self._manifest = manifest
+        self._index = index
         self._log_space = log_space
         self._queue = queue
         self._superblocks = superblocks
@@ -46,14 +46,14 @@ class LogMaintenance:
         self.compactions = 0
         self._compaction: Compaction | None = None
         self._compacting: Job[None] | None = None
-        self._holds = 0
-        self._unheld: Completion[None] | None = None
+        self._pins = 0
+        self._unpinned: Completion[None] | None = None
         self._ended = False
 
     def __repr__(self) -> str:
         return (
             f"<LogMaintenance {'compacting' if self.compacting else 'idle'} compactions={self.compactions}"
-            f" holds={self._holds}>"
+            f" pins={self._pins}>"
         )
 
     @property
@@ -64,14 +64,16 @@ class LogMaintenance:
     def after_group(self) -> None:
         """A group is durable: see whether the log is long, or its chain short."""
         log = self._queue.log
-        if self._holds or self._ended:
+        if self._pins or self._ended:
             return
-        enough = max(self.compaction_blocks_min, 2 * blocks_for(self._manifest.durable_count()))
+        enough = max(self.compaction_blocks_min, 2 * blocks_for(self._index.durable_count()))
         if log.group_blocks >= enough:
             self.start_compaction()
         elif log.runs_low:
             space = self._log_space
-            left = space.free - space.segment_granules - space.for_compaction(self._manifest.slots.named)
+            left = (
+                space.free_granules - space.segment_granules - space.for_compaction(self._index.slots.named)
+            )
             # An eighth is for the groups that come while a compaction is under way.
             if left >= space.capacity // 8 and not self.compacting:
                 log.prepare_room()
@@ -86,26 +88,26 @@ class LogMaintenance:
         What must follow is a compaction of all there will be then, or the end of the one under way,
         with this group in its carry, and another one after it.
         """
-        log, space, named = self._queue.log, self._log_space, self._manifest.slots.named
+        log, space, named = self._queue.log, self._log_space, self._index.slots.named
         if self._superblocks.current.version < VERSION:
             return False  # its first group waits for the compaction that upgrades it
-        free = space.free - log.granules_for(blocks)
+        free = space.free_granules - log.granules_for(blocks)
         if not self.compacting:
             return free >= space.for_compaction(named)
-        carried = blocks_for(len(self._manifest.delta())) + blocks
+        carried = blocks_for(len(self._index.delta())) + blocks
         free -= space.granules_for(carried) + space.segment_granules
         old = sum(segment.slots for segment in log.chain) // space.granule
         return free >= 0 and free + old >= space.for_compaction(named)
 
-    async def unheld(self) -> None:
+    async def wait_unpinned(self) -> None:
         """Wait until no reader of the log keeps it where it is, or a compaction is under way.
 
         That one has begun before, and a reader waits for its end.
         """
-        while self._holds and not self.compacting:
-            if self._unheld is None:
-                self._unheld = Completion(loop=self._medium.loop)
-            await self._unheld
+        while self._pins and not self.compacting:
+            if self._unpinned is None:
+                self._unpinned = Completion(loop=self._medium.loop)
+            await self._unpinned
 
     # --- compaction ----------------------------------------------------------------------
 
@@ -118,7 +120,7 @@ class LogMaintenance:
 
     async def _compact(self) -> None:
         self._compaction = Compaction(
-            self._medium, self._manifest, self._log_space, self._queue, self._superblocks
+            self._medium, self._index, self._log_space, self._queue, self._superblocks
         )
         try:
             await self._complete_log_space()  # what a failed compaction forfeited is made up for
@@ -143,15 +145,15 @@ class LogMaintenance:
 
     # --- standing still ------------------------------------------------------------------
 
-    def hold(self) -> None:
+    def pin(self) -> None:
         """Keep the log where it is, for whoever reads it."""
-        self._holds += 1
+        self._pins += 1
 
-    def unhold(self) -> None:
+    def unpin(self) -> None:
         """One reader of the log is done."""
-        self._holds -= 1
-        if not self._holds and self._unheld is not None:
-            unheld, self._unheld = self._unheld, None
+        self._pins -= 1
+        if not self._pins and self._unpinned is not None:
+            unheld, self._unpinned = self._unpinned, None
             unheld.finish(None)
 
     async def wait(self) -> None:

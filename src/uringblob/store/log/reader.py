@@ -16,10 +16,10 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     Block,
     BlockType,
-    Segment,
+    SlotRun,
     StaleSector,
     decode_block,
-    find_traces,
+    find_stale_sectors,
     first_slot,
 )
 from uringblob.store.io.file_io import FileIO
@@ -34,18 +34,18 @@ Place = tuple[int, int]
 class LogTail:
     """What lies between the last valid group and the end of the chain.
 
-    ``traces`` are the sectors that are not blank where groups would stand; ``header_trace`` is
+    ``stale_sectors`` are the sectors that are not blank where groups would stand; ``stale_header`` is
     what an interrupted linking of a segment left; ``dirty_blocks`` are the offsets to be wiped.
     """
 
-    traces: list[StaleSector]
-    header_trace: bool
+    stale_sectors: list[StaleSector]
+    stale_header: bool
     dirty_blocks: list[int]
 
     @property
     def last_seq(self) -> int:
         """The highest sequence number that any trace bears; 0 if none bears one."""
-        return max((trace.seq or 0 for trace in self.traces), default=0)
+        return max((trace.seq or 0 for trace in self.stale_sectors), default=0)
 
 
 class LogReader:
@@ -56,7 +56,7 @@ class LogReader:
     """
 
     def __init__(
-        self, medium: FileIO, store_id: bytes, log_id: int, page_size: int, head: Segment, file_size: int
+        self, medium: FileIO, store_id: bytes, log_id: int, page_size: int, head: SlotRun, file_size: int
     ) -> None:
         self._medium = medium
         self._store_id = store_id
@@ -65,7 +65,7 @@ class LogReader:
         self._file_size = file_size
         self._ahead = b""
         self._ahead_offset = 0
-        self.segments: list[Segment] = []
+        self.segments: list[SlotRun] = []
         self.seq = 0  # of the last group read, for messages
         self._check_bounds(head)
         self.tail = head
@@ -89,13 +89,13 @@ class LogReader:
         index, slots, next_slot, next_slots = block.link()
         if index != len(self.segments) or slots != segment.slots:
             raise self._corrupt(offset, "a segment header does not match its place in the chain")
-        successor = Segment(next_slot, next_slots)
+        successor = SlotRun(next_slot, next_slots)
         self.segments.append(segment)
         self._check_bounds(successor)
         self.tail = successor
         return True
 
-    def _check_bounds(self, new: Segment) -> None:
+    def _check_bounds(self, new: SlotRun) -> None:
         end = (new.slot + new.slots) * self._page_size
         inside = new.slot >= first_slot(self._page_size) and new.slots >= 1 and end <= self._file_size
         overlaps = any(
@@ -133,7 +133,7 @@ class LogReader:
                 self._ahead = await self._medium.read(offset, BLOCK_SIZE, "reading the log")
         return self._ahead[at : at + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0")
 
-    def _blocks_of(self, segment: Segment) -> int:
+    def _blocks_of(self, segment: SlotRun) -> int:
         return segment.slots * self._page_size // BLOCK_SIZE
 
     async def _normalize(self, place: Place) -> Place | None:
@@ -208,18 +208,18 @@ class LogReader:
 
     async def examine_tail(self) -> LogTail:
         """Look at every sector between :attr:`position` and the end of the chain."""
-        tail = LogTail([], header_trace=False, dirty_blocks=[])
+        tail = LogTail([], stale_header=False, dirty_blocks=[])
         index, first_block = self.position
         while index < len(self.segments) or await self.enter():
             await self._examine(self.segments[index], first_block, tail)
             index, first_block = index + 1, 1
         header = await self._raw(self.tail.slot * self._page_size)
         if header != BLANK_BLOCK:
-            tail.header_trace = True
+            tail.stale_header = True
             tail.dirty_blocks.append(self.tail.slot * self._page_size)
-        known = len(tail.traces)
+        known = len(tail.stale_sectors)
         await self._examine(self.tail, 1, tail)
-        for trace in tail.traces[known:]:
+        for trace in tail.stale_sectors[known:]:
             if trace.seq is not None:
                 raise self._corrupt(
                     self.tail.slot * self._page_size,
@@ -227,12 +227,12 @@ class LogReader:
                 )
         return tail
 
-    async def _examine(self, segment: Segment, first_block: int, tail: LogTail) -> None:
+    async def _examine(self, segment: SlotRun, first_block: int, tail: LogTail) -> None:
         start = segment.slot * self._page_size
         for block_index in range(first_block, self._blocks_of(segment)):
             offset = start + block_index * BLOCK_SIZE
             raw = await self._raw(offset)
-            traces = find_traces(raw, offset, self.log_id)
+            traces = find_stale_sectors(raw, offset, self.log_id)
             if traces:
                 tail.dirty_blocks.append(offset)
-                tail.traces.extend(traces)
+                tail.stale_sectors.extend(traces)

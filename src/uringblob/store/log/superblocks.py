@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
-from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, SlotRun, Superblock, decode_superblock
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 
@@ -39,7 +39,7 @@ class Superblocks:
             for _ in SUPERBLOCK_OFFSETS:
                 await self._write_older(new)
 
-    async def record_extents(self, extents: Sequence[Segment]) -> None:
+    async def record_extents(self, extents: Sequence[SlotRun]) -> None:
         """Make both list ``extents`` as log space; version 1 has no such list before its upgrade."""
         if self.current.version > 1:
             await self.change(log_space=tuple(extents))

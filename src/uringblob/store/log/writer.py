@@ -22,7 +22,7 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     RECORDS_PER_BLOCK,
     BlockType,
-    Segment,
+    SlotRun,
     blocks_for,
     encode_block,
     link_record,
@@ -57,8 +57,8 @@ class Log:
         store_id: bytes,
         log_id: int,
         page_size: int,
-        segments: Sequence[Segment],
-        tail: Segment,
+        segments: Sequence[SlotRun],
+        tail: SlotRun,
         position: tuple[int, int],
         seq: int,
         space: LogSpace,
@@ -83,11 +83,11 @@ class Log:
 
     # --- places --------------------------------------------------------------------------
 
-    def offset_of(self, segment: Segment) -> int:
+    def offset_of(self, segment: SlotRun) -> int:
         """Return the file offset of ``segment``'s first byte."""
         return segment.slot * self.page_size
 
-    def blocks_of(self, segment: Segment) -> int:
+    def blocks_of(self, segment: SlotRun) -> int:
         """Return how many blocks ``segment`` has, its header included."""
         return segment.slots * self.page_size // BLOCK_SIZE
 
@@ -104,7 +104,7 @@ class Log:
         return here + sum(self.blocks_of(segment) - 1 for segment in later)
 
     @property
-    def chain(self) -> list[Segment]:
+    def chain(self) -> list[SlotRun]:
         """Every segment this log occupies, its tail included."""
         return [*self.segments, self.tail]
 
@@ -235,7 +235,7 @@ class Log:
         except BlobStoreIOError:
             return False  # it cannot be read, but perhaps written
 
-    async def settle_failed(self, error: BaseException, stretches: Sequence[Stretch]) -> None:
+    async def undo_failed(self, error: BaseException, stretches: Sequence[Stretch]) -> None:
         """Writing ``stretches`` failed: wiped, if there was no room for them, or the store is poisoned.
 
         For any other reason than lack of room, what the medium holds there is unknown.
@@ -296,13 +296,13 @@ class Log:
     async def _extend(self) -> None:
         """Give the tail a header, and the chain a new tail."""
         await self._medium.ready()
-        new = self._space.take(self._space.segment_granules)
+        new = self._space.allocate(self._space.segment_granules)
         try:
             await self.zero(new)
             await self._medium.wait_next_sync()
         except Exception as error:
             no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
-            (self._space.give_back if no_room else self._space.forfeit)(new)
+            (self._space.free if no_room else self._space.forfeit)(new)
             raise
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
@@ -310,19 +310,19 @@ class Log:
             await self._medium.wait_next_sync()
         except Exception as error:
             # Also without memory: a header that may be there is never written again.
-            await self.settle_failed(error, link)
+            await self.undo_failed(error, link)
             if self._medium.poison_cause is None:
-                self._space.give_back(new)
+                self._space.free(new)
             raise
         self.segments.append(self.tail)
         self.tail = new
 
-    async def zero(self, segment: Segment) -> None:
+    async def zero(self, segment: SlotRun) -> None:
         """Zero every block of ``segment``; nothing is synced."""
         size = segment.slots * self.page_size
         await self._medium.zero(self.offset_of(segment), size, "zeroing a log segment")
 
-    def encode_header(self, index: int, segment: Segment, successor: Segment) -> bytes:
+    def encode_header(self, index: int, segment: SlotRun, successor: SlotRun) -> bytes:
         """Return the header block of ``segment``, the ``index``-th of the chain."""
         return encode_block(
             self.store_id,

@@ -21,7 +21,7 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
     BlockType,
-    Segment,
+    SlotRun,
     Superblock,
     encode_block,
     first_slot,
@@ -76,9 +76,9 @@ def _write_image(fd: int, page_size: int) -> None:
     os.fsync(fd)
 
 
-def _log_extent(page_size: int) -> Segment:
+def _log_extent(page_size: int) -> SlotRun:
     """Return the log space of a new store: it begins behind the superblocks."""
-    return Segment(first_slot(page_size), base_granules(page_size) * granule_slots(page_size))
+    return SlotRun(first_slot(page_size), base_granules(page_size) * granule_slots(page_size))
 
 
 def initial_size(page_size: int) -> int:
@@ -91,8 +91,8 @@ def initial_image(page_size: int) -> list[tuple[int, bytes]]:
     store_id, log_id = secrets.token_bytes(16), new_log_id()
     slots = granule_slots(page_size)
     extent = _log_extent(page_size)
-    head = Segment(extent.slot, slots)
-    tail = Segment(head.end, slots)
+    head = SlotRun(extent.slot, slots)
+    tail = SlotRun(head.end, slots)
     superblock = Superblock(
         page_size,
         store_id,

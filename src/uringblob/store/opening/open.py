@@ -30,7 +30,7 @@ from uringblob.store.file import (
     open_locked,
     read_superblocks,
 )
-from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
+from uringblob.store.format import HEADER_SIZE, SlotRun, Superblock, entry_slot, first_slot
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
@@ -223,7 +223,7 @@ async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Supe
     async def settle_crash() -> None:
         await repair(medium, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
-        core.manifest.slots.confirm(found.seq)
+        core.index.slots.confirm(found.seq)
 
     try:
         await medium.repairs.make(settle_crash)
@@ -232,7 +232,7 @@ async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Supe
             raise
         logger.warning("%s", error, extra={"event": "opened_full", "path": medium.path, "errno": error.errno})
     else:
-        await core.space.complete_log_space()
+        await core.allocator.complete_log_space()
 
 
 def _build(
@@ -249,11 +249,11 @@ def _build(
     owned = [*found.log_space] if superblock.version > 1 else segments
     slots = SlotTable(first_slot(page_size), _slots_known(medium, found, owned, page_size))
     for run in owned:  # recovery checked that they lie inside the file and apart from each other
-        slots.claim_run(run, SlotState.LOG)
+        slots.mark_run_used(run, SlotState.LOG)
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
-    manifest = BlobIndex(slots)
+    index = BlobIndex(slots)
     slots.confirm(max(found.floor, found.seq - 1))
-    clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
+    clash = index.load(found.entries, found.replay.superseded(), found.seq)
     if clash is not None:
         raise StoreCorrupt(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
@@ -262,7 +262,7 @@ def _build(
     core = Core(
         file,
         medium,
-        manifest,
+        index,
         page_size=page_size,
         verify=verify,
         superblocks=superblocks,
@@ -292,14 +292,14 @@ def _log_opened(core: Core) -> None:
     logger.info(
         "%s: opened with %d blobs through %s (%s)",
         path,
-        len(core.manifest),
+        len(core.index),
         engine.name,
         engine.reason,
-        extra={"event": "opened", "path": path, "engine": engine.name, "blobs": len(core.manifest)},
+        extra={"event": "opened", "path": path, "engine": engine.name, "blobs": len(core.index)},
     )
 
 
-def _slots_known(medium: FileIO, found: RecoveredLog, segments: list[Segment], page_size: int) -> int:
+def _slots_known(medium: FileIO, found: RecoveredLog, segments: list[SlotRun], page_size: int) -> int:
     """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
     in_file = medium.file_size() // page_size
     used = max(segment.end for segment in segments)

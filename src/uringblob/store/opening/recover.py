@@ -25,7 +25,7 @@ from uringblob.store.format import (
     FLAG_FRAMES_SYNCED,
     Block,
     BlockType,
-    Segment,
+    SlotRun,
     Superblock,
     entry_slot,
     first_slot,
@@ -95,7 +95,7 @@ class RecoveredLog:
     last_place: Place
     group_blocks: int
     tail: LogTail
-    log_space: tuple[Segment, ...]
+    log_space: tuple[SlotRun, ...]
     in_doubt: bool = False
     cached: str = ""
     dropped: tuple[int, str] | None = None
@@ -107,7 +107,7 @@ class RecoveredLog:
 
     def is_unproved(self) -> bool:
         """Whether neither a floor nor a trace of a later group proves that the last group is durable."""
-        return self.seq > self.floor and not self.tail.traces
+        return self.seq > self.floor and not self.tail.stale_sectors
 
 
 async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
@@ -130,7 +130,7 @@ async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, ca
         bad = await _first_bad_frame(medium, found, superblock.page_size)
         if bad is not None:
             _drop_last_group(found, f"the frame of blob {BlobGuid(bad)} was not wholly written")
-    elif found.tail.traces:
+    elif found.tail.stale_sectors:
         found.dropped = (found.seq + 1, "its log blocks were not wholly written")
     if found.dropped is not None:
         logger.warning(
@@ -144,7 +144,7 @@ async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, ca
 
 async def _play(medium: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
     page_size = superblock.page_size
-    head = Segment(superblock.head_slot, superblock.head_slots)
+    head = SlotRun(superblock.head_slot, superblock.head_slots)
     reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, head, medium.file_size())
     if not await reader.enter():
         raise _damaged(medium, "the header of the log's first segment", head.slot * page_size, 0)
@@ -170,11 +170,11 @@ async def _play(medium: FileIO, superblock: Superblock, switch_seq: int | None) 
     )
 
 
-def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
+def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) -> tuple[SlotRun, ...]:
     """Return the extents kept for logs, as far as the file goes; the log lies in them, in version 2."""
     page_size = superblock.page_size
     slots_in_file = medium.file_size() // page_size
-    extents: list[Segment] = []
+    extents: list[SlotRun] = []
     end = first_slot(page_size)
     for extent in sorted(superblock.log_space, key=lambda extent: extent.slot):
         if extent.slot < end or not 0 < extent.slots < COUNT_LIMIT:
@@ -182,7 +182,7 @@ def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) 
         end = extent.end
         inside = min(end, slots_in_file) - extent.slot  # the file may have been cut
         if inside > 0:
-            extents.append(Segment(extent.slot, inside))
+            extents.append(SlotRun(extent.slot, inside))
     for segment in [*reader.segments, reader.tail] if superblock.version > 1 else ():
         if not any(extent.slot <= segment.slot and segment.end <= extent.end for extent in extents):
             raise _damaged(
@@ -224,7 +224,7 @@ def _damaged(medium: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
 def _check_tail(medium: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
     """Tell a torn last group from a damaged one: anything later proves that it had been whole."""
     missing = seq + 1
-    offset = tail.traces[0].offset if tail.traces else reader.offset_of(reader.position)
+    offset = tail.stale_sectors[0].offset if tail.stale_sectors else reader.offset_of(reader.position)
     if tail.last_seq > missing:
         raise _damaged(medium, f"a group before group {tail.last_seq}", offset, missing)
     if floor > seq:
