@@ -35,7 +35,7 @@ class FakeCore(AsyncMemoryBlobStore):
         """End every held operation; from any thread."""
         self.held.clear()
         for completion in self.waiting:
-            self.loop.call_soon_threadsafe(completion.finish, None)
+            self.loop.call_soon_threadsafe(completion.resolve, None)
 
     async def _pass(self, name: str) -> None:
         await asyncio.sleep(0)

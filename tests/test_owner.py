@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.engines.pread.engine import PreadEngine
@@ -142,7 +142,7 @@ async def test_nor_is_a_job():
 
     job = Job(work(), asyncio.get_running_loop())
     refuse(job)
-    gate.finish(7)
+    gate.resolve(7)
     assert await job == 7
 
 

@@ -49,7 +49,7 @@ class FailingWrites:
 
     def _answer(self, value):
         completion = Completion(loop=self._loop)
-        completion.finish(value)
+        completion.resolve(value)
         return completion
 
     def _write(self, offset, frames):

@@ -124,7 +124,7 @@ def forget(store) -> None:
     if store is None or store.closed:
         return
     closed = Completion(loop=store._loop)
-    closed.finish(None)
+    closed.resolve(None)
     store._closing = closed
     store._core.file_io.engine.abandon()
     inherit.forget(store)

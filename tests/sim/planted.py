@@ -43,7 +43,7 @@ def no_fsync_before_acknowledging():
         if not what.startswith("commit of group"):
             await transfers.sync(self.engine, what)
         for waiter in waiters:
-            waiter.finish(None)
+            waiter.resolve(None)
 
     with replaced(medium.FileIO, "sync", sync):
         yield
@@ -491,7 +491,7 @@ def header_linked_before_it_is_durable():
 
     def wait_next_sync(self):
         done = Completion(loop=self.loop)
-        done.finish(None)
+        done.resolve(None)
         return done
 
     with replaced(medium.FileIO, "wait_next_sync", wait_next_sync):
@@ -594,7 +594,7 @@ def failed_members_frames_logged():
     async def deaf(self):
         for member in self._members:
             if member.landed is not None:
-                await group.settle([member.landed])
+                await group.wait_all([member.landed])
         return {}
 
     with replaced(group.Group, "_unlanded", deaf):

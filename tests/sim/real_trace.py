@@ -57,7 +57,9 @@ class Shadow:
             if op.opcode in _WRITES | _GATHERS:
                 data = _bytes_of(op)
                 write = self.disk.begin_write(op.offset, data)
-                done.then(lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result())))
+                done.add_immediate_callback(
+                    lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result()))
+                )
             elif op.opcode == Opcode.FSYNC and op.file == 0 and op.flags & SqeFlags.FIXED_FILE:
                 self._fsync(done, before)
             before = (done, op) if op.flags & SqeFlags.IO_LINK else None
@@ -69,8 +71,10 @@ class Shadow:
             covered += self.disk.begin_sync(failing=False)
         else:
             self.linked += 1
-            before[0].then(lambda _ended: covered.extend(self.disk.begin_sync(failing=False)))
-        done.then(lambda ended: ended.result() or self.disk.finish_sync(covered))
+            before[0].add_immediate_callback(
+                lambda _ended: covered.extend(self.disk.begin_sync(failing=False))
+            )
+        done.add_immediate_callback(lambda ended: ended.result() or self.disk.finish_sync(covered))
 
     # --- pread -----------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Withheld:
     async def give(self, position, result=None):
         done, answer = self.answers[position]
         got = await done
-        answer.finish(got if result is None else result)
+        answer.resolve(got if result is None else result)
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -232,7 +232,7 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
         await asyncio.sleep(0)
     assert not task.done()
     for done, answer in withheld:
-        answer.finish(await done)
+        answer.resolve(await done)
     with pytest.raises(MemoryError, match="for any request"):
         await task
     assert odd == fill(0)

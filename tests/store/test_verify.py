@@ -44,7 +44,7 @@ def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
         if not any(offset <= lost < offset + sum(f.size for f in frames) for lost in offsets):
             return real(offset, frames)
         answer = Completion(loop=store._loop)
-        answer.finish(-number)
+        answer.resolve(-number)
         return answer
 
     monkeypatch.setattr(engine, "read", read)

@@ -29,7 +29,7 @@ from uringblob.store.arguments import Changes, Reads, check_rest
 from uringblob.store.belonging import Belonging, running_loop
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
-from uringblob.store.io.job import bare, end_of, join
+from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open import Options, engine_default
 from uringblob.store.opening.open_request import OpenRequest
@@ -141,23 +141,18 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         try:
             job = self._core.file_io.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
-            persist(job.add_done_callback if job.done() else job.then, self._one_less)
+            persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
             # A signal handler struck the job's first step: nobody else will count it out.
             self._one_less(None)
             raise
-        try:
-            return await join(job)
-        except (BlobStoreError, asyncio.CancelledError) as error:
-            raise bare(error)  # noqa: B904 - it is the same error
+        return await join(job)
 
     async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a read in the caller's task: all it leaves behind is a hold on a slot."""
         self._active += 1
         try:
             await coroutine
-        except (BlobStoreError, asyncio.CancelledError) as error:
-            raise bare(error)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -166,7 +161,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         if self._loop.is_closed():
             return  # what is collected with its loop has nobody who waits for it
         if self._active == 0 and self._idle is not None:
-            call_surely(self._loop, self._idle.finish, None)
+            call_surely(self._loop, self._idle.resolve, None)
 
     # --- reading -------------------------------------------------------------------------
 
@@ -176,13 +171,10 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         core = self._core
         self._active += 1
         try:
-            # No name for the frame here: the error of a cancelled call knows this function's locals.
             await core.read(
                 guid_bytes(guid),
                 frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
             )
-        except (BlobStoreError, asyncio.CancelledError) as error:
-            raise bare(error)  # noqa: B904 - it is the same error
         finally:
             if self._idle is None:
                 self._active -= 1
@@ -349,7 +341,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         if self._closing is not None:
             if not self._closing.done() and running_loop() is self._loop:
                 # Somebody else is closing it: when this returns it is closed, and the error is theirs.
-                await join(end_of(self._closing))
+                await join(when_done(self._closing))
             return
         self._check_loop()
         self._closing = self._core.file_io.start(self._close(flush))
@@ -370,7 +362,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
         self._closing = closed = Completion[None](loop=self._loop)
-        closed.finish(None)
+        closed.resolve(None)
         inherit.forget(self)
         self._core.free()
 

@@ -112,7 +112,7 @@ class CallerReads:
     def _left(self, slot: int) -> None:
         self._slots.try_free(slot)
         if self._gone is not None and not self._slots.visits:
-            self._gone.finish(None)
+            self._gone.resolve(None)
 
     async def close(self) -> None:
         """Admit nobody any more, and wait for those inside: the descriptor is theirs, too."""

@@ -30,7 +30,7 @@ from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
 from uringblob.store.io.file_io import ErrorContext, FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import LogMaintenance
@@ -315,7 +315,7 @@ class Core(StoreOwner):
         except BaseException as error:
             # Whatever failed, the kernel may still be reading the caller's frames.
             if landed is not None:
-                await settle([landed])
+                await wait_all([landed])
             batch.give_back(error)
             raise
         self.bounces += batch.bounces

@@ -33,7 +33,7 @@ from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
 from uringblob.store.io.file_io import ErrorContext, FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 
 #: A batch below this is checksummed before it is written: waiting for a tick would cost more.
@@ -140,7 +140,7 @@ class Batch:
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle([landed])
+            await wait_all([landed])
             raise
         return await landed
 
@@ -187,13 +187,13 @@ class Batch:
                     await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
                 under_way.append(self._begin(piece))
                 if piece.bounces:
-                    await settle(under_way)
+                    await wait_all(under_way)
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle(under_way)
+            await wait_all(under_way)
             raise
-        errors = await settle(under_way)
+        errors = await wait_all(under_way)
         if errors:
             raise errors[0]
 
@@ -268,7 +268,7 @@ class Batch:
         except GeneratorExit:
             raise  # the store was dropped, not closed: nothing may be awaited any more
         except BaseException:
-            await settle(writing)
+            await wait_all(writing)
             raise
 
     async def _write_bounced(

@@ -18,7 +18,7 @@ from uringblob.errors import BlobStoreError
 from uringblob.store.core import Core
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.io.checksum_budget import CHANGE, NAME, STEP_BYTES
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 
 #: Reads that are asked for in one step: a millisecond.
 READS_AT_ONCE = 256
@@ -78,8 +78,8 @@ class _Asked:
 
     async def settle(self) -> None:
         """Wait until no frame is the kernel's any more: they are the caller's then."""
-        await settle(self.answers)
-        await settle([job for _, job in self.others])
+        await wait_all(self.answers)
+        await wait_all([job for _, job in self.others])
 
 
 async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError | None]:

@@ -19,7 +19,7 @@ from uringblob.store.format import (
     entry_checksum,
 )
 from uringblob.store.io.checksum_budget import JOB
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.reader import LogReader
 
 _FRAMES_AT_ONCE = 8
@@ -52,7 +52,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
         under_way.clear()  # the store was dropped, not closed: nothing may be awaited any more
         raise
     finally:
-        await settle([job for _, job in under_way])
+        await wait_all([job for _, job in under_way])
     return VerifyReport(
         bad=tuple(bad),
         metadata_errors=tuple(await _check_metadata(core)),

@@ -28,7 +28,7 @@ def answered(store, answer):
         if isinstance(answer, BaseException):
             raise answer
         done = Completion(loop=store._loop)
-        store._loop.call_soon(done.finish, answer)
+        store._loop.call_soon(done.resolve, answer)
         return done
 
     return sync

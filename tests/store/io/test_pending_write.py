@@ -33,7 +33,7 @@ async def store(store_path, engine):
 
 @pytest.fixture
 def in_turns(monkeypatch):
-    monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 2)
+    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
 
 
 class Frames:
@@ -70,7 +70,7 @@ async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store)
     await asyncio.sleep(0)
     assert not asked.write.done()
     assert not asked.write.whole
-    asked.answer.finish(PAGE)
+    asked.answer.resolve(PAGE)
     assert asked.write.done()
     assert asked.write.whole
     asked.write.finish_short()
@@ -86,7 +86,7 @@ async def test_a_short_one_is_finished_once_however_many_ask(store, got):
     asked = Asked(store)
     waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(3)]
     await asyncio.sleep(0)
-    asked.answer.finish(got)
+    asked.answer.resolve(got)
     assert not asked.write.whole
     assert not asked.write.done()
     await asyncio.gather(*waiting)
@@ -100,7 +100,7 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
     asked = Asked(store, BlobStoreIOError(errno.EIO, "no"))
     waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(2)]
     await asyncio.sleep(0)
-    asked.answer.finish(-errno.EIO)
+    asked.answer.resolve(-errno.EIO)
     errors = await asyncio.gather(*waiting, ended(asked.write), return_exceptions=True)
     assert [type(error) for error in errors] == [BlobStoreIOError] * 3
     assert asked.finished == [-errno.EIO]
@@ -109,7 +109,7 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
 async def test_a_short_one_may_be_finished_before_anybody_waits(store):
     asked = Asked(store)
     asked.write.finish_short()  # nothing is known yet
-    asked.answer.finish(512)
+    asked.answer.resolve(512)
     asked.write.finish_short()
     asked.write.finish_short()
     assert asked.finished == [512]
@@ -122,7 +122,7 @@ async def test_a_short_one_may_be_finished_before_anybody_waits(store):
 async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
     """No engine does that of its own accord: its answers are numbers."""
     asked = Asked(store)
-    asked.answer.fail(ValueError("the engine's own fault"))
+    asked.answer.reject(ValueError("the engine's own fault"))
     assert not asked.write.whole
     asked.write.finish_short()
     for _ in range(2):
@@ -133,7 +133,7 @@ async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
 
 async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
     asked = Asked(store)
-    asked.answer.finish(512)
+    asked.answer.resolve(512)
     file_io = store._core.file_io
 
     def strike(coroutine):
@@ -177,18 +177,18 @@ class Noted:
     def __init__(self, done, told, iterations):
         self._done, self._told, self._iterations = done, told, iterations
 
-    def finish(self, result):
+    def resolve(self, result):
         self._told[len(self._iterations)] += 1
-        self._done.finish(result)
+        self._done.resolve(result)
 
 
 @pytest.mark.parametrize("limit", ["members", "bytes"])
 async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
     """So that their next frames reach the device while the others hear of it."""
     if limit == "members":
-        monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 4)
+        monkeypatch.setattr(groups, "HEARD_AT_ONCE", 4)
     else:
-        monkeypatch.setattr(groups, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
+        monkeypatch.setattr(groups, "HEARD_BYTES_AT_ONCE", 4 * PAGE)
     await make_room(store)
     heard, told = [0], []
     in_turns = groups.GroupQueue._acknowledge_in_turns
@@ -274,7 +274,7 @@ class Answers:
         first = offset not in self.asked
         self.asked.add(offset)
         answer = Completion(loop=asyncio.get_running_loop())
-        self.real(offset, frames).then(lambda _: self.answer(answer, first))
+        self.real(offset, frames).add_immediate_callback(lambda _: self.answer(answer, first))
         return answer
 
 
@@ -293,7 +293,7 @@ async def commit_all(store, contents):
 @pytest.mark.parametrize("bad", [0, 3, 7])
 async def test_an_engine_that_answers_with_an_error_costs_that_member_alone(store, monkeypatch, bad):
     """Its group is wiped and written again without it, and the log write was waited for."""
-    Answers(store, monkeypatch, lambda answer, _first: answer.fail(ValueError("the engine's own fault")))
+    Answers(store, monkeypatch, lambda answer, _first: answer.reject(ValueError("the engine's own fault")))
     outcomes = await commit_all(store, [b"XX" if n == bad else b"YY" for n in range(8)])
     assert [n for n, outcome in enumerate(outcomes) if outcome is not None] == [bad]
     assert isinstance(outcomes[bad], ValueError)
@@ -314,7 +314,7 @@ async def test_what_fell_short_is_finished_together_and_not_one_after_the_other(
     def again_or_whole(answer, first):
         if not first:
             waiting.append(waiting[-1] - 1)
-        answer.finish(-errno.EAGAIN if first else PAGE)
+        answer.resolve(-errno.EAGAIN if first else PAGE)
 
     Answers(store, monkeypatch, again_or_whole)
     monkeypatch.setattr(loop, "call_later", call_later)

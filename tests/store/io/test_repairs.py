@@ -43,7 +43,7 @@ class FullDisk:
             return self.write(offset, frames)
         self.refused += 1
         failed = Completion(loop=asyncio.get_running_loop())
-        asyncio.get_running_loop().call_soon(failed.finish, -self.number)
+        asyncio.get_running_loop().call_soon(failed.resolve, -self.number)
         return failed
 
 

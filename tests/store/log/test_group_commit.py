@@ -52,7 +52,7 @@ class Faults:
             from uringblob.completion import Completion
 
             failed = Completion(loop=asyncio.get_running_loop())
-            asyncio.get_running_loop().call_soon(failed.finish, rc)
+            asyncio.get_running_loop().call_soon(failed.resolve, rc)
             return failed
         return self._write(offset, frames)
 
@@ -104,7 +104,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
     assert len(blocks) == (0 if missing else 1)
     assert not any(call.done() for call in calls)
     for done, answer in withheld:
-        answer.finish(await done)
+        answer.resolve(await done)
     await asyncio.gather(*calls)
     assert len(blocks) == 1
 
@@ -200,7 +200,7 @@ async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypa
 
     def failing_sync():
         failed = Completion(loop=asyncio.get_running_loop())
-        asyncio.get_running_loop().call_soon(failed.finish, -errno.EIO)
+        asyncio.get_running_loop().call_soon(failed.resolve, -errno.EIO)
         return failed
 
     monkeypatch.setattr(core.file_io.engine, "sync", failing_sync)

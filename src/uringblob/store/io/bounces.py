@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import AlignedBlobBuf, BufferPool
 from uringblob.completion import Completion
 from uringblob.store.io.checksum_budget import COPIED, STEP_BYTES, ChecksumBudget
 from uringblob.units import BUF_ALIGN
@@ -80,7 +79,7 @@ class Bounces:
 
     def _give_place(self) -> None:
         if self._waiting:
-            self._waiting.popleft().finish(None)
+            self._waiting.popleft().resolve(None)
             return
         self._out -= 1
         if not self._out:

@@ -125,7 +125,7 @@ class ChecksumBudget:
                 # Removed last: if a signal handler raises in between, the next refill resolves it again.
                 size_bytes, granted = self._waiting[0]
                 self._left -= size_bytes
-                granted.finish(None)
+                granted.resolve(None)
                 self._waiting.popleft()
         finally:
             if self._waiting or self._left < BYTES_PER_ITERATION:

@@ -77,9 +77,9 @@ class FileIO:
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
         """Run ``coroutine`` as a job; a signal handler that raises inside it poisons the store."""
-        return Job(coroutine, self.loop, self._interrupted)
+        return Job(coroutine, self.loop, self._on_interrupt)
 
-    def _interrupted(self, error: BaseException) -> None:
+    def _on_interrupt(self, error: BaseException) -> None:
         self.poison(
             BlobStoreError(f"{self.path}: a signal handler raised {error!r} in the middle of a change")
         )
@@ -87,7 +87,7 @@ class FileIO:
     async def next_tick(self) -> None:
         """Return in the next loop iteration; queued requests are submitted before."""
         tick: Completion[None] = Completion(loop=self.loop)
-        call_surely(self.loop, tick.finish, None)
+        call_surely(self.loop, tick.resolve, None)
         await tick
 
     # --- trust ---------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class FileIO:
 
     def _end_sync(self, ended: Completion[None]) -> None:
         self._syncing.discard(ended)
-        ended.finish(None)
+        ended.resolve(None)
 
     def wait_next_sync(self) -> Completion[None]:
         """Return a completion that resolves when a sync that begins from now on has ended.
@@ -299,4 +299,4 @@ class FileIO:
 
 def _resolve_all(completions: list[Completion[None]]) -> None:
     for completion in completions:
-        completion.finish(None)
+        completion.resolve(None)

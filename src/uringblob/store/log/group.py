@@ -18,7 +18,7 @@ from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.writer import Log, Stretch
 
@@ -113,7 +113,7 @@ class Group:
         self.begun = True
         written = self._medium.start(self._log.write(stretches))
         failed = await self._unlanded()
-        log_errors = await settle([written])
+        log_errors = await wait_all([written])
         if log_errors:
             await self._log.undo_failed(log_errors[0], stretches)
             raise log_errors[0]
@@ -139,7 +139,7 @@ class Group:
             landed = member.landed
             if isinstance(landed, PendingWrite):
                 if not landed.answer.done():
-                    await settle([landed.answer])
+                    await wait_all([landed.answer])
                 if landed.whole:
                     landed = member.landed = None  # it holds the caller's buffers, who may release them soon
                 else:
@@ -148,7 +148,7 @@ class Group:
                 rest.append((member, landed))
         failed: dict[Member, BaseException] = {}
         for member, landed in rest:
-            errors = await settle([landed])
+            errors = await wait_all([landed])
             if errors:
                 failed[member] = errors[0]
             else:

@@ -30,7 +30,7 @@ from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, mapping_for
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, Lock, settle
+from uringblob.store.io.job import Job, Lock, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.writer import Log
@@ -130,7 +130,7 @@ class GroupQueue:
             return self._join(member)
         self._urgent.append(member)
         if self._room_wanted is not None and not self._room_wanted.done():
-            self._room_wanted.finish(None)
+            self._room_wanted.resolve(None)
         return self._begun(member)
 
     def _join(self, member: Member) -> Completion[None]:
@@ -158,7 +158,7 @@ class GroupQueue:
                 self._take_members(members)
                 if members[0].turn is not None:
                     await members[0].turn()
-                    members[0].done.finish(None)
+                    members[0].done.resolve(None)
                 else:
                     await self._write_group(members)
             except Exception as error:  # noqa: BLE001 - every member gets it; nobody is left waiting
@@ -189,11 +189,11 @@ class GroupQueue:
         await self._medium.checksum_budget.acquire(0)
         first = self._waiting[0].landed
         if len(self._waiting) < self._recent_group_size and first is not None and not first.done():
-            await settle([first])
+            await wait_all([first])
 
     def _fail(self, members: list[Member], error: Exception) -> None:
         for member in members:
-            member.done.fail(one_each(error))
+            member.done.reject(one_each(error))
 
     def _take_members(self, members: list[Member]) -> None:
         """Move who waits into ``members``, as far as they make one group, or a single turn."""
@@ -279,9 +279,9 @@ class GroupQueue:
         await self.maintenance.wait_unpinned()
         wanted = self._room_wanted = self._completion()
         compaction = self.maintenance.start_compaction()
-        compaction.add_done_callback(lambda _: None if wanted.done() else wanted.finish(None))
+        compaction.add_done_callback(lambda _: None if wanted.done() else wanted.resolve(None))
         if self._urgent:
-            wanted.finish(None)  # it joined before
+            wanted.resolve(None)  # it joined before
         await wanted
         self._room_wanted = None
         if not self._urgent:
@@ -292,9 +292,9 @@ class GroupQueue:
         try:
             await member.turn()
         except Exception as error:  # noqa: BLE001 - the compaction raises it, below
-            member.done.fail(error)
+            member.done.reject(error)
         else:
-            member.done.finish(None)
+            member.done.resolve(None)
         self._urgent.remove(member)
         await compaction
 
@@ -344,13 +344,13 @@ class GroupQueue:
             if acknowledged >= ACKNOWLEDGED_AT_ONCE or acknowledged_bytes >= ACKNOWLEDGED_BYTES_AT_ONCE:
                 await self._medium.next_tick()
                 acknowledged = acknowledged_bytes = 0
-            member.done.finish(None)
+            member.done.resolve(None)
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes
 
     def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):
             if member in failed:
-                member.done.fail(failed[member])
+                member.done.reject(failed[member])
             else:
                 self._waiting.appendleft(member)

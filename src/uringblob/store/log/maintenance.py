@@ -15,7 +15,7 @@ from uringblob.store.format import VERSION, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
@@ -154,12 +154,12 @@ class LogMaintenance:
         self._pins -= 1
         if not self._pins and self._unpinned is not None:
             unheld, self._unpinned = self._unpinned, None
-            unheld.finish(None)
+            unheld.resolve(None)
 
     async def wait(self) -> None:
         """Wait for a compaction under way; its error is not this caller's."""
         if self._compacting is not None and not self._compacting.done():
-            await settle([self._compacting])
+            await wait_all([self._compacting])
 
     async def end(self) -> None:
         """Begin nothing any more, and give up what can be given up."""
