@@ -33,7 +33,7 @@ async def store(store_path, engine):
 
 @pytest.fixture
 def in_turns(monkeypatch):
-    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
+    monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 2)
 
 
 class Frames:
@@ -186,9 +186,9 @@ class Noted:
 async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
     """So that their next frames reach the device while the others hear of it."""
     if limit == "members":
-        monkeypatch.setattr(groups, "HEARD_AT_ONCE", 4)
+        monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 4)
     else:
-        monkeypatch.setattr(groups, "HEARD_BYTES_AT_ONCE", 4 * PAGE)
+        monkeypatch.setattr(groups, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
     await make_room(store)
     heard, told = [0], []
     in_turns = groups.GroupQueue._acknowledge_in_turns
