@@ -435,12 +435,12 @@ def append_behind_a_torn_tail():
 
 @contextlib.contextmanager
 def slot_used_again_after_a_failed_write():
-    def give_back(self, _why):
+    def free(self, _why):
         for piece in self.pieces:
-            self._space.free(piece.run, SlotState.FREE)
+            self._allocator.free(piece.run, SlotState.FREE)
         self.pieces = []
 
-    with replaced(batch.Batch, "give_back", give_back):
+    with replaced(batch.Batch, "free", free):
         yield
 
 

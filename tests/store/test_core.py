@@ -164,9 +164,9 @@ async def test_unaligned_memory_for_scattered_slots_is_copied_piece_by_piece(
         batch = {name: memoryview(bytearray(PAGE + 1))[1:] for name in names[:40:4]}
         for number, view in enumerate(batch.values()):
             view[:] = fill(number)
-        before, writes = store._core.bounces, store.stats().writes
+        before, writes = store._core.file_io.bounces.lent, store.stats().writes
         await store.commit(batch.items())
-        assert store._core.bounces - before == len(batch)
+        assert store._core.file_io.bounces.lent - before == len(batch)
         assert store.stats().writes - writes > len(batch), "the frames went to slots side by side"
         frame = bytearray(PAGE)
         for name, view in batch.items():

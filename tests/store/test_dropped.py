@@ -17,7 +17,6 @@ import pytest
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers.leases import frame_of
 from uringblob.store import core
-from uringblob.store import frame_writes as batch
 from uringblob.store.closing import close_core
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.format import HEADER_SIZE
@@ -45,7 +44,7 @@ WORK = {
     "close": lambda core: close_core(core, flush=True),
     "opening": lambda core: open_again(),
     "verify": lambda core: verify_core(core, None),
-    "reads": lambda core: read_batch(core, rooms_of(core, 4)),
+    "reads": lambda core: read_batch(core.reads, rooms_of(core, 4)),
     "committers": lambda core: commit_together(core, 20),
 }
 
@@ -102,7 +101,7 @@ def test_dropped_in_the_middle(name, ticks, overlap, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     monkeypatch.setattr(opening, "open_engine", engine_of)
     if overlap:  # batches are checksummed while they are written
-        monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
+        monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
         monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
     monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
     with small_log():

@@ -10,7 +10,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store import core as core_module
+from uringblob.store import frame_reads
 from uringblob.store.io import checksum_budget
 
 PAGE = 4096
@@ -118,7 +118,7 @@ async def test_each_position_has_its_own_error_and_the_others_are_read(store):
     errors = await store.read_blobs(list(zip(wanted, buffers, strict=True)))
     assert [type(error) for error in errors] == [
         type(None),
-        BlobCorrupt if store._core.verifies else type(None),
+        BlobCorrupt if store._core.reads.verifies else type(None),
         BlobNotFound,
         type(None),
     ]
@@ -282,13 +282,14 @@ async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(sto
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
-    real = core_module.frame_checksum
+    real = frame_reads.frame_checksum
 
     def frame_checksum(frame):
         sums[-1] += len(frame)
         return real(frame)
 
-    monkeypatch.setattr(core_module, "frame_checksum", frame_checksum)
+    for module in (frame_reads, checksum_budget):
+        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     buffers = rooms(store, COUNT)
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=True))) == [None] * COUNT
     handles[0].cancel()

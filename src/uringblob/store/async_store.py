@@ -54,7 +54,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         """Use :meth:`open`."""
         self._closing = None
         self._loop, self._pid = loop, os.getpid()
-        self._core, self._visitors = core, core.visitors
+        self._core, self._caller_reads = core, core.caller_reads
         self._page_size = core.page_size
         self._active, self._idle = 0, cast("Completion[None] | None", None)
         inherit.remember(self)
@@ -171,7 +171,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         core = self._core
         self._active += 1
         try:
-            await core.read(
+            await core.reads.read(
                 guid_bytes(guid),
                 frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
             )
@@ -181,15 +181,15 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             else:
                 self._one_less(None)
 
-    def _read_here(self, guid: GuidLike, dst: BlobBuffer) -> int:
-        """Read in the calling thread, which may be any; see :meth:`Core.read_here`."""
+    def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
+        """Read in the calling thread, which may be any; see :meth:`Core.read_in_caller`."""
         self._check_usable()
-        return self._core.read_here(guid_bytes(guid), self._frame_to_fill(dst))
+        return self._core.read_in_caller(guid_bytes(guid), self._frame_to_fill(dst))
 
-    async def _read_after(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
-        """Finish a read that did not go as it should; see :meth:`Core.read_after`."""
+    async def _finish_read(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
+        """Finish a read that did not go as it should; see :meth:`Core.finish_read`."""
         self._check_loop()
-        await self._read(self._core.read_after(guid_bytes(guid), self._frame_to_fill(dst), answer))
+        await self._read(self._core.finish_read(guid_bytes(guid), self._frame_to_fill(dst), answer))
 
     def _frame_to_fill(self, dst: BlobBuffer) -> IoBuffer:
         return frame_of(dst, self._page_size, writable=True, pool=self._core.file_io.engine.pool)
@@ -209,7 +209,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         checked = Reads(self._page_size, self._core.file_io.engine.pool, reads)
         if not checked.check():
             await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
-        return await self._change(read_batch(self._core, checked.hand_over()))
+        return await self._change(read_batch(self._core.reads, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""

@@ -22,7 +22,7 @@ async def close_core(core: Core, *, flush: bool) -> None:
     except BaseException as failure:  # noqa: BLE001 - raised below, when everything is freed
         error = failure
     try:
-        await core.visitors.close()
+        await core.caller_reads.close()
         await core.file_io.engine.close()
     except GeneratorExit:
         core.abandon()

@@ -14,7 +14,7 @@ def collect_stats(core: Core) -> StoreStats:
     """Return a frozen snapshot; takes no lock and waits for nothing."""
     engine = core.file_io.engine
     pool, counters, slots = engine.pool, engine.counters, core.index.slots
-    visitors = core.visitors
+    caller_reads = core.caller_reads
     notes = _notes(core)
     file_bytes, allocated_bytes = _sizes(core, notes)
     cause = core.file_io.poison_cause
@@ -38,20 +38,20 @@ def collect_stats(core: Core) -> StoreStats:
         buffers_leased=pool.leased,
         buffers_reason=pool.reason,
         buffers_huge=pool.huge,
-        reads=counters.reads + visitors.reads,
+        reads=counters.reads + caller_reads.made.value,
         writes=counters.writes,
         syncs=counters.syncs,
-        bytes_read=counters.bytes_read + visitors.whole_reads * core.page_size,
+        bytes_read=counters.bytes_read + caller_reads.whole.value * core.page_size,
         bytes_written=counters.bytes_written,
         ring_enters=counters.ring_enters,
-        in_flight=engine.in_flight + visitors.inside,
-        reads_here=visitors.reads,
+        in_flight=engine.in_flight + caller_reads.active,
+        reads_here=caller_reads.made.value,
         commits=core.commits,
         log_groups=core.queue.groups,
         compactions=core.maintenance.compactions,
         batches_linked=core.batches_linked,
         batches_scattered=core.batches_scattered,
-        bounces=core.bounces,
+        bounces=core.file_io.bounces.lent,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
         notes=(*notes, *core.file_io.repairs.notes()),

@@ -13,8 +13,7 @@ import sys
 import pytest
 
 from uringblob import BlobGuid, StorePoisoned
-from uringblob.store import core
-from uringblob.store import frame_writes as batch
+from uringblob.store import core, frame_writes
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.io import checksum_budget
 from uringblob.store.io.checksum_budget import ChecksumBudget
@@ -34,7 +33,7 @@ class Struck(BaseException):
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch):
     monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", LIMIT)
-    monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
+    monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
 
 
 @pytest.fixture
@@ -65,13 +64,14 @@ class Iterations:
 @pytest.fixture
 async def iterations(monkeypatch):
     counted = Iterations()
-    real = batch.frame_checksum
+    real = frame_writes.frame_checksum
 
     def frame_checksum(frame):
         counted.add(len(frame))
         return real(frame)
 
-    monkeypatch.setattr(batch, "frame_checksum", frame_checksum)
+    for module in (frame_writes, checksum_budget):
+        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     yield counted
     counted.handle.cancel()
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+from collections.abc import Iterator
 
 from uringblob.buffers.leases import AlignedBlobBuf, BufferPool
 from uringblob.completion import Completion
@@ -31,6 +33,7 @@ class Bounces:
         self._budget = budget
         self._loop = loop
         self.limit = max(2, min(BOUNCE_FRAMES, BOUNCE_BYTES // pool.page_size))
+        self.lent = 0  #: frames lent so far
         self._out = 0
         self._spare: list[AlignedBlobBuf] = []
         self._waiting: collections.deque[Completion[None]] = collections.deque()
@@ -51,6 +54,7 @@ class Bounces:
         try:
             if place is not None:
                 await place  # also if the task is cancelled: then the place has been given all the same
+            self.lent += 1
             if self._spare:
                 return self._spare.pop()
             lease = self._pool.lease()
@@ -71,8 +75,27 @@ class Bounces:
             await self._budget.acquire((stop - start) * COPIED)
             view[start:stop:BUF_ALIGN] = bytes(len(range(start, stop, BUF_ALIGN)))
 
-    def release(self, lease: AlignedBlobBuf) -> None:
-        """Take a frame back; no request may use it any more."""
+    @contextlib.contextmanager
+    def releasing(self, leases: list[AlignedBlobBuf]) -> Iterator[None]:
+        """Release ``leases`` when the block ends.
+
+        Not where the store is dropped: nothing may be resumed then, and the kernel may use the memory.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.release(leases)
+            raise
+        self.release(leases)
+
+    def release(self, leases: list[AlignedBlobBuf]) -> None:
+        """Take frames back; no request may use them any more."""
+        for lease in leases:
+            self._release(lease)
+
+    def _release(self, lease: AlignedBlobBuf) -> None:
         if self._waiting or self._out > 1:
             self._spare.append(lease)
         self._give_place()

@@ -8,12 +8,13 @@ device was idle meanwhile (Python 3.11, Linux 6.18).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 from uringblob.completion import Completion
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job
+from uringblob.store.io.job import Job, wait_all
 
 
 class PendingWrite:
@@ -64,3 +65,22 @@ class PendingWrite:
         self._finish = None  # it references the caller's buffers, which are the caller's again on return
         if self._job is not None:
             yield from self._job.__await__()
+
+
+class WaitOnError:
+    """A block that, if it fails, ends when all of ``pending`` has ended: the kernel may use the callers' frames.
+
+    If the store is dropped, the block ends at once: no coroutine may await anything then.
+    """
+
+    __slots__ = ("_pending",)
+
+    def __init__(self, *pending: Iterable[Awaitable[Any]]) -> None:
+        self._pending = pending
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and kind is not GeneratorExit:
+            await wait_all(itertools.chain.from_iterable(self._pending))
