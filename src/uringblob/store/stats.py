@@ -1,4 +1,4 @@
-"""A store's figures, gathered from the rooms that keep them."""
+"""A store's figures, gathered from the objects that count them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from uringblob.store.index.slots import SlotState
 
 
 def collect_stats(core: Core) -> StoreStats:
-    """Return a frozen snapshot; takes no lock and waits for nothing."""
-    engine = core.file_io.engine
-    pool, counters, slots = engine.pool, engine.counters, core.index.slots
-    caller_reads = core.caller_reads
-    notes = _notes(core)
+    """Return a frozen snapshot; takes no lock and does not wait."""
+    engine, slots, caller_reads = core.file_io.engine, core.index.slots, core.caller_reads
+    pool, counters = engine.pool, engine.counters
+    notes = list(core.notes)
+    if name_note := core.identity.note():
+        notes.append(f"{core.file.path}: {name_note}")
     file_bytes, allocated_bytes = _sizes(core, notes)
     cause = core.file_io.poison_cause
     return StoreStats(
@@ -29,9 +30,7 @@ def collect_stats(core: Core) -> StoreStats:
         log_bytes=slots.count(SlotState.LOG) * core.page_size,
         slots_live=slots.count(SlotState.LIVE),
         slots_free=slots.count(SlotState.FREE),
-        slots_pending=sum(
-            slots.count(state) for state in (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED)
-        ),
+        slots_pending=sum(map(slots.count, (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED))),
         slots_log=slots.count(SlotState.LOG),
         buffers=pool.asked,
         buffers_registered=pool.capacity if pool.registered else 0,
@@ -58,17 +57,12 @@ def collect_stats(core: Core) -> StoreStats:
     )
 
 
-def _notes(core: Core) -> list[str]:
-    of_name = core.identity.note()
-    return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else list(core.notes)
-
-
 def _sizes(core: Core, notes: list[str]) -> tuple[int, int]:
-    """Return the file's length and what the file system has given it, in bytes; as last seen once closed."""
+    """Return the file's length and its allocated bytes; once it is closed, as last seen."""
     if core.file.fd >= 0:
         try:
             status = os.fstat(core.file.fd)
-        except OSError as error:  # it has died; all other figures are as true as ever
+        except OSError as error:  # the file system has died; all other figures are still right
             name = errno_name(error.errno or 0)
             notes.append(
                 f"{core.file.path}: its size is what was last seen, because asking ended with {name}"

@@ -96,31 +96,24 @@ async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, Non
 
 
 async def _check_superblock(core: Core, offset: int) -> None:
-    block = await core.file_io.read(offset, BLOCK_SIZE, "verifying a superblock")
-    superblock = decode_superblock(block, offset)
+    superblock = decode_superblock(
+        await core.file_io.read(offset, BLOCK_SIZE, "verifying a superblock"), offset
+    )
+    head = f"{core.file.path}: the superblock at offset {offset} is"
     if superblock is None:
-        text = f"{core.file.path}: the superblock at offset {offset} is damaged: open the store to write, "
-        raise StoreCorrupt(text + "which makes it anew from the other one", offset)
-    if superblock.store_id != core.superblocks.current.store_id:
-        text = (
-            f"{core.file.path}: the superblock at offset {offset} is another store's: restore it from a copy"
+        raise StoreCorrupt(
+            f"{head} damaged: open the store to write, which makes it anew from the other one", offset
         )
-        raise StoreCorrupt(text, offset)
+    if superblock.store_id != core.superblocks.current.store_id:
+        raise StoreCorrupt(f"{head} another store's: restore it from a copy", offset)
 
 
 async def _check_log(core: Core) -> None:
     """Read the log up to the last group that was durable when this began."""
-    log = core.queue.log
-    last = log.seq
-    head = log.segments[0]
-    reader = LogReader(
-        core.file_io,
-        log.store_id,
-        log.log_id,
-        core.page_size,
-        SlotRun(head.slot, head.slots),
-        core.file_io.file_size(),
-    )
+    log, file_io = core.queue.log, core.file_io
+    last, head = log.seq, log.segments[0]
+    run, file_size = SlotRun(head.slot, head.slots), file_io.file_size()
+    reader = LogReader(file_io, log.store_id, log.log_id, core.page_size, run, file_size)
     if not await reader.enter():
         raise _damaged(core, head.slot * core.page_size, 0)
     await reader.snapshot(lambda _block: None)
@@ -133,7 +126,5 @@ async def _check_log(core: Core) -> None:
 
 
 def _damaged(core: Core, offset: int, seq: int) -> StoreCorrupt:
-    text = (
-        f"{core.file.path}: the log is damaged (offset {offset}, group {seq}): copy the blobs to a new store"
-    )
-    return StoreCorrupt(text, offset)
+    text = f"{core.file.path}: the log is damaged (offset {offset}, group {seq})"
+    return StoreCorrupt(f"{text}: copy the blobs to a new store", offset)

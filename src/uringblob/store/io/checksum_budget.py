@@ -4,20 +4,11 @@ The unit is one checksummed byte.  Other work is converted to it: a copied byte 
 :data:`COPIED`, each guid of a long list as a fixed number of bytes.  Only such counts make a simulated
 run repeatable; a clock would be more exact.  One iteration takes 0.3 to 1.5 ms.
 
-The limit is one for all calls because everything else on the loop waits for their sum.  Lateness of
-a 1 ms ticker (p99, in ms) by bytes checksummed per iteration (Python 3.11, Linux 6.18, 512 KiB
-frames; medians of seven alternating runs):
-
-=================  ===========  =====  =====  =====
-load               2 MiB/batch  4 MiB  2 MiB  1 MiB
-=================  ===========  =====  =====  =====
-64 commits of one  7.3          3.1    2.5    2.3
-4 commits of 8     1.01         0.97   0.80   0.64
-4 writes of 8      1.04         1.11   0.94   0.79
-=================  ===========  =====  =====  =====
-
-With 2 MiB for all, 64 committers write 0.99 of the frames a second that they wrote without a limit
-(median of 24 pairs of runs); with 1 MiB 2 to 4 % fewer, because an iteration costs 20 to 30 µs.
+The limit is one for all calls because everything else on the loop waits for their sum.  Beside 64 commits
+of one 512 KiB frame a 1 ms ticker was late by 7.3 ms (p99) with 2 MiB for each batch, and by 3.1, 2.5 and
+2.3 ms with 4, 2 and 1 MiB for all (Python 3.11, Linux 6.18; medians of seven alternating runs).  With 2 MiB
+the committers write 0.99 of the frames a second that they wrote without a limit; with 1 MiB 2 to 4 % fewer,
+because an iteration costs 20 to 30 µs.
 """
 
 from __future__ import annotations
