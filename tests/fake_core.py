@@ -22,7 +22,7 @@ class FakeCore(AsyncMemoryBlobStore):
     def __init__(self, page_size: int = PAGE) -> None:
         super().__init__(page_size)
         self.loop = asyncio.get_running_loop()
-        self._visitors = types.SimpleNamespace(interrupted=False)
+        self._caller_reads = types.SimpleNamespace(interrupted=False)
         self.held: set[str] = set()
         self.waiting: list[Completion[None]] = []
         #: Names of the held operations, as they begin.
@@ -35,7 +35,7 @@ class FakeCore(AsyncMemoryBlobStore):
         """End every held operation; from any thread."""
         self.held.clear()
         for completion in self.waiting:
-            self.loop.call_soon_threadsafe(completion.finish, None)
+            self.loop.call_soon_threadsafe(completion.resolve, None)
 
     async def _pass(self, name: str) -> None:
         await asyncio.sleep(0)
@@ -49,10 +49,10 @@ class FakeCore(AsyncMemoryBlobStore):
         await self._pass("read")
         await super().read_blob(guid, dst)
 
-    def _read_here(self, guid, dst):
+    def _read_in_caller(self, guid, dst):
         return 0  # there is no file to read in the caller's thread
 
-    async def _read_after(self, guid, dst, answer):
+    async def _finish_read(self, guid, dst, answer):
         await self.read_blob(guid, dst)
 
     async def write_blob(self, guid, src):

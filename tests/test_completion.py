@@ -17,9 +17,9 @@ def completion():
 
 
 ENDS = {
-    "finish": lambda completion: completion.finish(None),
+    "finish": lambda completion: completion.resolve(None),
     "set_result": lambda completion: completion.set_result(None),
-    "fail": lambda completion: completion.fail(ValueError("told")),
+    "fail": lambda completion: completion.reject(ValueError("told")),
     "set_exception": lambda completion: completion.set_exception(ValueError("told")),
 }
 
@@ -27,8 +27,8 @@ ENDS = {
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_whoever_asked_is_resumed_in_that_moment_and_in_order(completion, end):
     resumed = []
-    completion.then(lambda ended: resumed.append((1, ended.done())))
-    completion.then(lambda ended: resumed.append((2, ended.done())))
+    completion.add_immediate_callback(lambda ended: resumed.append((1, ended.done())))
+    completion.add_immediate_callback(lambda ended: resumed.append((2, ended.done())))
     end(completion)
     assert resumed == [(1, True), (2, True)]
     completion.exception()
@@ -42,8 +42,8 @@ def test_a_reaper_that_was_struck_starts_over_and_resumes_only_the_rest(completi
         resumed.append("struck")
         raise KeyboardInterrupt
 
-    completion.then(struck)
-    completion.then(lambda _: resumed.append("the other"))
+    completion.add_immediate_callback(struck)
+    completion.add_immediate_callback(lambda _: resumed.append("the other"))
     with pytest.raises(KeyboardInterrupt):
         end(completion)
     outcome = completion.exception()
@@ -54,9 +54,9 @@ def test_a_reaper_that_was_struck_starts_over_and_resumes_only_the_rest(completi
 
 
 def test_the_first_end_counts(completion):
-    completion.finish(7)
-    completion.fail(ValueError("late"))
-    completion.finish(8)
+    completion.resolve(7)
+    completion.reject(ValueError("late"))
+    completion.resolve(8)
     assert completion.result() == 7
 
 
@@ -68,7 +68,7 @@ def test_nobody_needs_to_wait(completion):
 def test_it_is_not_cancelled(completion):
     assert not completion.cancel()
     assert not completion.done()
-    completion.finish(None)
+    completion.resolve(None)
 
 
 @pytest.mark.parametrize("waiters", [1, 2, 5])

@@ -10,8 +10,7 @@ import gc
 
 import pytest
 
-from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import AlignedBlobBuf, BufferPool, frame_of
 from uringblob.buffers.slab import Slab
 
 PAGE = 4096

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from uringblob import AlignedBlobBuf, AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.completion import Completion
 from uringblob.engines.pread.engine import PreadEngine
@@ -75,7 +75,7 @@ PARTS = {
     "its asynchronous core": lambda store: store._core,
     "core": lambda store: store._core._core,
     "file": lambda store: store._core._core.file,
-    "pool": lambda store: store._core._core.medium.engine.pool,
+    "pool": lambda store: store._core._core.file_io.engine.pool,
     "pilot": lambda store: store._pilot,
     "completion loop": lambda store: store._pilot._loop,
     "buffer": lambda store: store.alloc_blob_buf_zeroed(),
@@ -142,7 +142,7 @@ async def test_nor_is_a_job():
 
     job = Job(work(), asyncio.get_running_loop())
     refuse(job)
-    gate.finish(7)
+    gate.resolve(7)
     assert await job == 7
 
 

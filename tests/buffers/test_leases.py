@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import AlignedBlobBuf, BufferPool, frame_of
 from uringblob.buffers.slab import Slab
 from uringblob.units import PAGE_SIZE
 

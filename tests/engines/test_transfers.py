@@ -52,7 +52,7 @@ class ScriptedEngine:
         if self.hold:
             self.held = completion, result
         else:
-            loop.call_soon(completion.finish, result)
+            loop.call_soon(completion.resolve, result)
         return completion
 
     def read(self, offset, frames):
@@ -385,7 +385,7 @@ async def test_a_cancelled_task_hears_of_it_when_the_operation_has_ended():
         await asyncio.sleep(0)
     assert not task.done()
     completion, result = engine.held
-    completion.finish(result)
+    completion.resolve(result)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(engine.asked) == 1  # the rest is not begun

@@ -159,8 +159,8 @@ class RealAsync:
         async def ended():
             store = self.store
             await store._core.maintenance.end()
-            await store._core.medium.engine.close()
-            store._core.medium.engine.pool.retire()
+            await store._core.file_io.engine.close()
+            store._core.file_io.engine.pool.retire()
             store._core.file.close()
             forget(store)
 

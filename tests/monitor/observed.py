@@ -41,7 +41,7 @@ class ObservedEngine:
         observer = self.observer
         if not done.done():
             token = observer.read_begins(offset, frames)
-            done.then(lambda ended: observer.read_ends(token, _answer(ended)))
+            done.add_immediate_callback(lambda ended: observer.read_ends(token, _answer(ended)))
         elif observer.recording:
             observer.record(frames, offset, _answer(done))
         else:
@@ -86,7 +86,7 @@ def _ask(request, arguments, hear, token):
     if done.done():
         hear(token, _answer(done))
     else:
-        done.then(lambda ended: hear(token, _answer(ended)))
+        done.add_immediate_callback(lambda ended: hear(token, _answer(ended)))
     return done
 
 

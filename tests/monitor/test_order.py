@@ -431,7 +431,7 @@ async def test_every_store_is_watched(store_path, engine):
 
     async with AsyncFileBlobStore.open(store_path, page_size=4096, engine=engine) as store:
         await store.commit([(A, FRAME)])
-        monitor = store._core.medium.engine.observer
+        monitor = store._core.file_io.engine.observer
         assert not monitor.blind
         assert A in monitor.entries
         assert monitor.last_record[A] == monitor.seq

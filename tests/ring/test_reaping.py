@@ -176,8 +176,8 @@ def test_light_completions_that_nobody_waits_for_are_handed_out_all_at_once(ring
     for completion in completions:
         completion.light = True
     resumed = []
-    completions[2].then(resumed.append)
-    completions[3].then(resumed.append)
+    completions[2].add_immediate_callback(resumed.append)
+    completions[3].add_immediate_callback(resumed.append)
     ring._queue.flush()
     monkeypatch.setattr(inflight, "BYTES_AT_ONCE", 1)
     every_result_is_one_byte(monkeypatch)

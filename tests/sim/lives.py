@@ -124,9 +124,9 @@ def forget(store) -> None:
     if store is None or store.closed:
         return
     closed = Completion(loop=store._loop)
-    closed.finish(None)
+    closed.resolve(None)
     store._closing = closed
-    store._core.medium.engine.abandon()
+    store._core.file_io.engine.abandon()
     inherit.forget(store)
 
 
@@ -243,7 +243,7 @@ class Life:
         store = self.store
         await self.flush()
         self.last = None
-        if store._core.medium.poison_cause:
+        if store._core.file_io.poison_cause:
             assert store.needs_flush()
         # Every call has ended, well or badly: none keeps a slot.
         assert store._core.index.slots.count(SlotState.WRITING) == 0, "a call kept a slot"

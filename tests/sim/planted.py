@@ -39,11 +39,11 @@ def replaced(owner, name, new):
 @contextlib.contextmanager
 def no_fsync_before_acknowledging():
     async def sync(self, what):
-        riders, self._riders = self._riders, []
+        waiters, self._sync_waiters = self._sync_waiters, []
         if not what.startswith("commit of group"):
             await transfers.sync(self.engine, what)
-        for rider in riders:
-            rider.finish(None)
+        for waiter in waiters:
+            waiter.resolve(None)
 
     with replaced(medium.FileIO, "sync", sync):
         yield
@@ -139,9 +139,9 @@ def superblocks_not_flushed_apart():
         for _ in range(2):
             offset = 4096 - self._offset
             block = dataclasses.replace(self.current, **fields, revision=self.current.revision + 1)
-            await self._medium.write(offset, block.encode(offset), "writing a superblock")
+            await self._file_io.write(offset, block.encode(offset), "writing a superblock")
             self.current, self._offset = block, offset
-        await self._medium.sync("writing a superblock")
+        await self._file_io.sync("writing a superblock")
 
     with replaced(superblocks.Superblocks, "change", together):
         yield
@@ -194,7 +194,7 @@ def seal_before_the_flush():
     real = closing.close_core
 
     async def close(core, *, flush):
-        if core.medium.poison_cause is None:
+        if core.file_io.poison_cause is None:
             await core.superblocks.seal(core.log.seq + 1)
         await real(core, flush=flush)
 
@@ -252,7 +252,7 @@ def write_in_place():
         for name, content in writes.items():
             entry = self.index.find_durable(name)
             if entry is not None:
-                await self.medium.write((entry >> 64) * PAGE, bytes(content.view), "in place")
+                await self.file_io.write((entry >> 64) * PAGE, bytes(content.view), "in place")
         return batch
 
     with replaced(core.Core, "_prepare", prepare):
@@ -393,7 +393,7 @@ def segments_released_before_the_superblocks():
         for segment in old.chain:
             self._log_space.free(segment)
         head = new.segments[0]
-        self._medium.start(
+        self._file_io.start(
             self._superblocks.change(
                 log_id=new.log_id, head_slot=head.slot, head_slots=head.slots, floor=new.seq
             )
@@ -435,12 +435,12 @@ def append_behind_a_torn_tail():
 
 @contextlib.contextmanager
 def slot_used_again_after_a_failed_write():
-    def give_back(self, _why):
+    def free(self, _why):
         for piece in self.pieces:
-            self._space.free(piece.run, SlotState.FREE)
+            self._allocator.free(piece.run, SlotState.FREE)
         self.pieces = []
 
-    with replaced(batch.Batch, "give_back", give_back):
+    with replaced(batch.Batch, "free", free):
         yield
 
 
@@ -449,7 +449,7 @@ def sync_believed_while_another_fails():
     """A flush counts as soon as it returns, whatever becomes of those beside it."""
 
     async def run_sync(_self, syncing, _what):
-        return await syncing
+        return await syncing()
 
     with replaced(medium.FileIO, "run_sync", run_sync):
         yield
@@ -472,7 +472,7 @@ def failed_fsync_forgotten():
 def wipe_not_flushed():
     async def wipe(self, stretches):
         for offset, data in stretches:
-            await self._medium.write(offset, bytes(len(data)), "wiping a failed group")
+            await self._file_io.write(offset, bytes(len(data)), "wiping a failed group")
 
     with replaced(log.Log, "wipe", wipe):
         yield
@@ -489,12 +489,12 @@ def buffers_let_go_on_cancel():
 def header_linked_before_it_is_durable():
     """A new segment is in use as soon as its header was asked for."""
 
-    def ride(self):
+    def wait_next_sync(self):
         done = Completion(loop=self.loop)
-        done.finish(None)
+        done.resolve(None)
         return done
 
-    with replaced(medium.FileIO, "ride", ride):
+    with replaced(medium.FileIO, "wait_next_sync", wait_next_sync):
         yield
 
 
@@ -594,7 +594,7 @@ def failed_members_frames_logged():
     async def deaf(self):
         for member in self._members:
             if member.written is not None:
-                await group.settle([member.written])
+                await group.wait_all([member.written])
         return {}
 
     with replaced(group.Group, "_failed_members", deaf):

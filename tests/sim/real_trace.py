@@ -57,7 +57,9 @@ class Shadow:
             if op.opcode in _WRITES | _GATHERS:
                 data = _bytes_of(op)
                 write = self.disk.begin_write(op.offset, data)
-                done.then(lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result())))
+                done.add_immediate_callback(
+                    lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result()))
+                )
             elif op.opcode == Opcode.FSYNC and op.file == 0 and op.flags & SqeFlags.FIXED_FILE:
                 self._fsync(done, before)
             before = (done, op) if op.flags & SqeFlags.IO_LINK else None
@@ -69,8 +71,10 @@ class Shadow:
             covered += self.disk.begin_sync(failing=False)
         else:
             self.linked += 1
-            before[0].then(lambda _ended: covered.extend(self.disk.begin_sync(failing=False)))
-        done.then(lambda ended: ended.result() or self.disk.finish_sync(covered))
+            before[0].add_immediate_callback(
+                lambda _ended: covered.extend(self.disk.begin_sync(failing=False))
+            )
+        done.add_immediate_callback(lambda ended: ended.result() or self.disk.finish_sync(covered))
 
     # --- pread -----------------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ async def judged(path: str, engine: str, seed: int = 1) -> tuple[int, Shadow]:
     shadow = Shadow(path, step)
     async with AsyncFileBlobStore.open(path, engine=engine) as store:
         history.recovered(await read_all(store))
-        shadow.watch(store._core.medium.engine.engine)
+        shadow.watch(store._core.file_io.engine.engine)
         for turn in range(6):
             both = {guid(turn): frame(10 + turn), guid(turn + 1): frame(20 + turn)}
             call = history.begin("commit", both, atomic=True)

@@ -60,7 +60,7 @@ class World:
         done = Completion(loop=asyncio.get_running_loop())
         fits = size // self.page_size <= self.room
         self.events.append(("grow" if fits else "no room for", size // self.page_size))
-        asyncio.get_running_loop().call_soon(done.finish, 0 if fits else -self.number)
+        asyncio.get_running_loop().call_soon(done.resolve, 0 if fits else -self.number)
         return done
 
     async def record_extents(self, extents):

@@ -160,13 +160,13 @@ async def test_unaligned_memory_for_scattered_slots_is_copied_piece_by_piece(
         await store.commit(deletes=names[::2])
         await store.commit([(names[1], fill(2))])  # now the last group no longer needs what was deleted
         leave_every_second_slot_free(store._core.index.slots)
-        monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
+        monkeypatch.setattr(store._core.file_io.engine, "grow", cannot_grow)
         batch = {name: memoryview(bytearray(PAGE + 1))[1:] for name in names[:40:4]}
         for number, view in enumerate(batch.values()):
             view[:] = fill(number)
-        before, writes = store._core.bounces, store.stats().writes
+        before, writes = store._core.file_io.bounces.lent, store.stats().writes
         await store.commit(batch.items())
-        assert store._core.bounces - before == len(batch)
+        assert store._core.file_io.bounces.lent - before == len(batch)
         assert store.stats().writes - writes > len(batch), "the frames went to slots side by side"
         frame = bytearray(PAGE)
         for name, view in batch.items():
@@ -177,10 +177,10 @@ async def test_unaligned_memory_for_scattered_slots_is_copied_piece_by_piece(
 
 async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):
     """A burst of metadata reads leaves eight pieces of scratch memory behind."""
-    medium = store._core.medium
-    blocks = await asyncio.gather(*(medium.start(medium.read(0, PAGE, "a test's read")) for _ in range(20)))
+    file_io = store._core.file_io
+    blocks = await asyncio.gather(*(file_io.start(file_io.read(0, PAGE, "a test's read")) for _ in range(20)))
     assert set(blocks) == {blocks[0]}
-    assert len(medium._scratch[PAGE]) == 8
+    assert len(file_io._scratch[PAGE]) == 8
 
 
 async def test_everything_inside_says_in_one_line_how_it_stands(store):

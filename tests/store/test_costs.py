@@ -92,7 +92,7 @@ async def test_a_flush_after_a_data_sync_is_one_block_and_one_sync(store):
 async def test_one_contiguous_run_is_one_write_linked_to_one_fdatasync(store):
     bufs = leases(store, 8)
     submissions = []
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     if engine.name == "io_uring":
         engine.ring.trace = lambda ops: submissions.append([traced.op for traced in ops])
     cost = await costs_of(
@@ -131,7 +131,7 @@ async def test_several_runs_are_written_and_then_synced_once(store, monkeypatch)
     async def cannot_grow(size):
         return -errno.ENOSPC
 
-    monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
+    monkeypatch.setattr(store._core.file_io.engine, "grow", cannot_grow)
     cost = await costs_of(
         store, store.write_blobs_with_data_sync([(BlobGuid.random(), buf) for buf in leases(store, 3)])
     )

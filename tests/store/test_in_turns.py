@@ -19,8 +19,7 @@ from uringblob.store.core import LISTED_AT_ONCE
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io import checksum_budget as pace
-from uringblob.store.io import file_io as medium
+from uringblob.store.io import checksum_budget, file_io
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import (
     BYTES_PER_ITERATION,
@@ -96,7 +95,7 @@ STEPS = {
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
     "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
-    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // pace.BLOCK + 1)),
+    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // checksum_budget.BLOCK + 1)),
     "freeing": (SlotTable, "try_free", CHANGES_MAX),
 }
 
@@ -194,15 +193,16 @@ async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(i
 async def test_memory_that_cannot_be_moved_goes_through_few_frames(store_path, engine, monkeypatch, buffers):
     size, count = 1024 * 1024, 24
     out = []
-    real = Bounces.frame
+    real = Bounces.acquire
 
-    async def frame(self):
+    async def acquire(self):
+        lease = await real(self)
         out.append(self._out)
-        return await real(self)
+        return lease
 
-    monkeypatch.setattr(Bounces, "frame", frame)
+    monkeypatch.setattr(Bounces, "acquire", acquire)
     async with AsyncFileBlobStore.open(store_path, page_size=size, engine=engine, buffers=buffers) as store:
-        if store._core.medium.engine.memory_align == 1:
+        if store._core.file_io.engine.memory_align == 1:
             pytest.skip("I/O is buffered here: any memory can be moved")
         sources = [memoryview(bytearray([n]) * (size + 64))[64:] for n in range(1, count + 1)]
         targets = [memoryview(bytearray(size + 64))[64:] for _ in range(count)]
@@ -211,13 +211,13 @@ async def test_memory_that_cannot_be_moved_goes_through_few_frames(store_path, e
         assert answers == [None] * count
         assert targets == sources
         assert len(out) > count, "one or two may lie well by chance"
-        assert max(out) <= store._core.medium.bounces.limit == 8
-        assert store._core.medium.bounces._out == 0
+        assert max(out) <= store._core.file_io.bounces.limit == 8
+        assert store._core.file_io.bounces._out == 0
         assert store.stats().buffers_leased == 0
 
 
 async def test_scratch_memory_has_a_bound(store, monkeypatch):
-    door, mapped, written = store._core.medium, [], []
+    door, mapped, written = store._core.file_io, [], []
     real = type(door)._map_scratch
     monkeypatch.setattr(
         type(door), "_map_scratch", lambda self, size: mapped.append(size) or real(self, size)
@@ -227,14 +227,14 @@ async def test_scratch_memory_has_a_bound(store, monkeypatch):
         written.append(sum(frame.size for frame in frames))
         await door.next_tick()
 
-    monkeypatch.setattr(medium.transfers, "write_whole", write_whole)
+    monkeypatch.setattr(file_io.transfers, "write_whole", write_whole)
     sizes = [PAGE * (1 + number * 7 % 500) for number in range(120)]
     writes = [door.start(door.write(0, bytes(size), "a test")) for size in sizes]
     await asyncio.gather(*writes, door.start(door.zero(0, 2**24 + PAGE, "a test")))
     assert sum(written) == sum(sizes) + 2**24 + PAGE
-    assert max(mapped) == medium.SCRATCH_BYTES
+    assert max(mapped) == file_io.SCRATCH_BYTES
     kept = sum(frame.size for frames in door._scratch.values() for frame in frames)
-    assert kept <= 8 * (medium.SCRATCH_BYTES + PAGE)
+    assert kept <= 8 * (file_io.SCRATCH_BYTES + PAGE)
 
 
 # ---- and yet at once --------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store import core as core_module
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store import frame_reads
+from uringblob.store.io import checksum_budget
 
 PAGE = 4096
 COUNT = 40
@@ -57,7 +57,7 @@ class Withheld:
     """Passes reads on to the engine, and their answers only when the test says so."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.real = self.engine.read_each
         self.answers = []
         monkeypatch.setattr(self.engine, "read_each", self.read_each)
@@ -73,7 +73,7 @@ class Withheld:
     async def give(self, position, result=None):
         done, answer = self.answers[position]
         got = await done
-        answer.finish(got if result is None else result)
+        answer.resolve(got if result is None else result)
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -81,10 +81,10 @@ class Withheld:
 @pytest.mark.parametrize("count", [1, 2, 40])
 async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_read(store, count, monkeypatch):
     buffers = rooms(store, count)
-    medium = store._core.medium
+    file_io = store._core.file_io
     jobs = []
-    real = medium.start
-    monkeypatch.setattr(medium, "start", lambda coroutine: jobs.append(1) or real(coroutine))
+    real = file_io.start
+    monkeypatch.setattr(file_io, "start", lambda coroutine: jobs.append(1) or real(coroutine))
     before = store.stats()
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=False))) == [None] * count
     after = store.stats()
@@ -118,7 +118,7 @@ async def test_each_position_has_its_own_error_and_the_others_are_read(store):
     errors = await store.read_blobs(list(zip(wanted, buffers, strict=True)))
     assert [type(error) for error in errors] == [
         type(None),
-        BlobCorrupt if store._core.verifies else type(None),
+        BlobCorrupt if store._core.reads.verifies else type(None),
         BlobNotFound,
         type(None),
     ]
@@ -144,7 +144,7 @@ async def test_a_read_that_the_system_refused_or_cut_short_is_its_own_positions(
     assert (first.errno, first.guid) == (errno.EIO, GUIDS[0])
     assert others == [None, None]
     assert contents(buffers)[1:] == [fill(1), fill(2)]
-    assert not store._core.medium.poison_cause  # reads never poison
+    assert not store._core.file_io.poison_cause  # reads never poison
 
 
 async def test_a_file_cut_off_costs_the_frames_behind_its_end(store):
@@ -193,7 +193,7 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
     store, monkeypatch
 ):
     """No memory is nobody's blob; the kernel still fills the first frame when it is found out."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real = engine.read_each
 
     def read_each(reads, answers):
@@ -213,7 +213,7 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
     needs_direct, store, monkeypatch
 ):
     """Unaligned memory is filled at the very end, by this store: its owner must not have it back by then."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real, withheld = engine.read, []
 
     def read(offset, frames):
@@ -232,7 +232,7 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
         await asyncio.sleep(0)
     assert not task.done()
     for done, answer in withheld:
-        answer.finish(await done)
+        answer.resolve(await done)
     with pytest.raises(MemoryError, match="for any request"):
         await task
     assert odd == fill(0)
@@ -244,7 +244,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 ):
     withheld = Withheld(store, monkeypatch)
     core = store._core
-    real, raised = core.medium.pace.take, []
+    real, raised = core.file_io.checksum_budget.try_acquire, []
 
     def strike(size_bytes):
         if not raised:
@@ -252,7 +252,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
             raise raised[0]
         return real(size_bytes)
 
-    monkeypatch.setattr(core.medium.pace, "take", strike)
+    monkeypatch.setattr(core.file_io.checksum_budget, "try_acquire", strike)
     buffers = rooms(store, 3)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
@@ -273,8 +273,8 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 @verifying
 async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
     """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 4 * PAGE)
-    store._core.medium.pace._left = 4 * PAGE
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 4 * PAGE)
+    store._core.file_io.checksum_budget._left = 4 * PAGE
     sums = [0]
 
     def beat():
@@ -282,13 +282,14 @@ async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(sto
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
-    real = core_module.frame_checksum
+    real = frame_reads.frame_checksum
 
     def frame_checksum(frame):
         sums[-1] += len(frame)
         return real(frame)
 
-    monkeypatch.setattr(core_module, "frame_checksum", frame_checksum)
+    for module in (frame_reads, checksum_budget):
+        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     buffers = rooms(store, COUNT)
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=True))) == [None] * COUNT
     handles[0].cancel()

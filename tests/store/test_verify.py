@@ -37,14 +37,14 @@ def damage(store, offset):
 
 def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
     """From now on the device cannot read the sectors at ``offsets``."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real = engine.read
 
     def read(offset, frames):
         if not any(offset <= lost < offset + sum(f.size for f in frames) for lost in offsets):
             return real(offset, frames)
         answer = Completion(loop=store._loop)
-        answer.finish(-number)
+        answer.resolve(-number)
         return answer
 
     monkeypatch.setattr(engine, "read", read)
@@ -92,7 +92,7 @@ async def test_everything_unreadable_is_a_report_too(store, monkeypatch):
     def file_size():
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(store._core.medium.engine, "file_size", file_size)
+    monkeypatch.setattr(store._core.file_io.engine, "file_size", file_size)
     report = await store.verify()
     assert len(report.bad) == 4
     assert len(report.metadata_errors) == 3

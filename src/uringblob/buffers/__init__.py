@@ -1,1 +1,1 @@
-"""Memory that the kernel may move, and who leases it."""
+"""Memory that the kernel may read and write, and its leases."""

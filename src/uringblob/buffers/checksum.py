@@ -10,5 +10,5 @@ def frame_checksum(frame: memoryview | bytes | bytearray) -> int:
     return xxhash.xxh3_64_intdigest(frame)
 
 
-#: The same, of a frame that comes in pieces: ``update(piece)``, then ``intdigest()``.
+#: The same, incrementally: ``update(part)``, then ``intdigest()``.
 FrameHasher = xxhash.xxh3_64

@@ -1,31 +1,36 @@
-"""What a user holds in hand: one aligned frame of memory.
+"""Frames of memory and their leases: the buffer a user holds, and the pool that leases it.
 
-Python lets ``memoryview.release()`` succeed while a slice of that view is still alive, so the
-life of a frame cannot hang on a view.  It hangs on an *exporter*: one object per lease that
-exports the frame's bytes, and that every view, slice, cast and NumPy array keeps alive.  When
-the last of them is gone the exporter ends, and its end gives the frame back.  A request in
-flight holds a view like anyone else, so a frame is never reused under the kernel's hands.
-(Checked on CPython 3.10 to 3.13.)
+Python lets ``memoryview.release()`` succeed while a slice of that view is alive, so a lease cannot
+end with a view.  It ends with its *exporter*: one object per lease that exports the frame's bytes,
+and that every view, slice, cast and NumPy array keeps alive.  When the last of them is gone, the
+exporter is freed, and its destructor returns the frame.  A request in flight holds a view, too, so
+a frame is never reused while the kernel may write to it.  (Checked on CPython 3.10 to 3.13.)
+
+The pool has no lock, because finalizers return frames, and a signal handler may interrupt a lease
+and lease a frame itself.  It is one dict from the index of a leased frame to the token of its
+lease, and every change is one dict operation, which CPython does not interrupt:
+
+* to lease, ``setdefault(index, token)``: the caller that finds its own token has the frame;
+* to return, ``pop(index)``, called by the exporter's destructor.
+
+An exception that a signal handler raises in the middle of a lease therefore loses no frame.  (With
+a list as a stack, the index would be lost between the pop and the assignment.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import weakref
+from itertools import filterfalse
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import cffi
-
-from uringblob.buffers.iobuf import IoBuffer
+from uringblob.buffers.iobuf import IoBuffer, address_of, ffi
+from uringblob.buffers.slab import Slab
+from uringblob.owner import Owner
 from uringblob.units import PAGE_SIZE, check_page_size
-
-if TYPE_CHECKING:
-    from uringblob.buffers.pool import BufferPool
-
-_ffi: Any = cffi.FFI()
-_ADDRESS = _ffi.typeof("uintptr_t")  # parsed now: at its first use it would be parsed under a lock
 
 
 class AlignedBlobBuf:
@@ -34,6 +39,12 @@ class AlignedBlobBuf:
     Made by ``store.alloc_blob_buf_zeroed()`` and ``_uninit()``, which lease it from the store's
     registered pool while that has room, or by :meth:`zeroed` and :meth:`uninit` on the heap.
     From Python 3.12 on ``memoryview(buf)`` works too; before, use :attr:`view`.
+
+    A lease ends with :meth:`release`, with ``with``, or when the buffer and everything made of it
+    is collected.  An exception holds the buffers of the call that it came from until it is gone,
+    because its traceback holds the local variables of each function in it: inside ``except``, and
+    while a saved exception lives, :meth:`release` raises ``BufferError``.  Leave the ``except``
+    block first, or drop the traceback (``error.with_traceback(None)``).
 
     Any thread may use it; while a store's call that was given it has not returned, it belongs
     to that call.  After :meth:`release` every use raises ``ValueError``.
@@ -50,7 +61,7 @@ class AlignedBlobBuf:
     _view: memoryview | None
 
     def __init__(self) -> None:
-        """Refuse: a buffer without memory would be of no use."""
+        """Refuse: memory comes from the constructors below or from a store."""
         raise TypeError("use AlignedBlobBuf.zeroed(), .uninit(), or a store's alloc_blob_buf_*()")
 
     @classmethod
@@ -68,7 +79,7 @@ class AlignedBlobBuf:
 
         Raises what :meth:`zeroed` raises.  (Fresh memory from the system is zero anyway.)
         """
-        return _on_heap(check_page_size(page_size), None)
+        return cls.zeroed(page_size)
 
     def __len__(self) -> int:
         self._check_held()
@@ -76,7 +87,7 @@ class AlignedBlobBuf:
 
     @property
     def address(self) -> int:
-        """Where the memory lies, a multiple of 4096."""
+        """The address of the memory, a multiple of 4096."""
         self._check_held()
         return self._address
 
@@ -90,7 +101,7 @@ class AlignedBlobBuf:
         view = self._view
         if view is not None:
             try:
-                view.nbytes  # noqa: B018 - the cheapest question that a released view refuses
+                view.nbytes  # noqa: B018 - the cheapest access that a released view refuses
             except ValueError:  # a caller's ``with buf.view as v:`` released it
                 view = None
         if view is None:
@@ -114,27 +125,28 @@ class AlignedBlobBuf:
         return twin
 
     def release(self) -> None:
-        """Give the frame back now; a second call does nothing.
+        """Return the frame now; a second call does nothing.
 
         :raises BufferError: a slice, cast or array made of this buffer is still alive, or a
-            request in flight holds it.  The buffer stays usable; take :attr:`view` afresh.
+            request in flight or an exception's traceback holds it.  The buffer stays usable; take
+            :attr:`view` afresh.
         """
         exporter, view = self._exporter, self._view
         if exporter is None:
             return
-        last_sight = weakref.ref(exporter)
+        alive = weakref.ref(exporter)
         self._exporter = self._view = self._fixed = None
         del exporter
         if view is not None:
-            with contextlib.suppress(BufferError):  # an array of it lives: found out just below
+            with contextlib.suppress(BufferError):  # an array of it is alive: found out just below
                 view.release()
             del view
-        survivor = last_sight()
+        survivor = alive()
         if survivor is not None:
             self._exporter = survivor
             raise BufferError(
                 "the buffer cannot be released: a slice, cast or array of it is alive, "
-                "or a request in flight holds it: let go of that first"
+                "or a request in flight or an error's traceback holds it: let go of that first"
             )
 
     def __enter__(self) -> AlignedBlobBuf:
@@ -150,7 +162,7 @@ class AlignedBlobBuf:
         try:
             self.release()
         except BufferError:
-            # The block's own error matters more; the frame ends with its last view.
+            # The block's own error matters more; the lease ends with the last view.
             if exc_type is None:
                 raise
 
@@ -167,7 +179,7 @@ class AlignedBlobBuf:
         return f"<AlignedBlobBuf {self._size} bytes at {self._address:#x}, {kind}>"
 
     def _check_held(self) -> Any:
-        """Return the exporter, or raise ``ValueError`` if the frame was given back."""
+        """Return the exporter, or raise ``ValueError`` after a release."""
         exporter = self._exporter
         if exporter is None:
             raise ValueError("this buffer was released: allocate another one")
@@ -176,10 +188,10 @@ class AlignedBlobBuf:
     def _frame(self, pool: BufferPool | None) -> IoBuffer:
         """Return the whole buffer for an engine that leases from ``pool``.
 
-        The frame has a view of its own, so the memory outlives a release.  A registered frame is
-        made once for all requests: making it costs as much as queueing one.
+        It has a view of its own, so the memory outlives a release.  For a registered frame it is
+        made once and kept: making it costs as much as queueing a request.
         """
-        if pool is None or not self._leased or self._pool is not pool or not pool._registered:
+        if pool is None or not self._leased or self._pool is not pool or not pool.registered:
             return IoBuffer(memoryview(self._check_held()), self._address, self._size)
         frame = self._fixed
         if frame is None:
@@ -188,10 +200,105 @@ class AlignedBlobBuf:
         return frame
 
 
-def buffer_over(
-    exporter: Any, address: int, size: int, *, pool: BufferPool | None, leased: bool
+class BufferPool(Owner):
+    """Frames of one slab for lease, the lowest free one first; then the heap.
+
+    :param page_size: bytes in a frame.
+    :param slab: where the frames lie; ``None`` leases from the heap only.
+    :param asked: how many frames the user asked for.
+    :param buf_index: the index under which the kernel knows the slab, -1 if it does not.
+    :param reason: why fewer frames than asked are registered, in words; may be empty.
+    :param capacity: lease only the first ``capacity`` frames; default all of the slab.
+
+    Frames leased one after the other are adjacent in memory where possible, because they are then
+    written with one contiguous request.
+    Any thread, signal handler or finalizer may call any method.
+    """
+
+    def __init__(
+        self,
+        page_size: int,
+        slab: Slab | None,
+        *,
+        asked: int,
+        buf_index: int = -1,
+        reason: str = "",
+        capacity: int | None = None,
+    ) -> None:
+        frames = 0 if slab is None else slab.count
+        self.page_size = page_size
+        self.slab = slab
+        self.asked = asked
+        self.buf_index = buf_index
+        self.reason = reason
+        self.capacity = frames if capacity is None else min(capacity, frames)
+        #: Whether the kernel holds the slab as a fixed buffer, and the store is open.
+        self.registered = buf_index >= 0 and self.capacity > 0
+        self._owners: dict[int, object] = {}
+        self._used: set[int] = set()
+
+    @property
+    def huge(self) -> bool:
+        """Whether the slab lies on huge pages."""
+        return self.slab is not None and self.slab.huge
+
+    @property
+    def leased(self) -> int:
+        """Frames of the slab that are in use now: as buffers, views of them, or in flight."""
+        return len(self._owners)
+
+    def retire(self) -> None:
+        """Note that the kernel no longer holds the slab; leased buffers stay usable memory."""
+        self.registered = False
+
+    def lease_zeroed(self) -> AlignedBlobBuf:
+        """Return a zero-filled frame; otherwise as :meth:`lease`."""
+        return self.lease(zero=True)
+
+    def lease(self, *, zero: bool = False) -> AlignedBlobBuf:
+        """Return a frame, whose contents are arbitrary unless ``zero``.
+
+        :raises MemoryError: the slab is exhausted, and the heap too.
+        """
+        slab = self.slab
+        while slab is not None and len(self._owners) < self.capacity:
+            index = next(filterfalse(self._owners.__contains__, range(self.capacity)), -1)
+            if index < 0:
+                break
+            exporter = self._claim(slab, index)
+            if exporter is None:
+                continue  # another thread took it first: search again
+            address = slab.address + index * self.page_size
+            if zero and index in self._used:
+                ctypes.memset(address, 0, self.page_size)
+            self._used.add(index)
+            return _buffer(exporter, address, self.page_size, self, leased=True)
+        return _on_heap(self.page_size, self)
+
+    def _claim(self, slab: Slab, index: int) -> Any:
+        """Return the exporter of frame ``index``, or ``None`` if another lease has it."""
+        owners = self._owners
+        token = object()
+        try:
+            if owners.setdefault(index, token) is not token:
+                return None
+            return slab.exporter(index, owners.pop)
+        except BaseException:
+            # If an exporter was made, it is freed by now and has returned the frame.  If not, our
+            # token is still there, and nothing else removes it.
+            if owners.get(index) is token:
+                owners.pop(index)
+            raise
+
+    def __repr__(self) -> str:
+        kind = "registered" if self.registered else "not registered"
+        return f"<BufferPool {self.leased} of {self.capacity} frames leased, {self.asked} asked, {kind}>"
+
+
+def _buffer(
+    exporter: Any, address: int, size: int, pool: BufferPool | None, *, leased: bool
 ) -> AlignedBlobBuf:
-    """Make the buffer that holds ``exporter``; the caller drops its own reference.
+    """Make the buffer that holds ``exporter``, of which the caller drops its own reference.
 
     ``pool`` is where copies come from, ``leased`` whether the memory does too.
     """
@@ -211,57 +318,46 @@ def _on_heap(size: int, pool: BufferPool | None) -> AlignedBlobBuf:
         mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"no memory for a frame of {size} bytes: {error.strerror}") from error
-    return buffer_over(mapping, _address_of(mapping), size, pool=pool, leased=False)
-
-
-def _address_of(exporter: object) -> int:
-    return int(_ffi.cast(_ADDRESS, _ffi.from_buffer(exporter)))
+    return _buffer(mapping, address_of(ffi.from_buffer(mapping)), size, pool, leased=False)
 
 
 def frame_of(obj: Any, size: int, *, writable: bool, pool: BufferPool | None) -> IoBuffer:
-    """Return the memory of ``obj`` as a frame for an engine that leases from ``pool``.
+    """Return the memory of ``obj`` for an engine that leases from ``pool``.
 
     ``obj`` is an :class:`AlignedBlobBuf` or any C-contiguous object with the buffer protocol,
     of any format, that holds exactly ``size`` bytes; ``writable`` says that it will be filled.
-    The frame's ``view`` is flat, of format ``B``, and keeps the memory alive; its address may be
-    unaligned.  Nothing has been read or written when this raises.
+    The ``view`` is flat, of format ``B``, and keeps the memory alive; the address may be unaligned.
+    Nothing has been read or written when this raises.
 
     :raises TypeError: ``obj`` does not support the buffer protocol.
     :raises ValueError: another length, read-only where it must be writable, not C-contiguous,
         or a buffer or view that was released.
     """
     if isinstance(obj, AlignedBlobBuf):
-        if obj._size != size:  # before a view is made, which the error's traceback would keep alive
+        if obj._size != size:
             raise _wrong_length(len(obj), size)
         return obj._frame(pool)
     try:
-        # Not memoryview(obj): it knows nothing of some NumPy formats, and cannot cast others.
-        memory = _ffi.from_buffer(obj, require_writable=writable)
-    except TypeError:  # cffi's words are about C
+        # Not memoryview(obj), which does not know some NumPy formats and cannot cast others.
+        memory = ffi.from_buffer(obj, require_writable=writable)
+    except TypeError:  # cffi's message is about C
         raise not_a_buffer(obj) from None
-    except (BufferError, ValueError) as error:  # NumPy refuses with the second
+    except (BufferError, ValueError) as error:  # NumPy raises the second
         kind = "writable and C-contiguous" if writable else "C-contiguous"
         raise ValueError(f"{kind} memory is needed, and this cannot be had of the buffer: {error}") from error
     if len(memory) != size:
         raise _wrong_length(len(memory), size)
-    view = _flat_view(obj, memory)
-    address = int(_ffi.cast(_ADDRESS, memory))
-    return IoBuffer(view if writable else view.toreadonly(), address, size)
-
-
-def _flat_view(obj: Any, memory: Any) -> memoryview:
-    """Return a view of format ``B`` that keeps ``obj`` alive; ``memory`` is cffi's hold on it.
-
-    A memoryview is not left to that hold: where a garbage cycle has both, CPython clears the view
-    before cffi lets go of it, and that crashes the interpreter (CPython 3.11.7, cffi 2.1.1).
-    """
-    if isinstance(obj, memoryview):
-        return obj.cast("B") if obj.nbytes else obj[:]  # to bytes every format can be cast
-    return memoryview(_ffi.buffer(memory))
+    # A memoryview is not left to cffi's hold on it: where a garbage cycle has both, CPython clears the
+    # view before cffi lets go of it, which crashes the interpreter (CPython 3.11.7, cffi 2.1.1).
+    if not isinstance(obj, memoryview):
+        view = memoryview(ffi.buffer(memory))
+    else:
+        view = obj.cast("B") if size else obj[:]  # to bytes every format can be cast
+    return IoBuffer(view if writable else view.toreadonly(), address_of(memory), size)
 
 
 def not_a_buffer(obj: object) -> TypeError:
-    """Return the error that says what may stand where a frame is wanted."""
+    """Return the error for an object that is no buffer."""
     hint = ": encode it first" if isinstance(obj, str) else ""
     return TypeError(
         "a frame is an AlignedBlobBuf or another object with the buffer protocol (bytes, bytearray, "

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 
 

@@ -12,7 +12,7 @@ import logging
 import sys
 
 from uringblob import _native
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.engines.base import Engine
 from uringblob.engines.direct import DirectIO, DirectRefused, disable_direct, enable_direct, require_direct

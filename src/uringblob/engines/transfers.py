@@ -204,7 +204,7 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     if rc in _COMES_BACK:
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
-        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.finish, None)
+        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.resolve, None)
         await pause
     elif rc != -errno.EINTR:
         check_rc(rc, what)

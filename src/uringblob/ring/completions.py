@@ -18,7 +18,7 @@ import struct
 from typing import Any, Final
 
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion, resolve, set_bare_result
+from uringblob.completion import Completion, set_bare_result, set_outcome
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
@@ -50,7 +50,7 @@ class InFlight:
         """Resolve one operation and let go of its memory; does nothing the second time."""
         entry = self.table.get(user_data)
         if entry is not None:
-            entry[0].finish(result)
+            entry[0].resolve(result)
             self.table.pop(user_data, None)
 
     def reap(self) -> int:
@@ -63,7 +63,7 @@ class InFlight:
         total = moved = 0
         completion: Completion[int] | None = None
         while (count := lib.ub_reap(core)) > 0:
-            # settle() and finish(), written out: this is the hottest loop of the library.
+            # settle() and resolve(), written out: this is the hottest loop of the library.
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._inbox[: count * _SIZE]):
                 entry = table.get(user_data)
                 if entry is not None:
@@ -74,7 +74,7 @@ class InFlight:
                     if not completion.light or completion._resumes:
                         moved += result
                     if not completion.done():
-                        resolve(completion, set_bare_result, result)
+                        set_outcome(completion, set_bare_result, result)
                     if completion._resumes:
                         completion._resume_all()
                     table.pop(user_data, None)

@@ -234,7 +234,7 @@ class RingDriver(Owner):
     def _reap(self) -> int:
         reaped = self._in_flight.reap()
         if self._drained is not None and not self.in_flight:
-            self._drained.finish(None)
+            self._drained.resolve(None)
         return reaped
 
     def _on_doorbell(self) -> None:

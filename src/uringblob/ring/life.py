@@ -88,7 +88,7 @@ class RingLife(RingDriver):
         drained.add_done_callback(lambda _: self._release())
         self.flush()
         if not self.in_flight:
-            drained.finish(None)
+            drained.resolve(None)
 
     def _when_drained(self) -> Completion[None]:
         """Return what resolves when nothing is in flight any more."""

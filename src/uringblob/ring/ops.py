@@ -13,14 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import cffi
+from uringblob.buffers.iobuf import IoBuffer, address_of, ffi
 
-from uringblob.buffers.iobuf import IoBuffer
-
-_ffi = cffi.FFI()
-# Parsed now: at their first use they would be parsed under a lock.
-_ADDRESS = _ffi.typeof("uintptr_t")
-_NUMBERS = _ffi.typeof("size_t[]")
+_NUMBERS = ffi.typeof("size_t[]")
 
 
 class Opcode(enum.IntEnum):
@@ -203,9 +198,10 @@ def _vector(
             f"{GATHER_PIECES_MAX} pieces and at most {REQUEST_SIZE_MAX} bytes"
         )
     # An array of struct iovec: address and size, one machine word each.
-    vector = _ffi.new(_NUMBERS, [number for frame in frames for number in (frame.address, frame.size)])
-    address = int(_ffi.cast(_ADDRESS, vector))
-    return Op(opcode, flags, file, offset, address, len(frames), 0, buf_index, (vector, tuple(frames)))
+    vector = ffi.new(_NUMBERS, [number for frame in frames for number in (frame.address, frame.size)])
+    return Op(
+        opcode, flags, file, offset, address_of(vector), len(frames), 0, buf_index, (vector, tuple(frames))
+    )
 
 
 OUT_OF_RANGE: Final = (

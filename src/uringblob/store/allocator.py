@@ -28,8 +28,8 @@ class Reclaimer(Protocol):
 class SlotAllocator:
     """Allocates slots for frames; without enough free ones it reclaims some, or grows the file."""
 
-    def __init__(self, medium: FileIO, slots: SlotTable, growth: FileGrowth, reclaimer: Reclaimer) -> None:
-        self._medium = medium
+    def __init__(self, file_io: FileIO, slots: SlotTable, growth: FileGrowth, reclaimer: Reclaimer) -> None:
+        self._file_io = file_io
         self._slots = slots
         self._growth = growth
         self._reclaimer = reclaimer
@@ -39,7 +39,7 @@ class SlotAllocator:
 
     def allocate_ready(self, count: int) -> SlotRun | None:
         """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first."""
-        if not self._medium.takes_changes or not self._growth.log_space_suffices(count):
+        if not self._file_io.takes_changes or not self._growth.log_space_suffices(count):
             return None
         return self._slots.allocate_run(count, SlotState.WRITING)
 
@@ -89,9 +89,9 @@ class SlotAllocator:
         A slot may be free because a group failed, and the medium may hold that group.
         """
         while True:
-            await self._medium.ready()
+            await self._file_io.ready()
             runs = await self._try_allocate(count)
-            if self._medium.takes_changes:
+            if self._file_io.takes_changes:
                 return runs
             for run in runs:
                 self.free(run, SlotState.FREE)

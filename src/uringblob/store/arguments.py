@@ -8,18 +8,15 @@ keep buffers.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.store.index.shards import FEW, Mapped, Shards
 from uringblob.store.io.checksum_budget import CHANGE, ChecksumBudget
-from uringblob.store.io.job import bare
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256
@@ -119,16 +116,15 @@ class Reads:
         self._rest = iter(())
 
 
-async def check_rest(checked: Changes | Reads, pace: ChecksumBudget, check_open: Callable[[], None]) -> None:
+async def check_rest(
+    checked: Changes | Reads, budget: ChecksumBudget, check_open: Callable[[], None]
+) -> None:
     """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
     try:
-        await pace.after(STEP_COST)
+        await budget.acquire_after(STEP_COST)
         while not checked.check():
-            await pace.after(STEP_COST)
+            await budget.acquire_after(STEP_COST)
         check_open()
-    except asyncio.CancelledError as error:
-        checked.forget()
-        raise bare(error)  # noqa: B904 - it is the same error
     except BaseException:
         checked.forget()
         raise

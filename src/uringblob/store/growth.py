@@ -35,14 +35,14 @@ class FileGrowth:
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         slots: SlotTable,
         log_space: LogSpace,
         page_size: int,
         blobs: Sized,
         superblocks: Superblocks,
     ) -> None:
-        self._medium = medium
+        self._file_io = file_io
         self._slots = slots
         self._log_space = log_space
         self._page_size = page_size
@@ -77,7 +77,7 @@ class FileGrowth:
         """
         while not self.log_space_suffices(more_records):
             extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
-            await self._medium.repairs.make(functools.partial(self._record, extent))
+            await self._file_io.repairs.make(functools.partial(self._record, extent))
 
     async def _record(self, extent: SlotRun) -> None:
         """One superblock may list ``extent`` already, so it must be log space in both."""
@@ -90,7 +90,7 @@ class FileGrowth:
         if len(self._log_space.extents) >= EXTENTS_MAX:
             raise BlobStoreIOError(
                 errno.ENOSPC,
-                f"{self._medium.path}: the log needs more room, and its superblocks list {EXTENTS_MAX} parts"
+                f"{self._file_io.path}: the log needs more room, and its superblocks list {EXTENTS_MAX} parts"
                 " already. Copy the blobs to a new store",
             )
         missing = wanted - self._log_space.capacity
@@ -133,9 +133,9 @@ class FileGrowth:
         left = sorted(set(steps))
         while True:
             limit = self._slots.limit + left.pop()
-            what = f"growing {self._medium.path} to {limit * self._page_size} bytes"
+            what = f"growing {self._file_io.path} to {limit * self._page_size} bytes"
             try:
-                await transfers.grow(self._medium.engine, limit * self._page_size, what)
+                await transfers.grow(self._file_io.engine, limit * self._page_size, what)
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS or not left:
                     raise

@@ -34,9 +34,9 @@ _MOVED = "its path names no file any more; it has another name, and goes on ther
 class FileIdentity:
     """The name, length and contents of one open file.  Belongs to the loop's thread."""
 
-    def __init__(self, file: StoreFile, medium: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
+    def __init__(self, file: StoreFile, file_io: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
         self._file = file
-        self._medium = medium
+        self._file_io = file_io
         self._slots = slots
         self._superblocks = superblocks
         self._identity = (-1, -1)
@@ -82,7 +82,7 @@ class FileIdentity:
                 f"{self._file.path}: the open store was deleted or replaced ({note}), so nothing is committed to "
                 "it. It stays readable: copy what you need to another store before you close it",
             )
-        if status.st_size < self._slots.limit * self._medium.engine.pool.page_size:
+        if status.st_size < self._slots.limit * self._file_io.engine.pool.page_size:
             raise self._overwritten(f"the file was cut to {status.st_size} bytes")
 
     def _look(self) -> tuple[os.stat_result, str]:
@@ -121,5 +121,5 @@ class FileIdentity:
 
     def _overwritten(self, what: str) -> StoreCorrupt:
         error = overwritten(self._file.path, what)
-        self._medium.poison(error)
+        self._file_io.poison(error)
         return error

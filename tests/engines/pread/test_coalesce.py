@@ -13,8 +13,7 @@ import weakref
 
 import pytest
 
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.completion import Completion
 from uringblob.engines.posix_calls import pick_calls
 from uringblob.engines.pread import coalesce as write_runs

@@ -16,8 +16,7 @@ import weakref
 
 import pytest
 
-from uringblob.buffers.leases import frame_of
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.engines import posix_calls
 from uringblob.engines.posix_calls import grow_file, pick_calls
 from uringblob.engines.pread import engine as pread
@@ -517,7 +516,7 @@ def test_interpreter_exit_is_clean(scene, store_path):
 import asyncio, os, sys, time
 from uringblob.buffers.leases import frame_of
 from uringblob.engines.pread.engine import PreadEngine
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 
 async def main():
     global engine

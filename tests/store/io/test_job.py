@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from uringblob.completion import Completion
-from uringblob.store.io.job import Job, Lock, end_of, join, settle
+from uringblob.store.io.job import Job, Lock, join, wait_all, when_done
 
 
 def new_completion():
@@ -35,7 +35,7 @@ async def test_a_job_resumes_in_the_moment_its_completion_resolves():
         return await gate + 1
 
     job = Job(work(), asyncio.get_running_loop())
-    gate.finish(41)
+    gate.resolve(41)
     assert job.result() == 42
 
 
@@ -50,7 +50,7 @@ async def test_two_jobs_and_a_task_may_await_the_same_completion():
     jobs = [Job(work(), loop), Job(work(), loop)]
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    gate.finish(7)
+    gate.resolve(7)
     assert [await job for job in jobs] == [7, 7]
     assert await task == 7
 
@@ -80,7 +80,7 @@ async def test_a_cancelled_joiner_waits_for_the_job():
     joiner.cancel()
     await asyncio.sleep(0)
     assert not joiner.done()
-    gate.finish(None)
+    gate.resolve(None)
     with pytest.raises(asyncio.CancelledError):
         await joiner
     assert ended == [True]
@@ -118,9 +118,9 @@ async def test_the_end_of_a_job_is_told_without_its_error(well):
             raise ValueError("the caller's own")
 
     job = Job(work(), asyncio.get_running_loop())
-    ended = end_of(job)
+    ended = when_done(job)
     assert not ended.done()
-    gate.finish(None)
+    gate.resolve(None)
     assert await ended is None
     assert isinstance(job.exception(), ValueError) is not well
 
@@ -135,9 +135,9 @@ async def test_settle_waits_for_all_and_collects_the_errors():
         await gate
 
     loop = asyncio.get_running_loop()
-    settling = Job(settle([Job(fails(), loop), Job(waits(), loop)]), loop)
+    settling = Job(wait_all([Job(fails(), loop), Job(waits(), loop)]), loop)
     assert not settling.done()
-    gate.finish(None)
+    gate.resolve(None)
     assert [str(error) for error in await settling] == ["one"]
 
 
@@ -151,7 +151,7 @@ async def test_an_exception_of_a_signal_handler_ends_the_job_is_told_and_goes_on
     told = []
     job = Job(struck(), asyncio.get_running_loop(), told.append)
     with pytest.raises(KeyboardInterrupt):
-        gate.finish(None)
+        gate.resolve(None)
     with pytest.raises(RuntimeError, match="signal handler"):
         await job
     assert [type(error) for error in told] == [KeyboardInterrupt]
@@ -243,7 +243,7 @@ async def test_a_lock_is_held_by_one_at_a_time_in_order():
     jobs += [asyncio.ensure_future(work(number)) for number in range(2, 5)]
     await asyncio.sleep(0)
     assert order == [0]
-    gate.finish(None)
+    gate.resolve(None)
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [*[type(None)] * 2, ValueError, *[type(None)] * 2]
     assert order == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

@@ -29,7 +29,7 @@ class FullDisk:
     """Refuses the writes that ``refuses`` chooses, for lack of room; counts them."""
 
     def __init__(self, store, number=errno.ENOSPC):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.write, self.engine.write = self.engine.write, self.ask
         self.number = number
         self.refuses = lambda offset, data: False
@@ -43,7 +43,7 @@ class FullDisk:
             return self.write(offset, frames)
         self.refused += 1
         failed = Completion(loop=asyncio.get_running_loop())
-        asyncio.get_running_loop().call_soon(failed.finish, -self.number)
+        asyncio.get_running_loop().call_soon(failed.resolve, -self.number)
         return failed
 
 

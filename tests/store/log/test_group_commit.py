@@ -41,7 +41,7 @@ class Faults:
     """Makes chosen writes of the store's engine fail."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self._write = self.engine.write
         self.should_fail = lambda offset, frames: 0
         monkeypatch.setattr(self.engine, "write", self.write)
@@ -52,7 +52,7 @@ class Faults:
             from uringblob.completion import Completion
 
             failed = Completion(loop=asyncio.get_running_loop())
-            asyncio.get_running_loop().call_soon(failed.finish, rc)
+            asyncio.get_running_loop().call_soon(failed.resolve, rc)
             return failed
         return self._write(offset, frames)
 
@@ -82,7 +82,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
     """When the frames have landed, nothing is left to do but the flush; while some callers are missing,
     the first's frames are waited for.
     """
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     await store.commit([(BlobGuid.random(), fill(0))])
     real, withheld, blocks = engine.write, [], []
 
@@ -104,7 +104,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
     assert len(blocks) == (0 if missing else 1)
     assert not any(call.done() for call in calls)
     for done, answer in withheld:
-        answer.finish(await done)
+        answer.resolve(await done)
     await asyncio.gather(*calls)
     assert len(blocks) == 1
 
@@ -200,10 +200,10 @@ async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypa
 
     def failing_sync():
         failed = Completion(loop=asyncio.get_running_loop())
-        asyncio.get_running_loop().call_soon(failed.finish, -errno.EIO)
+        asyncio.get_running_loop().call_soon(failed.resolve, -errno.EIO)
         return failed
 
-    monkeypatch.setattr(core.medium.engine, "sync", failing_sync)
+    monkeypatch.setattr(core.file_io.engine, "sync", failing_sync)
     outcomes = await asyncio.gather(
         *(store.commit([(BlobGuid.random(), fill(i))]) for i in range(3)), return_exceptions=True
     )

@@ -51,7 +51,7 @@ def simulated(story, *, blobs=12):
             try:
                 await begin(store, blobs)
                 await story(store)
-                poisoned = store._core.medium.poison_cause is not None
+                poisoned = store._core.file_io.poison_cause is not None
                 if not poisoned:
                     await store.flush()
                     assert (await store.verify()).ok
@@ -186,7 +186,7 @@ def test_what_is_pending_and_overwritten_while_its_flush_waits_is_flushed_as_it_
         await flush
         assert core.index.find_durable(A) == core.index.find(A)
         assert core.index.find_durable(B) is None
-        found = recover(core.medium.engine.disk.live, None)
+        found = recover(core.file_io.engine.disk.live, None)
         assert found[A] == frame(11)
         assert B not in found
 
@@ -213,7 +213,7 @@ def test_a_compaction_that_fails_is_the_waiting_groups_error_and_nobody_elses(mo
         assert [outcome.applied for outcome in outcomes] == [False] * 2
         assert await read_all(store) == before
         assert store._core.log is old
-        assert store._core.medium.poison_cause is None
+        assert store._core.file_io.poison_cause is None
         await store.commit(lent({A: frame(2)}), [B])
         assert store._core.maintenance.compactions == 1
 
@@ -244,7 +244,7 @@ def test_a_compaction_that_poisons_fails_the_group_and_every_one_after_it(monkey
         failure = BlobStoreIOError(errno.EIO, "a test's superblock")
 
         async def strike(*_, **__):
-            core.medium.poison(failure)
+            core.file_io.poison(failure)
             raise failure
 
         monkeypatch.setattr(core.superblocks, "change", strike)
@@ -379,7 +379,7 @@ def test_closing_beside_a_group_that_waits_for_room_ends_both(ticks):
         flush = asyncio.ensure_future(store.flush())
         await asyncio.sleep(0)
         core = store._core
-        live = core.medium.engine.disk
+        live = core.file_io.engine.disk
         await store.aclose()
         await commit
         await flush

@@ -295,7 +295,7 @@ def test_on_a_full_disk_without_room_for_a_second_log_changes_are_refused_and_al
         for change in ("commit", "deletes"):
             with pytest.raises(BlobStoreIOError, match=r"growing|log space is used up"):
                 await CHANGES[change](store)
-        assert store._core.medium.poison_cause is None
+        assert store._core.file_io.poison_cause is None
         return await read_all(store)
 
     assert sums(with_store(disk, story)) == sums_of("golden-0.1")

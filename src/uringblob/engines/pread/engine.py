@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor

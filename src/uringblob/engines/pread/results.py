@@ -86,10 +86,10 @@ class ResultQueue:
                 answer = results[0]
                 completion, result = answer.completion, answer.result
                 if isinstance(result, BaseException):
-                    completion.fail(result)
+                    completion.reject(result)
                 elif not completion.done():
                     answer.count(self._counters, result)
-                    completion.finish(result)
+                    completion.resolve(result)
                 self.pending.discard(completion)
                 # Resolving may resume a job that empties the box itself, as closing does.
                 if results and results[0] is answer:
@@ -98,7 +98,7 @@ class ResultQueue:
             if results:
                 self._deliver_soon()
             elif self._empty is not None and not self.pending:
-                self._empty.finish(None)
+                self._empty.resolve(None)
 
     def _deliver_soon(self) -> None:
         while True:

@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
@@ -229,18 +229,18 @@ class UringEngine(Owner):
         done: Completion[int] = Completion(loop=self._loop)
         old_size = self.file_size()
         if size <= old_size or old_size < 0:
-            done.finish(min(old_size, 0))
+            done.resolve(min(old_size, 0))
             return done
 
         def settle(allocation: Completion[int]) -> None:
             # The descriptor of now: an engine that was abandoned meanwhile has none.
-            done.finish(_settle_growth(self._fd, old_size, size, allocation.result()))
+            done.resolve(_settle_growth(self._fd, old_size, size, allocation.result()))
 
         if self.ring.supports(Opcode.FALLOCATE):
             allocation = self.ring.fallocate(FILE, old_size, size - old_size, flags=_FIXED_FILE)
-            allocation.then(settle)
+            allocation.add_immediate_callback(settle)
         else:
-            done.finish(_settle_growth(self._fd, old_size, size, -errno.EOPNOTSUPP))
+            done.resolve(_settle_growth(self._fd, old_size, size, -errno.EOPNOTSUPP))
         return done
 
     def file_size(self) -> int:
@@ -295,21 +295,21 @@ def _join(
             with contextlib.suppress(RuntimeError):  # closing: nothing more can be sent
                 again = sync_again()
                 if again is not sync:
-                    again.then(lambda again: both.finish((size, again.result())))
+                    again.add_immediate_callback(lambda again: both.resolve((size, again.result())))
                     return
-        both.finish((write.result(), sync.result()))
+        both.resolve((write.result(), sync.result()))
 
     def settle_after_sync(_: Completion[int]) -> None:
         # Exactly once, whichever came first: a second call would send a second sync.
         if sync.done():
             settle(sync)
         else:
-            sync.then(settle)
+            sync.add_immediate_callback(settle)
 
     if write.done():  # the kernel refused it at once
         settle_after_sync(write)
     else:
-        write.then(settle_after_sync)
+        write.add_immediate_callback(settle_after_sync)
     return both
 
 

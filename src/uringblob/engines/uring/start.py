@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable

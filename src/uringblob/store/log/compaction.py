@@ -40,7 +40,7 @@ from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.log.in_turns import confirm_in_turns, turn_at_changes
+from uringblob.store.log.in_turns import acquire_changes, confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log, new_log_id
 
@@ -57,13 +57,13 @@ class Compaction:
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         index: BlobIndex,
         log_space: LogSpace,
         active: ActiveLog,
         superblocks: Superblocks,
     ) -> None:
-        self._medium = medium
+        self._file_io = file_io
         self._index = index
         self._log_space = log_space
         self._active = active
@@ -88,7 +88,7 @@ class Compaction:
         frozen = self._index.freeze()
         try:
             new = await self._write_snapshot(old, frozen, records)
-            await self._medium.sync("compaction")
+            await self._file_io.sync("compaction")
             async with self._active.exclusive:
                 await self._switch(old, new)
         except Exception as error:
@@ -101,11 +101,11 @@ class Compaction:
     async def _fold(self) -> None:
         """Bring what changed meanwhile into the durable index."""
         while self._index.fold(GUIDS_AT_ONCE):
-            await turn_at_changes(self._medium.pace)
+            await acquire_changes(self._file_io.checksum_budget)
 
     async def _give_up(self, error: Exception) -> None:
         """The old log stays: nothing names the new one's segments."""
-        if self._adopting or self._medium.poison_cause is not None:
+        if self._adopting or self._file_io.poison_cause is not None:
             return
         if self._new is not None:
             await self._new.wait_quiet()
@@ -123,7 +123,7 @@ class Compaction:
 
     async def _write_snapshot(self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int) -> Log:
         seq, blocks = old.seq, blocks_for(records)
-        await self._medium.ready()
+        await self._file_io.ready()
         self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         encoded = (set_record(guid, entry) for guid, entry in frozen)
@@ -150,7 +150,7 @@ class Compaction:
         """Zero and link the fresh segments; nothing names them yet, so nothing is flushed."""
         *segments, tail = self._segments
         new = Log(
-            self._medium,
+            self._file_io,
             store_id=old.store_id,
             log_id=new_log_id(),
             page_size=old.page_size,
@@ -163,13 +163,13 @@ class Compaction:
         for index, (segment, successor) in enumerate(itertools.pairwise(self._segments)):
             await new.zero(segment)
             header = new.encode_header(index, segment, successor)
-            await self._medium.write(new.offset_of(segment), header, "compaction")
+            await self._file_io.write(new.offset_of(segment), header, "compaction")
         await new.zero(tail)
         return new
 
     async def _switch(self, old: Log, new: Log) -> None:
         """No group is in flight, and none begins before this returns."""
-        await self._medium.ready()
+        await self._file_io.ready()
         self._check_not_stopped()
         await self._superblocks.check_ours()
         await self._carry(old, new)
@@ -180,7 +180,7 @@ class Compaction:
             await self._write_switch(old, new)
             self._active.log = new
         self._adopting = True
-        await self._medium.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
+        await self._file_io.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
 
     async def _adopt(self, old: Log, new: Log, *, upgrades: bool) -> None:
         """The new log is the store's: both superblocks name it, and then the old one is free."""
@@ -197,7 +197,7 @@ class Compaction:
             await self._superblocks.record_extents(self._log_space.extents)
         self._active.log = new
         # Everything up to the switch is durable for good: no group before it can be dropped.
-        await confirm_in_turns(self._medium.pace, self._index.slots, new.seq)
+        await confirm_in_turns(self._file_io.checksum_budget, self._index.slots, new.seq)
         for segment in old.chain:  # last, and in one step: a repair may be run again
             if upgrades:
                 self._index.slots.move_run(segment, SlotState.FREE)
@@ -211,7 +211,7 @@ class Compaction:
         await new.ensure_room(blocks)
         runs = await new.encode_group(BlockType.CARRY, seq, records, blocks)
         await new.write(runs, "compaction")
-        await self._medium.sync("compaction")
+        await self._file_io.sync("compaction")
         new.accept(seq, runs)
         new.group_blocks = 0
 
@@ -226,4 +226,4 @@ class Compaction:
         except BlobStoreError as error:
             await old.undo_failed(error, runs)
             raise
-        await self._medium.sync("compaction")
+        await self._file_io.sync("compaction")

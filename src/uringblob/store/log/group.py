@@ -18,9 +18,9 @@ from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, mapping_for
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
-from uringblob.store.log.in_turns import turn_at_changes
+from uringblob.store.log.in_turns import acquire_changes
 from uringblob.store.log.writer import BlockRun, Log
 
 #: Unflushed frames beyond which a group is flushed before it is logged (rule 15).
@@ -59,9 +59,9 @@ class Member:
 class Group:
     """One group, from its members' changes to a durable record."""
 
-    def __init__(self, log: Log, medium: FileIO, members: list[Member]) -> None:
+    def __init__(self, log: Log, file_io: FileIO, members: list[Member]) -> None:
         self._log = log
-        self._medium = medium
+        self._file_io = file_io
         self._members = members
         self._unsynced = sum(member.frame_bytes for member in members)
         self.changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
@@ -84,7 +84,7 @@ class Group:
             for guid, change in member.build_changes():
                 number += 1
                 if number % GUIDS_AT_ONCE == 0:
-                    await turn_at_changes(self._medium.pace)
+                    await acquire_changes(self._file_io.checksum_budget)
                 superseded_change = index.join_group(self.changes, guid, change)
                 if superseded_change is not None:
                     self.superseded.append(superseded_change)
@@ -111,15 +111,15 @@ class Group:
         else:
             runs = await self._log.encode_group(BlockType.GROUP, self.seq, records, blocks, flags=flags)
         self.begun = True
-        writing = self._medium.start(self._log.write(runs))
+        writing = self._file_io.start(self._log.write(runs))
         failed = await self._failed_members()
-        log_errors = await settle([writing])
+        log_errors = await wait_all([writing])
         if log_errors:
             await self._log.undo_failed(log_errors[0], runs)
             raise log_errors[0]
         if failed:
             return await self._wipe(runs, failed)
-        await self._medium.sync(f"commit of group {self.seq}")
+        await self._file_io.sync(f"commit of group {self.seq}")
         self._log.accept(self.seq, runs)
         return {}
 
@@ -129,7 +129,7 @@ class Group:
             return self._unsynced == 0, {}
         failed = await self._failed_members()
         if not failed:
-            await self._medium.sync(f"frames of group {self.seq}")
+            await self._file_io.sync(f"frames of group {self.seq}")
         return True, failed
 
     async def _failed_members(self) -> dict[Member, BaseException]:
@@ -139,7 +139,7 @@ class Group:
             written = member.written
             if isinstance(written, PendingWrite):
                 if not written.answer.done():
-                    await settle([written.answer])
+                    await wait_all([written.answer])
                 if written.whole:
                     written = member.written = None  # it holds the caller's buffers
                 else:
@@ -148,7 +148,7 @@ class Group:
                 rest.append((member, written))
         failed: dict[Member, BaseException] = {}
         for member, written in rest:
-            errors = await settle([written])
+            errors = await wait_all([written])
             if errors:
                 failed[member] = errors[0]
             else:
@@ -163,7 +163,7 @@ class Group:
             return failed
         # After a crash an opener may find it, and it is whole if the missing frames were there already.
         # So no member was refused for certain, and none may join another group before it is wiped.
-        errors = {member: failed.get(member) or self._medium.repairs.refusal() for member in self._members}
+        errors = {member: failed.get(member) or self._file_io.repairs.refusal() for member in self._members}
         for error in errors.values():
             if isinstance(error, BlobStoreIOError):
                 error.applied = None

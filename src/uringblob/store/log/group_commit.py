@@ -25,7 +25,7 @@ from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, Lock, settle
+from uringblob.store.io.job import Job, Lock, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.in_turns import confirm_in_turns, each_in_turns
@@ -48,7 +48,7 @@ class GroupQueue:
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         index: BlobIndex,
         active: ActiveLog,
         maintenance: LogMaintenance,
@@ -56,7 +56,7 @@ class GroupQueue:
         before_group: Callable[[Log], None],
     ) -> None:
         """``before_group`` raises if no group may be written to the log."""
-        self._medium = medium
+        self._file_io = file_io
         self._index = index
         self._active = active
         self._maintenance = maintenance
@@ -80,7 +80,7 @@ class GroupQueue:
     async def wait_idle(self) -> None:
         """Wait until no group is in flight or waiting; errors are those of their members."""
         if self._running is not None:
-            await settle([self._running])
+            await wait_all([self._running])
 
     # --- joining -------------------------------------------------------------------------
 
@@ -112,13 +112,13 @@ class GroupQueue:
         return self._join(Member(self._completion(), tuple, forced=True))
 
     def _completion(self) -> Completion[None]:
-        return Completion(loop=self._medium.loop)
+        return Completion(loop=self._file_io.loop)
 
     def _join(self, member: Member) -> Completion[None]:
         self._waiting.append(member)
         try:
             if self.idle:
-                self._running = self._medium.start(self._run())
+                self._running = self._file_io.start(self._run())
         except BaseException:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
@@ -155,15 +155,15 @@ class GroupQueue:
         """
         if len(self._waiting) >= self._recent_group_size:
             return
-        await self._medium.next_tick()
-        await self._medium.pace.turn(0)
+        await self._file_io.next_tick()
+        await self._file_io.checksum_budget.acquire(0)
         first = self._waiting[0].written
         if len(self._waiting) < self._recent_group_size and first is not None and not first.done():
-            await settle([first])
+            await wait_all([first])
 
     def _fail(self, members: list[Member], error: Exception) -> None:
         for member in members:
-            member.done.fail(one_each(error))
+            member.done.reject(one_each(error))
 
     def _take_members(self, members: list[Member]) -> None:
         """Move waiting members into ``members``, as far as they make one group."""
@@ -184,7 +184,7 @@ class GroupQueue:
             if compactions == COMPACTIONS_MAX:
                 raise BlobStoreIOError(
                     errno.ENOSPC,
-                    f"{self._medium.path}: the log has no room for this change, also after a compaction; "
+                    f"{self._file_io.path}: the log has no room for this change, also after a compaction; "
                     "change fewer blobs at once, or give the disk more room",
                 )
             compactions += 1
@@ -194,7 +194,7 @@ class GroupQueue:
     async def _try_write_group(self, members: list[Member]) -> bool:
         """Write a group of ``members`` and acknowledge it; False if the log has no room for it."""
         async with self._active.exclusive:
-            await self._medium.ready()
+            await self._file_io.ready()
             self._before_group(self._active.log)
             group = await self._form_group(members)
             if group is None:
@@ -207,7 +207,7 @@ class GroupQueue:
                 await self._apply(group)
                 await self._acknowledge_in_turns(members)
             except Exception as error:
-                self._medium.poison(error)  # the log has it, and the index perhaps a part of it only
+                self._file_io.poison(error)  # the log has it, and the index perhaps a part of it only
                 raise
             if not group.is_empty:
                 # Without memory, maintenance begins after the next group.
@@ -217,7 +217,7 @@ class GroupQueue:
 
     async def _form_group(self, members: list[Member]) -> Group | None:
         """Build the changes of ``members``; ``None`` if the log has no room for them."""
-        group = Group(self._active.log, self._medium, members)
+        group = Group(self._active.log, self._file_io, members)
         self._index.begin_group(group.changes)
         try:
             await group.build_changes(self._index)
@@ -237,7 +237,7 @@ class GroupQueue:
                 failed = await group.write()
         except Exception as error:
             if group.begun and not isinstance(error, BlobStoreError):
-                self._medium.poison(error)  # no memory, say: the medium may hold the group, or not
+                self._file_io.poison(error)  # no memory, say: the medium may hold the group, or not
             await self._abort(group.changes)
             raise
         if failed:
@@ -246,28 +246,30 @@ class GroupQueue:
 
     async def _abort(self, changes: Mapped[Change]) -> None:
         index = self._index
-        await each_in_turns(self._medium.pace, lambda item: index.abort_change(*item), changes.items())
+        await each_in_turns(
+            self._file_io.checksum_budget, lambda item: index.abort_change(*item), changes.items()
+        )
         index.end_group()
 
     async def _apply(self, group: Group) -> None:
         """``group`` is durable: make it visible, and free what it replaced."""
-        index, pace, changes, seq = self._index, self._medium.pace, group.changes, group.seq
+        index, budget, changes, seq = self._index, self._file_io.checksum_budget, group.changes, group.seq
         if group.is_empty:
             index.end_group()
             return
         if len(changes) <= APPLIED_AT_ONCE:
             index.finish_group(changes, seq)
         else:
-            await each_in_turns(pace, index.mark_slot_live, changes.values())
+            await each_in_turns(budget, index.mark_slot_live, changes.values())
             async with self.names_still:
                 index.show_group(changes)
-                await each_in_turns(pace, lambda item: index.apply_change(*item, seq), changes.items())
+                await each_in_turns(budget, lambda item: index.apply_change(*item, seq), changes.items())
                 index.end_group()
-        await confirm_in_turns(pace, index.slots, seq - 1)
-        await each_in_turns(pace, index.free_superseded, group.superseded)
+        await confirm_in_turns(budget, index.slots, seq - 1)
+        await each_in_turns(budget, index.free_superseded, group.superseded)
         self.groups += 1
         if isinstance(changes, Shards):
-            await each_in_turns(pace, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
+            await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.
@@ -279,15 +281,15 @@ class GroupQueue:
         acknowledged = acknowledged_bytes = 0
         for member in members:
             if acknowledged >= ACKNOWLEDGED_AT_ONCE or acknowledged_bytes >= ACKNOWLEDGED_BYTES_AT_ONCE:
-                await self._medium.next_tick()
+                await self._file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
-            member.done.finish(None)
+            member.done.resolve(None)
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes
 
     def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):
             if member in failed:
-                member.done.fail(failed[member])
+                member.done.reject(failed[member])
             else:
                 self._waiting.appendleft(member)

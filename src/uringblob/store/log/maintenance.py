@@ -15,7 +15,7 @@ from uringblob.store.format import VERSION, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, settle
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog
@@ -29,14 +29,14 @@ class LogMaintenance:
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         index: BlobIndex,
         log_space: LogSpace,
         active: ActiveLog,
         superblocks: Superblocks,
         complete_log_space: Callable[[], Awaitable[None]],
     ) -> None:
-        self._medium = medium
+        self._file_io = file_io
         self._index = index
         self._log_space = log_space
         self._active = active
@@ -97,13 +97,13 @@ class LogMaintenance:
     def start_compaction(self) -> Job[None]:
         """Begin to rewrite the log as a snapshot, unless that is under way; return the job."""
         if self._compacting is None or self._compacting.done():
-            self._compacting = self._medium.start(self._compact())
+            self._compacting = self._file_io.start(self._compact())
             self._compacting.add_done_callback(lambda job: job.exception())
         return self._compacting
 
     async def _compact(self) -> None:
         self._compaction = Compaction(
-            self._medium, self._index, self._log_space, self._active, self._superblocks
+            self._file_io, self._index, self._log_space, self._active, self._superblocks
         )
         try:
             await self._complete_log_space()  # a failed compaction may have forfeited some
@@ -111,7 +111,7 @@ class LogMaintenance:
         except CompactionStopped:
             raise  # by a close: nothing failed
         except BlobStoreError as error:
-            path, number = self._medium.path, getattr(error, "errno", None) or 0
+            path, number = self._file_io.path, getattr(error, "errno", None) or 0
             logger.warning(
                 "%s: compaction of the log was given up: %s",
                 path,
@@ -126,7 +126,7 @@ class LogMaintenance:
     async def wait(self) -> None:
         """Wait for a compaction under way; its error is not this caller's."""
         if self._compacting is not None:
-            await settle([self._compacting])
+            await wait_all([self._compacting])
 
     async def end(self) -> None:
         """Begin nothing from now on, and give up what can be given up."""
@@ -146,11 +146,11 @@ class LogMaintenance:
         self._pins -= 1
         if not self._pins and self._unpinned is not None:
             unpinned, self._unpinned = self._unpinned, None
-            unpinned.finish(None)
+            unpinned.resolve(None)
 
     async def wait_unpinned(self) -> None:
         """Wait until the log is not pinned, or a compaction is under way, for which its reader waits."""
         while self._pins and not self.compacting:
             if self._unpinned is None:
-                self._unpinned = Completion(loop=self._medium.loop)
+                self._unpinned = Completion(loop=self._file_io.loop)
             await self._unpinned

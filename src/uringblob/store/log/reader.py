@@ -52,12 +52,12 @@ class LogReader:
     place of the next group.
     """
 
-    def __init__(self, medium: FileIO, store_id: bytes, log_id: int, page_size: int, head: SlotRun) -> None:
-        self._medium = medium
+    def __init__(self, file_io: FileIO, store_id: bytes, log_id: int, page_size: int, head: SlotRun) -> None:
+        self._file_io = file_io
         self._store_id = store_id
         self.log_id = log_id
         self._page_size = page_size
-        self._file_size = medium.file_size()
+        self._file_size = file_io.file_size()
         self._ahead = b""
         self._ahead_offset = 0
         self.segments: list[SlotRun] = []
@@ -69,7 +69,7 @@ class LogReader:
     @classmethod
     def of_log(cls, log: Log) -> LogReader:
         """Return a reader for an open log, from its head on."""
-        return cls(log.medium, log.store_id, log.log_id, log.page_size, log.segments[0])
+        return cls(log.file_io, log.store_id, log.log_id, log.page_size, log.segments[0])
 
     def __repr__(self) -> str:
         return f"<LogReader id={self.log_id:016x} segments={len(self.segments)} position={self.position}>"
@@ -106,7 +106,7 @@ class LogReader:
 
     def _corrupt(self, offset: int, what: str) -> StoreCorrupt:
         return StoreCorrupt(
-            f"{self._medium.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
+            f"{self._file_io.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
             "Restore the store from a copy",
             offset,
         )
@@ -121,12 +121,12 @@ class LogReader:
             size = max(BLOCK_SIZE, min(_READ_AHEAD_BYTES, left))
             self._ahead, self._ahead_offset, at = b"", offset, 0
             try:
-                self._ahead = await self._medium.read(offset, size, "reading the log")
+                self._ahead = await self._file_io.read(offset, size, "reading the log")
             except BlobStoreIOError:
                 # A bad sector farther on, perhaps of a frame behind the segment, is not this block's.
                 if size == BLOCK_SIZE:
                     raise
-                self._ahead = await self._medium.read(offset, BLOCK_SIZE, "reading the log")
+                self._ahead = await self._file_io.read(offset, BLOCK_SIZE, "reading the log")
         return self._ahead[at : at + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0")
 
     def _blocks_of(self, segment: SlotRun) -> int:

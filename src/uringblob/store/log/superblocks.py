@@ -20,9 +20,9 @@ from uringblob.store.io.job import Lock
 class Superblocks:
     """Both superblocks of an open store, and their changes."""
 
-    def __init__(self, medium: FileIO, current: Superblock, offset: int) -> None:
+    def __init__(self, file_io: FileIO, current: Superblock, offset: int) -> None:
         """``current`` is the newest valid superblock, read from ``offset``."""
-        self._medium = medium
+        self._file_io = file_io
         self.current = current
         self._offset = offset
         self._writing = Lock()
@@ -48,11 +48,11 @@ class Superblocks:
         block = dataclasses.replace(new, revision=self.current.revision + 1)
         self._tried = block.revision
         try:
-            await self._medium.write(offset, block.encode(offset), "writing a superblock")
-            await self._medium.sync("writing a superblock")
+            await self._file_io.write(offset, block.encode(offset), "writing a superblock")
+            await self._file_io.sync("writing a superblock")
         except BlobStoreError as error:
-            if not isinstance(error, BlobStoreIOError) or not self._medium.repairs.lacks_room(error):
-                self._medium.poison(error)
+            if not isinstance(error, BlobStoreIOError) or not self._file_io.repairs.lacks_room(error):
+                self._file_io.poison(error)
             raise
         self.current = block
         self._offset = offset
@@ -71,15 +71,15 @@ class Superblocks:
         # Where the newest is damaged, the other one is its predecessor.
         if not ours or max(ours) < self.current.revision - 1 or newest > self._tried:
             what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
-            corrupt = overwritten(self._medium.path, what)
-            self._medium.poison(corrupt)
+            corrupt = overwritten(self._file_io.path, what)
+            self._file_io.poison(corrupt)
             raise corrupt
 
     async def _read_both(self) -> list[Superblock | None]:
         found, failure = [], None
         for offset in SUPERBLOCK_OFFSETS:
             try:
-                block = await self._medium.read(offset, BLOCK_SIZE, "reading a superblock")
+                block = await self._file_io.read(offset, BLOCK_SIZE, "reading a superblock")
             except BlobStoreIOError as error:
                 failure = error
             else:
@@ -90,7 +90,7 @@ class Superblocks:
 
     async def write_newest_again(self) -> None:
         """Rewrite the newest in its place; nothing is flushed."""
-        await self._medium.write(self._offset, self.current.encode(self._offset), "writing a superblock")
+        await self._file_io.write(self._offset, self.current.encode(self._offset), "writing a superblock")
 
     async def seal(self, seq: int) -> None:
         """Record that every group up to ``seq`` is durable, so that none may ever be dropped.

@@ -50,7 +50,7 @@ class Log:
 
     def __init__(
         self,
-        medium: FileIO,
+        file_io: FileIO,
         *,
         store_id: bytes,
         log_id: int,
@@ -61,7 +61,7 @@ class Log:
         seq: int,
         space: LogSpace,
     ) -> None:
-        self.medium = medium
+        self.file_io = file_io
         self.store_id = store_id
         self.log_id = log_id
         self.page_size = page_size
@@ -139,14 +139,14 @@ class Log:
         blocks: range | None = None,
     ) -> list[BlockRun]:
         """Return a group of ``count`` blocks, or these ``blocks`` of it; a few are encoded an iteration."""
-        pace, rest = self.medium.pace, iter(records)
+        budget, rest = self.file_io.checksum_budget, iter(records)
         runs: list[BlockRun] = []
         blocks = range(count) if blocks is None else blocks
         encoded: list[bytes] = []
         start = 0
         for index, offset in zip(blocks, self.next_offsets(len(blocks)), strict=True):
             if index:
-                await pace.turn(BLOCK)
+                await budget.acquire(BLOCK)
             size = len(encoded) * BLOCK_SIZE
             if encoded and (offset != start + size or size == SCRATCH_BYTES):
                 runs.append((start, b"".join(encoded)))
@@ -187,7 +187,7 @@ class Log:
     async def write(self, runs: Sequence[BlockRun], what: str = "writing the log") -> None:
         """Write encoded blocks; nothing is flushed and the position does not move."""
         for offset, data in runs:
-            await self.medium.write(offset, data, what)
+            await self.file_io.write(offset, data, what)
 
     async def wipe(self, runs: Sequence[BlockRun]) -> bool:
         """Zero the blocks of a group that failed, and flush, so that no opener finds them.
@@ -196,9 +196,9 @@ class Log:
         a crash an opener may find the group, and it may be whole.
         """
         try:
-            await self.medium.repairs.make(lambda: self._wipe(runs))
+            await self.file_io.repairs.make(lambda: self._wipe(runs))
         except BlobStoreIOError as error:
-            if not self.medium.repairs.lacks_room(error):
+            if not self.file_io.repairs.lacks_room(error):
                 raise
             return False
         return True
@@ -207,12 +207,12 @@ class Log:
         for offset, data in runs:
             # A write without room mostly leaves the block as it was, and a wipe needs the same room.
             if not await self._is_blank(offset, len(data)):
-                await self.medium.zero(offset, len(data), _WIPING)
-        await self.medium.sync(_WIPING)
+                await self.file_io.zero(offset, len(data), _WIPING)
+        await self.file_io.sync(_WIPING)
 
     async def _is_blank(self, offset: int, size: int) -> bool:
         try:
-            return await self.medium.read(offset, size, _WIPING) == bytes(size)
+            return await self.file_io.read(offset, size, _WIPING) == bytes(size)
         except BlobStoreIOError:
             return False  # an unreadable block may be writable
 
@@ -222,7 +222,7 @@ class Log:
         After any other failure what the medium holds there is unknown.
         """
         if not isinstance(error, BlobStoreIOError) or error.errno not in NO_SPACE_ERRNOS:
-            self.medium.poison(error)
+            self.file_io.poison(error)
         elif not await self.wipe(runs):
             error.applied = None
 
@@ -253,7 +253,7 @@ class Log:
     def extend(self) -> Job[None]:
         """Begin to link one more segment, unless that is under way; flushed with later commits."""
         if self._extending is None or self._extending.done():
-            self._extending = self.medium.start(self._extend())
+            self._extending = self.file_io.start(self._extend())
             # In the background an error means "not yet"; a group that needs the room gets it raised.
             self._extending.add_done_callback(lambda job: job.exception())
         return self._extending
@@ -261,23 +261,23 @@ class Log:
     async def ensure_room(self, blocks: int) -> None:
         """Wait until ``blocks`` more blocks can be written, linking segments as needed."""
         while self.room < blocks:
-            await self.medium.press(self.extend())
+            await self.file_io.force_sync(self.extend())
 
     async def wait_quiet(self) -> None:
         """Wait for the linking of a segment that is under way; its error is not this caller's."""
         if self._extending is not None and not self._extending.done():
             try:
-                await self.medium.press(self._extending)
+                await self.file_io.force_sync(self._extending)
             except BlobStoreError:
                 return
 
     async def _extend(self) -> None:
         """Give the tail a header, and the chain a new tail."""
-        await self.medium.ready()
+        await self.file_io.ready()
         new = self._space.allocate(self._space.segment_granules)
         try:
             await self.zero(new)
-            await self.medium.ride()
+            await self.file_io.wait_next_sync()
         except Exception as error:
             no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
             (self._space.free if no_room else self._space.forfeit)(new)
@@ -285,11 +285,11 @@ class Log:
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
             await self.write(link, "linking a log segment")
-            await self.medium.ride()
+            await self.file_io.wait_next_sync()
         except Exception as error:
             # Also without memory: a header that may be there is never written again.
             await self.undo_failed(error, link)
-            if self.medium.poison_cause is None:
+            if self.file_io.poison_cause is None:
                 self._space.free(new)
             raise
         self.segments.append(self.tail)
@@ -298,7 +298,7 @@ class Log:
     async def zero(self, segment: SlotRun) -> None:
         """Zero every block of ``segment``; nothing is flushed."""
         size = segment.slots * self.page_size
-        await self.medium.zero(self.offset_of(segment), size, "zeroing a log segment")
+        await self.file_io.zero(self.offset_of(segment), size, "zeroing a log segment")
 
 
 class ActiveLog:

@@ -19,7 +19,7 @@ from uringblob.store.opening.recover import RecoveredLog
 _READ_BYTES = 256 * 1024
 
 
-async def check_no_newer_log(medium: FileIO, found: RecoveredLog, superblock: Superblock) -> None:
+async def check_no_newer_log(file_io: FileIO, found: RecoveredLog, superblock: Superblock) -> None:
     """Search log space for a log that replaced ``found``'s; for a store with one good superblock.
 
     :raises StoreCorrupt: there is one, so the superblock is out of date.
@@ -28,10 +28,10 @@ async def check_no_newer_log(medium: FileIO, found: RecoveredLog, superblock: Su
     for extent in found.log_space:
         end = extent.end * page_size
         for start in range(extent.slot * page_size, end, _READ_BYTES):
-            data = await medium.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
+            data = await file_io.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
             for offset, seq in _newer_blocks(data, start, found, superblock.store_id):
                 raise StoreCorrupt(
-                    f"{medium.path}: one superblock is damaged, and the other one is out of date: it names log "
+                    f"{file_io.path}: one superblock is damaged, and the other one is out of date: it names log "
                     f"{found.reader.log_id:016x}, which ends at group {found.seq}, and group {seq} of another "
                     f"log stands at offset {offset}. Restore the store from a copy",
                     offset,

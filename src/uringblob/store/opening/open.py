@@ -198,10 +198,10 @@ async def start_core(
     The caller has flushed the file (rule 12) and found at least one good superblock; it closes ``engine``
     if this raises.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
-    medium = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
+    file_io = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
     if not cached:
         # They were read through the page cache, which may hold one that a failed flush lost.
-        header = await medium.read(0, HEADER_SIZE, "reading the superblocks")
+        header = await file_io.read(0, HEADER_SIZE, "reading the superblocks")
         superblocks = judge_superblocks(header, file.path)
     current, offset = newest(superblocks, file.path)
     if current.required_to_write and not file.read_only:
@@ -209,10 +209,10 @@ async def start_core(
             f"{file.path} uses features {current.required_to_write:#x} of a newer release, and must not be "
             "changed without them: open it with read_only=True, or use the release that wrote it"
         )
-    found = await recover(medium, current, read_only=file.read_only, cached=cached)
+    found = await recover(file_io, current, read_only=file.read_only, cached=cached)
     if None in superblocks:
-        await check_no_newer_log(medium, found, current)
-    core = _build(file, medium, found, Superblocks(medium, current, offset), verify=verify)
+        await check_no_newer_log(file_io, found, current)
+    core = _build(file, file_io, found, Superblocks(file_io, current, offset), verify=verify)
     if not file.read_only:
         await _make_writable(core, found, superblocks)
     return core
@@ -220,31 +220,33 @@ async def start_core(
 
 async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Superblock | None]) -> None:
     """Do what must be done before the first change; without room for it, only changes are refused."""
-    medium = core.medium
+    file_io = core.file_io
 
     async def settle_crash() -> None:
-        await repair(medium, found, core.superblocks, superblocks)
+        await repair(file_io, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
-        await confirm_in_turns(medium.pace, core.index.slots, found.seq)
+        await confirm_in_turns(file_io.checksum_budget, core.index.slots, found.seq)
 
     try:
-        await medium.repairs.make(settle_crash)
+        await file_io.repairs.make(settle_crash)
     except BlobStoreIOError as error:
-        if not medium.repairs.lacks_room(error):
+        if not file_io.repairs.lacks_room(error):
             raise
-        logger.warning("%s", error, extra={"event": "opened_full", "path": medium.path, "errno": error.errno})
+        logger.warning(
+            "%s", error, extra={"event": "opened_full", "path": file_io.path, "errno": error.errno}
+        )
     else:
         await core.growth.complete_log_space()
 
 
 def _build(
-    file: StoreFile, medium: FileIO, found: RecoveredLog, superblocks: Superblocks, *, verify: bool
+    file: StoreFile, file_io: FileIO, found: RecoveredLog, superblocks: Superblocks, *, verify: bool
 ) -> Core:
     superblock = superblocks.current
     page_size, entries = superblock.page_size, found.replay.entries
     segments = [*found.reader.segments, found.reader.tail]
     owned = [*found.log_space] if superblock.version > 1 else segments
-    slots = SlotTable(first_slot(page_size), _slots_known(medium, entries, owned, page_size))
+    slots = SlotTable(first_slot(page_size), _slots_known(file_io, entries, owned, page_size))
     for run in owned:  # recovery checked that they lie inside the file and apart from each other
         slots.mark_run_used(run, SlotState.LOG)
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
@@ -257,7 +259,7 @@ def _build(
             "Restore the store from a copy"
         )
     log = Log(
-        medium,
+        file_io,
         store_id=superblock.store_id,
         log_id=found.reader.log_id,
         page_size=page_size,
@@ -268,14 +270,14 @@ def _build(
         space=log_space,
     )
     log.group_blocks = found.group_blocks
-    core = Core(file, medium, index, log, verify=verify, superblocks=superblocks, log_space=log_space)
+    core = Core(file, file_io, index, log, verify=verify, superblocks=superblocks, log_space=log_space)
     core.notes += _notes(found, slots, file)
     _log_opened(core)
     return core
 
 
 def _log_opened(core: Core) -> None:
-    engine, path = core.medium.engine, core.file.path
+    engine, path = core.file_io.engine, core.file.path
     logger.info(
         "%s: opened with %d blobs through %s (%s)",
         path,
@@ -286,9 +288,9 @@ def _log_opened(core: Core) -> None:
     )
 
 
-def _slots_known(medium: FileIO, entries: Shards[int], owned: list[SlotRun], page_size: int) -> int:
+def _slots_known(file_io: FileIO, entries: Shards[int], owned: list[SlotRun], page_size: int) -> int:
     """Return how many slots to keep a state of: a sparse file may claim any length."""
-    in_file = medium.file_size() // page_size
+    in_file = file_io.file_size() // page_size
     # The slot is an entry's upper bits, so the largest entry has the highest slot.
     highest = entry_slot(max(entries.values(), default=0))
     if highest >= in_file:  # the file was cut

@@ -109,7 +109,7 @@ class RecoveredLog:
         return (slot for _, slot, _ in _entries(self.last_group) if slot)
 
 
-async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
+async def recover(file_io: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
     """Return what the store durably says; changes nothing.
 
     Where reads are ``cached``, an unproved group may be in the cache alone: a writable opener will write
@@ -117,7 +117,7 @@ async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, ca
 
     :raises StoreCorrupt: the log is damaged in a place that a torn write does not explain.
     """
-    found = await _replay(medium, superblock, switch_seq=None)
+    found = await _replay(file_io, superblock, switch_seq=None)
     found.cached = cached
     found.in_doubt = _is_in_doubt(found)
     if read_only and cached and found.is_unproved() and any(_entries(found.last_group)):
@@ -126,7 +126,7 @@ async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, ca
             f"{cached}, so the medium may not hold it; open the store once without read_only to settle that",
         )
     elif found.in_doubt:
-        bad = await _first_bad_frame(medium, found, superblock.page_size)
+        bad = await _first_bad_frame(file_io, found, superblock.page_size)
         if bad is not None:
             _drop_last_group(found, f"the frame of blob {BlobGuid(bad)} was not wholly written")
     elif found.tail.stale_sectors:
@@ -134,21 +134,21 @@ async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, ca
     if found.dropped is not None:
         logger.warning(
             "%s: group %d, the last one, is left out: %s",
-            medium.path,
+            file_io.path,
             *found.dropped,
-            extra={"event": "group_dropped", "path": medium.path, "seq": found.dropped[0]},
+            extra={"event": "group_dropped", "path": file_io.path, "seq": found.dropped[0]},
         )
     return found
 
 
-async def _replay(medium: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
+async def _replay(file_io: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
     page_size = superblock.page_size
-    reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, superblock.head)
+    reader = LogReader(file_io, superblock.store_id, superblock.log_id, page_size, superblock.head)
     if not await reader.enter():
-        raise _damaged(medium, "the header of the log's first segment", superblock.head_slot * page_size, 0)
+        raise _damaged(file_io, "the header of the log's first segment", superblock.head_slot * page_size, 0)
     replay = LogReplay()
     await reader.snapshot(replay.load)
-    base_seq = await _replay_carry(medium, reader, replay, switch_seq)
+    base_seq = await _replay_carry(file_io, reader, replay, switch_seq)
     seq, group_blocks = base_seq, 0
     last_group: Blocks = []
     last_place = place = reader.position
@@ -157,24 +157,24 @@ async def _replay(medium: FileIO, superblock: Superblock, switch_seq: int | None
         last_group, last_place, place = group, place, reader.position
         group_blocks += len(group)
         if group[0][1].type is BlockType.SWITCH:
-            return await _follow(medium, superblock, group[0], switch_seq)
+            return await _follow(file_io, superblock, group[0], switch_seq)
         replay.apply(group)
     tail = await reader.examine_tail()
     floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
-    _check_tail(medium, reader, tail, seq, floor)
-    log_space = _check_log_space(medium, superblock, reader)
+    _check_tail(file_io, reader, tail, seq, floor)
+    log_space = _check_log_space(file_io, superblock, reader)
     return RecoveredLog(reader, replay, seq, floor, last_group, last_place, group_blocks, tail, log_space)
 
 
-def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) -> tuple[SlotRun, ...]:
+def _check_log_space(file_io: FileIO, superblock: Superblock, reader: LogReader) -> tuple[SlotRun, ...]:
     """Return the extents kept for logs, as far as the file goes; in version 2 the log lies in them."""
     page_size = superblock.page_size
-    slots_in_file = medium.file_size() // page_size
+    slots_in_file = file_io.file_size() // page_size
     extents: list[SlotRun] = []
     end = first_slot(page_size)
     for extent in sorted(superblock.log_space, key=lambda extent: extent.slot):
         if extent.slot < end or not 0 < extent.slots < COUNT_LIMIT:
-            raise _damaged(medium, "the list of log space in the superblock", extent.slot * page_size, 0)
+            raise _damaged(file_io, "the list of log space in the superblock", extent.slot * page_size, 0)
         end = extent.end
         inside = min(end, slots_in_file) - extent.slot  # the file may have been cut
         if inside > 0:
@@ -182,49 +182,49 @@ def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) 
     for segment in [*reader.segments, reader.tail] if superblock.version > 1 else ():
         if not any(extent.contains(segment) for extent in extents):
             offset = segment.slot * page_size
-            raise _damaged(medium, "a log segment outside the log space", offset, reader.seq)
+            raise _damaged(file_io, "a log segment outside the log space", offset, reader.seq)
     return tuple(extents)
 
 
-async def _replay_carry(medium: FileIO, reader: LogReader, replay: LogReplay, switch_seq: int | None) -> int:
+async def _replay_carry(file_io: FileIO, reader: LogReader, replay: LogReplay, switch_seq: int | None) -> int:
     carry = await reader.group(switch_seq, BlockType.CARRY)
     if carry is None:
-        raise _damaged(medium, "the first group of the log", reader.offset_of(reader.position), 0)
+        raise _damaged(file_io, "the first group of the log", reader.offset_of(reader.position), 0)
     replay.apply(carry)
     offset, block = carry[0]
     if block.seq >= COUNT_LIMIT:
-        raise _damaged(medium, "the first group of the log", offset, block.seq)
+        raise _damaged(file_io, "the first group of the log", offset, block.seq)
     return block.seq
 
 
 async def _follow(
-    medium: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
+    file_io: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
 ) -> RecoveredLog:
     """The log goes on elsewhere: both superblocks had not been rewritten yet."""
     offset, block = switch
     if switch_seq is not None:
         # The first log after a switch is in use only when both superblocks name it.
-        raise _damaged(medium, "a second change of logs", offset, block.seq)
+        raise _damaged(file_io, "a second change of logs", offset, block.seq)
     log_id, slot, slots, _ = block.link()
     if slots < 1 or slot + slots > COUNT_LIMIT:
-        raise _damaged(medium, "the record of the change of logs", offset, block.seq)
+        raise _damaged(file_io, "the record of the change of logs", offset, block.seq)
     ahead = dataclasses.replace(superblock, log_id=log_id, head_slot=slot, head_slots=slots)
-    return await _replay(medium, ahead, block.seq)
+    return await _replay(file_io, ahead, block.seq)
 
 
-def _damaged(medium: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
-    text = f"{medium.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
+def _damaged(file_io: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
+    text = f"{file_io.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
     return StoreCorrupt(text, offset)
 
 
-def _check_tail(medium: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
+def _check_tail(file_io: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
     """Raise if the missing last group was damaged, not torn: anything later proves that it was whole."""
     missing, stale = seq + 1, tail.stale_sectors
     offset = stale[0].offset if stale else reader.offset_of(reader.position)
     if tail.last_seq > missing:
-        raise _damaged(medium, f"a group before group {tail.last_seq}", offset, missing)
+        raise _damaged(file_io, f"a group before group {tail.last_seq}", offset, missing)
     if floor > seq:
-        raise _damaged(medium, f"a group that was sealed (up to {floor})", offset, missing)
+        raise _damaged(file_io, f"a group that was sealed (up to {floor})", offset, missing)
 
 
 def _is_in_doubt(found: RecoveredLog) -> bool:
@@ -237,11 +237,11 @@ def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int, i
     return (entry for _, block in group for entry in block.entries())
 
 
-async def _first_bad_frame(medium: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
+async def _first_bad_frame(file_io: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
     for guid, slot, checksum in _entries(found.last_group):
         if not slot:
             continue
-        frame = await medium.read(slot * page_size, page_size, "verifying the last group")
+        frame = await file_io.read(slot * page_size, page_size, "verifying the last group")
         if len(frame) != page_size or frame_checksum(frame) != checksum:
             return guid
     return None

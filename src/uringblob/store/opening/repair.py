@@ -25,7 +25,7 @@ _CHAIN = "confirming the log's chain"
 
 
 async def repair(
-    medium: FileIO, found: RecoveredLog, superblocks: Superblocks, both: Sequence[Superblock | None]
+    file_io: FileIO, found: RecoveredLog, superblocks: Superblocks, both: Sequence[Superblock | None]
 ) -> None:
     """Do what must be durable before the first slot is handed out; ``both`` are as they were read.
 
@@ -35,28 +35,28 @@ async def repair(
     3. The tail is wiped.
     """
     if found.cached:
-        await _write_again(medium, found, superblocks)
+        await _write_again(file_io, found, superblocks)
     await _raise_floor(found, superblocks, both)
     for offset in found.tail.dirty_blocks:
-        await medium.write(offset, BLANK_BLOCK, "wiping the log's tail")
+        await file_io.write(offset, BLANK_BLOCK, "wiping the log's tail")
     if found.tail.dirty_blocks:
-        await medium.sync("recovery")
+        await file_io.sync("recovery")
 
 
-async def _write_again(medium: FileIO, found: RecoveredLog, superblocks: Superblocks) -> None:
+async def _write_again(file_io: FileIO, found: RecoveredLog, superblocks: Superblocks) -> None:
     page_size = superblocks.current.page_size
     await superblocks.write_newest_again()
     if found.is_unproved() and found.dropped is None:
         for slot in found.last_slots() if found.in_doubt else ():
-            await _copy(medium, slot * page_size, page_size, _GROUP)
+            await _copy(file_io, slot * page_size, page_size, _GROUP)
         for offset, _ in found.last_group:
-            await _copy(medium, offset, BLOCK_SIZE, _GROUP)
-    await _copy(medium, found.reader.segments[-1].slot * page_size, BLOCK_SIZE, _CHAIN)
-    await medium.sync("recovery")
+            await _copy(file_io, offset, BLOCK_SIZE, _GROUP)
+    await _copy(file_io, found.reader.segments[-1].slot * page_size, BLOCK_SIZE, _CHAIN)
+    await file_io.sync("recovery")
 
 
-async def _copy(medium: FileIO, offset: int, size: int, what: str) -> None:
-    await medium.write(offset, await medium.read(offset, size, what), what)
+async def _copy(file_io: FileIO, offset: int, size: int, what: str) -> None:
+    await file_io.write(offset, await file_io.read(offset, size, what), what)
 
 
 async def _raise_floor(

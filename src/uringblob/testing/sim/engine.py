@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.testing.sim.disk import Fault, SimDisk
@@ -106,7 +106,7 @@ class SimEngine:
 
         def finish() -> None:
             if fault is not None and fault.errno:
-                done.finish(-fault.errno)
+                done.resolve(-fault.errno)
                 return
             read = self.disk.read_stale if fault is not None and fault.stale else self.disk.read
             data = read(offset, _moved(fault, size))
@@ -116,7 +116,7 @@ class SimEngine:
                 frame.view[: len(part)] = part
                 at += len(part)
             self._counters.bytes_read += len(data)
-            done.finish(len(data))
+            done.resolve(len(data))
 
         self._when_complete(finish, fault)
         return done
@@ -133,7 +133,7 @@ class SimEngine:
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """See :meth:`Engine.write`."""
         done = self._completion()
-        self._write(offset, frames, done.finish)
+        self._write(offset, frames, done.resolve)
         return done
 
     def _write(self, offset: int, frames: Sequence[IoBuffer], then: Callable[[int], None]) -> None:
@@ -171,10 +171,10 @@ class SimEngine:
 
         def written(rc: int) -> None:
             if rc != size:
-                done.finish((rc, -errno.ECANCELED))
+                done.resolve((rc, -errno.ECANCELED))
             else:
                 self._counters.linked_syncs += 1
-                self._sync(lambda synced: done.finish((rc, synced)))
+                self._sync(lambda synced: done.resolve((rc, synced)))
 
         self._write(offset, frames, written)
         return done
@@ -182,7 +182,7 @@ class SimEngine:
     def sync(self) -> Completion[int]:
         """See :meth:`Engine.sync`."""
         done = self._completion()
-        self._sync(done.finish)
+        self._sync(done.resolve)
         return done
 
     def _sync(self, then: Callable[[int], None]) -> None:
@@ -202,7 +202,7 @@ class SimEngine:
         done = self._completion()
         fault = self.disk.next_fault("grow")
         number = 0 if fault is None else fault.errno
-        self._when_complete(lambda: done.finish(-number or self.disk.grow(size)), fault)
+        self._when_complete(lambda: done.resolve(-number or self.disk.grow(size)), fault)
         return done
 
     def file_size(self) -> int:

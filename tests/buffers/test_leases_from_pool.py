@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from uringblob.buffers.pool import BufferPool
+from uringblob.buffers.leases import BufferPool
 from uringblob.buffers.slab import Slab
 
 SIZE = 4096
