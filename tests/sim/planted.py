@@ -394,9 +394,7 @@ def segments_released_before_the_superblocks():
             self._log_space.free(segment)
         head = new.segments[0]
         self._file_io.start(
-            self._superblocks.change(
-                log_id=new.log_id, head_slot=head.slot, head_slots=head.slots, floor=new.seq
-            )
+            self._superblocks.change(log_id=new.log_id, head=head, floor=new.seq)
         ).add_done_callback(lambda job: job.exception())
         self._index.slots.confirm(new.seq)
 

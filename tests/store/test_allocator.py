@@ -285,6 +285,13 @@ async def test_the_log_gets_its_room_first_and_has_it_only_when_both_superblocks
     assert run.slot == world.log_space.extents[-1].end
 
 
+async def test_one_extent_of_what_is_missing_comes_before_several_shorter_ones():
+    world = World(LOG - 5, log=5)
+    await world.growth.complete_log_space()
+    assert world.events == [("record", LOG)]
+    assert world.log_space.capacity == LOG
+
+
 async def test_an_extent_that_was_not_recorded_is_nobodys_where_that_is_unknown():
     world = World(0, log=5)
     world.refuse_to_record = refused(errno.EIO)

@@ -197,7 +197,9 @@ async def test_a_file_that_is_no_store_and_cannot_be_read_says_what_could_not(di
 
 # --- what the superblocks say of themselves --------------------------------------------------
 
-SOUND = Superblock(PAGE, b"0123456789abcdef", 7, 0xABCDEF, 2, 16, floor=5, log_space=(SlotRun(2, 240),))
+SOUND = Superblock(
+    PAGE, b"0123456789abcdef", 7, 0xABCDEF, SlotRun(2, 16), floor=5, log_space=(SlotRun(2, 240),)
+)
 OLD = dataclasses.replace(SOUND, version=1, log_space=())
 
 

@@ -34,7 +34,7 @@ from uringblob.store.format import (
 )
 
 STORE_ID = b"0123456789abcdef"
-SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, 2, 64, floor=5)
+SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, SlotRun(2, 64), floor=5)
 EXTENTS = tuple(SlotRun(2 + 40 * n, 16 + n) for n in range(EXTENTS_MAX))
 #: Every field of version 2 at its least, at its most, and between.
 OF_VERSION_2 = [
@@ -53,6 +53,12 @@ OF_VERSION_2 = [
 def block(offset=8192, **changes):
     fields = {"log_id": 99, "block_type": BlockType.GROUP, "seq": 12, "records": [set_record(b"g" * 16, 5)]}
     return encode_block(STORE_ID, offset, **{**fields, **changes})
+
+
+def test_a_label_that_is_too_long_is_refused_not_cut():
+    assert decode_superblock(dataclasses.replace(SUPERBLOCK, label=b"x" * 64).encode(0), 0).label == b"x" * 64
+    with pytest.raises(ValueError, match="64 bytes, not 65"):
+        dataclasses.replace(SUPERBLOCK, label=b"x" * 65).encode(0)
 
 
 @pytest.mark.parametrize("offset", [0, 4096])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 
 import pytest
 
-from uringblob import BlobGuid, StoreClosed
+from uringblob import BlobGuid, BlobStoreIOError, StoreClosed
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
@@ -119,6 +120,34 @@ async def test_a_flush_of_many_goes_in_turns(store, iterations, monkeypatch):
     assert iterations.most <= CHANGES_MAX
 
 
+async def test_a_large_group_that_is_given_up_is_aborted_in_turns(store, iterations, monkeypatch):
+    """Its log blocks find no room; the next flush brings the same changes."""
+
+    async def no_room(*_):
+        raise BlobStoreIOError(errno.ENOSPC, "no room")
+
+    await store.write_blobs(frames(0, MANY))
+    monkeypatch.setattr(BlobIndex, "abort_change", iterations.counting(BlobIndex.abort_change))
+    with monkeypatch.context() as patched:
+        patched.setattr(log.Log, "ensure_room", no_room)
+        with pytest.raises(BlobStoreIOError):
+            await store.flush()
+    assert sum(iterations.done.values()) == MANY
+    assert iterations.most <= CHANGES_MAX
+    assert store.needs_flush()
+    await store.flush()
+    assert not store.needs_flush()
+
+
+async def test_what_a_compaction_confirms_is_freed_in_turns(store, iterations, monkeypatch):
+    await store.commit(frames(0, MANY))
+    await store.commit(frames(0, MANY))
+    monkeypatch.setattr(SlotTable, "try_free", iterations.counting(SlotTable.try_free))
+    await store._core.maintenance.start_compaction()
+    assert sum(iterations.done.values()) >= MANY
+    assert iterations.most <= CHANGES_MAX
+
+
 async def test_many_writes_are_published_in_turns(store, iterations, monkeypatch):
     counted = iterations.counting(BlobIndex.publish, lambda _self, entries: len(entries))
     monkeypatch.setattr(BlobIndex, "publish", counted)
@@ -146,10 +175,10 @@ async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):
 
 async def test_a_compaction_brings_in_what_changed_meanwhile_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, 8))
-    manifest = store._core.index
-    manifest.freeze()
+    index = store._core.index
+    index.freeze()
     await store.commit(frames(0, MANY))
-    manifest.thaw()
+    index.thaw()
     monkeypatch.setattr(BlobIndex, "_store_in_base", iterations.counting(BlobIndex._store_in_base))
     await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY

@@ -287,8 +287,8 @@ def _is_sane(superblock: Superblock | None) -> bool:
     except ValueError:
         return False
     # No store counts that far, and everything can be counted up from there.
-    counts = superblock.head_slot, superblock.head_slots, superblock.revision, superblock.floor
-    return max(counts) < COUNT_LIMIT and superblock.head_slots >= 1 and superblock.log_id > 0
+    counts = superblock.head.slot, superblock.head.slots, superblock.revision, superblock.floor
+    return max(counts) < COUNT_LIMIT and superblock.head.slots >= 1 and superblock.log_id > 0
 
 
 def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock, int]:

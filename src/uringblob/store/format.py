@@ -124,8 +124,7 @@ class Superblock:
     store_id: bytes
     revision: int
     log_id: int
-    head_slot: int
-    head_slots: int
+    head: SlotRun  #: the log's first segment
     floor: int
     version: int = VERSION
     log_space: tuple[SlotRun, ...] = ()
@@ -133,11 +132,6 @@ class Superblock:
     required_to_write: int = 0
     created_ns: int = 0
     label: bytes = b""
-
-    @property
-    def head(self) -> SlotRun:
-        """The first segment of the log."""
-        return SlotRun(self.head_slot, self.head_slots)
 
     def encode(self, offset: int) -> bytes:
         """Return the 4096 bytes of this superblock for its place at ``offset``.
@@ -147,7 +141,7 @@ class Superblock:
         if len(self.label) > LABEL_BYTES_MAX:
             raise ValueError(f"a label has at most {LABEL_BYTES_MAX} bytes, not {len(self.label)}")
         body = bytearray(BLOCK_SIZE - 8)
-        counts = self.revision, offset, self.log_id, self.head_slot, self.head_slots, self.floor, 0
+        counts = self.revision, offset, self.log_id, self.head.slot, self.head.slots, self.floor, 0
         _SUPERBLOCK.pack_into(body, 0, MAGIC, self.version, self.page_size, self.store_id, *counts)
         if self.version > 1:
             features = self.required, self.required_to_write, self.created_ns, self.label
@@ -162,10 +156,10 @@ def decode_superblock(block: bytes, offset: int) -> Superblock | None:
     if not is_sound(block):
         return None
     fields = _SUPERBLOCK.unpack_from(block)
-    _, version, page_size, store_id, revision, own_offset, log_id, head, slots, floor, _ = fields
+    _, version, page_size, store_id, revision, own_offset, log_id, slot, slots, floor, _ = fields
     if version not in VERSIONS or own_offset != offset:
         return None
-    old = Superblock(page_size, store_id, revision, log_id, head, slots, floor, version)
+    old = Superblock(page_size, store_id, revision, log_id, SlotRun(slot, slots), floor, version)
     return old if version == 1 else _decode_version_2(block, old)
 
 

@@ -187,8 +187,7 @@ class Compaction:
         await self._superblocks.change(
             version=VERSION,
             log_id=new.log_id,
-            head_slot=new.segments[0].slot,
-            head_slots=new.segments[0].slots,
+            head=new.segments[0],
             floor=new.seq,
             **({"log_space": tuple(self._log_space.extents)} if upgrades else {}),
         )

@@ -145,7 +145,7 @@ async def _replay(file_io: FileIO, superblock: Superblock, switch_seq: int | Non
     page_size = superblock.page_size
     reader = LogReader(file_io, superblock.store_id, superblock.log_id, page_size, superblock.head)
     if not await reader.enter():
-        raise _damaged(file_io, "the header of the log's first segment", superblock.head_slot * page_size, 0)
+        raise _damaged(file_io, "the header of the log's first segment", superblock.head.slot * page_size, 0)
     replay = LogReplay()
     await reader.snapshot(replay.load)
     base_seq = await _replay_carry(file_io, reader, replay, switch_seq)
@@ -208,7 +208,7 @@ async def _follow(
     log_id, slot, slots, _ = block.link()
     if slots < 1 or slot + slots > COUNT_LIMIT:
         raise _damaged(file_io, "the record of the change of logs", offset, block.seq)
-    ahead = dataclasses.replace(superblock, log_id=log_id, head_slot=slot, head_slots=slots)
+    ahead = dataclasses.replace(superblock, log_id=log_id, head=SlotRun(slot, slots))
     return await _replay(file_io, ahead, block.seq)
 
 

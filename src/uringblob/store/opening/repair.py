@@ -62,12 +62,9 @@ async def _copy(file_io: FileIO, offset: int, size: int, what: str) -> None:
 async def _raise_floor(
     found: RecoveredLog, superblocks: Superblocks, both: Sequence[Superblock | None]
 ) -> None:
-    head = found.reader.segments[0]
     log_id, extents = found.reader.log_id, found.log_space
     if all(
         s is not None and s.log_id == log_id and s.floor >= found.seq and s.log_space == extents for s in both
     ):
         return
-    await superblocks.change(
-        log_id=log_id, head_slot=head.slot, head_slots=head.slots, floor=found.seq, log_space=extents
-    )
+    await superblocks.change(log_id=log_id, head=found.reader.segments[0], floor=found.seq, log_space=extents)
