@@ -98,7 +98,7 @@ async def slots_of(path, engine):
     async with AsyncFileBlobStore.open(path, engine=engine, read_only=True) as store:
         core = store._core
         slots = {number: core.index.find(guid(number)) >> 64 for number in range(30)}
-        log_end = max(segment.slot + segment.slots for segment in core.queue.log.chain) * BLOCK
+        log_end = max(segment.slot + segment.slots for segment in core.log.chain) * BLOCK
     return slots, log_end
 
 

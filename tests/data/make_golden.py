@@ -63,7 +63,7 @@ async def write_history(path: Path) -> tuple[dict[str, str], Path]:
             await commit(range(number, number + 2), 3)
         assert len(store._core.superblocks.current.log_space) > 1, "the list has one extent only"
         assert store._core.maintenance.compactions == 1
-        assert len(store._core.queue.log.segments) > 2, "the chain has not grown"
+        assert len(store._core.log.segments) > 2, "the chain has not grown"
         await store.write_blobs([(guid(n), frame(n, 4)) for n in range(140, 160)])
         await store.delete_blob(guid(0))
         await store.flush()

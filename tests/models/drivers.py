@@ -202,9 +202,9 @@ class RealSync(RealAsync):
 
 async def _settled(core) -> None:
     """What the store does for itself has ended."""
-    await core.queue.log.wait_quiet()
+    await core.log.wait_quiet()
     await core.maintenance.wait()
-    await core.queue.log.wait_quiet()
+    await core.log.wait_quiet()
 
 
 def _placed(args):

@@ -89,7 +89,7 @@ def test_a_poisoned_stores_report_does_not_hide_other_damage():
         with machine.driver.fault(1, errno.EIO), contextlib.suppress(BlobStoreError):
             machine.driver.loop.run(seal(core))
         assert "superblock" in core.file_io.poison_cause.args[-1]
-        head = core.queue.log.segments[0].slot * core.page_size
+        head = core.log.segments[0].slot * core.page_size
         machine.driver.disk.live.write(head + 40, b"rot")
         with pytest.raises(AssertionError):
             machine.verified()

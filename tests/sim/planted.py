@@ -55,14 +55,14 @@ def fsync_before_the_frames_have_landed():
     write = group.Group.write
 
     async def hasty(self):
-        landed, unlanded = [m.landed for m in self._members], self._unlanded
+        landed, unlanded = [m.written for m in self._members], self._failed_members
 
         async def not_yet():
             return {}
 
-        self._unlanded = not_yet
+        self._failed_members = not_yet
         result = await write(self)
-        self._unlanded = unlanded
+        self._failed_members = unlanded
         assert len(landed) == len(self._members)
         return result or await unlanded()
 
@@ -101,7 +101,7 @@ def slots_freed_when_superseded():
 @contextlib.contextmanager
 def slots_freed_with_the_last_group():
     real = slots.SlotTable.confirm
-    with replaced(slots.SlotTable, "confirm", lambda self, seq: real(self, seq + 1)):
+    with replaced(slots.SlotTable, "confirm", lambda self, seq, *most: real(self, seq + 1, *most)):
         yield
 
 
@@ -195,7 +195,7 @@ def seal_before_the_flush():
 
     async def close(core, *, flush):
         if core.file_io.poison_cause is None:
-            await core.superblocks.seal(core.queue.log.seq + 1)
+            await core.superblocks.seal(core.log.seq + 1)
         await real(core, flush=flush)
 
     with replaced(async_store, "close_core", close):
@@ -514,7 +514,7 @@ def cache_believed_by_an_opener():
     async def trusting(*_):
         return None
 
-    with replaced(repair, "write_again", trusting):
+    with replaced(repair, "_write_again", trusting):
         yield
 
 
@@ -593,11 +593,11 @@ def failed_members_frames_logged():
 
     async def deaf(self):
         for member in self._members:
-            if member.landed is not None:
-                await group.wait_all([member.landed])
+            if member.written is not None:
+                await group.wait_all([member.written])
         return {}
 
-    with replaced(group.Group, "_unlanded", deaf):
+    with replaced(group.Group, "_failed_members", deaf):
         yield
 
 

@@ -95,9 +95,9 @@ class Victim:
             # On their way when the power is cut; they must not lie where the last group would be missed.
             for number in range(20, 24):
                 await store.write_blob(guid(number), frame(number))
-        await core.queue.log.wait_quiet()
+        await core.log.wait_quiet()
         self.frames = self._frames(store, self.now)
-        self.segments = [range(s.slot, s.slot + s.slots) for s in core.queue.log.chain]
+        self.segments = [range(s.slot, s.slot + s.slots) for s in core.log.chain]
         self.log = [slot * PAGE for segment in self.segments for slot in segment]
         if self.closed:
             await store.aclose()
@@ -107,9 +107,9 @@ class Victim:
 
     async def _end_of_log(self, store) -> int:
         """Return the offset at which the next group will begin."""
-        log = store._core.queue.log
+        log = store._core.log
         await log.ensure_room(1)
-        return log._next_places(1)[0][0]
+        return log.next_offsets(1)[0]
 
     def twin(self) -> Image:
         """Return a copy of the file, made before the last commit, that went on by itself.

@@ -13,6 +13,7 @@ from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import EXTENTS_MAX, SlotRun
+from uringblob.store.growth import FileGrowth
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.io.file_io import FileIO
@@ -44,15 +45,12 @@ class World:
         self.pool = SimpleNamespace(page_size=page_size)  # nothing is read or written
         self.medium = FileIO(self, "some.blobs", asyncio.get_running_loop())
         self.blobs = None  #: how many there are said to be; None: the live slots
-        self.allocator = SlotAllocator(
-            self.medium,
-            self.slots,
-            self.log_space,
-            page_size,
-            blobs=lambda: self.slots.count(SlotState.LIVE) if self.blobs is None else self.blobs,
-            record_extents=self.record,
-            confirm=self.confirm,
-        )
+        self.growth = FileGrowth(self.medium, self.slots, self.log_space, page_size, self, self)
+        self.allocator = SlotAllocator(self.medium, self.slots, self.growth, self)
+
+    def __len__(self):
+        """The visible blobs."""
+        return self.slots.count(SlotState.LIVE) if self.blobs is None else self.blobs
 
     @property
     def grown(self):
@@ -65,14 +63,14 @@ class World:
         asyncio.get_running_loop().call_soon(done.resolve, 0 if fits else -self.number)
         return done
 
-    async def record(self, extents):
+    async def record_extents(self, extents):
         self.events.append(("record", sum(extent.slots for extent in extents)))
         await asyncio.sleep(0)
         if self.refuse_to_record is not None:
             raise self.refuse_to_record
         self.recorded = list(extents)
 
-    async def confirm(self):
+    async def commit_empty_group(self):
         self.events.append(("confirm", self.slots.awaiting_group))
         if self.refuse_to_confirm is not None:
             raise self.refuse_to_confirm
@@ -279,7 +277,7 @@ async def test_the_log_gets_its_room_first_and_has_it_only_when_both_superblocks
         )
         world.events.append(("record", sum(extent.slots for extent in extents)))
 
-    world.allocator._record_extents = record
+    world.record_extents = record
     (run,) = await world.allocator.allocate_frames(3)
     assert [what for what, _ in world.events] == ["grow", "record", "grow"]
     assert states == [(world.log_space.capacity, 5, 5)]
@@ -316,7 +314,7 @@ async def test_log_space_grows_with_the_blobs_there_would_be_and_not_with_those_
 async def test_free_slots_become_log_space_and_where_they_are_apart_in_several_extents():
     world = World(40, log=5)
     world.fill(*range(10, 14), *range(20, 24), 30, 32)
-    await world.allocator.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == LOG
     assert world.grown == []
     assert world.counts()[SlotState.FREE] == 0
@@ -330,7 +328,7 @@ async def test_free_slots_too_few_for_a_granule_are_no_log_space_and_the_file_gr
     """Frames of 4 KiB: a granule is 16 slots side by side."""
     world = World(64, log=5, page_size=4096)
     world.fill(*range(15), *range(20, 35))
-    await world.allocator.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity >= world.log_space.wanted(0)
     assert world.counts()[SlotState.FREE] == 30
     assert all(extent.slots % 16 == 0 for extent in world.recorded)
@@ -340,7 +338,7 @@ async def test_free_slots_too_few_for_a_granule_are_no_log_space_and_the_file_gr
 async def test_where_there_is_no_room_for_an_eighth_more_what_is_needed_is_enough():
     world = World(0, log=5, room=0)
     world.room = world.slots.limit + 10
-    await world.allocator.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == LOG
     assert world.grown == [world.room]
     assert len(world.recorded) == 1, "it lies behind the log space there was"
@@ -353,10 +351,10 @@ async def test_log_space_that_cannot_be_completed_waits_for_room_and_for_nothing
     world.number = number
     if number == errno.EIO:
         with pytest.raises(BlobStoreIOError) as raised:
-            await world.allocator.complete_log_space()
+            await world.growth.complete_log_space()
         assert raised.value.errno == number
     else:
-        await world.allocator.complete_log_space()
+        await world.growth.complete_log_space()
     assert world.log_space.capacity == 5
     assert world.allocator.allocate_ready(0) is None
 
@@ -364,7 +362,7 @@ async def test_log_space_that_cannot_be_completed_waits_for_room_and_for_nothing
 async def test_what_there_is_room_for_becomes_log_space_though_it_is_not_enough():
     world = World(10, log=5, room=0)
     world.fill(3, 4, 7)
-    await world.allocator.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == 8
     assert world.recorded == world.log_space.extents
 
@@ -414,7 +412,7 @@ async def test_a_superblock_whose_list_is_full_is_a_refusal_that_says_what_to_do
     assert raised.value.errno == errno.ENOSPC
     assert "Copy the blobs to a new store" in str(raised.value)
     assert world.counts() == before
-    await world.allocator.complete_log_space()  # an opener goes on with what there is
+    await world.growth.complete_log_space()  # an opener goes on with what there is
     assert world.counts() == before
 
 

@@ -188,11 +188,9 @@ async def test_everything_inside_says_in_one_line_how_it_stands(store):
     core = store._core
     assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
     assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"
-    log = core.queue.log
+    log = core.log
     assert f"seq={log.seq} segments=" in repr(log)
-    reader = LogReader(
-        core.file_io, log.store_id, log.log_id, PAGE, log.segments[0], os.stat(store.path).st_size
-    )
+    reader = LogReader.of_log(log)
     assert repr(reader) == f"<LogReader id={log.log_id:016x} segments=0 position=(0, 1)>"
     assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
     assert repr(core.index).startswith("<BlobIndex blobs=6 pending=0 <SlotTable limit=")

@@ -55,7 +55,7 @@ async def overwrite(store, source):
     A direct write that meets dirty pages can be an EIO of the next sync: the store prepares no
     log segment meanwhile, and what is copied is flushed.
     """
-    await store._core.queue.log.wait_quiet()
+    await store._core.log.wait_quiet()
     with open(source, "rb") as new, open(store.path, "r+b") as file:
         shutil.copyfileobj(new, file)
         file.flush()

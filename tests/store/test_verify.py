@@ -65,7 +65,7 @@ async def test_a_superblock_that_cannot_be_read_is_an_entry(store, monkeypatch, 
 
 
 async def test_a_log_sector_that_cannot_be_read_is_an_entry(store, monkeypatch):
-    head = store._core.queue.log.segments[0].slot * PAGE
+    head = store._core.log.segments[0].slot * PAGE
     lose_sectors(store, monkeypatch, head + 4 * BLOCK_SIZE + 1024)
     report = await store.verify()
     (error,) = report.metadata_errors
@@ -125,7 +125,7 @@ PLACES = {
 
 @pytest.mark.parametrize(("block", "words"), PLACES.values(), ids=PLACES)
 async def test_a_damaged_log_is_metadata(store, block, words):
-    head = store._core.queue.log.segments[0].slot * PAGE
+    head = store._core.log.segments[0].slot * PAGE
     damage(store, head + block * BLOCK_SIZE + 40)
     report = await store.verify()
     assert not report.ok

@@ -40,8 +40,7 @@ async def _end(core: Core, *, flush: bool) -> BaseException | None:
 
 async def _end_background(core: Core) -> None:
     """Wait for the groups in progress, and only then for the maintenance: a group may need its compaction."""
-    if not core.queue.idle:
-        await core.queue.run_exclusive(_nothing)
+    await core.queue.wait_idle()
     await core.maintenance.end()
 
 
@@ -50,13 +49,13 @@ async def _nothing() -> None:
 
 
 async def _seal(core: Core) -> None:
-    await core.queue.log.wait_quiet()
+    await core.log.wait_quiet()
     if core.file_io.poison_cause is not None:
         return
-    await core.identity.check_contents(core.queue.log)
+    await core.identity.check_contents(core.log)
     try:
         await core.file_io.ready()
-        await core.superblocks.seal(core.queue.log.seq)
+        await core.superblocks.seal(core.log.seq)
     except BlobStoreIOError as error:
         if not core.file_io.repairs.lacks_room(error):
             raise

@@ -22,6 +22,7 @@ from uringblob.store.file import StoreFile
 from uringblob.store.format import entry_checksum
 from uringblob.store.frame_reads import FrameRead, FrameReads
 from uringblob.store.frame_writes import Batch
+from uringblob.store.growth import FileGrowth
 from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
@@ -33,6 +34,7 @@ from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.writer import ActiveLog, Log
 
 #: Names that are listed in one step.
 LISTED_AT_ONCE = 2048
@@ -50,8 +52,8 @@ class Core(StoreOwner):
         file: StoreFile,
         file_io: FileIO,
         index: BlobIndex,
+        log: Log,
         *,
-        page_size: int,
         verify: bool,
         superblocks: Superblocks,
         log_space: LogSpace,
@@ -59,31 +61,30 @@ class Core(StoreOwner):
         self.file = file
         self.file_io = file_io
         self.index = index
-        self.page_size = page_size
+        self.page_size = log.page_size
         self.superblocks = superblocks
         self.notes: list[str] = []
         self.identity = FileIdentity(file, file_io, index.slots, superblocks)
-        self.queue = GroupQueue(file_io, index, page_size, before_group=self._before_group)
         self.log_space = log_space
-        self.allocator = SlotAllocator(
-            file_io,
-            index.slots,
-            log_space,
-            page_size,
-            blobs=index.__len__,
-            record_extents=superblocks.record_extents,
-            confirm=self.queue.commit_empty_group,
+        # Each is built of those before it.
+        self._active_log = ActiveLog(log)
+        self.growth = FileGrowth(file_io, index.slots, log_space, log.page_size, index, superblocks)
+        self.maintenance = LogMaintenance(
+            file_io, index, log_space, self._active_log, superblocks, self.growth.complete_log_space
         )
-        self.maintenance = self.queue.maintenance = LogMaintenance(
-            file_io, index, log_space, self.queue, superblocks, self.allocator.complete_log_space
+        self.queue = GroupQueue(
+            file_io, index, self._active_log, self.maintenance, before_group=self.identity.check
         )
-        self.reads = FrameReads(file_io, index, page_size, verifies=verify)
+        self.allocator = SlotAllocator(file_io, index.slots, self.growth, self.queue)
+        self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(self.reads, file_io.loop)
         self.last_sizes = (0, 0)
         self.commits = self.batches_linked = self.batches_scattered = 0
 
-    def _before_group(self) -> None:
-        self.identity.check(self.queue.log)
+    @property
+    def log(self) -> Log:
+        """The log in use."""
+        return self._active_log.log
 
     # --- reading -------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Core(StoreOwner):
         if not writes:
             self.check_writable()
             if await self._any_exists(deletes):
-                await self.queue.join_commit([], deletes, landed=None, frame_bytes=0)
+                await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
             self.commits += 1
             return
         size_bytes = len(writes) * self.page_size
@@ -177,7 +178,9 @@ class Core(StoreOwner):
         pending: PendingWrite | Job[None] | None = None
         try:
             pending = await batch.checksum_and_start(batch.start_write, overlap=overlap)
-            await self.queue.join_commit(batch.entries, deletes, landed=pending, frame_bytes=batch.size_bytes)
+            await self.queue.join_commit(
+                batch.entries, deletes, written=pending, frame_bytes=batch.size_bytes
+            )
         except GeneratorExit:
             raise  # the store was dropped: nothing may be awaited
         except BaseException as error:
@@ -206,7 +209,7 @@ class Core(StoreOwner):
         if self.file.read_only:
             return
         self.file_io.check_not_poisoned()
-        if self.index.has_pending:
+        if self.index.pending_count:
             await self.queue.join_flush()
 
     @property
@@ -214,7 +217,7 @@ class Core(StoreOwner):
         """Whether anything that returned, or failed half-way, is not durable."""
         if self.file.read_only:
             return False
-        return self.index.has_pending or self.file_io.poison_cause is not None
+        return self.index.pending_count > 0 or self.file_io.poison_cause is not None
 
     # --- the end -------------------------------------------------------------------------
 

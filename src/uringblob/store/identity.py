@@ -21,12 +21,12 @@ import os
 
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.store.file import StoreFile
-from uringblob.store.format import BlockType, SlotRun
+from uringblob.store.format import BlockType
 from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.log.reader import LogReader, Place
+from uringblob.store.log.reader import LogReader
 from uringblob.store.log.superblocks import Superblocks, overwritten
-from uringblob.store.log.writer import Log
+from uringblob.store.log.writer import Log, Place
 
 _DELETED = "its last name was deleted: what it holds is gone when it is closed"
 _REPLACED = "its path names another file now"
@@ -118,15 +118,7 @@ class FileIdentity:
         await self._superblocks.check_ours()
         if log is not self._log or log.seq == self._mark[1]:
             return  # no group was written to it
-        head = log.segments[0]
-        reader = LogReader(
-            self._medium,
-            log.store_id,
-            log.log_id,
-            log.page_size,
-            SlotRun(head.slot, head.slots),
-            self._medium.file_size(),
-        )
+        reader = LogReader.of_log(log)
         reader.segments, reader.tail = list(log.segments), log.tail
         reader.position, seq = self._mark
         while seq < log.seq:

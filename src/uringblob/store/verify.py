@@ -15,7 +15,6 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
     BlockType,
-    SlotRun,
     decode_superblock,
 )
 from uringblob.store.frame_reads import FrameRead
@@ -110,12 +109,11 @@ async def _check_superblock(core: Core, offset: int) -> None:
 
 async def _check_log(core: Core) -> None:
     """Read the log up to the last group that was durable when this began."""
-    log, file_io = core.queue.log, core.file_io
-    last, head = log.seq, log.segments[0]
-    run, file_size = SlotRun(head.slot, head.slots), file_io.file_size()
-    reader = LogReader(file_io, log.store_id, log.log_id, core.page_size, run, file_size)
+    log = core.log
+    last = log.seq
+    reader = LogReader.of_log(log)
     if not await reader.enter():
-        raise _damaged(core, head.slot * core.page_size, 0)
+        raise _damaged(core, log.offset_of(log.segments[0]), 0)
     await reader.snapshot(lambda _block: None)
     carry = await reader.group(None, BlockType.CARRY)
     seq = -1 if carry is None else carry[0][1].seq

@@ -51,7 +51,7 @@ def test_a_published_frame_is_visible_and_not_durable(index):
     flush(index, 1)
     assert index.find_durable(G) == a
     assert state(index, a) is S.LIVE
-    assert not index.has_pending
+    assert not index.pending_count
 
 
 def test_a_frame_overwritten_before_any_flush_gives_its_slot_back_at_once(index):
@@ -83,10 +83,12 @@ def test_the_same_with_a_group_that_failed(index):
     changes = dict(index.pending_changes())
     index.begin_group(changes)
     index.publish([(G, b)], synced=False)
-    index.abort_group(changes)
+    for guid, change in changes.items():
+        index.abort_change(guid, change)
+    index.end_group()
     assert state(index, a) is S.FREE
     assert index.find(G) == b
-    assert index.has_pending
+    assert index.pending_count
 
 
 def test_a_commit_is_invisible_until_it_is_durable(index):
@@ -103,7 +105,7 @@ def test_a_commit_overrules_the_pending_change_made_before_it(index):
     index.publish([(G, a)], synced=False)
     commit(index, 1, (G, b))
     assert index.find(G) == b
-    assert not index.has_pending
+    assert not index.pending_count
     assert state(index, a) is S.FREE
 
 
@@ -120,14 +122,14 @@ def test_deleting_what_no_durable_group_knows_leaves_nothing_to_flush(index):
     a = frame(index)
     index.publish([(G, a)], synced=False)
     index.publish_deletion(G)
-    assert not index.has_pending
+    assert not index.pending_count
     assert state(index, a) is S.FREE
     assert len(index) == 0
 
 
 def test_deleting_what_is_not_there_is_nothing(index):
     index.publish_deletion(G)
-    assert not index.has_pending
+    assert not index.pending_count
 
 
 def test_a_deleted_blob_needs_a_flush_and_then_its_slot_waits_for_one_group_more(index):
@@ -135,7 +137,7 @@ def test_a_deleted_blob_needs_a_flush_and_then_its_slot_waits_for_one_group_more
     commit(index, 1, (G, a))
     index.publish_deletion(G)
     assert index.find(G) is None
-    assert index.has_pending
+    assert index.pending_count
     flush(index, 2)
     assert state(index, a) is S.RETIRED
     commit(index, 3, (K, frame(index)))

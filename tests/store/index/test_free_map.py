@@ -162,9 +162,9 @@ def test_a_commit_in_a_large_store_searches_no_more_than_one_stretch():
 def test_a_table_hands_out_what_was_freed_behind_two_million_slots():
     slots = SlotTable(2, 2_000_000)
     slots.mark_all_used(range(2, 2_000_000), SlotState.LIVE)
-    assert slots.find_run(1) is None
+    assert slots.allocate_run(1, SlotState.WRITING) is None
     slots.retire(1_999_990, fence=0)
     assert slots.allocate_run(1, SlotState.WRITING) == SlotRun(1_999_990, 1)
     slots.extend(2_000_003)
     assert slots.allocate_run(3, SlotState.WRITING) == SlotRun(2_000_000, 3)
-    assert slots.find_run(1) is None
+    assert slots.allocate_run(1, SlotState.WRITING) is None

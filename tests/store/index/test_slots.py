@@ -84,7 +84,7 @@ def test_a_run_moves_as_its_slots_would_one_by_one(states, to, beyond):
         one_by_one.move(slot, to)
     assert [together.state(slot) for slot in range(21)] == [one_by_one.state(slot) for slot in range(21)]
     assert [together.count(state) for state in S] == [one_by_one.count(state) for state in S]
-    assert together.find_run(1) == one_by_one.find_run(1)
+    assert together.allocate_run(1, S.WRITING) == one_by_one.allocate_run(1, S.WRITING)
 
 
 @pytest.mark.parametrize("state", [S.LIVE, S.BAD])
@@ -98,18 +98,17 @@ def test_a_run_that_may_not_move_stays_whole(state):
 def test_a_freed_run_across_chunks_of_the_index_is_found_again():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
     (run,) = slots.allocate_runs(3 * CHUNK_SLOTS - 2, S.WRITING)
-    assert slots.find_run(1) is None
+    assert slots.allocate_run(1, S.WRITING) is None
     slots.move_run(SlotRun(CHUNK_SLOTS - 1, CHUNK_SLOTS + 2), S.FREE)
     for slot in range(CHUNK_SLOTS - 1, 2 * CHUNK_SLOTS + 1):
         assert slots.allocate_run(1, S.WRITING) == SlotRun(slot, 1)
-    assert slots.find_run(1) is None
+    assert slots.allocate_run(1, S.WRITING) is None
     assert run.slots == slots.count(S.WRITING)
 
 
 def test_a_run_longer_than_the_index_knows_is_had_in_one_piece_all_the_same():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
-    assert slots.find_run(RUN_SLOTS_MAX) == SlotRun(2, RUN_SLOTS_MAX)
-    assert slots.find_run(RUN_SLOTS_MAX + 1) is None
+    assert slots.allocate_run(RUN_SLOTS_MAX + 1, S.WRITING) is None
     assert slots.allocate_runs(2 * RUN_SLOTS_MAX + 5, S.WRITING) == [SlotRun(2, 2 * RUN_SLOTS_MAX + 5)]
 
 

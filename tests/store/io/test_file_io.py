@@ -65,8 +65,8 @@ async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(
 @pytest.mark.parametrize("at", ["zeroed", "linked"])
 async def test_a_segment_whose_preparation_rode_on_a_failed_sync_is_never_written(store, monkeypatch, at):
     """Neither the link behind zeros that may be lost, nor a group in a segment whose link may be."""
-    log, file_io, guid = store._core.queue.log, store._core.file_io, BlobGuid.random()
-    extending = log._start_extending()
+    log, file_io, guid = store._core.log, store._core.file_io, BlobGuid.random()
+    extending = log.extend()
     if at == "linked":
         while log._extending is extending and not file_io._sync_waiters:
             await asyncio.sleep(0)
@@ -106,8 +106,8 @@ async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_i
     store, monkeypatch
 ):
     """The next one would name another segment."""
-    log, file_io = store._core.queue.log, store._core.file_io
-    extending = log._start_extending()
+    log, file_io = store._core.log, store._core.file_io
+    extending = log.extend()
     while not file_io._sync_waiters:
         await asyncio.sleep(0)
     with monkeypatch.context() as patched:
@@ -118,7 +118,7 @@ async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_i
     assert isinstance(file_io.poison_cause, MemoryError)
     writes = store.stats().writes
     with pytest.raises(StorePoisoned):
-        await log._start_extending()
+        await log.extend()
     assert store.stats().writes == writes
 
 

@@ -48,7 +48,7 @@ class FullDisk:
 
 
 def place_of_next_group(store):
-    return store._core.queue.log._next_places(1)[0][0]
+    return store._core.log.next_offsets(1)[0]
 
 
 async def contents(store):

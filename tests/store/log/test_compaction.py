@@ -38,7 +38,7 @@ async def test_a_compacted_store_holds_what_it_held(store_path, engine, blobs):
         assert (await store.verify()).ok
     async with AsyncFileBlobStore.open(store_path, engine=engine) as store:
         assert await contents(store) == model
-        assert store._core.queue.log.group_blocks == 0
+        assert store._core.log.group_blocks == 0
 
 
 async def test_commits_go_on_during_compactions(store_path, engine):

@@ -161,9 +161,9 @@ async def test_only_the_member_at_fault_fails(store, monkeypatch):
 
 async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store, monkeypatch):
     faults = Faults(store, monkeypatch)
-    log = store._core.queue.log
+    log = store._core.log
     guid = BlobGuid.random()
-    place = log._next_places(1)[0][0]
+    place = log.next_offsets(1)[0]
     faults.should_fail = lambda offset, frames: (
         -errno.ENOSPC if offset == place and any(frames[0].view) else 0
     )
@@ -180,7 +180,7 @@ async def test_any_other_failed_log_write_poisons(store, monkeypatch):
     faults = Faults(store, monkeypatch)
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
-    place = store._core.queue.log._next_places(1)[0][0]
+    place = store._core.log.next_offsets(1)[0]
     faults.should_fail = lambda offset, frames: -errno.EIO if offset == place else 0
     with pytest.raises(BlobStoreIOError):
         await store.commit([(guid, fill(1))])
@@ -248,7 +248,7 @@ async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, mon
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
     marked = bytes(fill(666))
-    place = store._core.queue.log._next_places(1)[0][0]
+    place = store._core.log.next_offsets(1)[0]
 
     def should_fail(offset, frames):
         if bytes(frames[0].view) == marked:
@@ -273,8 +273,8 @@ async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, mon
     """It is flushed before it is logged (rule 15), so a frame that fails is seen first."""
     monkeypatch.setattr("uringblob.store.log.group.LARGE_GROUP_BYTES", 2 * PAGE)
     faults = Faults(store, monkeypatch)
-    log, marked, guid = store._core.queue.log, bytes(fill(666)), BlobGuid.random()
-    place, written = log._next_places(1)[0][0], []
+    log, marked, guid = store._core.log, bytes(fill(666)), BlobGuid.random()
+    place, written = log.next_offsets(1)[0], []
 
     def should_fail(offset, frames):
         written.append(offset)

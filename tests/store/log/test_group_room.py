@@ -109,10 +109,10 @@ def test_a_group_larger_than_the_logs_room_waits_for_one_compaction_and_is_writt
     async def story(store):
         largest = len(sizes(6)) // 2
         await fill_log(store, largest)
-        old, groups = store._core.queue.log, store.stats().log_groups
+        old, groups = store._core.log, store.stats().log_groups
         await store.commit(deletes=sizes(6))
         assert store._core.maintenance.compactions == 1
-        assert store._core.queue.log is not old
+        assert store._core.log is not old
         assert store.stats().log_groups == groups + 1
         assert await store.list_blobs() == []
 
@@ -203,7 +203,7 @@ def no_room(*_):
 def test_a_compaction_that_fails_is_the_waiting_groups_error_and_nobody_elses(monkeypatch):
     async def story(store):
         await fill_log(store)
-        before, old = await read_all(store), store._core.queue.log
+        before, old = await read_all(store), store._core.log
         with monkeypatch.context() as patch:
             patch.setattr(Compaction, "_allocate_segments", no_room)
             outcomes = await asyncio.gather(
@@ -212,7 +212,7 @@ def test_a_compaction_that_fails_is_the_waiting_groups_error_and_nobody_elses(mo
         assert [getattr(outcome, "errno", outcome) for outcome in outcomes] == [errno.ENOSPC] * 2
         assert [outcome.applied for outcome in outcomes] == [False] * 2
         assert await read_all(store) == before
-        assert store._core.queue.log is old
+        assert store._core.log is old
         assert store._core.file_io.poison_cause is None
         await store.commit(lent({A: frame(2)}), [B])
         assert store._core.maintenance.compactions == 1
@@ -224,12 +224,12 @@ def test_a_compaction_whose_switch_fails_is_the_groups_error_and_the_old_log_sta
     async def story(store):
         await fill_log(store)
         core = store._core
-        before, old, free = await read_all(store), core.queue.log, core.log_space.free_granules
+        before, old, free = await read_all(store), core.log, core.log_space.free_granules
         with monkeypatch.context() as patch:
             patch.setattr(Compaction, "_carry", no_room)
             with pytest.raises(BlobStoreIOError, match="a test's snapshot"):
                 await store.commit(lent({A: frame(1)}))
-        assert core.queue.log is old
+        assert core.log is old
         assert core.log_space.free_granules == free, "the new log's segments are free again"
         assert await read_all(store) == before
         await store.commit(lent({A: frame(2)}))

@@ -54,7 +54,7 @@ async def test_a_trailing_slash_names_a_directory(store_path):
 async def test_a_clean_close_makes_the_last_group_the_floor_of_both(store_path):
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE) as store:
         await store.commit([(BlobGuid.random(), bytes(PAGE))])
-        seq = store._core.queue.log.seq
+        seq = store._core.log.seq
     assert [superblock.floor for superblock in superblocks(store_path)] == [seq, seq]
 
 

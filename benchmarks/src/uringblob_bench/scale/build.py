@@ -43,9 +43,9 @@ async def build(path: str, blobs: int, page_size: int) -> None:
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
             entries[guid_of(number)] = pack_entry(first + number, checksum)
-        clash = core.index.load(entries, [], core.queue.log.seq)
+        clash = core.index.load(entries, [], core.log.seq)
         if clash is not None:
             raise RuntimeError(f"the slot of {clash.hex()} was taken")
-        await core.allocator.complete_log_space()  # the entries came behind its back
+        await core.growth.complete_log_space()  # the entries came behind its back
         await core.maintenance.start_compaction()
     os.rename(temporary, path)
