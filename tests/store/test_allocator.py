@@ -271,7 +271,7 @@ async def test_the_log_gets_its_room_first_and_has_it_only_when_both_superblocks
     states = []
 
     async def record(extents):
-        # Taken, so that no frame gets it, and not yet to be had by a log.
+        # Allocated, so that no frame gets it, and not yet for logs either.
         states.append(
             (world.counts()[SlotState.LOG], world.log_space.capacity, world.log_space.free_granules)
         )
@@ -292,7 +292,7 @@ async def test_one_extent_of_what_is_missing_comes_before_several_shorter_ones()
     assert world.log_space.capacity == LOG
 
 
-async def test_an_extent_that_was_not_recorded_is_nobodys_where_that_is_unknown():
+async def test_an_extent_that_may_be_recorded_or_not_is_neither_free_nor_log_space():
     world = World(0, log=5)
     world.refuse_to_record = refused(errno.EIO)
     with pytest.raises(BlobStoreIOError) as raised:

@@ -35,7 +35,7 @@ async def made(store_path):
 
 
 async def test_a_file_that_vanishes_before_it_is_locked_is_not_opened(made, monkeypatch):
-    """Its name is gone, so the lock on it would keep nobody out: the path is looked at again."""
+    """Its name is gone, so a lock on it excludes no opener: the path is opened again."""
     real = store_file._lock
 
     async def lock(file, *rest):

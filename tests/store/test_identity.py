@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, FileBlobStore, StoreCorrupt, StorePoisoned
-from uringblob.store import identity as standing
+from uringblob.store import identity
 from uringblob.store.format import BLOCK_SIZE
 
 PAGE = 4096
@@ -154,7 +154,7 @@ async def test_a_directory_that_cannot_be_searched_any_more_says_nothing_of_name
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return real(path, *rest, **more)
 
-    monkeypatch.setattr(standing.os, "stat", stat)
+    monkeypatch.setattr(identity.os, "stat", stat)
     await store.commit([(guid(8), frame(8))])
     os.unlink(store.path)
     await refused(store, "its last name was deleted")
@@ -165,7 +165,7 @@ async def test_a_file_system_that_answers_nothing_is_named(store, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     for name in ("stat", "fstat"):
-        monkeypatch.setattr(standing.os, name, fails)
+        monkeypatch.setattr(identity.os, name, fails)
     with pytest.raises(BlobStoreIOError, match="stat of") as raised:
         await store.commit([(guid(9), frame(9))])
     assert (raised.value.errno, raised.value.applied) == (errno.EIO, False)
@@ -190,7 +190,7 @@ async def test_a_group_costs_one_look_and_no_read(store, monkeypatch):
         looked.append(path)
         return real(path, *rest, **more)
 
-    monkeypatch.setattr(standing.os, "stat", stat)
+    monkeypatch.setattr(identity.os, "stat", stat)
     before = store.stats()
     looked.clear()
     await asyncio.gather(*(store.commit([(guid(n), frame(n))]) for n in range(10, 74)))

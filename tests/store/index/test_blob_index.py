@@ -118,7 +118,7 @@ def test_a_pending_change_made_during_a_commit_stays_on_top(index):
     assert (index.find(G), index.find_durable(G)) == (a, b)
 
 
-def test_deleting_what_no_durable_group_knows_leaves_nothing_to_flush(index):
+def test_deleting_what_no_durable_group_has_leaves_nothing_to_flush(index):
     a = frame(index)
     index.publish([(G, a)], synced=False)
     index.publish_deletion(G)

@@ -106,13 +106,13 @@ def test_a_freed_run_across_chunks_of_the_index_is_found_again():
     assert run.slots == slots.count(S.WRITING)
 
 
-def test_a_run_longer_than_the_index_knows_is_had_in_one_piece_all_the_same():
+def test_a_run_longer_than_a_search_finds_is_allocated_in_one_run_if_it_is_free():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
     assert slots.allocate_run(RUN_SLOTS_MAX + 1, S.WRITING) is None
     assert slots.allocate_runs(2 * RUN_SLOTS_MAX + 5, S.WRITING) == [SlotRun(2, 2 * RUN_SLOTS_MAX + 5)]
 
 
-def test_a_claimed_run_spares_the_slots_below_the_first_and_is_had_by_no_one():
+def test_a_run_marked_used_leaves_the_slots_below_the_first_and_is_not_allocated():
     slots = table(10)
     slots.mark_run_used(SlotRun(0, 5), S.LOG)
     assert [slots.state(slot) for slot in range(6)] == [S.BAD] * 2 + [S.LOG] * 3 + [S.FREE]
@@ -227,8 +227,8 @@ def test_claiming_many_slots_is_claiming_each():
     """The loop that opens large stores repeats what claim does: inside the file, beyond its end, taken."""
     one, many = SlotTable(1, 8), SlotTable(1, 8)
     wanted = [3, 7, 9, 1, 3, 5]
-    had = list(itertools.takewhile(lambda slot: one.mark_used(slot, SlotState.LIVE), wanted))
-    assert many.mark_all_used(wanted, SlotState.LIVE) == len(had) == 4
+    marked = list(itertools.takewhile(lambda slot: one.mark_used(slot, SlotState.LIVE), wanted))
+    assert many.mark_all_used(wanted, SlotState.LIVE) == len(marked) == 4
     for slot in range(12):
         assert many.state(slot) == one.state(slot)
     assert [many.count(state) for state in SlotState] == [one.count(state) for state in SlotState]

@@ -87,7 +87,7 @@ async def test_a_long_log_is_compacted_by_itself_and_the_file_stays_small(store_
 
 
 async def test_closing_gives_up_a_compaction_without_a_trace(store_path, engine, caplog):
-    """Nor a warning: nobody need act on it."""
+    """Nor a warning: no action is needed."""
     model = {BlobGuid.random(): fill(i) for i in range(5000)}
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
     await store.commit(model.items())

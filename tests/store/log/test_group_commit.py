@@ -1,4 +1,4 @@
-"""Many committers, one flush: who shares a group, and who is told what when a part of it fails."""
+"""Many committers, one flush: which members share a group, and which of them fail with a part of it."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ async def test_any_other_failed_log_write_poisons(store, monkeypatch):
     assert await read(store, kept) == fill(7)
 
 
-async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypatch, store_path, engine):
+async def test_a_failed_fsync_poisons_and_no_member_is_acknowledged(store, monkeypatch, store_path, engine):
     from uringblob.completion import Completion
 
     core = store._core
@@ -318,8 +318,8 @@ class Struck(BaseException):
     """What a signal handler raises."""
 
 
-async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store, monkeypatch):
-    """What the group was about to do is lost, and with it the store; those behind it hear of it too."""
+async def test_a_handler_that_raises_in_the_committer_ends_every_wait(store, monkeypatch):
+    """The group's next step is lost, so the store is poisoned; the members behind it fail, too."""
 
     def strike(changes):
         raise Struck
@@ -350,7 +350,7 @@ TAKING, FIRST = inspect.getsourcelines(GroupQueue._take_members)
 
 
 @pytest.mark.parametrize("line", range(FIRST + 1, FIRST + len(TAKING)))
-async def test_a_handler_that_strikes_while_a_group_is_formed_leaves_nobody_waiting(store, line):
+async def test_a_handler_that_raises_while_a_group_is_formed_ends_every_wait(store, line):
     """Whoever was on his way from one list to the other was once in neither, and waited for ever."""
     await store.commit([(BlobGuid.random(), fill(7))])
     struck = []

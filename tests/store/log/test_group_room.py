@@ -200,7 +200,7 @@ def no_room(*_):
     raise BlobStoreIOError(errno.ENOSPC, "a test's snapshot")
 
 
-def test_a_compaction_that_fails_is_the_waiting_groups_error_and_nobody_elses(monkeypatch):
+def test_a_compaction_that_fails_is_the_error_of_the_waiting_group_only(monkeypatch):
     async def story(store):
         await fill_log(store)
         before, old = await read_all(store), store._core.log
@@ -279,8 +279,8 @@ def test_a_group_that_no_compaction_makes_room_for_is_refused_after_a_bounded_nu
 
 
 @pytest.mark.parametrize("where", ["_carry", "_write_switch"])
-async def test_a_handler_that_strikes_the_switch_leaves_nobody_waiting(store_path, monkeypatch, where):
-    """The compaction, the group that waits for it, and who waits behind that: all of them hear of it."""
+async def test_a_handler_that_raises_in_the_switch_ends_every_wait(store_path, monkeypatch, where):
+    """The compaction, the group that waits for it, and the commits behind that all end."""
 
     async def strike(*_):
         raise Struck
@@ -307,7 +307,7 @@ async def test_a_handler_that_strikes_the_switch_leaves_nobody_waiting(store_pat
         assert await read_all(again) == {A: frame(7)}
 
 
-# --- standing still --------------------------------------------------------------------------
+# --- pins ------------------------------------------------------------------------------------
 
 
 def test_while_the_log_is_read_a_group_without_room_waits_and_no_compaction_begins():

@@ -16,7 +16,7 @@ EXTENTS = [SlotRun(2, 240), SlotRun(500, 16)]
 
 
 class FileIO:
-    """Both places on a medium; each write and flush takes a round, and may be told to fail."""
+    """Both places on a medium; each write and flush takes a round, and may fail on request."""
 
     def __init__(self, version=2):
         self.first = Superblock(

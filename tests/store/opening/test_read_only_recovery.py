@@ -166,7 +166,7 @@ async def test_a_last_group_without_records_is_not_missed(needs_direct, store_pa
     assert await seen(store_path, engine, read_only=True, direct=False) == (FIRST, ())
 
 
-async def test_a_superblock_that_only_the_page_cache_holds_is_not_believed(
+async def test_a_superblock_that_only_the_page_cache_holds_is_not_trusted(
     needs_direct, store_path, engine, monkeypatch
 ):
     """The page size must be known before there is an engine; all else is read again past the cache."""
