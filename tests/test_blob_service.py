@@ -182,7 +182,7 @@ async def test_500_for_a_bad_frame_and_503_for_a_poisoned_store(store_path, monk
         assert (await http.get(NAME)).status_code == 500
         monkeypatch.undo()
         assert (await http.get("/healthz")).json()["healthy"]
-        service.store._core.medium.poison(BlobStoreIOError(errno.EIO, "the disk is gone"))
+        service.store._core.file_io.poison(BlobStoreIOError(errno.EIO, "the disk is gone"))
         assert (await http.put(NAME, content=b"b")).status_code == 503
         assert (await http.get(NAME)).content == b"a"  # reads go on
         ill = await http.get("/healthz")

@@ -62,7 +62,7 @@ def test_opening_is_told_at_level_info(store_path, caplog):
 def test_poison_is_told_once_with_errno_guid_and_offset(store_path, caplog):
     guid = BlobGuid.random()
     with FileBlobStore.open(store_path, page_size=4096) as store:
-        medium = store._core._core.medium
+        medium = store._core._core.file_io
         cause = BlobStoreIOError(errno.EIO, "writing failed", guid=guid, offset=8192)
         medium.poison(cause)
         medium.poison(OSError("a second one"))

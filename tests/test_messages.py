@@ -186,7 +186,7 @@ def test_an_empty_file_is_said_to_be_empty(store_path):
 def test_the_offset_that_a_message_has_is_the_errors_too(store_path):
     with FileBlobStore.open(store_path, page_size=PAGE) as opened:
         opened.commit([(GUID, FRAME)])
-        slot = opened._core._core.manifest.find(bytes(GUID)) >> 64
+        slot = opened._core._core.index.find(bytes(GUID)) >> 64
     with open(store_path, "r+b") as file:
         file.seek(slot * PAGE)
         file.write(b"x")

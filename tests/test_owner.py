@@ -75,7 +75,7 @@ PARTS = {
     "its asynchronous core": lambda store: store._core,
     "core": lambda store: store._core._core,
     "file": lambda store: store._core._core.file,
-    "pool": lambda store: store._core._core.medium.engine.pool,
+    "pool": lambda store: store._core._core.file_io.engine.pool,
     "handle": lambda store: store._handle,
     "loop thread": lambda store: store._handle._loop,
     "buffer": lambda store: store.alloc_blob_buf_zeroed(),

@@ -137,7 +137,7 @@ def in_a_reader(path, engine, verify):
         store.commit([(HERE, good(1)), (THERE, good(2))])
         core = store._core._core
         number, loop = core.file.fd, store._handle._loop._loop
-        real = core.medium.engine.read_now
+        real = core.file_io.engine.read_now
         reading, writing = os.pipe()
         child = 0
 
@@ -155,7 +155,7 @@ def in_a_reader(path, engine, verify):
                 rung.clear()
             return real(offset, frame)
 
-        core.medium.engine.read_now = fork_first
+        core.file_io.engine.read_now = fork_first
         ring_the_bell = loop._write_to_self
         rung = []
         with store.alloc_blob_buf_zeroed() as buf:

@@ -77,7 +77,7 @@ def _arguments(job, worker, sequence):
 
 def _live_sync(job, report):
     store = FileBlobStore.open(job["path"], **job["options"])
-    store._core._core.upkeep.compaction_blocks_min = COMPACTION_BLOCKS
+    store._core._core.maintenance.compaction_blocks_min = COMPACTION_BLOCKS
     if job["way"] == "idle":
         signal.pause()
     threads = [
@@ -112,7 +112,7 @@ def _work_sync(store, job, worker, report):
 
 async def _live_async(job, report):
     store = await AsyncFileBlobStore.open(job["path"], **job["options"])
-    store._core.upkeep.compaction_blocks_min = COMPACTION_BLOCKS
+    store._core.maintenance.compaction_blocks_min = COMPACTION_BLOCKS
     if job["way"] == "idle":
         signal.pause()
     await asyncio.gather(*(_work_async(store, job, worker, report) for worker in range(WORKERS)))

@@ -182,7 +182,7 @@ def struck(path, engine, seed, turns):
     options = {"engine": engine, "page_size": PAGE, "buffers": 16}
     with handling(strike):
         with FileBlobStore.open(path, **options) as store:
-            store._core._core.upkeep.compaction_blocks_min = 16
+            store._core._core.maintenance.compaction_blocks_min = 16
             model = Model(store, seed)
             for _ in range(turns):
                 call, after, atomic = model.calls()

@@ -16,7 +16,7 @@ class FailingWrites:
     MARK = b"ublk"
 
     def __init__(self, store, errno, *, kind="frame", nth=1, count=1 << 30, short=0, growth=False):
-        self._engine = store._core.medium.engine
+        self._engine = store._core.file_io.engine
         self._loop = store._loop
         self._errno = errno
         self._kind = kind

@@ -36,7 +36,7 @@ async def store(request, store_path, uring_missing):
             pytest.skip(uring_missing)
         options = {"engine": request.param, "page_size": 8192, "queue_depth": 8, "buffers": 40}
         store = await AsyncFileBlobStore.open(store_path, **options)
-        store._core.upkeep.compaction_blocks_min = 16
+        store._core.maintenance.compaction_blocks_min = 16
     async with store:
         yield store
         await check_at_rest(store)

@@ -36,7 +36,7 @@ async def make(path, engine, compactions, *, clean=True):
     store = await AsyncFileBlobStore.open(path, engine=engine, page_size=BLOCK, buffers=4)
     await fill(store, range(30))
     for version in range(1, compactions + 1):
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
         await fill(store, range(30), version)
     shutil.copyfile(path, f"{path}.unclean")
     assert store.stats().compactions == compactions
@@ -97,8 +97,8 @@ async def slots_of(path, engine):
     """Return each blob's slot, and the first byte behind the log."""
     async with AsyncFileBlobStore.open(path, engine=engine, read_only=True) as store:
         core = store._core
-        slots = {number: core.manifest.find(guid(number)) >> 64 for number in range(30)}
-        log_end = max(segment.slot + segment.slots for segment in core.queue.log.chain) * BLOCK
+        slots = {number: core.index.find(guid(number)) >> 64 for number in range(30)}
+        log_end = max(segment.slot + segment.slots for segment in core.log.chain) * BLOCK
     return slots, log_end
 
 

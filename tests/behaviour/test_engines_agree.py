@@ -28,5 +28,5 @@ async def test_turn_and_turn_about(store_path, first, page_size, direct):
             await fill(store, range(turn, 8), turn)
             await store.commit(deletes=[guid(n) for n in range(turn)])
             if turn == 3:
-                await store._core.upkeep.start_compaction()
+                await store._core.maintenance.start_compaction()
             assert (await store.verify()).ok

@@ -58,7 +58,7 @@ async def test_it_goes_on(golden, engine):
             await store.commit([(key, data)], deletes=[bytes.fromhex(gone)])
             del expected[gone]
             expected[key.hex()] = hashlib.sha256(data).hexdigest()
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     async with AsyncFileBlobStore.open(path, engine=engine) as store:
         assert await contents(store) == expected
 

@@ -86,7 +86,7 @@ def read_all(store):
 
 def slots(store):
     """Return where in the file each blob lies."""
-    find = store._core._core.manifest.find
+    find = store._core._core.index.find
     return {name: (find(name) >> CHECKSUM_BITS) * store.page_size for name in store.list_blobs()}
 
 

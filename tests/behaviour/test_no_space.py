@@ -105,9 +105,9 @@ async def test_a_commit_during_a_compaction_on_a_full_disk(needs_root, disk_dir,
             there = await fill_to_the_brim(store, directory)
             await store.commit(deletes=[guid(n) for n in range(20)])
             for number in range(10):
-                free = store._core.log_space.free
-                compaction = store._core.upkeep.start_compaction()
-                while store._core.log_space.free == free:
+                free = store._core.log_space.free_granules
+                compaction = store._core.maintenance.start_compaction()
+                while store._core.log_space.free_granules == free:
                     await asyncio.sleep(0)  # until it has taken segments
                     assert not compaction.done(), "it took none"
                 await store.commit([(guid(number), frame(number, 4096, 1))])

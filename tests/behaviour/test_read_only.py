@@ -34,7 +34,7 @@ async def make(path, engine, *, clean=True):
     """Make a store of 30 blobs; if not ``clean``, as a kill before the close would leave it."""
     async with AsyncFileBlobStore.open(path, engine=engine, page_size=4096) as store:
         await fill(store, range(20))
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
         await fill(store, range(20, 30))
         shutil.copyfile(path, f"{path}.unclean")
     if not clean:

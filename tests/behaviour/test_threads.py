@@ -265,7 +265,7 @@ def test_sixteen_threads_against_a_model(store_path, kind, replay, uring_missing
         store = MemoryBlobStore(size)
     else:
         store = FileBlobStore.open(store_path, engine=kind, page_size=size, buffers=24, queue_depth=16)
-        store._core._core.upkeep.compaction_blocks_min = 16
+        store._core._core.maintenance.compaction_blocks_min = 16
     names = [guid(3, n) for n in range(OWNED * WRITERS)]
     with store:
         store.commit([(name, stamped(name, 1, size)) for name in names])

@@ -49,7 +49,7 @@ def test_many_tasks_some_cancelled(store_path, engine):
     async def main():
         options = {"engine": engine, "page_size": 8192, "queue_depth": 8, "buffers": 16}
         async with AsyncFileBlobStore.open(store_path, **options) as store:
-            store._core.upkeep.compaction_blocks_min = 8
+            store._core.maintenance.compaction_blocks_min = 8
             await store.write_blobs([(name, stamped(name, 1, 8192)) for name in NAMES])
             for sequence in range(2, 12):
                 tasks = [

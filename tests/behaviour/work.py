@@ -34,7 +34,7 @@ async def missing(store, numbers, version=0):
         try:
             await store.read_blob(guid(number), buffer)
         except Exception as error:
-            wrong[number] = error
+            wrong[number] = error.with_traceback(None)  # it would hold the buffer
         else:
             if bytes(buffer.view) != frame(number, store.page_size, version):
                 wrong[number] = "other bytes"

@@ -25,7 +25,6 @@ from behaviour.quiet import PATIENCE
 from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
 from uringblob import StoreClosed
 from uringblob.store import core
-from uringblob.store import frame_writes as batch
 from uringblob.store.index.slots import SlotState
 from uringblob.store.log.compaction import CompactionStopped
 from uringblob.testing.sim.disk import SimDisk
@@ -152,26 +151,26 @@ def judge(found, changes, outcome: Outcome, rounds: int) -> None:
 
 def nothing_is_lost(of) -> None:
     """No request, lease or slot is left in anybody's hands."""
-    assert of.medium.engine.in_flight == 0
-    assert of.medium.engine.pool.leased == 0
-    slots = of.manifest.slots
+    assert of.file_io.engine.in_flight == 0
+    assert of.file_io.engine.pool.leased == 0
+    slots = of.index.slots
     assert slots.count(SlotState.WRITING) == 0
     assert slots.count(SlotState.BAD) == 0
     assert sum(slots.count(state) for state in SlotState) == slots.limit - slots.first
-    assert not slots._holds
+    assert not slots._pins
 
 
 def every_slot_has_its_blob(of) -> None:
     """After a flush: as many live slots as blobs, and nothing on its way between the two."""
-    slots = of.manifest.slots
-    assert slots.count(SlotState.LIVE) == len(of.manifest)
+    slots = of.index.slots
+    assert slots.count(SlotState.LIVE) == len(of.index)
     assert slots.count(SlotState.PENDING) == 0
 
 
 async def settled(store) -> None:
     """Wait until what the call left to the store itself has ended."""
     end = time.monotonic() + PATIENCE
-    while store._active or store._core.medium.engine.in_flight or not store._core.queue.idle:
+    while store._active or store._core.file_io.engine.in_flight or not store._core.queue.idle:
         assert time.monotonic() < end, f"never at rest: {store._active} calls, {store!r}"
         await asyncio.sleep(0)
 
@@ -214,7 +213,7 @@ def _overlap(always: bool):
         yield
         return
     with (
-        mock.patch.object(batch, "OVERLAP_BYTES_MIN", 0),
+        mock.patch.object(core, "WRITE_OVERLAP_BYTES_MIN", 0),
         mock.patch.object(core, "COMMIT_OVERLAP_BYTES_MIN", 0),
     ):
         yield
@@ -244,7 +243,7 @@ async def _life(loop, disk, stores, name, manner, seed, rounds) -> Outcome:
         every_slot_has_its_blob(store._core)
         before = {**found, **others, guid(50): frame(50)}
         await store.aclose()
-    assert store._core.medium.engine.in_flight == 0
+    assert store._core.file_io.engine.in_flight == 0
     again = await open_sim_store(disk, loop)
     stores.append(again)
     after = await read_all(again)
@@ -260,7 +259,7 @@ def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
     async def compact() -> None:
         store._check_usable()
         with contextlib.suppress(CompactionStopped):
-            await store._core.upkeep.start_compaction()
+            await store._core.maintenance.start_compaction()
 
     async def read() -> None:
         for _ in range(4):

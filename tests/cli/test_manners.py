@@ -131,7 +131,7 @@ def test_colour_only_on_a_terminal_that_wants_it(store_path, disk_dir, wish):
     """The notes of a store that was cut short are coloured."""
     with FileBlobStore.open(store_path, page_size=4096) as opened:
         opened.commit([(bytes([n]) * 16, bytes([n]) * 4096) for n in range(9)])
-        slot = opened._core._core.manifest.find(bytes([8]) * 16) >> 64
+        slot = opened._core._core.index.find(bytes([8]) * 16) >> 64
     os.truncate(store_path, slot * 4096)
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     if wish:

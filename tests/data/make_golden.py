@@ -58,12 +58,12 @@ async def write_history(path: Path) -> tuple[dict[str, str], Path]:
         # Groups of several blocks, and a file that is mostly free slots.
         for first in range(1000, 1000 + MANY, 900):
             await commit(range(0), 1, deletes=range(first, min(first + 900, 1000 + MANY)))
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
         for number in range(100):  # more than a segment of groups, so that the chain has grown
             await commit(range(number, number + 2), 3)
         assert len(store._core.superblocks.current.log_space) > 1, "the list has one extent only"
-        assert store._core.upkeep.compactions == 1
-        assert len(store._core.queue.log.segments) > 2, "the chain has not grown"
+        assert store._core.maintenance.compactions == 1
+        assert len(store._core.log.segments) > 2, "the chain has not grown"
         await store.write_blobs([(guid(n), frame(n, 4)) for n in range(140, 160)])
         await store.delete_blob(guid(0))
         await store.flush()

@@ -54,9 +54,11 @@ def make_unclean(path):
     """Make what a dying process leaves at ``path``: the same, the last group in doubt, a torn one behind."""
     with small_log(), FileBlobStore.open(path + ".live", page_size=PAGE, buffers=0) as store:
         store.commit([(guid(n), frame(n, PAGE)) for n in range(2)])
-        log = store._core._core.queue.log
+        log = store._core._core.log
         store.commit([(guid(0), frame(0, PAGE))])
-        [(offset, block)] = log.encode_group(BlockType.GROUP, log.seq + 1, [delete_record(bytes(guid(1)))])
+        [(offset, block)] = log.encode_small_group(
+            BlockType.GROUP, log.seq + 1, [delete_record(bytes(guid(1)))]
+        )
         shutil.copyfile(path + ".live", path)
     with open(path, "r+b") as file:
         file.seek(offset)
@@ -83,7 +85,7 @@ class Life:
         """
         self.history.recovered({guid(n): frame(n, PAGE) for n in range(2)})
         self.store = store = await open_store(self.path, self.engine)
-        store._core.upkeep.compaction_blocks_min = COMPACTION_BLOCKS
+        store._core.maintenance.compaction_blocks_min = COMPACTION_BLOCKS
         begun()
         for day in range(self.days):
             await self.day(day)

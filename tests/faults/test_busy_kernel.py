@@ -42,7 +42,7 @@ async def weather(path, seed, forced=FORCED):
             path, engine="io_uring", page_size=PAGE, queue_depth=4, buffers=8
         ) as store:
             # Normally bounded by the completion queue, so that it cannot overflow.
-            store._core.medium.engine.ring._queue.in_flight_max = 1000
+            store._core.file_io.engine.ring._queue.in_flight_max = 1000
             version = 0
             while any(door.seen[branch] < forced for branch in wanted):
                 version += 1
@@ -98,7 +98,7 @@ def impatient(monkeypatch):
 async def test_a_kernel_that_never_takes_anything_is_an_error_in_the_end(quick_path, impatient, answer):
     store = await AsyncFileBlobStore.open(quick_path, engine="io_uring", page_size=PAGE)
     await fill(store, range(4))
-    ring = store._core.medium.engine.ring
+    ring = store._core.file_io.engine.ring
     real, ring._queue.lib = ring._queue.lib, mock.Mock(wraps=ring._queue.lib, ub_submit=lambda *_: answer)
     room = bytearray(PAGE)
     with pytest.raises(BlobStoreIOError) as caught:

@@ -87,7 +87,7 @@ async def live(path, engine, errors):
             lambda: store.commit([(guid(n), b"%4096d" % n) for n in (10, 11)], [guid(3)]),
             lambda: store.read_blob(guid(1), bytearray(PAGE)),
             lambda: store.verify(),
-            lambda: store._core.upkeep.start_compaction(),
+            lambda: store._core.maintenance.start_compaction(),
             lambda: store.commit([(guid(12), frame(12, PAGE))]),
         ):
             with _refused(errors):

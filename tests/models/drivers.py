@@ -46,7 +46,7 @@ class Simulated:
             return await open_sim_store(self.disk, self.loop, rng=self.rng)
 
         self.store = self.loop.run(opened())
-        self.store._core.upkeep.compaction_blocks_min = 6
+        self.store._core.maintenance.compaction_blocks_min = 6
         self.faulted = False  #: a request has failed since it was opened
 
     def call(self, name, *args):
@@ -128,7 +128,7 @@ class RealAsync:
             return await AsyncFileBlobStore.open(self.path, page_size=PAGE, engine=self.engine, buffers=4)
 
         self.store = self.loop.run_until_complete(opened())
-        self.core_store._core.upkeep.compaction_blocks_min = 6
+        self.core_store._core.maintenance.compaction_blocks_min = 6
 
     @property
     def core_store(self) -> AsyncFileBlobStore:
@@ -158,9 +158,9 @@ class RealAsync:
 
         async def ended():
             store = self.store
-            await store._core.upkeep.end()
-            await store._core.medium.engine.close()
-            store._core.medium.engine.pool.retire()
+            await store._core.maintenance.end()
+            await store._core.file_io.engine.close()
+            store._core.file_io.engine.pool.retire()
             store._core.file.close()
             forget(store)
 
@@ -182,7 +182,7 @@ class RealSync(RealAsync):
 
     def open(self) -> None:
         self.store = FileBlobStore.open(self.path, page_size=PAGE, engine=self.engine, buffers=4)
-        self.core_store._core.upkeep.compaction_blocks_min = 6
+        self.core_store._core.maintenance.compaction_blocks_min = 6
 
     @property
     def core_store(self) -> AsyncFileBlobStore:
@@ -202,9 +202,9 @@ class RealSync(RealAsync):
 
 async def _settled(core) -> None:
     """What the store does for itself has ended."""
-    await core.queue.log.wait_quiet()
-    await core.upkeep.wait()
-    await core.queue.log.wait_quiet()
+    await core.log.wait_quiet()
+    await core.maintenance.wait()
+    await core.log.wait_quiet()
 
 
 def _placed(args):

@@ -26,7 +26,7 @@ class Simulation(StoreMachine):
 
 
 async def compaction(core):
-    await core.upkeep.start_compaction()
+    await core.maintenance.start_compaction()
 
 
 async def seal(core):
@@ -88,8 +88,8 @@ def test_a_poisoned_stores_report_does_not_hide_other_damage():
         machine.driver.settle()
         with machine.driver.fault(1, errno.EIO), contextlib.suppress(BlobStoreError):
             machine.driver.loop.run(seal(core))
-        assert "superblock" in core.medium.poison_cause.args[-1]
-        head = core.queue.log.segments[0].slot * core.page_size
+        assert "superblock" in core.file_io.poison_cause.args[-1]
+        head = core.log.segments[0].slot * core.page_size
         machine.driver.disk.live.write(head + 40, b"rot")
         with pytest.raises(AssertionError):
             machine.verified()

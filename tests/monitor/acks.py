@@ -63,7 +63,7 @@ class Promises:
 
 
 def promises_of(store) -> Promises | None:
-    return getattr(store._core.medium.engine, "promises", None)
+    return getattr(store._core.file_io.engine, "promises", None)
 
 
 # --- the public calls, with ears ----------------------------------------------------------------

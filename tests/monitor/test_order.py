@@ -13,7 +13,7 @@ from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.store.format import (
     BlockType,
-    Segment,
+    SlotRun,
     decode_block,
     decode_superblock,
     delete_record,
@@ -348,7 +348,7 @@ def segment_linked_outside_log_space(play):
 def log_space_over_a_blob(play):
     play.commit(A, FREE)
     grown = dataclasses.replace(
-        play.super, revision=10, log_space=(*play.super.log_space, Segment(FREE, play.slots))
+        play.super, revision=10, log_space=(*play.super.log_space, SlotRun(FREE, play.slots))
     )
     play.write(0, grown.encode(0))
 
@@ -431,7 +431,7 @@ async def test_every_store_is_watched(store_path, engine):
 
     async with AsyncFileBlobStore.open(store_path, page_size=4096, engine=engine) as store:
         await store.commit([(A, FRAME)])
-        monitor = store._core.medium.engine.observer
+        monitor = store._core.file_io.engine.observer
         assert not monitor.blind
         assert A in monitor.entries
         assert monitor.last_record[A] == monitor.seq

@@ -132,7 +132,7 @@ class Sequence:
         self.history.flushed(began)
 
     async def compaction(self) -> None:
-        await self.store._core.upkeep.start_compaction()
+        await self.store._core.maintenance.start_compaction()
 
 
 def sequences(length: int) -> list[tuple[str, ...]]:

@@ -95,7 +95,7 @@ def life_with_faults(seed: int, **options) -> int:
         life = Life(used_image(24), rng, faults=failing, images_per_step=0, **options)
         try:
             life.run()
-            if "sync" in failing.struck and life.store._core.medium.poison_cause is None:
+            if "sync" in failing.struck and life.store._core.file_io.poison_cause is None:
                 # A fault that moves part of the bytes is none for a sync.
                 assert not life.errors or any(fault.fault.errno == 0 for fault in failing.faults)
             known = life.history.knowledge()
@@ -120,13 +120,13 @@ def life_with_fault(
         life = Life(
             used_image(24) if used else new_image(PAGE), rng, faults=failing, images_per_step=0, **options
         )
-        failing.poisoned = lambda: life.store._core.medium.poison_cause is not None
-        failing.linked_syncs = lambda: life.store._core.medium.engine.counters.linked_syncs
+        failing.poisoned = lambda: life.store._core.file_io.poison_cause is not None
+        failing.linked_syncs = lambda: life.store._core.file_io.engine.counters.linked_syncs
         try:
             life.run()
             if not failing.struck:
                 return None
-            poisoned = life.store._core.medium.poison_cause is not None
+            poisoned = life.store._core.file_io.poison_cause is not None
             _check_outcome(name, failing, life, poisoned=poisoned)
             known = life.history.knowledge()
             # The machine goes on: what the dead process wrote is there, lost pages are not.
@@ -158,7 +158,7 @@ def _check_outcome(name, failing, life, *, poisoned: bool) -> None:
         assert not poisoned, f"a failed {kinds} poisoned the store"
     if name.startswith(("short", "all but", "one", "EINTR", "EAGAIN")):
         assert not life.errors, f"{name} once is no error: {life.errors}"
-    if name in NO_ROOM and "superblock" not in str(life.store._core.medium.poison_cause):
+    if name in NO_ROOM and "superblock" not in str(life.store._core.file_io.poison_cause):
         assert not poisoned, f"{name} once poisoned the store: {life.errors}"
 
 

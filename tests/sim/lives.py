@@ -130,7 +130,7 @@ def forget(store) -> None:
     closed = Completion(loop=store._loop)
     closed.resolve(None)
     store._closing = closed
-    store._core.medium.engine.abandon()
+    store._core.file_io.engine.abandon()
     fork.forget(store)
 
 
@@ -236,7 +236,7 @@ class Life:
     async def _run(self) -> None:
         self.store = store = await open_sim_store(self.disk, self.loop, rng=self.rng)
         self.history.recovered(await read_all(store))
-        store._core.upkeep.compaction_blocks_min = self.rng.choice((3, 6, 1000))
+        store._core.maintenance.compaction_blocks_min = self.rng.choice((3, 6, 1000))
         self.disk.on_step = self.step
         self.disk.faults = self.faults
         self.disk.requests = 0
@@ -247,10 +247,10 @@ class Life:
         store = self.store
         await self.flush()
         self.last = None
-        if store._core.medium.poison_cause:
+        if store._core.file_io.poison_cause:
             assert store.needs_flush()
         # Every call has ended, well or badly: none keeps a slot.
-        assert store._core.manifest.slots.count(SlotState.WRITING) == 0, "a call kept a slot"
+        assert store._core.index.slots.count(SlotState.WRITING) == 0, "a call kept a slot"
         try:
             self.last = await read_all(store)
         except BlobStoreIOError as error:
@@ -324,7 +324,7 @@ class Life:
         self.step("flushed")
 
     async def compact(self) -> None:
-        job = self.store._core.upkeep.start_compaction()
+        job = self.store._core.maintenance.start_compaction()
         if self.rng.random() < 0.5:
             with contextlib.suppress(BlobStoreError):
                 await job

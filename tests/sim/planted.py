@@ -20,8 +20,7 @@ from uringblob.store import (
 )
 from uringblob.store import frame_writes as batch
 from uringblob.store.format import BlockType
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import slots
+from uringblob.store.index import blob_index, slots
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io import file_io as medium
 from uringblob.store.log import group, superblocks
@@ -40,11 +39,11 @@ def replaced(owner, name, new):
 @contextlib.contextmanager
 def no_fsync_before_acknowledging():
     async def sync(self, what):
-        riders, self._riders = self._riders, []
+        waiters, self._sync_waiters = self._sync_waiters, []
         if not what.startswith("commit of group"):
             await transfers.sync(self.engine, what)
-        for rider in riders:
-            rider.resolve(None)
+        for waiter in waiters:
+            waiter.resolve(None)
 
     with replaced(medium.FileIO, "sync", sync):
         yield
@@ -56,14 +55,14 @@ def fsync_before_the_frames_have_landed():
     write = group.Group.write
 
     async def hasty(self):
-        landed, unlanded = [m.landed for m in self._members], self._unlanded
+        landed, unlanded = [m.written for m in self._members], self._failed_members
 
         async def not_yet():
             return {}
 
-        self._unlanded = not_yet
+        self._failed_members = not_yet
         result = await write(self)
-        self._unlanded = unlanded
+        self._failed_members = unlanded
         assert len(landed) == len(self._members)
         return result or await unlanded()
 
@@ -102,7 +101,7 @@ def slots_freed_when_superseded():
 @contextlib.contextmanager
 def slots_freed_with_the_last_group():
     real = slots.SlotTable.confirm
-    with replaced(slots.SlotTable, "confirm", lambda self, seq: real(self, seq + 1)):
+    with replaced(slots.SlotTable, "confirm", lambda self, seq, *most: real(self, seq + 1, *most)):
         yield
 
 
@@ -111,12 +110,12 @@ def slots_freed_under_their_readers():
     def drain(self, slot):
         self.move(slot, slots.SlotState.FREE)
 
-    def unhold(self, slot):
-        holders = self._holds.pop(slot) - 1
+    def unpin(self, slot):
+        holders = self._pins.pop(slot) - 1
         if holders:
-            self._holds[slot] = holders
+            self._pins[slot] = holders
 
-    with replaced(slots.SlotTable, "_drain", drain), replaced(slots.SlotTable, "unhold", unhold):
+    with replaced(slots.SlotTable, "_drain", drain), replaced(slots.SlotTable, "unpin", unpin):
         yield
 
 
@@ -140,9 +139,9 @@ def superblocks_not_flushed_apart():
         for _ in range(2):
             offset = 4096 - self._offset
             block = dataclasses.replace(self.current, **fields, revision=self.current.revision + 1)
-            await self._medium.write(offset, block.encode(offset), "writing a superblock")
+            await self._file_io.write(offset, block.encode(offset), "writing a superblock")
             self.current, self._offset = block, offset
-        await self._medium.sync("writing a superblock")
+        await self._file_io.sync("writing a superblock")
 
     with replaced(superblocks.Superblocks, "change", together):
         yield
@@ -150,7 +149,7 @@ def superblocks_not_flushed_apart():
 
 @contextlib.contextmanager
 def snapshot_of_the_visible_map():
-    real = manifest.BlobIndex.freeze
+    real = blob_index.BlobIndex.freeze
 
     def freeze(self):
         frozen = dict(real(self))
@@ -161,13 +160,13 @@ def snapshot_of_the_visible_map():
                 frozen[name] = pending.entry
         return iter(list(frozen.items())[: len(self._base)])
 
-    with replaced(manifest.BlobIndex, "freeze", freeze):
+    with replaced(blob_index.BlobIndex, "freeze", freeze):
         yield
 
 
 @contextlib.contextmanager
 def carry_forgotten():
-    with replaced(manifest.BlobIndex, "delta", lambda _self: {}):
+    with replaced(blob_index.BlobIndex, "delta", lambda _self: {}):
         yield
 
 
@@ -195,8 +194,8 @@ def seal_before_the_flush():
     real = closing.close_core
 
     async def close(core, *, flush):
-        if core.medium.poison_cause is None:
-            await core.superblocks.seal(core.queue.log.seq + 1)
+        if core.file_io.poison_cause is None:
+            await core.superblocks.seal(core.log.seq + 1)
         await real(core, flush=flush)
 
     with replaced(async_store, "close_core", close):
@@ -251,9 +250,9 @@ def write_in_place():
     async def prepare(self, writes):
         batch = await real(self, writes)
         for name, content in writes.items():
-            entry = self.manifest.find_durable(name)
+            entry = self.index.find_durable(name)
             if entry is not None:
-                await self.medium.write((entry >> 64) * PAGE, bytes(content.view), "in place")
+                await self.file_io.write((entry >> 64) * PAGE, bytes(content.view), "in place")
         return batch
 
     with replaced(core.Core, "_prepare", prepare):
@@ -295,7 +294,7 @@ def log_error_ignored():
     async def careless(_self, _error, _stretches):
         return None
 
-    with replaced(log.Log, "settle_failed", careless):
+    with replaced(log.Log, "undo_failed", careless):
         yield
 
 
@@ -317,16 +316,16 @@ def acknowledged_before_the_fsync_returned():
 @contextlib.contextmanager
 def slots_freed_before_their_record_is_durable():
     """What a group replaces is free when the group begins."""
-    real_join, real_retire = manifest.BlobIndex.join_group, slots.SlotTable.retire
+    real_join, real_retire = blob_index.BlobIndex.join_group, slots.SlotTable.retire
     freed = set()
 
     def join_group(self, changes, name, change):
-        loser = real_join(self, changes, name, change)
+        superseded_change = real_join(self, changes, name, change)
         old = self.find_durable(name)
         if old is not None and self.slots.state(old >> 64) is SlotState.LIVE:
             real_retire(self.slots, old >> 64, 0)
             freed.add(old >> 64)
-        return loser
+        return superseded_change
 
     def retire(self, slot, fence):
         if slot in freed:
@@ -335,7 +334,7 @@ def slots_freed_before_their_record_is_durable():
             real_retire(self, slot, fence)
 
     with (
-        replaced(manifest.BlobIndex, "join_group", join_group),
+        replaced(blob_index.BlobIndex, "join_group", join_group),
         replaced(slots.SlotTable, "retire", retire),
     ):
         yield
@@ -392,14 +391,12 @@ def segments_released_before_the_superblocks():
     async def adopt(self, old, new, *, upgrades):
         assert not upgrades
         for segment in old.chain:
-            self._log_space.give_back(segment)
+            self._log_space.free(segment)
         head = new.segments[0]
-        self._medium.start(
-            self._superblocks.change(
-                log_id=new.log_id, head_slot=head.slot, head_slots=head.slots, floor=new.seq
-            )
+        self._file_io.start(
+            self._superblocks.change(log_id=new.log_id, head=head, floor=new.seq)
         ).add_done_callback(lambda job: job.exception())
-        self._manifest.slots.confirm(new.seq)
+        self._index.slots.confirm(new.seq)
 
     with replaced(Compaction, "_adopt", adopt):
         yield
@@ -436,12 +433,12 @@ def append_behind_a_torn_tail():
 
 @contextlib.contextmanager
 def slot_used_again_after_a_failed_write():
-    def give_back(self, _why):
+    def free(self, _why):
         for piece in self.pieces:
-            self._space.give_back(piece.run, SlotState.FREE)
+            self._allocator.free(piece.run, SlotState.FREE)
         self.pieces = []
 
-    with replaced(batch.Batch, "give_back", give_back):
+    with replaced(batch.Batch, "free", free):
         yield
 
 
@@ -450,7 +447,7 @@ def sync_believed_while_another_fails():
     """A flush counts as soon as it returns, whatever becomes of those beside it."""
 
     async def run_sync(_self, syncing, _what):
-        return await syncing
+        return await syncing()
 
     with replaced(medium.FileIO, "run_sync", run_sync):
         yield
@@ -473,7 +470,7 @@ def failed_fsync_forgotten():
 def wipe_not_flushed():
     async def wipe(self, stretches):
         for offset, data in stretches:
-            await self._medium.write(offset, bytes(len(data)), "wiping a failed group")
+            await self._file_io.write(offset, bytes(len(data)), "wiping a failed group")
 
     with replaced(log.Log, "wipe", wipe):
         yield
@@ -490,12 +487,12 @@ def buffers_let_go_on_cancel():
 def header_linked_before_it_is_durable():
     """A new segment is in use as soon as its header was asked for."""
 
-    def ride(self):
+    def wait_next_sync(self):
         done = Completion(loop=self.loop)
         done.resolve(None)
         return done
 
-    with replaced(medium.FileIO, "ride", ride):
+    with replaced(medium.FileIO, "wait_next_sync", wait_next_sync):
         yield
 
 
@@ -515,7 +512,7 @@ def cache_believed_by_an_opener():
     async def trusting(*_):
         return None
 
-    with replaced(repair, "write_again", trusting):
+    with replaced(repair, "_write_again", trusting):
         yield
 
 
@@ -594,11 +591,11 @@ def failed_members_frames_logged():
 
     async def deaf(self):
         for member in self._members:
-            if member.landed is not None:
-                await group.wait_all([member.landed])
+            if member.written is not None:
+                await group.wait_all([member.written])
         return {}
 
-    with replaced(group.Group, "_unlanded", deaf):
+    with replaced(group.Group, "_failed_members", deaf):
         yield
 
 

@@ -117,7 +117,7 @@ async def judged(path: str, engine: str, seed: int = 1) -> tuple[int, Shadow]:
     shadow = Shadow(path, step)
     async with AsyncFileBlobStore.open(path, engine=engine) as store:
         history.recovered(await read_all(store))
-        shadow.watch(store._core.medium.engine.engine)
+        shadow.watch(store._core.file_io.engine.engine)
         for turn in range(6):
             both = {guid(turn): frame(10 + turn), guid(turn + 1): frame(20 + turn)}
             call = history.begin("commit", both, atomic=True)

@@ -203,7 +203,7 @@ async def delete_all(store, names: Names, dice: random.Random, *, a_commit: int)
 
     async def compact() -> None:
         while not ended:
-            await store._core.upkeep.start_compaction()
+            await store._core.maintenance.start_compaction()
             await asyncio.sleep(0)
 
     async def overwrite(mine: list[bytes]) -> None:

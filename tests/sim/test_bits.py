@@ -89,7 +89,7 @@ def check_frame(victim, name, bit) -> None:
 def answer_of(raw: bytes, store_id: bytes, log_id: int, offset: int) -> object:
     """Everything that the log's reader learns of a block's bytes."""
     block = store_format.decode_block(store_id, offset, raw)
-    return block, tuple(store_format.find_traces(raw, offset, log_id)), raw == BLANK_BLOCK
+    return block, tuple(store_format.find_stale_sectors(raw, offset, log_id)), raw == BLANK_BLOCK
 
 
 def check_log(victim, step=1) -> int:

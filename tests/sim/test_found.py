@@ -87,10 +87,10 @@ def test_a_deletion_while_an_older_frame_is_being_logged_is_not_forgotten(sim):
         await store.write_blob(A, OLD)
         flushing = asyncio.ensure_future(store.flush())
         await asyncio.sleep(0)
-        manifest = store._core.manifest
+        manifest = store._core.index
         assert not store._core.queue.idle
         # What the end of write_blob does, at once, so that the flush is still under way.
-        slot = manifest.slots.take_run(1, SlotState.WRITING).slot
+        slot = manifest.slots.allocate_run(1, SlotState.WRITING).slot
         manifest.publish([(A, pack_entry(slot, 0))], synced=True)
         await store.delete_blob(A)
         await flushing
@@ -144,7 +144,7 @@ def test_an_fsync_that_succeeds_beside_a_failing_one_is_not_believed(seed):
 def test_slots_that_grew_may_be_gone_when_the_growth_returns(seed, blocks):
     """On a nearly full disk two writers waited for the file to grow; the first took the second's slots.
 
-    The second had counted free slots before it waited, and died of an AssertionError in take_pieces.
+    The second had counted free slots before it waited, and died of an AssertionError in allocate_runs.
     """
     for life in lives(seed, 2, capacity=blocks * PAGE, guids=20, calls=16):
         life.run()

@@ -18,8 +18,7 @@ from sim.rig import PAGE, forget, frame, guid, small_log
 from sim.test_full_disk import live_on_a_full_disk
 from uringblob import BlobStoreError, FileBlobStore
 from uringblob.store import file as store_file
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import log_space
+from uringblob.store.index import blob_index, log_space
 from uringblob.store.opening import create as creation
 from uringblob.testing import History, SimDisk, SimLoop, new_image, open_sim_store
 
@@ -109,7 +108,7 @@ def rewrites_do_not_eat_the_disk(_directory) -> None:
 
 
 def overwritten_frames_kept():
-    return mock.patch.object(manifest.BlobIndex, "_retire_unlogged", return_value=None)
+    return mock.patch.object(blob_index.BlobIndex, "_retire_unlogged", return_value=None)
 
 
 #: Rule, what takes it out, and the hunt (a string) or the scenario that notices.

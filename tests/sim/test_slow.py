@@ -70,11 +70,11 @@ def test_a_hanging_read_keeps_its_slot_and_nobody_else_waits():
         scene.hang_next("read")
         hanging = asyncio.ensure_future(read(store, A))
         await asyncio.sleep(0)
-        slot = store._core.manifest.find(A) >> 64
+        slot = store._core.index.find(A) >> 64
         for stamp in range(10, 40):
             # Its frame is replaced, and replaced again: its slot would be free twenty times over.
             await store.commit(lent({A: frame(stamp)}))
-            assert store._core.manifest.find(A) >> 64 != slot
+            assert store._core.index.find(A) >> 64 != slot
         assert await read(store, B) == frame(2)
         assert scene.loop.time() == 0
         assert not hanging.done()

@@ -13,7 +13,7 @@ import pytest
 import seeds
 from sim.settings import REPLACED
 from sim.space_use import KIB, MIB, churn_simulated, full_disk_simulated
-from uringblob.store.allocator import SlotAllocator
+from uringblob.store.growth import FileGrowth
 from uringblob.store.index.log_space import LogSpace
 
 pytestmark = pytest.mark.one_interpreter
@@ -68,7 +68,7 @@ def test_one_commit_deletes_a_hundred_thousand_blobs_of_a_full_disk(count_row):
 @pytest.mark.parametrize(("page_size", "live", "share"), STORES[:2])
 def test_growth_that_is_always_cheap_is_found(page_size, live, share):
     with (
-        mock.patch.object(SlotAllocator, "_growth_is_cheap", return_value=True),
+        mock.patch.object(FileGrowth, "is_cheap", return_value=True),
         pytest.raises(AssertionError, match=r" times\nreplay: churn_simulated"),
     ):
         churn_simulated(0, page_size, live, 30_000)

@@ -79,7 +79,7 @@ class Victim:
         for number in range(compactions + 1):
             await self._commit(store, {guid(n): 10 * number + n for n in range(4)})
             if number < compactions:
-                await store._core.upkeep.start_compaction()
+                await store._core.maintenance.start_compaction()
         for number in range(8 * compactions + 1):
             # Enough to fill a segment: the log takes another, and that may be one it had before.
             await self._commit(store, {guid(9): 100 + number})
@@ -95,21 +95,21 @@ class Victim:
             # On their way when the power is cut; they must not lie where the last group would be missed.
             for number in range(20, 24):
                 await store.write_blob(guid(number), frame(number))
-        await core.queue.log.wait_quiet()
+        await core.log.wait_quiet()
         self.frames = self._frames(store, self.now)
-        self.segments = [range(s.slot, s.slot + s.slots) for s in core.queue.log.chain]
+        self.segments = [range(s.slot, s.slot + s.slots) for s in core.log.chain]
         self.log = [slot * PAGE for segment in self.segments for slot in segment]
         if self.closed:
             await store.aclose()
 
     def _frames(self, store, guids) -> dict[int, bytes]:
-        return {store._core.manifest.find(name) >> SLOT_SHIFT: name for name in guids}
+        return {store._core.index.find(name) >> SLOT_SHIFT: name for name in guids}
 
     async def _end_of_log(self, store) -> int:
         """Return the offset at which the next group will begin."""
-        log = store._core.queue.log
+        log = store._core.log
         await log.ensure_room(1)
-        return log._next_places(1)[0][0]
+        return log.next_offsets(1)[0]
 
     def twin(self) -> Image:
         """Return a copy of the file, made before the last commit, that went on by itself.

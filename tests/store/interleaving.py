@@ -1,4 +1,4 @@
-"""All interleavings of a visitor and the store's thread, statement by statement, over the real source.
+"""All interleavings of a reader and the store's thread, statement by statement, over the real source.
 
 Chosen functions of three modules become generators that stop before each of their statements, and
 each call of one of them runs it in the same manner.  So a thread is a generator, and a schedule is
@@ -15,15 +15,14 @@ import inspect
 import sys
 import types
 
-from uringblob.store import caller_reads as visitors
-from uringblob.store.index import blob_index as manifest
-from uringblob.store.index import shards, slots
+from uringblob.store import caller_reads
+from uringblob.store.index import blob_index, shards, slots
 
 STEPPED = {
-    "see_through", "_step", "_read", "enter", "leave", "_tell", "close", "_left",
-    "retire", "confirm", "_drain", "settle", "_is_visited", "is_draining",
+    "read", "_read", "register", "unregister", "_notify", "close",
+    "retire", "confirm", "_drain", "try_free", "_is_visited", "awaits_readers",
     "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
-    "finish_group", "settle_slot", "show_group", "apply_change", "end_group", "_find_applying", "_settle_pending", "_store_durable", "_store_in_base", "read_now",
+    "finish_group", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
 
@@ -73,13 +72,13 @@ class Promise:
     def __init__(self, loop):
         self.done = False
 
-    def finish(self, _result):
+    def resolve(self, _result):
         self.done = True
 
 
 def load(*changes):
     """Return the modules' stepped twins; ``changes`` are replacements in their source."""
-    sources = {module: inspect.getsource(module) for module in (slots, manifest, visitors)}
+    sources = {module: inspect.getsource(module) for module in (slots, blob_index, caller_reads)}
     for old, new in changes:
         assert sum(source.count(old) for source in sources.values()) == 1, old
         sources = {module: source.replace(old, new) for module, source in sources.items()}
@@ -104,9 +103,18 @@ class Loop:
 
     def __init__(self):
         self.calls = collections.deque()
+        self.timers = []
 
     def call_soon_threadsafe(self, function, *args):
         self.calls.append((function, args))
+
+    def call_later(self, _delay, function, *args):
+        self.timers.append((function, args))
+
+    def fire_timers(self):
+        for function, args in self.timers:
+            function(*args)
+        self.timers.clear()
 
     def is_closed(self):
         return False

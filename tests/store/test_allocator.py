@@ -12,7 +12,8 @@ import pytest
 from uringblob import BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.format import EXTENTS_MAX, Segment
+from uringblob.store.format import EXTENTS_MAX, SlotRun
+from uringblob.store.growth import FileGrowth
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.io.file_io import FileIO
@@ -30,10 +31,10 @@ class World:
 
     def __init__(self, frames, *, room=10**6, log=LOG, page_size=PAGE):
         self.page_size = page_size
-        extent = Segment(2, log * max(1, PAGE // page_size))
+        extent = SlotRun(2, log * max(1, PAGE // page_size))
         self.slots = SlotTable(2, extent.end + frames)
         self.first = extent.end  #: the first slot for frames
-        self.slots.claim_run(extent, SlotState.LOG)
+        self.slots.mark_run_used(extent, SlotState.LOG)
         self.log_space = LogSpace(page_size, [extent])
         self.room = room
         self.number = errno.ENOSPC
@@ -44,15 +45,12 @@ class World:
         self.pool = SimpleNamespace(page_size=page_size)  # nothing is read or written
         self.medium = FileIO(self, "some.blobs", asyncio.get_running_loop())
         self.blobs = None  #: how many there are said to be; None: the live slots
-        self.space = SlotAllocator(
-            self.medium,
-            self.slots,
-            self.log_space,
-            page_size,
-            blobs=lambda: self.slots.count(SlotState.LIVE) if self.blobs is None else self.blobs,
-            record_extents=self.record,
-            confirm=self.confirm,
-        )
+        self.growth = FileGrowth(self.medium, self.slots, self.log_space, page_size, self, self)
+        self.allocator = SlotAllocator(self.medium, self.slots, self.growth, self)
+
+    def __len__(self):
+        """The visible blobs."""
+        return self.slots.count(SlotState.LIVE) if self.blobs is None else self.blobs
 
     @property
     def grown(self):
@@ -65,15 +63,15 @@ class World:
         asyncio.get_running_loop().call_soon(done.resolve, 0 if fits else -self.number)
         return done
 
-    async def record(self, extents):
+    async def record_extents(self, extents):
         self.events.append(("record", sum(extent.slots for extent in extents)))
         await asyncio.sleep(0)
         if self.refuse_to_record is not None:
             raise self.refuse_to_record
         self.recorded = list(extents)
 
-    async def confirm(self):
-        self.events.append(("confirm", self.slots.waiting))
+    async def commit_empty_group(self):
+        self.events.append(("confirm", self.slots.awaiting_group))
         if self.refuse_to_confirm is not None:
             raise self.refuse_to_confirm
         self.seq += 1
@@ -83,7 +81,7 @@ class World:
 
     def fill(self, *free):
         """Make every frame's slot live but those numbered ``free``, counted from the first."""
-        for run in self.slots.take_pieces(self.slots.count(SlotState.FREE), SlotState.WRITING):
+        for run in self.slots.allocate_runs(self.slots.count(SlotState.FREE), SlotState.WRITING):
             self.slots.move_run(run, SlotState.LIVE)
         for number in free:
             self.slots.retire(self.first + number, fence=0)
@@ -109,8 +107,8 @@ def numbers_of(runs, world):
 
 async def test_frames_come_as_one_run_where_there_is_one_and_the_file_stays():
     world = World(20)
-    assert await world.space.take_frames(4) == [Segment(world.first, 4)]
-    assert world.space.take_ready(4) == Segment(world.first + 4, 4)
+    assert await world.allocator.allocate_frames(4) == [SlotRun(world.first, 4)]
+    assert world.allocator.allocate_ready(4) == SlotRun(world.first + 4, 4)
     assert world.slots.count(SlotState.WRITING) == 8
     assert world.events == []
 
@@ -123,7 +121,7 @@ async def test_a_confirmation_without_room_is_no_remedy_and_any_other_failure_en
     world.refuse_to_confirm = refused(number)
     before = world.counts()
     with pytest.raises(BlobStoreIOError) as raised:
-        await world.space.take_frames(1)
+        await world.allocator.allocate_frames(1)
     assert world.counts() == before
     assert world.events[-1] == ("confirm", 1)
     assert world.grown == []
@@ -138,7 +136,7 @@ async def test_what_the_last_group_freed_is_confirmed_instead_of_growing_for_a_s
     world = World(160)
     world.fill()
     world.supersede(*range(40, 56))
-    assert numbers_of(await world.space.take_frames(16), world) == list(range(40, 56))
+    assert numbers_of(await world.allocator.allocate_frames(16), world) == list(range(40, 56))
     assert world.events == [("confirm", 16)]
 
 
@@ -156,7 +154,7 @@ async def test_nothing_is_confirmed_where_that_would_not_pay(superseded, count, 
     world.supersede(*range(superseded))
     if why == "it is cheap":
         world.blobs = 1000
-    await world.space.take_frames(count)
+    await world.allocator.allocate_frames(count)
     assert [what for what, _ in world.events] == ["grow"], why
 
 
@@ -165,7 +163,7 @@ async def test_on_a_full_disk_what_the_last_group_freed_is_the_last_remedy():
     world = World(20, room=0)
     world.fill()
     world.supersede(*range(10))
-    assert numbers_of(await world.space.take_frames(10), world) == list(range(10))
+    assert numbers_of(await world.allocator.allocate_frames(10), world) == list(range(10))
     assert world.events[-1] == ("confirm", 10)
     assert world.grown == []
 
@@ -180,7 +178,7 @@ async def test_a_batch_goes_into_pieces_where_a_sixteenth_is_free_already_and_el
 ):
     world = World(160 + free)
     world.fill(*range(0, 2 * free, 2))
-    runs = await world.space.take_frames(asked)
+    runs = await world.allocator.allocate_frames(asked)
     if grows:
         assert [run.slots for run in runs] == [asked]
         assert len(world.grown) == 1
@@ -194,14 +192,14 @@ async def test_what_is_missing_is_grown_by_and_the_rest_lies_in_pieces_where_a_w
     world = World(200)
     world.fill(*range(0, 60, 2))
     world.blobs = 10
-    runs = await world.space.take_frames(40)
+    runs = await world.allocator.allocate_frames(40)
     assert world.grown == [world.first + 210]
     assert numbers_of(runs, world) == [*range(0, 60, 2), *range(200, 210)]
 
 
 async def test_a_batch_longer_than_any_run_that_is_looked_for_comes_in_pieces_and_does_not_loop():
     world = World(0, log=40)
-    runs = await world.space.take_frames(5000)
+    runs = await world.allocator.allocate_frames(5000)
     assert numbers_of(runs, world) == list(range(5000))
     assert len(world.grown) == 1
 
@@ -211,11 +209,11 @@ async def test_on_a_disk_almost_full_a_batch_takes_every_piece_there_is():
     world = World(40)
     world.room = world.slots.limit + 1
     world.fill(8, 18, 28)
-    assert numbers_of(await world.space.take_frames(4), world) == [8, 18, 28, 40]
+    assert numbers_of(await world.allocator.allocate_frames(4), world) == [8, 18, 28, 40]
     assert world.grown == [world.room]
     before = world.counts()
     with pytest.raises(BlobStoreIOError) as raised:
-        await world.space.take_frames(1)
+        await world.allocator.allocate_frames(1)
     assert raised.value.errno == errno.ENOSPC
     assert "some.blobs" in str(raised.value)
     assert world.counts() == before
@@ -224,7 +222,7 @@ async def test_on_a_disk_almost_full_a_batch_takes_every_piece_there_is():
 async def test_growth_for_comforts_sake_that_is_refused_leaves_the_pieces():
     world = World(164, room=0)
     world.fill(0, 2, 4, 6)
-    assert numbers_of(await world.space.take_frames(4), world) == [0, 2, 4, 6]
+    assert numbers_of(await world.allocator.allocate_frames(4), world) == [0, 2, 4, 6]
     assert world.grown == []
     assert world.events
 
@@ -232,7 +230,7 @@ async def test_growth_for_comforts_sake_that_is_refused_leaves_the_pieces():
 async def test_two_batches_that_need_growth_grow_one_after_the_other_and_share_no_slot():
     world = World(10)
     world.fill()
-    batches = await asyncio.gather(*(world.space.take_frames(5) for _ in range(6)))
+    batches = await asyncio.gather(*(world.allocator.allocate_frames(5) for _ in range(6)))
     numbers = [number for runs in batches for number in numbers_of(runs, world)]
     assert len(set(numbers)) == 30
     assert world.grown == sorted(set(world.grown))
@@ -245,13 +243,13 @@ async def test_a_store_whose_live_size_is_constant_stays_within_a_quarter_of_it(
     world, live = World(0), 1000
     places = []
     for _ in range(live // 100):
-        for run in await world.space.take_frames(100):
+        for run in await world.allocator.allocate_frames(100):
             world.slots.move_run(run, SlotState.LIVE)
             places += range(run.slot, run.end)
     sizes = rng.choice(((1,), (1, 7, 64), (64,), (1, 100, 250)))
     for step in range(3000):
         count = rng.choice(sizes)
-        runs = await world.space.take_frames(count)
+        runs = await world.allocator.allocate_frames(count)
         world.seq += 1
         world.slots.confirm(world.seq - 1)
         for slot in (slot for run in runs for slot in range(run.slot, run.end)):
@@ -273,23 +271,32 @@ async def test_the_log_gets_its_room_first_and_has_it_only_when_both_superblocks
     states = []
 
     async def record(extents):
-        # Taken, so that no frame gets it, and not yet to be had by a log.
-        states.append((world.counts()[SlotState.LOG], world.log_space.capacity, world.log_space.free))
+        # Allocated, so that no frame gets it, and not yet for logs either.
+        states.append(
+            (world.counts()[SlotState.LOG], world.log_space.capacity, world.log_space.free_granules)
+        )
         world.events.append(("record", sum(extent.slots for extent in extents)))
 
-    world.space._record_extents = record
-    (run,) = await world.space.take_frames(3)
+    world.record_extents = record
+    (run,) = await world.allocator.allocate_frames(3)
     assert [what for what, _ in world.events] == ["grow", "record", "grow"]
     assert states == [(world.log_space.capacity, 5, 5)]
     assert world.log_space.capacity >= LOG
     assert run.slot == world.log_space.extents[-1].end
 
 
-async def test_an_extent_that_was_not_recorded_is_nobodys_where_that_is_unknown():
+async def test_one_extent_of_what_is_missing_comes_before_several_shorter_ones():
+    world = World(LOG - 5, log=5)
+    await world.growth.complete_log_space()
+    assert world.events == [("record", LOG)]
+    assert world.log_space.capacity == LOG
+
+
+async def test_an_extent_that_may_be_recorded_or_not_is_neither_free_nor_log_space():
     world = World(0, log=5)
     world.refuse_to_record = refused(errno.EIO)
     with pytest.raises(BlobStoreIOError) as raised:
-        await world.space.take_frames(3)
+        await world.allocator.allocate_frames(3)
     assert raised.value is world.refuse_to_record
     assert world.medium.poison_cause is not None
     assert world.log_space.capacity == 5
@@ -302,11 +309,11 @@ async def test_log_space_grows_with_the_blobs_there_would_be_and_not_with_those_
     world = World(60_000)
     want = world.log_space.wanted
     count = next(count for count in range(60_000) if want(count) > LOG)
-    assert world.space.take_ready(count) is None
-    (run,) = await world.space.take_frames(count - 1)
+    assert world.allocator.allocate_ready(count) is None
+    (run,) = await world.allocator.allocate_frames(count - 1)
     assert world.log_space.capacity == LOG
-    world.space.give_back(run, SlotState.FREE)
-    await world.space.take_frames(count)
+    world.allocator.free(run, SlotState.FREE)
+    await world.allocator.allocate_frames(count)
     assert world.log_space.capacity >= want(count) > LOG
     assert world.recorded == world.log_space.extents
 
@@ -314,7 +321,7 @@ async def test_log_space_grows_with_the_blobs_there_would_be_and_not_with_those_
 async def test_free_slots_become_log_space_and_where_they_are_apart_in_several_extents():
     world = World(40, log=5)
     world.fill(*range(10, 14), *range(20, 24), 30, 32)
-    await world.space.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == LOG
     assert world.grown == []
     assert world.counts()[SlotState.FREE] == 0
@@ -328,7 +335,7 @@ async def test_free_slots_too_few_for_a_granule_are_no_log_space_and_the_file_gr
     """Frames of 4 KiB: a granule is 16 slots side by side."""
     world = World(64, log=5, page_size=4096)
     world.fill(*range(15), *range(20, 35))
-    await world.space.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity >= world.log_space.wanted(0)
     assert world.counts()[SlotState.FREE] == 30
     assert all(extent.slots % 16 == 0 for extent in world.recorded)
@@ -338,7 +345,7 @@ async def test_free_slots_too_few_for_a_granule_are_no_log_space_and_the_file_gr
 async def test_where_there_is_no_room_for_an_eighth_more_what_is_needed_is_enough():
     world = World(0, log=5, room=0)
     world.room = world.slots.limit + 10
-    await world.space.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == LOG
     assert world.grown == [world.room]
     assert len(world.recorded) == 1, "it lies behind the log space there was"
@@ -351,18 +358,18 @@ async def test_log_space_that_cannot_be_completed_waits_for_room_and_for_nothing
     world.number = number
     if number == errno.EIO:
         with pytest.raises(BlobStoreIOError) as raised:
-            await world.space.complete_log_space()
+            await world.growth.complete_log_space()
         assert raised.value.errno == number
     else:
-        await world.space.complete_log_space()
+        await world.growth.complete_log_space()
     assert world.log_space.capacity == 5
-    assert world.space.take_ready(0) is None
+    assert world.allocator.allocate_ready(0) is None
 
 
 async def test_what_there_is_room_for_becomes_log_space_though_it_is_not_enough():
     world = World(10, log=5, room=0)
     world.fill(3, 4, 7)
-    await world.space.complete_log_space()
+    await world.growth.complete_log_space()
     assert world.log_space.capacity == 8
     assert world.recorded == world.log_space.extents
 
@@ -371,7 +378,7 @@ async def test_frames_get_nothing_while_the_log_has_too_little_and_deletes_need_
     world = World(10, log=5, room=0)
     world.fill(*range(4))
     with pytest.raises(BlobStoreIOError, match=r"growing some\.blobs"):
-        await world.space.take_frames(1)
+        await world.allocator.allocate_frames(1)
     assert world.counts()[SlotState.WRITING] == 0
     assert world.log_space.capacity == 9, "all that is free is the log's"
 
@@ -379,7 +386,9 @@ async def test_frames_get_nothing_while_the_log_has_too_little_and_deletes_need_
 async def test_two_who_find_too_little_log_space_extend_it_once():
     """The second finds, when it has the lock, that the first one's growth was enough for both."""
     world = World(0, log=5)
-    (first,), (second,) = await asyncio.gather(world.space.take_frames(1), world.space.take_frames(1))
+    (first,), (second,) = await asyncio.gather(
+        world.allocator.allocate_frames(1), world.allocator.allocate_frames(1)
+    )
     assert first.slot != second.slot
     assert [what for what, _ in world.events].count("record") == 1
 
@@ -393,7 +402,7 @@ def crowded(extents):
     for number in range(1, extents):
         slot = world.first + 2 * number
         world.slots.move(slot, SlotState.LOG)
-        world.log_space.add(Segment(slot, 1))
+        world.log_space.add(SlotRun(slot, 1))
     world.fill(*range(2 * EXTENTS_MAX + 4, 2 * EXTENTS_MAX + 10, 2))
     world.log_space.wanted = lambda records: extents + 1
     assert len(world.log_space.extents) == extents
@@ -406,17 +415,17 @@ async def test_a_superblock_whose_list_is_full_is_a_refusal_that_says_what_to_do
     with pytest.raises(
         BlobStoreIOError, match=f"some.blobs: the log needs more room, .* {EXTENTS_MAX} parts"
     ) as raised:
-        await world.space.take_frames(1)
+        await world.allocator.allocate_frames(1)
     assert raised.value.errno == errno.ENOSPC
     assert "Copy the blobs to a new store" in str(raised.value)
     assert world.counts() == before
-    await world.space.complete_log_space()  # an opener goes on with what there is
+    await world.growth.complete_log_space()  # an opener goes on with what there is
     assert world.counts() == before
 
 
 async def test_the_last_place_in_a_superblocks_list_is_used():
     world = crowded(EXTENTS_MAX - 1)
-    await world.space.take_frames(1)
+    await world.allocator.allocate_frames(1)
     assert len(world.recorded) == EXTENTS_MAX
 
 
@@ -427,10 +436,10 @@ async def test_a_poisoned_store_hands_out_no_slot_and_keeps_what_it_had():
     """A slot may have become free because a group failed; what the medium holds of it is unknown."""
     world = World(40)
     world.medium.poison(refused(errno.EIO))
-    assert world.space.take_ready(2) is None
+    assert world.allocator.allocate_ready(2) is None
     before = world.counts()
     with pytest.raises(StorePoisoned):
-        await world.space.take_frames(2)
+        await world.allocator.allocate_frames(2)
     assert world.counts() == before
 
 
@@ -451,13 +460,13 @@ async def test_what_becomes_due_or_poisoned_while_slots_are_looked_for_is_seen_b
 
     world.grow = grow_and_owe
     with pytest.raises(BlobStoreIOError, match="make room"):
-        await world.space.take_frames(2)
+        await world.allocator.allocate_frames(2)
     assert steps == [0]
-    assert world.space.take_ready(2) is None, "it is due, and there is room"
-    (run,) = await world.space.take_frames(2)
+    assert world.allocator.allocate_ready(2) is None, "it is due, and there is room"
+    (run,) = await world.allocator.allocate_frames(2)
     assert (run.slots, len(steps)) == (2, 2)
     world.medium.poison(refused(errno.EIO))
-    assert world.space.take_ready(1) is None
+    assert world.allocator.allocate_ready(1) is None
 
 
 async def test_an_extent_that_one_superblock_may_list_already_is_never_given_to_frames():
@@ -466,9 +475,9 @@ async def test_an_extent_that_one_superblock_may_list_already_is_never_given_to_
     world.refuse_to_record = refused(errno.ENOSPC)
     kept = world.slots.count(SlotState.LOG)
     with pytest.raises(BlobStoreIOError, match="make room"):
-        await world.space.take_frames(4000)
+        await world.allocator.allocate_frames(4000)
     assert world.slots.count(SlotState.LOG) > kept
     assert world.log_space.capacity == LOG, "no log may use it yet"
     world.refuse_to_record = None
-    await world.space.take_frames(1)
+    await world.allocator.allocate_frames(1)
     assert world.log_space.capacity > LOG

@@ -6,15 +6,15 @@ import asyncio
 import errno
 import os
 import queue
-import sys
 import threading
+import types
 
 import pytest
 
 from behaviour.work import frame, guid
+from striking import Handler
 from uringblob import AlignedBlobBuf, BlobCorrupt, BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
-from uringblob.buffers.leases import frame_of
-from uringblob.store import caller_reads as visitors
+from uringblob.store import caller_reads, frame_reads
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.slots import SlotState, SlotTable
 
@@ -30,7 +30,7 @@ class Gate:
     """Stops a store's reads in their callers' threads until told; may change their answers."""
 
     def __init__(self, store) -> None:
-        self.engine = store._core._core.medium.engine
+        self.engine = store._core._core.file_io.engine
         self.real = self.engine.read_now
         self.inside = queue.SimpleQueue()
         self.go = threading.Event()
@@ -101,8 +101,8 @@ def test_memory_that_the_file_system_refuses_goes_through_a_bounce_frame(store):
         assert store.stats().reads_here == 0
 
 
-def test_a_slot_is_not_used_again_before_its_visitor_has_left(store):
-    slots = store._core._core.manifest.slots
+def test_a_slot_is_not_reused_while_a_caller_reads_it(store):
+    slots = store._core._core.index.slots
     with Gate(store) as gate:
         outcome = in_thread(read, store, 1)
         slot = gate.inside.get(timeout=PATIENCE_S) // PAGE
@@ -110,30 +110,30 @@ def test_a_slot_is_not_used_again_before_its_visitor_has_left(store):
         for version in range(2, 8):  # any of these would take the slot
             store.commit([(guid(2), frame(2, PAGE, version))])
         assert slots.state(slot) == SlotState.RETIRED
-        assert store._core._core.visitors.inside == 1
+        assert store._core._core.caller_reads.active == 1
         assert store.stats().in_flight >= 1  # and perhaps the log's next segment
         gate.go.set()
         assert outcome.get(timeout=PATIENCE_S) == frame(1, PAGE)
-    store.list_blobs()  # a trip through the store's thread, behind what the visitor left there
+    store.list_blobs()  # a trip through the store's thread, behind the reader's notification
     assert slots.state(slot) == SlotState.FREE
     assert read(store, 1) == frame(1, PAGE, 1)
 
 
-def test_a_blob_that_moves_while_its_reader_enters_is_read_where_it_is_now(store, monkeypatch):
-    enter = visitors.CallerReads.enter
+def test_a_blob_that_moves_while_its_reader_registers_is_read_where_it_is_now(store, monkeypatch):
+    register = caller_reads.CallerReads.register
 
-    def move_first(self, visit):
+    def move_first(self, caller):
         monkeypatch.undo()
         for version in range(1, 8):
             store.commit([(guid(1), frame(1, PAGE, version))])
-        return enter(self, visit)
+        return register(self, caller)
 
-    monkeypatch.setattr(visitors.CallerReads, "enter", move_first)
+    monkeypatch.setattr(caller_reads.CallerReads, "register", move_first)
     assert read(store, 1) == frame(1, PAGE, 7)
     assert store.stats().reads_here == 0
 
 
-def test_close_waits_for_a_visitor_and_admits_no_other(store_path, engine):
+def test_close_waits_for_a_reader_and_registers_no_other(store_path, engine):
     store = FileBlobStore.open(store_path, engine=engine, page_size=PAGE)
     store.commit([(guid(1), frame(1, PAGE))])
     with Gate(store) as gate:
@@ -141,7 +141,7 @@ def test_close_waits_for_a_visitor_and_admits_no_other(store_path, engine):
         gate.inside.get(timeout=PATIENCE_S)
         closed = in_thread(store.close)
         core = store._core._core
-        while not core.visitors._closing:
+        while not core.caller_reads._closing:
             pass
         with pytest.raises(StoreClosed):
             read(store, 1)
@@ -151,19 +151,19 @@ def test_close_waits_for_a_visitor_and_admits_no_other(store_path, engine):
         assert outcome.get(timeout=PATIENCE_S) == frame(1, PAGE)
         assert closed.get(timeout=PATIENCE_S) is None
     assert core.file.fd < 0
-    assert not core.manifest.slots.visits
+    assert not core.index.slots.visits
 
 
-def test_a_visitor_between_the_check_and_the_end_of_the_store_is_turned_away(store_path, engine, monkeypatch):
+def test_a_reader_that_registers_after_the_store_was_closed_is_refused(store_path, engine, monkeypatch):
     store = FileBlobStore.open(store_path, engine=engine, page_size=PAGE)
     store.commit([(guid(1), frame(1, PAGE))])
-    enter = visitors.CallerReads.enter
+    register = caller_reads.CallerReads.register
 
-    def close_first(self, visit):
+    def close_first(self, caller):
         store.close()
-        return enter(self, visit)
+        return register(self, caller)
 
-    monkeypatch.setattr(visitors.CallerReads, "enter", close_first)
+    monkeypatch.setattr(caller_reads.CallerReads, "register", close_first)
     with pytest.raises(StoreClosed):
         store.read_blob(guid(1), AlignedBlobBuf.zeroed(PAGE))
 
@@ -191,7 +191,7 @@ def test_what_is_no_failure_is_finished_by_the_stores_thread(store, answer):
 
 
 def test_a_rotten_frame_is_named(store, store_path):
-    slot = store._core._core.manifest.find(bytes(guid(1))) >> CHECKSUM_BITS
+    slot = store._core._core.index.find(bytes(guid(1))) >> CHECKSUM_BITS
     with open(store_path, "r+b") as file:
         file.seek(slot * PAGE + 100)
         file.write(b"\xff" * 8)
@@ -205,131 +205,77 @@ def test_a_blob_that_is_not_there(store):
         read(store, 99)
 
 
-def test_a_kept_error_keeps_no_buffer(store):
-    buf = store.alloc_blob_buf_zeroed()
-    with Gate(store) as gate:
-        gate.go.set()
-        gate.answers = [-errno.EIO]
-        with pytest.raises(BlobStoreIOError) as caught:
-            store.read_blob(guid(1), buf)
-    buf.release()
-    assert caught.value.errno == errno.EIO
-
-
 @pytest.mark.untraced("it has a tracer of its own")
-def test_a_handler_that_raises_at_any_step_lets_go_of_the_slot(store):
-    """Each line of the visit in turn: what is raised there reaches the caller, and nobody stays inside."""
-    slots = store._core._core.manifest.slots
+def test_a_handler_that_raises_at_any_line_reaches_the_caller_and_the_slot_is_unregistered(store):
+    slots = store._core._core.index.slots
     buf = store.alloc_blob_buf_zeroed()
-    file = visitors.__file__
-    step = raised = 0
-    while True:
-        step += 1
-        left = step
 
-        def trace(scope, event, _argument):
-            nonlocal left
-            if scope.f_code.co_filename != file or scope.f_code.co_name == "__init__":
-                return None
-            if event == "line":
-                left -= 1
-                if left == 0:
-                    raise Struck
-            return trace
+    def strike():
+        raise Struck
 
-        before = sys.gettrace()
-        sys.settrace(trace)
+    handler = Handler({caller_reads.__file__}, strike)
+    line = raised = 0
+    struck = True
+    while struck:
         try:
-            store.read_blob(guid(1), buf)
+            struck = handler.at(line, lambda: store.read_blob(guid(1), buf))
         except Struck:
             raised += 1
-        finally:
-            sys.settrace(before)
-        assert not slots.visits, f"step {step}: a visitor stayed"
-        if left > 0:
-            break
-    assert raised > 20
-    assert raised == step - 1
+        line += 1
+        assert not slots.visits, f"line {line}: a reader stayed"
+    assert raised > 15
+    assert raised == line - 1
     buf.release()
 
 
-def test_a_handler_that_strikes_the_checksum_is_raised_when_the_slot_is_let_go_of(store, monkeypatch):
-    """Said without a tracer, which the test of every step needs for itself."""
+def test_a_handler_that_raises_in_the_checksum_is_raised_when_the_slot_is_unregistered(store, monkeypatch):
+    """Shown without a tracer, which the test of every line needs for itself."""
     strikes = [Struck("in the checksum")]
-    real = visitors.frame_checksum
+    real = frame_reads.frame_checksum
 
     def struck(view):
         if strikes:
             raise strikes.pop()
         return real(view)
 
-    monkeypatch.setattr(visitors, "frame_checksum", struck)
+    monkeypatch.setattr(frame_reads, "frame_checksum", struck)
     with pytest.raises(Struck, match="in the checksum"):
         read(store, 1)
-    assert store._core._core.manifest.slots.visits == {}
+    assert store._core._core.index.slots.visits == {}
     assert read(store, 1) == frame(1, PAGE)
 
 
-def test_a_handler_that_strikes_the_except_clause_is_raised_too(store, monkeypatch):
-    """Between an exception and the line that keeps it another handler raises."""
-    strikes = [Struck("in the except clause")]
-
-    class StruckTwice(visitors.CallerRead):
-        kept = None
-
-        @property
-        def _struck(self):
-            return self.kept
-
-        @_struck.setter
-        def _struck(self, error):
-            if error is not None and strikes:
-                raise strikes.pop()
-            self.kept = error
-
-    def struck(view):
-        raise Struck("in the checksum")
-
-    monkeypatch.setattr(visitors, "frame_checksum", struck)
-    core = store._core._core
-    with store.alloc_blob_buf_zeroed() as buf:
-        into = frame_of(buf, PAGE, writable=True, pool=core.medium.engine.pool)
-        visit = StruckTwice(core.visitors, core.manifest, core.medium.engine, guid(1), into)
-        with pytest.raises(Struck, match="in the except clause"):
-            visit.see_through(verify=True)
-        del visit, into
-    assert core.manifest.slots.visits == {}
-
-
-class AtSlot:
-    """As much of a visit as a table of visitors asks for."""
-
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-
-
-async def test_who_never_entered_may_leave_a_closing_store_and_who_did_is_waited_for():
+async def test_a_closing_store_waits_for_registered_reads_only():
     slots = SlotTable(2, 8)
-    inside, outside = AtSlot(5), AtSlot(6)
-    them = visitors.CallerReads(slots, asyncio.get_running_loop())
-    assert them.enter(inside)
-    closing = asyncio.ensure_future(them.close())
+    reads = caller_reads.CallerReads(types.SimpleNamespace(slots=slots), asyncio.get_running_loop())
+    registered, late = caller_reads.CallerRead(5), caller_reads.CallerRead(6)
+    assert reads.register(registered)
+    closing = asyncio.ensure_future(reads.close())
     await asyncio.sleep(0)
-    assert not them.enter(outside)
-    for visit in (outside, outside):
-        them.leave(visit)
-        for _ in range(3):
-            await asyncio.sleep(0)
+    assert not reads.register(late)
+    for _ in range(2):
+        reads.unregister(late)
+        await asyncio.sleep(2 * caller_reads.POLL_SECONDS)
         assert not closing.done()
-    them.leave(inside)
+    reads.unregister(registered)
     await closing
     assert slots.visits == {}
+
+
+def test_a_counter_loses_no_increment():
+    counter = caller_reads.AtomicCounter()
+    threads = [threading.Thread(target=lambda: [counter.increment() for _ in range(1000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.value == 4000
 
 
 def test_a_frame_behind_the_files_end_is_named_by_the_stores_thread(store_path, engine):
     with FileBlobStore.open(store_path, engine=engine, page_size=PAGE) as store:
         store.commit([(guid(n), frame(n, PAGE)) for n in range(4)])
-        find = store._core._core.manifest.find
+        find = store._core._core.index.find
         # Which frame lies last is decided by where its bytes lay in memory.
         *_, near, last = sorted(range(4), key=lambda n: find(guid(n)))
         slot = find(guid(last)) >> CHECKSUM_BITS
@@ -341,7 +287,7 @@ def test_a_frame_behind_the_files_end_is_named_by_the_stores_thread(store_path, 
 
 
 def test_many_threads_read_while_one_overwrites(store):
-    """Whoever reads gets some version, whole; nobody stays, and every slot comes back."""
+    """A reader gets some version, whole; no read stays registered, and every slot is freed."""
     wrong = []
 
     def reader(number):
@@ -360,7 +306,7 @@ def test_many_threads_read_while_one_overwrites(store):
     for thread in threads:
         thread.join(PATIENCE_S)
     store.flush()
-    slots = store._core._core.manifest.slots
+    slots = store._core._core.index.slots
     assert not wrong
     assert not slots.visits
     assert store.stats().reads_here == 8 * 200

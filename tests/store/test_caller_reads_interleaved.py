@@ -1,12 +1,13 @@
-"""Every order of a visitor's statements and the store thread's: no slot is reused, lost, or closed under him.
+"""Every order of a reader's statements and the store thread's: no slot is reused or lost, no descriptor closed.
 
-A signal handler may raise once at each statement of his leaving (``test_visitors_struck.py`` has it
-raise at every line).
+A signal handler may raise once at each statement of unregistering (``test_caller_reads_interrupted.py`` has
+it raise at every line).
 """
 
 from __future__ import annotations
 
 import contextlib
+import types
 
 import pytest
 
@@ -38,18 +39,21 @@ class World:
     def __init__(self, twins, program, strikes):
         self.slots = twins.SlotTable(2, 6)
         self.loop = Loop()
-        self.manifest = twins.BlobIndex(self.slots)
-        self.visitors = twins.CallerReads(self.slots, self.loop)
-        self.manifest.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
-        self.open, self.reading, self.strikes, self.result = True, None, strikes, None
-        self.memory_align = 1
-        self.medium = {slot: slot for slot in range(6)}
+        self.index = twins.BlobIndex(self.slots)
+        self.index.load(Shards.of({GUID: pack_entry(OLD, OLD)}), [], 0)
+        # As much of FrameReads and of FrameRead as a read in its caller's thread asks for.
+        shared = types.SimpleNamespace(slots=self.slots, index=self.index, engine=self, verifies=False)
         frame = IoBuffer(memoryview(bytearray(PAGE)), 0, PAGE)
-        self.visit = twins.CallerRead(self.visitors, self.manifest, self, GUID, frame)
-        self.threads = {"v": self._visitor(), "s": self._store(program)}
+        self.plan = types.SimpleNamespace(
+            guid=GUID, entry=pack_entry(OLD, OLD), slot=OLD, offset=OLD * PAGE, dst=frame, bounced=False
+        )
+        self.caller_reads = twins.CallerReads(shared, self.loop)
+        self.open, self.reading, self.strikes, self.result = True, None, strikes, None
+        self.medium = {slot: slot for slot in range(6)}
+        self.threads = {"r": self._reader(), "s": self._store(program)}
         self.over = set()
 
-    # the engine, as the visitor knows it
+    # the engine, as the reader knows it
     def read_now(self, offset, frame):
         self.reading = offset // PAGE
         first = self._look()
@@ -66,9 +70,9 @@ class World:
         )
         return self.medium[self.reading]
 
-    def _visitor(self):
+    def _reader(self):
         try:
-            self.result = yield from self.visit.see_through(verify=False)
+            self.result = yield from self.caller_reads.read(self.plan)
         except Struck:
             self.result = "struck"
 
@@ -80,41 +84,43 @@ class World:
                 yield from self._answer()
             else:
                 yield
-        while "v" not in self.over or self.loop.calls:
+        while "r" not in self.over or self.loop.calls:
             yield from self._answer()
 
     def _answer(self):
-        """One round of the loop: what it was asked to call."""
+        """One round of the loop: what it was asked to call, or its timers."""
         if not self.loop.calls:
             yield "blocked"
+            self.loop.fire_timers()
         if self.loop.calls:
             function, args = self.loop.calls.popleft()
             yield from function(*args)
 
     def take_and_write(self):
         """Whoever comes next takes the lowest free slots and writes them."""
-        run = self.slots.take_run(1, SlotState.WRITING)
+        run = self.slots.allocate_run(1, SlotState.WRITING)
         yield
         self.medium[run.slot] = "another's"
 
     # stepping
     def choices(self):
         names = [name for name in self.threads if name not in self.over and not self._blocked(name)]
-        return names + (["!"] if self.strikes and "v" in names and self._leaves() else [])
+        return names + (["!"] if self.strikes and "r" in names and self._unregisters() else [])
 
-    def _leaves(self):
-        step = self.threads["v"]
-        while step is not None and step.gi_code.co_name != "leave":
+    def _unregisters(self):
+        step = self.threads["r"]
+        while step is not None and step.gi_code.co_name != "unregister":
             step = step.gi_yieldfrom
         return step is not None
 
     def _blocked(self, name):
         if name != "s" or not getattr(self, "waits", False):
             return False
-        return not self.loop.calls and "v" not in self.over
+        polls = self.loop.timers and not self.slots.visits  # earlier, it would only poll again
+        return not self.loop.calls and not polls and "r" not in self.over
 
     def step(self, choice):
-        thread = self.threads["s" if choice == "s" else "v"]
+        thread = self.threads["s" if choice == "s" else "r"]
         try:
             if choice == "!":
                 self.strikes -= 1
@@ -125,72 +131,71 @@ class World:
             if choice == "s":
                 self.waits = said == "blocked"
         except StopIteration:
-            self.over.add("s" if choice == "s" else "v")
+            self.over.add("s" if choice == "s" else "r")
 
     def key(self):
-        shared = self.slots, self.manifest
+        shared = self.slots, self.index
         return (
             *(_digest(vars(thing)) for thing in shared),
-            _digest(self.visit), _digest(list(self.threads.values())), len(self.loop.calls),
-            repr([args for _, args in self.loop.calls]), self.visitors._closing, self.visitors._gone is None,
+            _digest(list(self.threads.values())), len(self.loop.calls), len(self.loop.timers),
+            repr([args for _, args in self.loop.calls]), self.caller_reads._closing,
             self.open, self.reading, self.strikes, str(self.result), tuple(self.medium.values()),
             getattr(self, "waits", False),
         )  # fmt: skip
 
     def wind_up(self):
-        """Let the visitor end, who cannot be stopped half-way."""
+        """Let the reader end: it cannot be stopped half-way."""
         self._look = lambda: OLD
         self.loop.calls.clear()
         with contextlib.suppress(AssertionError):
-            for _ in self.threads["v"]:
+            for _ in self.threads["r"]:
                 pass
 
     def end(self):
-        assert self.over == {"v", "s"}, "a thread waits for ever"
-        assert not self.slots.visits, "a visitor stayed"
-        assert not self.slots._draining, "a slot is retired for ever"
+        assert self.over == {"r", "s"}, "a thread waits for ever"
+        assert not self.slots.visits, "a reader stayed"
+        assert not self.slots._awaiting_readers, "a slot is retired for ever"
 
 
 def overwrite(world):
     """A commit is durable, the next one too, and then somebody takes the slot of the old frame."""
-    world.slots.take_run(1, SlotState.WRITING)
+    world.slots.allocate_run(1, SlotState.WRITING)
     group = {GUID: Change(pack_entry(NEW, NEW))}
-    world.manifest.begin_group(group)
-    yield from world.manifest.finish_group(group, 1)
+    world.index.begin_group(group)
+    yield from world.index.finish_group(group, 1)
     yield from world.slots.confirm(1)
     yield from world.take_and_write()
 
 
 def delete(world):
     group = {GUID: Change(None)}
-    world.manifest.begin_group(group)
-    yield from world.manifest.finish_group(group, 1)
+    world.index.begin_group(group)
+    yield from world.index.finish_group(group, 1)
     yield from world.slots.confirm(1)
     yield from world.take_and_write()
 
 
 def end(world):
-    yield from world.visitors.close()
+    yield from world.caller_reads.close()
     world.open = False
 
 
 #: With how many strikes of a handler: they make more states.
 PROGRAMS = {delete: 1, end: 1, overwrite: 0}
 BROKEN = {
-    "no second look": ("or manifest.find(self._guid) != entry:", "or False:"),
-    "a look before entering": ("        self._slots.visits[visit] = visit.slot\n        return not self._closing",
-                               "        closing = self._closing\n        self._slots.visits[visit] = visit.slot\n        return not closing"),
-    "a look before leaving": ("        self._slots.visits.pop(visit, None)\n        if self._closing or self._slots.is_draining(visit.slot):",
-                              "        waits = self._closing or self._slots.is_draining(visit.slot)\n        self._slots.visits.pop(visit, None)\n        if waits:"),
-    "a look before it says that it waits": ("        self._draining.add(slot)\n        self.settle(slot)",
-                                            "        if not self._is_visited(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._draining.add(slot)"),
-    "a look before it says that it closes": ("        self._closing = True\n        if self._slots.visits:",
-                                             "        inside = bool(self._slots.visits)\n        self._closing = True\n        if inside:"),
-    "nobody looks for visitors": ("return bool(self.visits) and slot in", "return False and slot in"),
-    "leaving is done once only": ("self._slots.visits.pop(visit, None)\n        if self._closing or",
-                                  "slot = self._slots.visits.pop(visit, None)\n        if self._closing or slot is not None and"),
+    "no second look": ("or reads.index.find(read.guid) != read.entry:", "or False:"),
+    "a look before registering": ("        self._slots.visits[caller] = caller.slot\n        return not self._closing",
+                                  "        closing = self._closing\n        self._slots.visits[caller] = caller.slot\n        return not closing"),
+    "a look before unregistering": ("        self._slots.visits.pop(caller, None)\n        if self._slots.awaits_readers(caller.slot):",
+                                    "        waits = self._slots.awaits_readers(caller.slot)\n        self._slots.visits.pop(caller, None)\n        if waits:"),
+    "a look before it says that it waits": ("        self._awaiting_readers.add(slot)\n        self.try_free(slot)",
+                                            "        if not self._is_visited(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._awaiting_readers.add(slot)"),
+    "a look before it says that it closes": ("        self._closing = True\n        while self._slots.visits:",
+                                             "        inside = bool(self._slots.visits)\n        self._closing = True\n        while inside and self._slots.visits:"),
+    "nobody looks for readers": ("return bool(self.visits) and slot in", "return False and slot in"),
+    "unregistering is done once only": ("        except BaseException:\n            self.unregister(caller)\n", "        except BaseException:\n"),
 }  # fmt: skip
-OF_THE_END = {"a look before entering", "a look before it says that it closes"}
+OF_THE_END = {"a look before registering", "a look before it says that it closes"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

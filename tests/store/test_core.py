@@ -38,8 +38,8 @@ async def store(store_path, engine):
 
 @pytest.mark.parametrize("left", [0, 512])
 async def test_a_file_cut_off_while_it_is_open_costs_the_frames_behind_the_end(store, left):
-    slot = store._core.manifest.find(GUIDS[5]) >> 64
-    kept = store._core.manifest.find(GUIDS[0]) >> 64
+    slot = store._core.index.find(GUIDS[5]) >> 64
+    kept = store._core.index.find(GUIDS[0]) >> 64
     assert kept < slot
     size = os.stat(store.path).st_size
     os.truncate(store.path, slot * PAGE + left)
@@ -66,7 +66,7 @@ async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_wai
     def strike(guid):
         raise Struck
 
-    monkeypatch.setattr(store._core.manifest, "publish_deletion", strike)
+    monkeypatch.setattr(store._core.index, "publish_deletion", strike)
     with pytest.raises(Struck):
         await store.delete_blob(GUIDS[0])
     monkeypatch.undo()
@@ -86,7 +86,7 @@ async def test_a_change_that_fails_before_a_byte_is_written_gives_its_slots_back
         raise MemoryError("for a checksum")
 
     monkeypatch.setattr(batch, "frame_checksum", no_memory)
-    slots = store._core.manifest.slots
+    slots = store._core.index.slots
     free = slots.count(SlotState.FREE)
     with pytest.raises(MemoryError, match="for a checksum"):
         await getattr(store, call)([(GUIDS[0], fill(9))])
@@ -141,7 +141,7 @@ async def test_collected_in_a_forked_child_it_says_nothing_and_unlocks_nothing(s
 
 
 def leave_every_second_slot_free(slots):
-    for run in slots.take_pieces(slots.count(SlotState.FREE), SlotState.WRITING):
+    for run in slots.allocate_runs(slots.count(SlotState.FREE), SlotState.WRITING):
         for slot in range(run.slot, run.end, 2):
             slots.move(slot, SlotState.FREE)
 
@@ -159,14 +159,14 @@ async def test_unaligned_memory_for_scattered_slots_is_copied_piece_by_piece(
         await store.commit([(name, fill(1)) for name in names])
         await store.commit(deletes=names[::2])
         await store.commit([(names[1], fill(2))])  # now the last group no longer needs what was deleted
-        leave_every_second_slot_free(store._core.manifest.slots)
-        monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
+        leave_every_second_slot_free(store._core.index.slots)
+        monkeypatch.setattr(store._core.file_io.engine, "grow", cannot_grow)
         batch = {name: memoryview(bytearray(PAGE + 1))[1:] for name in names[:40:4]}
         for number, view in enumerate(batch.values()):
             view[:] = fill(number)
-        before, writes = store._core.bounces, store.stats().writes
+        before, writes = store._core.file_io.bounces.lent, store.stats().writes
         await store.commit(batch.items())
-        assert store._core.bounces - before == len(batch)
+        assert store._core.file_io.bounces.lent - before == len(batch)
         assert store.stats().writes - writes > len(batch), "the frames went to slots side by side"
         frame = bytearray(PAGE)
         for name, view in batch.items():
@@ -177,10 +177,10 @@ async def test_unaligned_memory_for_scattered_slots_is_copied_piece_by_piece(
 
 async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):
     """A burst of metadata reads leaves eight pieces of scratch memory behind."""
-    medium = store._core.medium
-    blocks = await asyncio.gather(*(medium.start(medium.read(0, PAGE, "a test's read")) for _ in range(20)))
+    file_io = store._core.file_io
+    blocks = await asyncio.gather(*(file_io.start(file_io.read(0, PAGE, "a test's read")) for _ in range(20)))
     assert set(blocks) == {blocks[0]}
-    assert len(medium._scratch[PAGE]) == 8
+    assert len(file_io._scratch[PAGE]) == 8
 
 
 async def test_everything_inside_says_in_one_line_how_it_stands(store):
@@ -188,20 +188,18 @@ async def test_everything_inside_says_in_one_line_how_it_stands(store):
     core = store._core
     assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
     assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"
-    log = core.queue.log
+    log = core.log
     assert f"seq={log.seq} segments=" in repr(log)
-    reader = LogReader(
-        core.medium, log.store_id, log.log_id, PAGE, log.segments[0], os.stat(store.path).st_size
-    )
+    reader = LogReader.of_log(log)
     assert repr(reader) == f"<LogReader id={log.log_id:016x} segments=0 position=(0, 1)>"
     assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
-    assert repr(core.manifest).startswith("<BlobIndex blobs=6 pending=0 <SlotTable limit=")
-    assert " live=6" in repr(core.manifest.slots)
-    assert f"{core.manifest.slots!r}" in repr(core.space)
-    assert repr(core.upkeep) == "<LogMaintenance idle compactions=0 holds=0>"
-    core.upkeep.hold()
-    assert "holds=1" in repr(core.upkeep)
-    core.upkeep.unhold()
+    assert repr(core.index).startswith("<BlobIndex blobs=6 pending=0 <SlotTable limit=")
+    assert " live=6" in repr(core.index.slots)
+    assert f"{core.index.slots!r}" in repr(core.allocator)
+    assert repr(core.maintenance) == "<LogMaintenance idle compactions=0 pins=0>"
+    core.maintenance.pin()
+    assert "pins=1" in repr(core.maintenance)
+    core.maintenance.unpin()
     await store.write_blob(GUIDS[0], fill(9))
-    assert "pending=1" in repr(core.manifest)
+    assert "pending=1" in repr(core.index)
     await store.flush()

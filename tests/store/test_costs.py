@@ -92,7 +92,7 @@ async def test_a_flush_after_a_data_sync_is_one_block_and_one_sync(store):
 async def test_one_contiguous_run_is_one_write_linked_to_one_fdatasync(store):
     bufs = leases(store, 8)
     submissions = []
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     if engine.name == "io_uring":
         engine.ring.trace = lambda ops: submissions.append([traced.op for traced in ops])
     cost = await costs_of(
@@ -122,16 +122,16 @@ async def test_scattered_frames_of_one_run_are_one_write_too(store):
 
 
 async def test_several_runs_are_written_and_then_synced_once(store, monkeypatch):
-    slots = store._core.manifest.slots
+    slots = store._core.index.slots
     # Every second slot is taken, and the file cannot grow.
-    for run in slots.take_pieces(slots.count(SlotState.FREE), SlotState.WRITING):
+    for run in slots.allocate_runs(slots.count(SlotState.FREE), SlotState.WRITING):
         for slot in range(run.slot, run.end, 2):
             slots.move(slot, SlotState.FREE)
 
     async def cannot_grow(size):
         return -errno.ENOSPC
 
-    monkeypatch.setattr(store._core.medium.engine, "grow", cannot_grow)
+    monkeypatch.setattr(store._core.file_io.engine, "grow", cannot_grow)
     cost = await costs_of(
         store, store.write_blobs_with_data_sync([(BlobGuid.random(), buf) for buf in leases(store, 3)])
     )

@@ -17,11 +17,10 @@ import pytest
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
 from uringblob.buffers.leases import frame_of
 from uringblob.store import core
-from uringblob.store import frame_writes as batch
 from uringblob.store.closing import close_core
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.format import HEADER_SIZE
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store.io import checksum_budget
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening import open as opening
 from uringblob.store.opening.open import Options, _open_on_engine
@@ -34,7 +33,7 @@ from uringblob.testing.sim.store import open_sim_store
 pytestmark = pytest.mark.one_interpreter
 
 WORK = {
-    "compaction": lambda core: core.upkeep._compact(),
+    "compaction": lambda core: core.maintenance._compact(),
     "commit": lambda core: core.commit(frames_of(core, {guid(8): frame(8)}), ()),
     "write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=False),
     "write in turns": lambda core: core.write(
@@ -45,14 +44,14 @@ WORK = {
     "close": lambda core: close_core(core, flush=True),
     "opening": lambda core: open_again(),
     "verify": lambda core: verify_core(core, None),
-    "reads": lambda core: read_batch(core, rooms_of(core, 4)),
+    "reads": lambda core: read_batch(core.reads, rooms_of(core, 4)),
     "committers": lambda core: commit_together(core, 20),
 }
 
 
 def rooms_of(core, count):
     """Return reads of which the last one's memory is not aligned."""
-    pool, odd = core.medium.engine.pool, memoryview(bytearray(PAGE + 1))[1:]
+    pool, odd = core.file_io.engine.pool, memoryview(bytearray(PAGE + 1))[1:]
     memory = [*(bytearray(PAGE) for _ in range(count)), odd]
     return [
         (guid(n % count), frame_of(room, PAGE, writable=True, pool=pool)) for n, room in enumerate(memory)
@@ -61,14 +60,14 @@ def rooms_of(core, count):
 
 async def commit_together(core, count):
     jobs = [
-        core.medium.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
+        core.file_io.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
     ]
     for job in jobs:
         await job
 
 
 def frames_of(core, contents):
-    pool = core.medium.engine.pool
+    pool = core.file_io.engine.pool
     return {
         name: frame_of(lend(content), PAGE, writable=False, pool=pool) for name, content in contents.items()
     }
@@ -102,9 +101,9 @@ def test_dropped_in_the_middle(name, ticks, overlap, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     monkeypatch.setattr(opening, "open_engine", engine_of)
     if overlap:  # batches are checksummed while they are written
-        monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
+        monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
         monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
     with small_log():
         loop = SimLoop()
         loop.run(_begin(loop, WORK[name], ticks))
@@ -117,7 +116,7 @@ async def _begin(loop, work, ticks) -> None:
     store = await open_sim_store(SimDisk(image=used_image(8)), loop)
     await store.commit([(guid(n), lend(frame(n))) for n in range(4)])
     await store.write_blob(guid(7), lend(frame(7)))
-    store._core.medium.start(work(store._core))
+    store._core.file_io.start(work(store._core))
     for _ in range(ticks):
         await asyncio.sleep(0)
     forget(store)

@@ -18,7 +18,7 @@ from uringblob.store.format import (
     HEADER_SIZE,
     SUPERBLOCK_OFFSETS,
     VERSION,
-    Segment,
+    SlotRun,
     Superblock,
     decode_superblock,
 )
@@ -35,7 +35,7 @@ async def made(store_path):
 
 
 async def test_a_file_that_vanishes_before_it_is_locked_is_not_opened(made, monkeypatch):
-    """Its name is gone, so the lock on it would keep nobody out: the path is looked at again."""
+    """Its name is gone, so a lock on it excludes no opener: the path is opened again."""
     real = store_file._lock
 
     async def lock(file, *rest):
@@ -197,7 +197,9 @@ async def test_a_file_that_is_no_store_and_cannot_be_read_says_what_could_not(di
 
 # --- what the superblocks say of themselves --------------------------------------------------
 
-SOUND = Superblock(PAGE, b"0123456789abcdef", 7, 0xABCDEF, 2, 16, floor=5, log_space=(Segment(2, 240),))
+SOUND = Superblock(
+    PAGE, b"0123456789abcdef", 7, 0xABCDEF, SlotRun(2, 16), floor=5, log_space=(SlotRun(2, 240),)
+)
 OLD = dataclasses.replace(SOUND, version=1, log_space=())
 
 
@@ -282,5 +284,5 @@ async def test_label_and_time_of_creation_survive_a_stores_life(made):
     kept = {(superblock.created_ns, superblock.label) for superblock in superblocks()}
     async with AsyncFileBlobStore.open(made) as store:
         await store.commit([(bytes(16), b"2" * PAGE)])
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     assert {(superblock.created_ns, superblock.label) for superblock in superblocks()} == kept

@@ -16,7 +16,7 @@ from uringblob.store.format import (
     SECTOR_SIZE,
     VERSION,
     BlockType,
-    Segment,
+    SlotRun,
     Superblock,
     blocks_for,
     decode_block,
@@ -25,7 +25,7 @@ from uringblob.store.format import (
     encode_block,
     entry_checksum,
     entry_slot,
-    find_traces,
+    find_stale_sectors,
     first_slot,
     is_sound,
     pack_entry,
@@ -34,14 +34,14 @@ from uringblob.store.format import (
 )
 
 STORE_ID = b"0123456789abcdef"
-SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, 2, 64, floor=5)
-EXTENTS = tuple(Segment(2 + 40 * n, 16 + n) for n in range(EXTENTS_MAX))
+SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, SlotRun(2, 64), floor=5)
+EXTENTS = tuple(SlotRun(2 + 40 * n, 16 + n) for n in range(EXTENTS_MAX))
 #: Every field of version 2 at its least, at its most, and between.
 OF_VERSION_2 = [
     {},
     {"log_space": EXTENTS[:1]},
     {"log_space": EXTENTS},
-    {"log_space": tuple(Segment((1 << 64) - 1 - n, (1 << 63) + n) for n in range(EXTENTS_MAX))},
+    {"log_space": tuple(SlotRun((1 << 64) - 1 - n, (1 << 63) + n) for n in range(EXTENTS_MAX))},
     {"required": 1, "required_to_write": 1 << 63},
     {"required": (1 << 64) - 1, "required_to_write": (1 << 64) - 1, "created_ns": (1 << 64) - 1},
     {"created_ns": 1_900_000_000_123_456_789, "label": b"thumbnails"},
@@ -53,6 +53,12 @@ OF_VERSION_2 = [
 def block(offset=8192, **changes):
     fields = {"log_id": 99, "block_type": BlockType.GROUP, "seq": 12, "records": [set_record(b"g" * 16, 5)]}
     return encode_block(STORE_ID, offset, **{**fields, **changes})
+
+
+def test_a_label_that_is_too_long_is_refused_not_cut():
+    assert decode_superblock(dataclasses.replace(SUPERBLOCK, label=b"x" * 64).encode(0), 0).label == b"x" * 64
+    with pytest.raises(ValueError, match="64 bytes, not 65"):
+        dataclasses.replace(SUPERBLOCK, label=b"x" * 65).encode(0)
 
 
 @pytest.mark.parametrize("offset", [0, 4096])
@@ -85,7 +91,7 @@ def test_a_superblock_of_version_1_is_read_and_written_as_release_0_1_did():
 
 def test_more_extents_than_a_superblock_has_room_for_are_neither_written_nor_read():
     with pytest.raises(struct.error):
-        dataclasses.replace(SUPERBLOCK, log_space=(*EXTENTS, Segment(1, 1))).encode(0)
+        dataclasses.replace(SUPERBLOCK, log_space=(*EXTENTS, SlotRun(1, 1))).encode(0)
     encoded = bytearray(dataclasses.replace(SUPERBLOCK, log_space=EXTENTS).encode(0))
     at = encoded.index(EXTENTS_MAX.to_bytes(8, "little"), 88)
     encoded[at : at + 8] = (EXTENTS_MAX + 1).to_bytes(8, "little")
@@ -147,13 +153,13 @@ def test_no_sector_of_a_block_is_blank_and_each_names_its_group():
         for sector in range(0, BLOCK_SIZE, SECTOR_SIZE):
             torn = bytearray(BLOCK_SIZE)
             torn[sector : sector + SECTOR_SIZE] = raw[sector : sector + SECTOR_SIZE]
-            assert [trace.seq for trace in find_traces(bytes(torn), 8192, 99)] == [77]
+            assert [trace.seq for trace in find_stale_sectors(bytes(torn), 8192, 99)] == [77]
 
 
 def test_a_trace_of_another_log_or_of_garbage_bears_no_number():
-    assert [t.seq for t in find_traces(block()[:SECTOR_SIZE], 0, log_id=98)] == [None]
-    assert [t.seq for t in find_traces(b"\x01" * SECTOR_SIZE, 0, log_id=99)] == [None]
-    assert find_traces(bytes(BLOCK_SIZE), 0, log_id=99) == []
+    assert [t.seq for t in find_stale_sectors(block()[:SECTOR_SIZE], 0, log_id=98)] == [None]
+    assert [t.seq for t in find_stale_sectors(b"\x01" * SECTOR_SIZE, 0, log_id=99)] == [None]
+    assert find_stale_sectors(bytes(BLOCK_SIZE), 0, log_id=99) == []
 
 
 def test_entries_pack_slot_and_checksum():
@@ -173,7 +179,7 @@ def test_a_group_takes_as_many_blocks_as_its_records_need(records, blocks):
 
 
 def test_a_segment_ends_where_the_next_slot_begins():
-    assert Segment(7, 3).end == 10
+    assert SlotRun(7, 3).end == 10
 
 
 def test_revisions_and_floors_are_part_of_the_checksum():

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, FileBlobStore, StoreCorrupt, StorePoisoned
-from uringblob.store import identity as standing
+from uringblob.store import identity
 from uringblob.store.format import BLOCK_SIZE
 
 PAGE = 4096
@@ -55,7 +55,7 @@ async def overwrite(store, source):
     A direct write that meets dirty pages can be an EIO of the next sync: the store prepares no
     log segment meanwhile, and what is copied is flushed.
     """
-    await store._core.queue.log.wait_quiet()
+    await store._core.log.wait_quiet()
     with open(source, "rb") as new, open(store.path, "r+b") as file:
         shutil.copyfileobj(new, file)
         file.flush()
@@ -154,7 +154,7 @@ async def test_a_directory_that_cannot_be_searched_any_more_says_nothing_of_name
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return real(path, *rest, **more)
 
-    monkeypatch.setattr(standing.os, "stat", stat)
+    monkeypatch.setattr(identity.os, "stat", stat)
     await store.commit([(guid(8), frame(8))])
     os.unlink(store.path)
     await refused(store, "its last name was deleted")
@@ -165,7 +165,7 @@ async def test_a_file_system_that_answers_nothing_is_named(store, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     for name in ("stat", "fstat"):
-        monkeypatch.setattr(standing.os, name, fails)
+        monkeypatch.setattr(identity.os, name, fails)
     with pytest.raises(BlobStoreIOError, match="stat of") as raised:
         await store.commit([(guid(9), frame(9))])
     assert (raised.value.errno, raised.value.applied) == (errno.EIO, False)
@@ -190,7 +190,7 @@ async def test_a_group_costs_one_look_and_no_read(store, monkeypatch):
         looked.append(path)
         return real(path, *rest, **more)
 
-    monkeypatch.setattr(standing.os, "stat", stat)
+    monkeypatch.setattr(identity.os, "stat", stat)
     before = store.stats()
     looked.clear()
     await asyncio.gather(*(store.commit([(guid(n), frame(n))]) for n in range(10, 74)))
@@ -271,7 +271,7 @@ async def test_a_compaction_does_not_write_over_what_is_anothers(store, other):
     with open(store.path, "rb") as file:
         theirs = file.read(2 * BLOCK_SIZE)
     with pytest.raises(StoreCorrupt, match="another store's"):
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     with pytest.raises(StorePoisoned):
         await store.commit([(guid(9), frame(9))])
     await store.aclose(flush=False)
@@ -280,7 +280,7 @@ async def test_a_compaction_does_not_write_over_what_is_anothers(store, other):
 
 
 async def test_after_a_compaction_the_new_log_is_the_one_that_is_looked_at(store, disk_dir):
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     copy = disk_dir / "copy"
     shutil.copy(store.path, copy)
     await store.commit([(guid(9), frame(9))])
@@ -293,7 +293,7 @@ async def test_one_damaged_superblock_is_no_reason_not_to_close(store, offset):
     with open(store.path, "r+b") as file:
         file.seek(offset + 100)
         file.write(b"rot")
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     await store.commit([(guid(9), frame(9))])
     await store.aclose()
     async with AsyncFileBlobStore.open(store.path) as again:

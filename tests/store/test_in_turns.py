@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 
 import pytest
 
-from uringblob import BlobGuid, StoreClosed
+from uringblob import BlobGuid, BlobStoreIOError, StoreClosed
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
@@ -19,8 +20,7 @@ from uringblob.store.core import LISTED_AT_ONCE
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io import checksum_budget as pace
-from uringblob.store.io import file_io as medium
+from uringblob.store.io import checksum_budget, file_io
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import (
     BYTES_PER_ITERATION,
@@ -94,10 +94,10 @@ def frames(first, count):
 STEPS = {
     "arguments": (arguments, "frame_of", CHANGES_MAX),
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
-    "settling slots": (BlobIndex, "settle_slot", CHANGES_MAX),
+    "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
-    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // pace.BLOCK + 1)),
-    "freeing": (SlotTable, "settle", CHANGES_MAX),
+    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // checksum_budget.BLOCK + 1)),
+    "freeing": (SlotTable, "try_free", CHANGES_MAX),
 }
 
 
@@ -117,6 +117,34 @@ async def test_a_flush_of_many_goes_in_turns(store, iterations, monkeypatch):
     monkeypatch.setattr(BlobIndex, "join_group", iterations.counting(BlobIndex.join_group))
     await store.flush()
     assert sum(iterations.done.values()) == MANY
+    assert iterations.most <= CHANGES_MAX
+
+
+async def test_a_large_group_that_is_given_up_is_aborted_in_turns(store, iterations, monkeypatch):
+    """Its log blocks find no room; the next flush brings the same changes."""
+
+    async def no_room(*_):
+        raise BlobStoreIOError(errno.ENOSPC, "no room")
+
+    await store.write_blobs(frames(0, MANY))
+    monkeypatch.setattr(BlobIndex, "abort_change", iterations.counting(BlobIndex.abort_change))
+    with monkeypatch.context() as patched:
+        patched.setattr(log.Log, "ensure_room", no_room)
+        with pytest.raises(BlobStoreIOError):
+            await store.flush()
+    assert sum(iterations.done.values()) == MANY
+    assert iterations.most <= CHANGES_MAX
+    assert store.needs_flush()
+    await store.flush()
+    assert not store.needs_flush()
+
+
+async def test_what_a_compaction_confirms_is_freed_in_turns(store, iterations, monkeypatch):
+    await store.commit(frames(0, MANY))
+    await store.commit(frames(0, MANY))
+    monkeypatch.setattr(SlotTable, "try_free", iterations.counting(SlotTable.try_free))
+    await store._core.maintenance.start_compaction()
+    assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
 
 
@@ -147,12 +175,12 @@ async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):
 
 async def test_a_compaction_brings_in_what_changed_meanwhile_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, 8))
-    manifest = store._core.manifest
-    manifest.freeze()
+    index = store._core.index
+    index.freeze()
     await store.commit(frames(0, MANY))
-    manifest.thaw()
+    index.thaw()
     monkeypatch.setattr(BlobIndex, "_store_in_base", iterations.counting(BlobIndex._store_in_base))
-    await store._core.upkeep.start_compaction()
+    await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
     assert sorted(await store.list_blobs()) == [guid(number) for number in range(MANY)]
@@ -194,15 +222,16 @@ async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(i
 async def test_memory_that_cannot_be_moved_goes_through_few_frames(store_path, engine, monkeypatch, buffers):
     size, count = 1024 * 1024, 24
     out = []
-    real = Bounces.frame
+    real = Bounces.acquire
 
-    async def frame(self):
+    async def acquire(self):
+        lease = await real(self)
         out.append(self._out)
-        return await real(self)
+        return lease
 
-    monkeypatch.setattr(Bounces, "frame", frame)
+    monkeypatch.setattr(Bounces, "acquire", acquire)
     async with AsyncFileBlobStore.open(store_path, page_size=size, engine=engine, buffers=buffers) as store:
-        if store._core.medium.engine.memory_align == 1:
+        if store._core.file_io.engine.memory_align == 1:
             pytest.skip("I/O is buffered here: any memory can be moved")
         sources = [memoryview(bytearray([n]) * (size + 64))[64:] for n in range(1, count + 1)]
         targets = [memoryview(bytearray(size + 64))[64:] for _ in range(count)]
@@ -211,13 +240,13 @@ async def test_memory_that_cannot_be_moved_goes_through_few_frames(store_path, e
         assert answers == [None] * count
         assert targets == sources
         assert len(out) > count, "one or two may lie well by chance"
-        assert max(out) <= store._core.medium.bounces.limit == 8
-        assert store._core.medium.bounces._out == 0
+        assert max(out) <= store._core.file_io.bounces.limit == 8
+        assert store._core.file_io.bounces._out == 0
         assert store.stats().buffers_leased == 0
 
 
 async def test_scratch_memory_has_a_bound(store, monkeypatch):
-    door, mapped, written = store._core.medium, [], []
+    door, mapped, written = store._core.file_io, [], []
     real = type(door)._map_scratch
     monkeypatch.setattr(
         type(door), "_map_scratch", lambda self, size: mapped.append(size) or real(self, size)
@@ -227,14 +256,14 @@ async def test_scratch_memory_has_a_bound(store, monkeypatch):
         written.append(sum(frame.size for frame in frames))
         await door.next_tick()
 
-    monkeypatch.setattr(medium.transfers, "write_whole", write_whole)
+    monkeypatch.setattr(file_io.transfers, "write_whole", write_whole)
     sizes = [PAGE * (1 + number * 7 % 500) for number in range(120)]
     writes = [door.start(door.write(0, bytes(size), "a test")) for size in sizes]
     await asyncio.gather(*writes, door.start(door.zero(0, 2**24 + PAGE, "a test")))
     assert sum(written) == sum(sizes) + 2**24 + PAGE
-    assert max(mapped) == medium.SCRATCH_BYTES
+    assert max(mapped) == file_io.SCRATCH_BYTES
     kept = sum(frame.size for frames in door._scratch.values() for frame in frames)
-    assert kept <= 8 * (medium.SCRATCH_BYTES + PAGE)
+    assert kept <= 8 * (file_io.SCRATCH_BYTES + PAGE)
 
 
 # ---- and yet at once --------------------------------------------------------------------------
@@ -247,7 +276,7 @@ async def test_a_large_commit_is_seen_wholly_or_not_at_all(store):
     seen = set()
     while not commit.done():
         await asyncio.sleep(0)
-        find = store._core.manifest.find
+        find = store._core.index.find
         seen.add((all(find(guid(n)) is not None for n in old), any(find(guid(n)) is not None for n in new)))
     assert seen <= {(True, False), (False, True)}
     assert sorted(await store.list_blobs()) == [guid(n) for n in new]
@@ -266,7 +295,7 @@ async def test_changes_beside_a_large_commit_that_is_being_applied_win(store, mo
     monkeypatch.setattr(BlobIndex, "show_group", show_group)
     commit = asyncio.ensure_future(store.commit(frames(MANY, MANY), deletes=[guid(n) for n in range(10)]))
     await shown.wait()
-    assert store._core.manifest.applying
+    assert store._core.index.applying
     await asyncio.gather(
         *(store.delete_blob(guid(n)) for n in range(2 * MANY - 20, 2 * MANY)), store.write_blobs(frames(0, 5))
     )
@@ -285,7 +314,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     await store.write_blobs(frames(count, 10))
     listing = asyncio.ensure_future(store.list_blobs())
     await asyncio.sleep(0)
-    assert store._core.manifest._moments, "it has begun, and has not ended"
+    assert store._core.index._moments, "it has begun, and has not ended"
     if change == "commit":
         await store.commit(frames(9000, 200), deletes=[guid(n) for n in range(0, count + 10, 100)])
     elif change == "write":
@@ -295,7 +324,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     else:
         await asyncio.gather(*(store.delete_blob(guid(n)) for n in range(0, count + 10, 50)))
     assert sorted(await listing) == [guid(n) for n in range(count + 10)]
-    assert not store._core.manifest._moments
+    assert not store._core.index._moments
 
 
 async def test_a_cancelled_list_leaves_nothing(store):
@@ -305,7 +334,7 @@ async def test_a_cancelled_list_leaves_nothing(store):
     listing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listing
-    assert not store._core.manifest._moments
+    assert not store._core.index._moments
     assert not store._core.queue.names_still.locked()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store import core as core_module
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store import frame_reads
+from uringblob.store.io import checksum_budget
 
 PAGE = 4096
 COUNT = 40
@@ -50,14 +50,14 @@ def contents(buffers):
 
 
 def slot_of(store, number):
-    return store._core.manifest.find(GUIDS[number]) >> 64
+    return store._core.index.find(GUIDS[number]) >> 64
 
 
 class Withheld:
     """Passes reads on to the engine, and their answers only when the test says so."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.real = self.engine.read_each
         self.answers = []
         monkeypatch.setattr(self.engine, "read_each", self.read_each)
@@ -81,10 +81,10 @@ class Withheld:
 @pytest.mark.parametrize("count", [1, 2, 40])
 async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_read(store, count, monkeypatch):
     buffers = rooms(store, count)
-    medium = store._core.medium
+    file_io = store._core.file_io
     jobs = []
-    real = medium.start
-    monkeypatch.setattr(medium, "start", lambda coroutine: jobs.append(1) or real(coroutine))
+    real = file_io.start
+    monkeypatch.setattr(file_io, "start", lambda coroutine: jobs.append(1) or real(coroutine))
     before = store.stats()
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=False))) == [None] * count
     after = store.stats()
@@ -95,7 +95,7 @@ async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_rea
     if after.engine == "io_uring":
         # Eight at once while the kernel has little to do, the rest at the tick's end.
         assert after.ring_enters - before.ring_enters == (1 if count < 8 else 3)
-    assert not store._core.manifest.slots._holds
+    assert not store._core.index.slots._pins
 
 
 async def test_registered_and_plain_memory_aligned_or_not_may_be_mixed(store):
@@ -118,7 +118,7 @@ async def test_each_position_has_its_own_error_and_the_others_are_read(store):
     errors = await store.read_blobs(list(zip(wanted, buffers, strict=True)))
     assert [type(error) for error in errors] == [
         type(None),
-        BlobCorrupt if store._core.verifies else type(None),
+        BlobCorrupt if store._core.reads.verifies else type(None),
         BlobNotFound,
         type(None),
     ]
@@ -144,7 +144,7 @@ async def test_a_read_that_the_system_refused_or_cut_short_is_its_own_positions(
     assert (first.errno, first.guid) == (errno.EIO, GUIDS[0])
     assert others == [None, None]
     assert contents(buffers)[1:] == [fill(1), fill(2)]
-    assert not store._core.medium.poison_cause  # reads never poison
+    assert not store._core.file_io.poison_cause  # reads never poison
 
 
 async def test_a_file_cut_off_costs_the_frames_behind_its_end(store):
@@ -161,16 +161,16 @@ async def test_a_slot_whose_blob_is_replaced_meanwhile_is_kept_until_the_batch_i
     buffers = rooms(store, 2)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
-    slots, old = store._core.manifest.slots, slot_of(store, 0)
+    slots, old = store._core.index.slots, slot_of(store, 0)
     for number in range(3):  # by the third the slot needs nothing but its readers
         await store.commit([(GUIDS[0], fill(100 + number))])
-    assert slots.is_draining(old)
+    assert slots.awaits_readers(old)
     await withheld.give(1)
-    assert slots.is_draining(old)
+    assert slots.awaits_readers(old)
     await withheld.give(0)
     assert await task == [None, None]
     assert contents(buffers)[0] == fill(0)  # what was visible when the call began
-    assert not slots.is_draining(old)
+    assert not slots.awaits_readers(old)
 
 
 async def test_a_cancelled_batch_ends_when_the_kernel_has_let_go_of_all_its_frames(store, monkeypatch):
@@ -193,7 +193,7 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
     store, monkeypatch
 ):
     """No memory is nobody's blob; the kernel still fills the first frame when it is found out."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real = engine.read_each
 
     def read_each(reads, answers):
@@ -206,14 +206,14 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
         await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
     assert engine.in_flight == 0
     assert contents(buffers) == [fill(0), bytes(PAGE)]
-    assert not store._core.manifest.slots._holds
+    assert not store._core.index.slots._pins
 
 
 async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_is_raised(
     needs_direct, store, monkeypatch
 ):
     """Unaligned memory is filled at the very end, by this store: its owner must not have it back by then."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real, withheld = engine.read, []
 
     def read(offset, frames):
@@ -244,7 +244,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 ):
     withheld = Withheld(store, monkeypatch)
     core = store._core
-    real, raised = core.medium.pace.take, []
+    real, raised = core.file_io.checksum_budget.try_acquire, []
 
     def strike(size_bytes):
         if not raised:
@@ -252,7 +252,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
             raise raised[0]
         return real(size_bytes)
 
-    monkeypatch.setattr(core.medium.pace, "take", strike)
+    monkeypatch.setattr(core.file_io.checksum_budget, "try_acquire", strike)
     buffers = rooms(store, 3)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
@@ -265,7 +265,7 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
         await withheld.give(2)
     with pytest.raises(RuntimeError, match="a signal handler raised"):
         await task
-    assert not core.manifest.slots._holds
+    assert not core.index.slots._pins
     with pytest.raises(StorePoisoned):
         await store.commit([(GUIDS[0], fill(7))])
 
@@ -273,8 +273,8 @@ async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_other
 @verifying
 async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
     """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 4 * PAGE)
-    store._core.medium.pace._left = 4 * PAGE
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 4 * PAGE)
+    store._core.file_io.checksum_budget._left = 4 * PAGE
     sums = [0]
 
     def beat():
@@ -282,13 +282,14 @@ async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(sto
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
-    real = core_module.frame_checksum
+    real = frame_reads.frame_checksum
 
     def frame_checksum(frame):
         sums[-1] += len(frame)
         return real(frame)
 
-    monkeypatch.setattr(core_module, "frame_checksum", frame_checksum)
+    for module in (frame_reads, checksum_budget):
+        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     buffers = rooms(store, COUNT)
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=True))) == [None] * COUNT
     handles[0].cancel()

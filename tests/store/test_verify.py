@@ -37,7 +37,7 @@ def damage(store, offset):
 
 def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
     """From now on the device cannot read the sectors at ``offsets``."""
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     real = engine.read
 
     def read(offset, frames):
@@ -54,7 +54,7 @@ def lose_sectors(store, monkeypatch, *offsets, number=errno.EIO):
 @pytest.mark.parametrize("offsets", [(0,), (BLOCK_SIZE + 512,), SUPERBLOCK_OFFSETS], ids=str)
 async def test_a_superblock_that_cannot_be_read_is_an_entry(store, monkeypatch, offsets, number):
     """The report was lost with it, and all that it had found until then."""
-    entry = store._core.manifest.find(bytes([2]) * 16)
+    entry = store._core.index.find(bytes([2]) * 16)
     damage(store, (entry >> 64) * PAGE)
     lose_sectors(store, monkeypatch, *offsets, number=number)
     report = await store.verify()
@@ -65,7 +65,7 @@ async def test_a_superblock_that_cannot_be_read_is_an_entry(store, monkeypatch, 
 
 
 async def test_a_log_sector_that_cannot_be_read_is_an_entry(store, monkeypatch):
-    head = store._core.queue.log.segments[0].slot * PAGE
+    head = store._core.log.segments[0].slot * PAGE
     lose_sectors(store, monkeypatch, head + 4 * BLOCK_SIZE + 1024)
     report = await store.verify()
     (error,) = report.metadata_errors
@@ -76,7 +76,7 @@ async def test_a_log_sector_that_cannot_be_read_is_an_entry(store, monkeypatch):
 
 async def test_a_frames_sector_that_cannot_be_read_is_its_blobs(store, monkeypatch):
     """Also where the frame lies so near to the log that the reading ahead meets it."""
-    offset = (store._core.manifest.find(bytes([2]) * 16) >> 64) * PAGE
+    offset = (store._core.index.find(bytes([2]) * 16) >> 64) * PAGE
     lose_sectors(store, monkeypatch, offset + 512)
     report = await store.verify()
     ((guid, error),) = report.bad
@@ -92,7 +92,7 @@ async def test_everything_unreadable_is_a_report_too(store, monkeypatch):
     def file_size():
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(store._core.medium.engine, "file_size", file_size)
+    monkeypatch.setattr(store._core.file_io.engine, "file_size", file_size)
     report = await store.verify()
     assert len(report.bad) == 4
     assert len(report.metadata_errors) == 3
@@ -125,7 +125,7 @@ PLACES = {
 
 @pytest.mark.parametrize(("block", "words"), PLACES.values(), ids=PLACES)
 async def test_a_damaged_log_is_metadata(store, block, words):
-    head = store._core.queue.log.segments[0].slot * PAGE
+    head = store._core.log.segments[0].slot * PAGE
     damage(store, head + block * BLOCK_SIZE + 40)
     report = await store.verify()
     assert not report.ok
@@ -146,7 +146,7 @@ async def test_a_damaged_superblock_is_metadata(store, offset):
 
 
 async def test_a_damaged_frame_is_its_blobs(store):
-    entry = store._core.manifest.find(bytes([2]) * 16)
+    entry = store._core.index.find(bytes([2]) * 16)
     damage(store, (entry >> 64) * PAGE + 1000)
     report = await store.verify()
     ((guid, error),) = report.bad

@@ -67,16 +67,16 @@ def why_copied(fd: int, proc: Path = Path("/proc/self")) -> str:
     """
     if sys.platform != "linux":
         return ""
-    kind = _file_system(fd, proc)
-    if kind in NEVER_OVERWRITE and not _is_no_cow(fd):
+    kind = file_system(fd, proc)
+    if kind in NEVER_OVERWRITE and not is_no_cow(fd):
         return f"{kind} copies each block that is overwritten, and this file is not no-COW"
     if kind in CAN_SHARE and _shares_blocks(fd):
         return "the file shares blocks with a copy or a snapshot of it, so overwriting copies them"
     return ""
 
 
-def _file_system(fd: int, proc: Path) -> str:
-    """Return the type of the file system of ``fd``; ``""`` without /proc."""
+def file_system(fd: int, proc: Path = Path("/proc/self")) -> str:
+    """Return the type of the file system of ``fd``; ``""`` where /proc does not tell."""
     try:
         info = (proc / "fdinfo" / str(fd)).read_text("ascii", "replace")
         mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
@@ -88,7 +88,8 @@ def _file_system(fd: int, proc: Path) -> str:
     return ""
 
 
-def _is_no_cow(fd: int) -> bool:
+def is_no_cow(fd: int) -> bool:
+    """Whether ``fd`` is overwritten in place on a file system that otherwise copies."""
     try:
         return bool(_flags(fd) & _NO_COW)
     except OSError:

@@ -116,12 +116,14 @@ class Reads:
         self._rest = iter(())
 
 
-async def check_rest(checked: Changes | Reads, pace: ChecksumBudget, check_open: Callable[[], None]) -> None:
+async def check_rest(
+    checked: Changes | Reads, budget: ChecksumBudget, check_open: Callable[[], None]
+) -> None:
     """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
     try:
-        await pace.after(STEP_COST)
+        await budget.acquire_after(STEP_COST)
         while not checked.check():
-            await pace.after(STEP_COST)
+            await budget.acquire_after(STEP_COST)
         check_open()
     except BaseException:
         checked.forget()

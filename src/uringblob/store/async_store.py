@@ -54,7 +54,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         """Use :meth:`open`."""
         self._closing = None
         self._loop, self._pid = loop, os.getpid()
-        self._core, self._visitors = core, core.visitors
+        self._core, self._caller_reads = core, core.caller_reads
         self._page_size = core.page_size
         self._active, self._idle = 0, cast("Completion[None] | None", None)
         fork.remember(self)
@@ -139,7 +139,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         """Run a change as a job: once begun it ends, whatever becomes of the caller."""
         self._active += 1
         try:
-            job = self._core.medium.start(coroutine)
+            job = self._core.file_io.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
@@ -174,9 +174,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         core = self._core
         self._active += 1
         try:
-            await core.read(
+            await core.reads.read(
                 guid_bytes(guid),
-                frame_of(dst, self._page_size, writable=True, pool=core.medium.engine.pool),
+                frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
             )
         finally:
             if self._idle is None:
@@ -184,18 +184,18 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             else:
                 self._one_less(None)
 
-    def _read_here(self, guid: GuidLike, dst: BlobBuffer) -> int:
-        """Read in the calling thread, which may be any; see :meth:`Core.read_here`."""
+    def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
+        """Read in the calling thread, which may be any; see :meth:`Core.read_in_caller`."""
         self._check_usable()
-        return self._core.read_here(guid_bytes(guid), self._frame_to_fill(dst))
+        return self._core.read_in_caller(guid_bytes(guid), self._frame_to_fill(dst))
 
-    async def _read_after(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
-        """Finish a read that did not go as it should; see :meth:`Core.read_after`."""
+    async def _finish_read(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
+        """Finish a read that did not go as it should; see :meth:`Core.finish_read`."""
         self._check_loop()
-        await self._read(self._core.read_after(guid_bytes(guid), self._frame_to_fill(dst), answer))
+        await self._read(self._core.finish_read(guid_bytes(guid), self._frame_to_fill(dst), answer))
 
     def _frame_to_fill(self, dst: BlobBuffer) -> IoBuffer:
-        return frame_of(dst, self._page_size, writable=True, pool=self._core.medium.engine.pool)
+        return frame_of(dst, self._page_size, writable=True, pool=self._core.file_io.engine.pool)
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """See :meth:`AsyncBlobStore.read_blob_range`."""
@@ -203,16 +203,16 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         key, core = guid_bytes(guid), self._core
         size = size_of(dst)
         check_range(offset, size, self._page_size)
-        pool = core.medium.engine.pool
+        pool = core.file_io.engine.pool
         await self._read(core.read_range(key, offset, frame_of(dst, size, writable=True, pool=pool)))
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        checked = Reads(self._page_size, self._core.medium.engine.pool, reads)
+        checked = Reads(self._page_size, self._core.file_io.engine.pool, reads)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
-        return await self._change(read_batch(self._core, checked.hand_over()))
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
+        return await self._change(read_batch(self._core.reads, checked.hand_over()))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""
@@ -222,7 +222,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     def _has(self, guid: bytes) -> bool:
         """Answer from memory, in any thread."""
         self._check_usable()
-        return self._core.manifest.find(guid) is not None
+        return self._core.index.find(guid) is not None
 
     async def checksum(self, guid: GuidLike) -> int:
         """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
@@ -245,9 +245,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
 
     async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
         self._check_loop()
-        checked = Changes(self._page_size, self._core.medium.engine.pool, writes)
+        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
         await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
@@ -286,9 +286,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_loop()
-        checked = Changes(self._page_size, self._core.medium.engine.pool, writes, deletes)
+        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes, deletes)
         if not checked.check():
-            await check_rest(checked, self._core.medium.pace, self._check_loop)
+            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
         await self._change(self._core.commit(*checked.hand_over()))
 
     async def flush(self) -> None:
@@ -306,12 +306,12 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         """See :meth:`AsyncBlobStore.alloc_blob_buf_zeroed`; any thread may ask."""
         self._check_usable()
-        return self._core.medium.engine.pool.lease_zeroed()
+        return self._core.file_io.engine.pool.lease_zeroed()
 
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
         """See :meth:`AsyncBlobStore.alloc_blob_buf_uninit`; any thread may ask."""
         self._check_usable()
-        return self._core.medium.engine.pool.lease()
+        return self._core.file_io.engine.pool.lease()
 
     def stats(self) -> StoreStats:
         """See :meth:`AsyncBlobStore.stats`; any thread may ask, also after closing."""
@@ -322,8 +322,8 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         state = "closed" if self.closed else "open"
         core = self._core
         return (
-            f"<{type(self).__name__} {core.file.path!r} {core.medium.engine.name} "
-            f"page_size={self._page_size} blobs={len(core.manifest)} {state}>"
+            f"<{type(self).__name__} {core.file.path!r} {core.file_io.engine.name} "
+            f"page_size={self._page_size} blobs={len(core.index)} {state}>"
         )
 
     # --- the end -------------------------------------------------------------------------
@@ -347,7 +347,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
                 await join(when_done(self._closing))
             return
         self._check_loop()
-        self._closing = self._core.medium.start(self._close(flush))
+        self._closing = self._core.file_io.start(self._close(flush))
         await join(self._closing)
 
     async def _close(self, flush: bool) -> None:

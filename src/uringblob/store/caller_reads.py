@@ -1,214 +1,141 @@
-"""Reads made by their callers' own threads, and what keeps slot and descriptor for them meanwhile.
+"""Reads made by their callers' own threads; slot and descriptor stay as they are meanwhile.
 
-A synchronous read that is handed to the store's thread pays two thread switches and the
-interpreter lock's way there and back: 380 µs where the system call takes 200, and with eight
-threads 0.7 of what the device gives (512 KiB frames, Linux 6.18).  The caller waits anyway, so it
-makes the call itself.  Everything else, and every read that does not go as it should, goes
-through the store's loop as before.
+A synchronous read that is handed to the store's thread costs two thread switches and two hand-overs of
+the interpreter lock: 380 µs where the system call takes 200, and with eight threads 0.7 of what the
+device gives (512 KiB frames, Linux 6.18).  The caller waits anyway, so it makes the system call itself.
+All other reads, and each one that does not go as it should, go through the store's loop.
 
-No lock is taken, because a signal handler may read, too.  Two orders make that right:
+No lock is taken, because a signal handler may read, too.  Two orders replace it:
 
-* a visitor *enters*, then looks again whether its blob still lives in that slot, or the store
-  closes; the store's thread first takes the blob away (or says that it closes), then looks for
-  visitors.  So at least one of the two sees the other.
-* a visitor *leaves*, then looks whether anybody waits for it; the store's thread first says that
-  it waits, then looks for visitors.  Leaving may be done over again: a handler that raises may
-  have come between its two halves.
+* a reader *registers*, then checks again whether its blob still lies in that slot, and whether the store
+  closes; the store's thread first removes the blob (or sets that it closes), then looks for readers.  So
+  at least one of the two sees the other.
+* a reader *unregisters*, then checks whether its slot waits for readers; the store's thread first sets
+  that it waits, then looks for readers.
 
-A visitor cannot be kept from leaving: a signal handler that raises strikes the inner loop of
-:meth:`CallerRead.see_through`, or the outer one, and is raised to the caller after the end.  Nor can
-a stack that has no room left for the calls that leaving takes: then a thread of its own leaves.
+A signal handler that raises is raised to the caller after :meth:`CallerReads.unregister`, which may be
+repeated: it may have come between its two halves.
 """
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import itertools
 import operator
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
 
-from uringblob.buffers.checksum import frame_checksum
-from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
-from uringblob.store.format import CHECKSUM_BITS, entry_checksum
-from uringblob.store.index.slots import SlotTable
+from uringblob.store.frame_reads import FrameRead, FrameReads
 
-if TYPE_CHECKING:
-    from uringblob.engines.base import Engine
-    from uringblob.store.index.blob_index import BlobIndex
-
-#: The read was not made, or what it brought is not to be trusted: read through the loop.
+#: The read was not made, or what it brought cannot be trusted: read through the loop.
 RETRY_ON_LOOP = 0
+#: A closing store looks at these intervals whether its readers have ended.
+POLL_SECONDS = 0.001
+
+
+class AtomicCounter:
+    """``next()`` on a C iterator: ``+= 1`` would lose updates across threads and signal handlers."""
+
+    def __init__(self) -> None:
+        left = itertools.repeat(None, sys.maxsize)
+        self.increment = left.__next__
+        self._left = left
+
+    @property
+    def value(self) -> int:
+        """The number of increments so far."""
+        return sys.maxsize - operator.length_hint(self._left)
+
+
+class CallerRead:
+    """A read of ``slot`` in progress in the thread of that identifier."""
+
+    __slots__ = ("slot", "thread")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.thread = threading.get_ident()
 
 
 class CallerReads:
-    """Who reads in a thread of its own now.  Methods belong to the store's thread unless they say otherwise."""
+    """The reads in their callers' threads.  Methods may be called from any thread, but for :meth:`close`."""
 
-    def __init__(self, slots: SlotTable, loop: asyncio.AbstractEventLoop) -> None:
-        self._slots = slots
+    def __init__(self, reads: FrameReads, loop: asyncio.AbstractEventLoop) -> None:
+        self._reads = reads
+        self._slots = reads.slots
         self._loop = loop
         self._pid = os.getpid()
         self._closing = False
-        self._gone: Completion[None] | None = None
-        #: Counts down, in one step, whoever reads in whatever handler: a number would lose some.
-        self._unused = itertools.repeat(None, sys.maxsize)
-        self._unmoved = itertools.repeat(None, sys.maxsize)
+        self.made = AtomicCounter()
+        self.whole = AtomicCounter()  #: of those, the ones that moved a whole frame
 
     @property
-    def reads(self) -> int:
-        """Reads made so far; from any thread."""
-        return sys.maxsize - operator.length_hint(self._unused)
-
-    @property
-    def whole_reads(self) -> int:
-        """Reads that moved a whole frame; from any thread."""
-        return sys.maxsize - operator.length_hint(self._unmoved)
-
-    @property
-    def inside(self) -> int:
-        """Visitors inside now; from any thread."""
+    def active(self) -> int:
+        """Reads in progress."""
         return len(self._slots.visits)
 
     @property
     def interrupted(self) -> bool:
-        """Whether the calling thread is a visitor: a signal handler that struck one asks this."""
+        """Whether the calling thread is inside a read: then this is a signal handler that interrupted it."""
         me = threading.get_ident()
-        return any(visit.thread == me for visit in list(self._slots.visits))
+        return any(caller.thread == me for caller in list(self._slots.visits))
 
-    def enter(self, visit: CallerRead) -> bool:
-        """Keep the visit's slot from being reused, in any thread; False if the store is closing."""
-        self._slots.visits[visit] = visit.slot
+    def read(self, read: FrameRead) -> int:
+        """Return the frame's size, ``RETRY_ON_LOOP``, or the ``-errno`` of the system call."""
+        if read.bounced:
+            return RETRY_ON_LOOP
+        caller = CallerRead(read.slot)
+        try:
+            try:
+                return self._read(read, caller)
+            finally:
+                self.unregister(caller)
+        except BaseException:
+            self.unregister(caller)
+            raise
+
+    def _read(self, read: FrameRead, caller: CallerRead) -> int:
+        reads = self._reads
+        if not self.register(caller) or reads.index.find(read.guid) != read.entry:
+            return RETRY_ON_LOOP
+        self.made.increment()
+        got = reads.engine.read_now(read.offset, read.dst)
+        if got < 0:
+            # If the blob lies elsewhere by now, the error would name the wrong place.
+            return got if reads.index.find(read.guid) == read.entry else RETRY_ON_LOOP
+        if got != read.dst.size:
+            return RETRY_ON_LOOP
+        self.whole.increment()
+        return got if not reads.verifies or read.matches() else RETRY_ON_LOOP
+
+    def register(self, caller: CallerRead) -> bool:
+        """Keep the slot from being reused; False if the store is closing."""
+        self._slots.visits[caller] = caller.slot
         return not self._closing
 
-    def leave(self, visit: CallerRead) -> None:
-        """Let go of the slot, in any thread; over again as often as needed."""
-        self._slots.visits.pop(visit, None)
-        if self._closing or self._slots.is_draining(visit.slot):
-            self._tell(visit.slot)
+    def unregister(self, caller: CallerRead) -> None:
+        """Let the slot be reused; may be repeated."""
+        self._slots.visits.pop(caller, None)
+        if self._slots.awaits_readers(caller.slot):
+            self._notify(caller.slot)
 
-    def count(self) -> None:
-        """Count one read, in its own thread."""
-        next(self._unused)
-
-    def count_whole(self) -> None:
-        """Count one read that moved a whole frame, in its own thread."""
-        next(self._unmoved)
-
-    def _tell(self, slot: int) -> None:
+    def _notify(self, slot: int) -> None:
         if os.getpid() != self._pid:
-            return  # a signal handler forked: the bell is the parent's
+            return  # a signal handler forked: the loop is the parent's
         try:
-            self._loop.call_soon_threadsafe(self._left, slot)
+            self._loop.call_soon_threadsafe(self._slots.try_free, slot)
         except RuntimeError:
-            # A loop that is closed has waited for all visitors: this one was turned away.  Else it
-            # is a signal handler's, or the stack is used up, and the bell has not rung.
+            # A closed loop has waited for every reader that was registered in time.  Any other is a signal
+            # handler's, or a RecursionError, and the loop was not notified.
             if not self._loop.is_closed():
                 raise
 
-    def _left(self, slot: int) -> None:
-        self._slots.settle(slot)
-        if self._gone is not None and not self._slots.visits:
-            self._gone.resolve(None)
-
     async def close(self) -> None:
-        """Admit nobody any more, and wait for those inside: the descriptor is theirs, too."""
+        """Register no read any more, and wait for those in progress: they use the descriptor."""
         self._closing = True
-        if self._slots.visits:
-            self._gone = Completion(loop=self._loop)
-            await self._gone
-
-
-class CallerRead:
-    """One read of a whole frame, in its caller's thread.
-
-    ``slot`` is where the blob lies, -1 until it is known; ``thread`` the reader's identifier.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_begun",
-        "_engine",
-        "_frame",
-        "_guid",
-        "_left",
-        "_manifest",
-        "_struck",
-        "_visitors",
-        "slot",
-        "thread",
-    )
-
-    def __init__(
-        self, visitors: CallerReads, manifest: BlobIndex, engine: Engine, guid: bytes, frame: IoBuffer
-    ) -> None:
-        self._visitors = visitors
-        self._manifest = manifest
-        self._engine = engine
-        self._guid = guid
-        self._frame: IoBuffer | None = frame
-        self._begun = self._left = False
-        self._answer = RETRY_ON_LOOP
-        self._struck: BaseException | None = None
-        self.slot = -1
-        self.thread = threading.get_ident()
-
-    def see_through(self, *, verify: bool) -> int:
-        """Return the frame's size, ``RETRY_ON_LOOP``, or the ``-errno`` of the system call.
-
-        What a signal handler raised meanwhile is raised here, when the slot is let go of.
-        """
-        while not self._left:
-            try:
-                while not self._left:
-                    try:
-                        self._step(verify)
-                    except BaseException as error:  # noqa: BLE001 - kept, and raised below
-                        if isinstance(error, RecursionError) and self._struck is not None:
-                            self._leave_elsewhere()
-                        self._struck = error if self._struck is None else self._struck
-            except BaseException as error:  # noqa: BLE001 - the same, one belt further out
-                self._struck = error if self._struck is None else self._struck
-        struck, self._struck, self._frame = self._struck, None, None
-        if struck is None:
-            return self._answer
-        try:
-            raise struck
-        finally:
-            del struck  # its traceback knows this frame, and would keep itself
-
-    def _step(self, verify: bool) -> None:
-        if not self._begun and self._struck is None:
-            self._begun = True
-            self._answer = self._read(verify)
-        self._visitors.leave(self)
-        self._left = True
-
-    def _leave_elsewhere(self) -> None:
-        """Leave in another thread: the stack of this one is used up."""
-        _thread.start_new_thread(self._visitors.leave, (self,))
-        self._left = True
-
-    def _read(self, verify: bool) -> int:
-        frame, manifest, engine, visitors = self._frame, self._manifest, self._engine, self._visitors
-        entry = manifest.find(self._guid)
-        if entry is None or frame is None or frame.address % engine.memory_align:
-            return RETRY_ON_LOOP
-        self.slot = slot = entry >> CHECKSUM_BITS
-        if manifest.slots.beyond_end(slot):
-            return RETRY_ON_LOOP
-        if not visitors.enter(self) or manifest.find(self._guid) != entry:
-            return RETRY_ON_LOOP
-        visitors.count()
-        got = engine.read_now(slot * frame.size, frame)
-        if got < 0:
-            # Where the blob lies elsewhere by now, the error would be told of the wrong place.
-            return got if manifest.find(self._guid) == entry else RETRY_ON_LOOP
-        if got == frame.size:
-            visitors.count_whole()
-        if got != frame.size or (verify and frame_checksum(frame.view) != entry_checksum(entry)):
-            return RETRY_ON_LOOP
-        return got
+        while self._slots.visits:
+            pause: Completion[None] = Completion(loop=self._loop)
+            self._loop.call_later(POLL_SECONDS, pause.resolve, None)
+            await pause

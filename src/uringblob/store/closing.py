@@ -1,4 +1,4 @@
-"""The end of a store: what is under way ends, what is visible is flushed, the log is sealed, all is freed."""
+"""The end of a store: calls in progress end, what is visible is flushed, the log is sealed, all is freed."""
 
 from __future__ import annotations
 
@@ -8,59 +8,52 @@ from uringblob.store.core import Core
 
 
 async def close_core(core: Core, *, flush: bool) -> None:
-    """Flush, seal, and free everything whatever happens; then raise the flush's error."""
-    error: BaseException | None = None
+    """Flush, seal, and free everything whatever happens; then raise the first error, which is the flush's."""
     try:
-        if not core.file.read_only:
-            error = await _last_flush(core) if flush else None
-            await _settle(core)
-            if error is None:
-                await _seal(core)
+        error = None if core.file.read_only else await _end(core, flush=flush)
+        await core.caller_reads.close()
+        await core.file_io.engine.close()
     except GeneratorExit:
-        core.abandon()  # dropped half-way: nothing may be awaited any more
-        raise
-    except BaseException as failure:  # noqa: BLE001 - raised below, when everything is freed
-        error = failure
-    try:
-        await core.visitors.close()
-        await core.medium.engine.close()
-    except GeneratorExit:
-        core.abandon()
+        core.abandon()  # the store was dropped: nothing may be awaited
         raise
     finally:
-        core.medium.engine.pool.retire()
+        core.file_io.engine.pool.retire()
         core.file.close()
     if error is not None:
         raise error
 
 
-async def _last_flush(core: Core) -> BaseException | None:
-    try:
-        await core.flush()
-    except GeneratorExit:
-        raise
-    except BaseException as failure:  # noqa: BLE001 - close raises it, when everything is freed
-        return failure
-    return None
+async def _end(core: Core, *, flush: bool) -> BaseException | None:
+    """Flush, wait for what runs in the background, and seal; return the first error, after which none is sealed."""
+    error: BaseException | None = None
+    for step in (Core.flush, _end_background, _seal) if flush else (_end_background, _seal):
+        if error is not None and step is _seal:
+            break
+        try:
+            await step(core)
+        except GeneratorExit:
+            raise
+        except BaseException as failure:  # noqa: BLE001 - close raises it, when everything is freed
+            error = error or failure
+    return error
 
 
-async def _settle(core: Core) -> None:
-    """Wait for the groups under way, and only then for the upkeep: one may need its compaction."""
-    if not core.queue.idle:
-        await core.queue.run_exclusive(_nothing)
-    await core.upkeep.end()
+async def _end_background(core: Core) -> None:
+    """Wait for the groups in progress, and only then for the maintenance: a group may need its compaction."""
+    await core.queue.wait_idle()
+    await core.maintenance.end()
 
 
 async def _seal(core: Core) -> None:
-    await core.queue.log.wait_quiet()
-    if core.medium.poison_cause is not None:
+    await core.log.wait_quiet()
+    if core.file_io.poison_cause is not None:
         return
-    await core.standing.check_contents(core.queue.log)
+    await core.identity.check_contents(core.log)
     try:
-        await core.medium.ready()
-        await core.superblocks.seal(core.queue.log.seq)
+        await core.file_io.ready()
+        await core.superblocks.seal(core.log.seq)
     except BlobStoreIOError as error:
-        if not core.medium.repairs.lacks_room(error):
+        if not core.file_io.repairs.lacks_room(error):
             raise
         # All that was acknowledged is durable: the next opener does what it does after a crash.
         logger.info(
@@ -69,7 +62,3 @@ async def _seal(core: Core) -> None:
             error,
             extra={"event": "closed_unsealed", "path": core.file.path, "errno": error.errno},
         )
-
-
-async def _nothing() -> None:
-    """A turn of the queue that only waits for the groups before it."""

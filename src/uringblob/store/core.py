@@ -1,43 +1,45 @@
-"""The store's heart: what each call decides, what it awaits from the engine, and what it then does.
+"""One open store: what each call decides, what it awaits from the engine, and what it then does.
 
-Everything here runs on one loop's thread.  Changes run as jobs, from their first step to their
-last (see :mod:`uringblob.store.io.job`); reads run in the caller's own task, because all they leave
-behind is a hold on a slot.
+Everything here runs in one loop's thread, but for the reads in their callers' threads.  A change runs as a
+job (see :mod:`uringblob.store.io.job`); a read runs in the caller's task, because all it leaves behind is
+a pinned slot.
 
-The order that everything hangs on: a frame goes to a *fresh* slot; only when it is wholly written
-is it published (``write_blob``) or logged (``commit``); the slot it replaces is used again only
-when the record that replaces it is durable, is not the last one, and its readers are done.
+The order that keeps the store consistent: a frame goes to a *fresh* slot; only when it is wholly written
+is it published (``write_blob``) or logged (``commit``); the slot it replaces is reused only when the record
+that replaces it is durable, is not the last one, and its readers are done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.engines import transfers
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError, StoreReadOnly
-from uringblob.guid import BlobGuid
+from uringblob.errors import StoreReadOnly
 from uringblob.owner import StoreOwner
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.caller_reads import CallerRead, CallerReads
+from uringblob.store.caller_reads import CallerReads
 from uringblob.store.file import StoreFile
-from uringblob.store.format import CHECKSUM_BITS, entry_checksum
+from uringblob.store.format import entry_checksum
+from uringblob.store.frame_reads import FrameRead, FrameReads
 from uringblob.store.frame_writes import Batch
-from uringblob.store.identity import Standing
+from uringblob.store.growth import FileGrowth
+from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, JOB, NAME, STEP_BYTES
-from uringblob.store.io.file_io import ErrorContext, FileIO
+from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.writer import ActiveLog, Log
 
 #: Names that are listed in one step.
 LISTED_AT_ONCE = 2048
+#: A batch below this is checksummed before it is written: waiting for a tick would cost more.
+WRITE_OVERLAP_BYTES_MIN = 64 * 1024
 #: A commit below this is checksummed first, so that its frames and its log block share a submission.
 COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
@@ -48,206 +50,80 @@ class Core(StoreOwner):
     def __init__(
         self,
         file: StoreFile,
-        medium: FileIO,
-        manifest: BlobIndex,
+        file_io: FileIO,
+        index: BlobIndex,
+        log: Log,
         *,
-        page_size: int,
         verify: bool,
         superblocks: Superblocks,
         log_space: LogSpace,
     ) -> None:
         self.file = file
-        self.medium = medium
-        self.manifest = manifest
-        self.page_size = page_size
+        self.file_io = file_io
+        self.index = index
+        self.page_size = log.page_size
         self.superblocks = superblocks
         self.notes: list[str] = []
-        self.verifies = verify  #: whether each frame's checksum is checked when it is read
-        self.standing = Standing(file, medium, manifest.slots, superblocks)
-        self.queue = GroupQueue(medium, manifest, page_size, before_group=self._before_group)
+        self.identity = FileIdentity(file, file_io, index.slots, superblocks)
         self.log_space = log_space
-        self.space = SlotAllocator(
-            medium,
-            manifest.slots,
-            log_space,
-            page_size,
-            blobs=manifest.__len__,
-            record_extents=superblocks.record_extents,
-            confirm=self.queue.commit_empty_group,
+        # Each is built of those before it.
+        self._active_log = ActiveLog(log)
+        self.growth = FileGrowth(file_io, index.slots, log_space, log.page_size, index, superblocks)
+        self.maintenance = LogMaintenance(
+            file_io, index, log_space, self._active_log, superblocks, self.growth.complete_log_space
         )
-        self.upkeep = self.queue.upkeep = LogMaintenance(
-            medium, manifest, log_space, self.queue, superblocks, self.space.complete_log_space
+        self.queue = GroupQueue(
+            file_io, index, self._active_log, self.maintenance, before_group=self.identity.check
         )
-        self.visitors = CallerReads(manifest.slots, medium.loop)
+        self.allocator = SlotAllocator(file_io, index.slots, self.growth, self.queue)
+        self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
+        self.caller_reads = CallerReads(self.reads, file_io.loop)
         self.last_sizes = (0, 0)
-        self.commits = self.batches_linked = self.batches_scattered = self.bounces = 0
+        self.commits = self.batches_linked = self.batches_scattered = 0
 
-    def _before_group(self) -> None:
-        self.standing.check(self.queue.log)
+    @property
+    def log(self) -> Log:
+        """The log in use."""
+        return self._active_log.log
 
     # --- reading -------------------------------------------------------------------------
 
-    async def read(self, guid: bytes, dst: IoBuffer) -> None:
-        """Fill ``dst`` with the frame that is visible now.
+    def read_in_caller(self, guid: bytes, dst: IoBuffer) -> int:
+        """Read in the calling thread; return the frame's size, or a number for :meth:`finish_read`."""
+        return self.caller_reads.read(FrameRead(self.reads, guid, dst))
 
-        The hot path: what :meth:`fill` does for every frame is written out for the common one,
-        because each coroutine between the caller and the engine is stepped through twice a read.
-        """
-        entry = self.manifest.find(guid)
-        if entry is None:
-            raise self.not_found(guid)
-        slot = entry >> CHECKSUM_BITS
-        slots, engine = self.manifest.slots, self.medium.engine
-        if dst.address % engine.memory_align or slots.beyond_end(slot):
-            await self.fill(guid, slot, 0, dst)
-        else:
-            slots.hold(slot)
-            try:
-                got = await engine.read(slot * self.page_size, (dst,))
-                if got != dst.size:
-                    await self.fill(guid, slot, 0, dst, got)
-            finally:
-                slots.unhold(slot)
-        if dst.size <= STEP_BYTES:
-            self.check_frame(guid, entry, dst)
-        else:
-            await self.check_in_turns(guid, entry, dst)
-
-    def read_here(self, guid: bytes, dst: IoBuffer) -> int:
-        """Read in the calling thread; return the frame's size, or a number to go on with.
-
-        Any thread.  :meth:`read_after` finishes what does not go as it should.
-        """
-        visit = CallerRead(self.visitors, self.manifest, self.medium.engine, guid, dst)
-        del dst  # its view would be kept by the traceback of whatever a signal handler raises
-        return visit.see_through(verify=self.verifies)
-
-    async def read_after(self, guid: bytes, dst: IoBuffer, answer: int) -> None:
-        """Fill ``dst`` after :meth:`read_here` gave ``answer``: finish it, or raise what it means."""
-        entry = self._entry(guid)
-        await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst, answer if answer < 0 else None)
-        await self.check_in_turns(guid, entry, dst)
-
-    def check_frame(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
-        """Raise ``BlobCorrupt`` if ``frame`` is not what was written, where this store looks."""
-        if self.verifies and frame_checksum(frame.view) != entry_checksum(entry):
-            raise self.corrupt(guid, entry, "its checksum does not match")
-
-    async def check_in_turns(self, guid: bytes, entry: int, frame: IoBuffer) -> None:
-        """Do what :meth:`check_frame` does, at the store's pace."""
-        if self.verifies and await self.medium.pace.checksum(frame.view) != entry_checksum(entry):
-            raise self.corrupt(guid, entry, "its checksum does not match")
-
-    def checksum(self, guid: bytes) -> int:
-        """Return the checksum of the frame that is visible now; in any thread."""
-        return entry_checksum(self._entry(guid))
-
-    def _entry(self, guid: bytes) -> int:
-        entry = self.manifest.find(guid)
-        if entry is None:
-            raise self.not_found(guid)
-        return entry
-
-    def not_found(self, guid: bytes) -> BlobNotFound:
-        """Return the error that says that there is no such blob."""
-        return BlobNotFound(
-            guid,
-            f"no blob {BlobGuid(guid)} in {self.file.path}: it was never written, or was deleted; "
-            "list_blobs() names those there",
-        )
-
-    async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
-        """Hand the guids of all blobs that are visible now to ``found``, some at a time."""
-        manifest, pace = self.manifest, self.medium.pace
-        if len(manifest) + manifest.pending_count <= LISTED_AT_ONCE and not manifest.applying:
-            found(manifest.guids())
-            return
-        async with self.queue.names_still:
-            moment = manifest.begin_moment()
-            try:
-                # As many parts as have a few names; a part of the largest stores has some thousands.
-                step = max(1, LISTED_AT_ONCE // 2 * PARTS // (len(manifest) + manifest.pending_count + 1))
-                for first in range(0, PARTS, step):
-                    names = manifest.names(first, min(first + step, PARTS), moment)
-                    for start in range(0, len(names), LISTED_AT_ONCE):
-                        part = names[start : start + LISTED_AT_ONCE]
-                        await pace.turn(len(part) * NAME)
-                        found(part)
-            finally:
-                manifest.end_moment(moment)
-
-    async def read_entry(self, guid: bytes, entry: int, dst: IoBuffer) -> None:
-        """Fill ``dst`` with the frame of a packed entry, unchecked."""
-        await self.fill(guid, entry >> CHECKSUM_BITS, 0, dst)
+    async def finish_read(self, guid: bytes, dst: IoBuffer, answer: int) -> None:
+        """Fill ``dst`` after :meth:`read_in_caller` gave ``answer``, or raise what it means."""
+        await FrameRead(self.reads, guid, dst).finish(answer if answer < 0 else None)
 
     async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
         """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        await self.fill(guid, self._entry(guid) >> CHECKSUM_BITS, offset, dst)
+        await FrameRead(self.reads, guid, dst, offset).fill()
 
-    async def fill(
-        self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
-    ) -> None:
-        """Fill ``dst`` wholly; ``answer`` is what the engine said to the first request, if it was made."""
-        slots = self.manifest.slots
-        if slots.beyond_end(slot):
-            raise self._corrupt(guid, slot, "the file ended before it when the store was opened")
-        engine = self.medium.engine
-        if dst.address % engine.memory_align:
-            await self._fill_bounced(guid, slot, offset, dst)
+    def checksum(self, guid: bytes) -> int:
+        """Return the checksum of the frame that is visible now; in any thread."""
+        return entry_checksum(self.reads.entry(guid))
+
+    async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
+        """Pass the guids of all blobs that are visible now to ``found``, some at a time."""
+        index, count = self.index, len(self.index) + self.index.pending_count
+        if count <= LISTED_AT_ONCE and not index.applying:
+            found(index.guids())
             return
-        slots.hold(slot)
-        try:
-            await self._fill_aligned(guid, slot, offset, dst, answer)
-        finally:
-            slots.unhold(slot)
-
-    async def _fill_bounced(self, guid: bytes, slot: int, offset: int, dst: IoBuffer) -> None:
-        """Fill memory that the engine cannot move."""
-        bounces, pool = self.medium.bounces, self.medium.engine.pool
-        self.manifest.slots.hold(slot)  # now, because a bounce frame may be long in coming
-        try:
-            await bounces.take()
-            lease = await bounces.frame()
+        async with self.queue.names_still:
+            moment = index.begin_moment()
             try:
-                self.bounces += 1
-                target = lease._frame(pool).part(0, dst.size)
-                await self._fill_aligned(guid, slot, offset, target)
-                await self.medium.pace.turn(JOB)
-                await self.medium.pace.copy(dst.view, target.view)
-            except GeneratorExit:
-                raise  # dropped, not ended: nobody is resumed, and the kernel may have the frame
-            except BaseException:
-                bounces.give(lease)
-                raise
-            bounces.give(lease)
-        finally:
-            self.manifest.slots.unhold(slot)
-
-    async def _fill_aligned(
-        self, guid: bytes, slot: int, offset: int, dst: IoBuffer, answer: int | None = None
-    ) -> None:
-        at = slot * self.page_size + offset
-        try:
-            where = ErrorContext("reading blob", self.file.path, at, guid)
-            got = await transfers.read_whole(self.medium.engine, at, [dst], where, answer)
-        except BlobStoreIOError as error:
-            error.guid = BlobGuid(guid)
-            raise
-        if got != dst.size:
-            raise self._corrupt(guid, slot, f"the file ends after {got} of its bytes")
-
-    def corrupt(self, guid: bytes, entry: int, why: str) -> BlobCorrupt:
-        """Return the error that says why the frame of a packed entry is not the one written."""
-        return self._corrupt(guid, entry >> CHECKSUM_BITS, why)
-
-    def _corrupt(self, guid: bytes, slot: int, why: str) -> BlobCorrupt:
-        offset = slot * self.page_size
-        return BlobCorrupt(
-            f"{self.file.path}: blob {BlobGuid(guid)} (offset {offset}): {why}. "
-            "Write it again or restore it from a copy; all other blobs stay readable",
-            guid,
-            offset,
-        )
+                # As many parts as have a few names; a part of the largest stores has some thousands.
+                count = len(index) + index.pending_count
+                step = max(1, LISTED_AT_ONCE // 2 * PARTS // (count + 1))
+                for first in range(0, PARTS, step):
+                    names = index.names(first, min(first + step, PARTS), moment)
+                    for start in range(0, len(names), LISTED_AT_ONCE):
+                        part = names[start : start + LISTED_AT_ONCE]
+                        await self.file_io.checksum_budget.acquire(len(part) * NAME)
+                        found(part)
+            finally:
+                index.end_moment(moment)
 
     # --- changing ------------------------------------------------------------------------
 
@@ -255,7 +131,7 @@ class Core(StoreOwner):
         """Raise if no change may be made: read-only, or poisoned."""
         if self.file.read_only:
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
-        self.medium.check_not_poisoned()
+        self.file_io.check_not_poisoned()
 
     async def write(self, writes: Mapped[IoBuffer], *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
@@ -263,83 +139,77 @@ class Core(StoreOwner):
             self.check_writable()
             return
         batch = await self._prepare(writes)
+        overlap = batch.size_bytes >= WRITE_OVERLAP_BYTES_MIN
         try:
             if data_sync:
-                linked = await batch.checksum_while(batch.land_synced)
+                linked = await (await batch.checksum_and_start(batch.start_synced_write, overlap=overlap))
                 self.batches_linked += linked
                 self.batches_scattered += not linked
             else:
-                await batch.checksum_while(batch.land)
+                await (await batch.checksum_and_start(batch.start_write, overlap=overlap))
         except BaseException as error:
-            batch.give_back(error)
+            batch.free(error)
             raise
-        self.bounces += batch.bounces
         entries = batch.entries
         for start in range(0, len(entries), GUIDS_AT_ONCE):
-            if start and not self.medium.pace.take(GUIDS_AT_ONCE * CHANGE):
-                await self.medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
-            part = entries if len(entries) <= GUIDS_AT_ONCE else entries[start : start + GUIDS_AT_ONCE]
-            self.manifest.publish(part, synced=data_sync)
+            if start:
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
+            self.index.publish(entries[start : start + GUIDS_AT_ONCE], synced=data_sync)
 
     async def delete(self, guid: bytes) -> None:
         """Make ``guid`` invisible; durable with the next flush."""
         self.check_writable()
-        self.manifest.publish_deletion(guid)
+        self.index.publish_deletion(guid)
 
     async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""
         if not writes:
             self.check_writable()
-            if await self._knows_any(deletes):
-                await self.queue.join_commit([], deletes, landed=None, frame_bytes=0)
+            if await self._any_exists(deletes):
+                await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
             self.commits += 1
             return
         size_bytes = len(writes) * self.page_size
-        small = size_bytes < COMMIT_OVERLAP_BYTES_MIN
-        pace = self.medium.pace
-        if small and not pace.take(size_bytes):
-            await pace.turn(size_bytes)  # before anything else of it, so that the first of many write at once
+        overlap = size_bytes >= COMMIT_OVERLAP_BYTES_MIN
+        if not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
+            # Before anything else: so the first of many commits writes while the others wait.
+            await self.file_io.checksum_budget.acquire(size_bytes)
         batch = await self._prepare(writes)
-        landed: PendingWrite | Job[None] | None = None
+        pending: PendingWrite | Job[None] | None = None
         try:
-            if small:
-                batch.checksum()
-                landed = batch.land()
-            else:
-                landed = batch.land()
-                await batch.checksum_later()
-            await self.queue.join_commit(batch.entries, deletes, landed=landed, frame_bytes=batch.size_bytes)
+            pending = await batch.checksum_and_start(batch.start_write, overlap=overlap)
+            await self.queue.join_commit(
+                batch.entries, deletes, written=pending, frame_bytes=batch.size_bytes
+            )
         except GeneratorExit:
-            raise  # the store was dropped, not closed: nothing may be awaited any more
+            raise  # the store was dropped: nothing may be awaited
         except BaseException as error:
-            # Whatever failed, the kernel may still be reading the caller's frames.
-            if landed is not None:
-                await wait_all([landed])
-            batch.give_back(error)
+            if pending is not None:
+                await wait_all([pending])  # the kernel may still read the caller's frames
+            batch.free(error)
             raise
-        self.bounces += batch.bounces
         self.commits += 1
 
-    async def _knows_any(self, guids: Sequence[bytes]) -> bool:
+    async def _any_exists(self, guids: Sequence[bytes]) -> bool:
         for number, guid in enumerate(guids, 1):
-            if self.manifest.knows(guid):
+            if self.index.exists_in_any_layer(guid):
                 return True
-            if number % GUIDS_AT_ONCE == 0 and not self.medium.pace.take(GUIDS_AT_ONCE * NAME):
-                await self.medium.pace.turn(GUIDS_AT_ONCE * NAME)
+            if number % GUIDS_AT_ONCE == 0:
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * NAME)
         return False
 
     async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:
         self.check_writable()
-        batch = Batch(self.medium, self.space, self.page_size)
-        await batch.take_slots(writes)
+        batch = Batch(self.file_io, self.allocator, self.page_size)
+        await batch.allocate(writes)
         return batch
 
     async def flush(self) -> None:
         """Make everything that is visible now durable."""
         if self.file.read_only:
             return
-        self.medium.check_not_poisoned()
-        if self.manifest.has_pending:
+        self.file_io.check_not_poisoned()
+        if self.index.pending_count:
             await self.queue.join_flush()
 
     @property
@@ -347,14 +217,14 @@ class Core(StoreOwner):
         """Whether anything that returned, or failed half-way, is not durable."""
         if self.file.read_only:
             return False
-        return self.manifest.has_pending or self.medium.poison_cause is not None
+        return self.index.pending_count > 0 or self.file_io.poison_cause is not None
 
     # --- the end -------------------------------------------------------------------------
 
     def free(self) -> None:
         """Free everything now, without a flush: no loop is there to wait with."""
-        idle = not self.medium.engine.in_flight
-        self.medium.engine.abandon()
+        idle = not self.file_io.engine.in_flight
+        self.file_io.engine.abandon()
         if idle:
             self.file.close()
         else:
@@ -362,5 +232,5 @@ class Core(StoreOwner):
 
     def abandon(self) -> None:
         """Free this process's copies without waiting, writing or unlocking."""
-        self.medium.engine.abandon()
+        self.file_io.engine.abandon()
         self.file.abandon()

@@ -1,14 +1,13 @@
-"""The store's file: found or made, locked, and known to be the one the path names.
+"""The store's file: found or made, locked, and the one that its path names.
 
-What was learned (Linux 6.18, ext4):
+Checked on Linux 6.18, ext4:
 
-* After ``kill -9`` a write in flight still lands, up to a second after ``waitpid`` returned.  A
-  flock on the very descriptor that the ring uses is held until then; a lock file is not.  So the
-  store file itself is locked, and by one open file description.
-* An engine has a descriptor of its own, a ``dup`` of this one: the lock is held until both are closed.
+* After ``kill -9`` a write in flight still lands, up to a second after ``waitpid`` returned.  A flock on
+  the open file that the ring uses is held until then, a lock file is not; so the store file is locked.
+* An engine has a ``dup`` of this descriptor: the lock is held until both are closed.
 * With a registered file, closing alone leaves the lock held for up to 40 ms; ``LOCK_UN`` first
   makes an immediate reopen work.
-* A forked child's copy keeps the lock alive: it closes the copy, without ``LOCK_UN``.
+* A forked child's copy keeps the lock, so the child closes it, without ``LOCK_UN``.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from uringblob.units import check_page_size
 
 _LOCK_POLL_S = 0.002
 
-#: How often an opener begins again because the path was made to name something else meanwhile.
+#: Attempts of an opener whose path was made to name another file meanwhile.
 _ROUNDS_MAX = 32
 
 
@@ -63,11 +62,8 @@ class StoreFile(StoreOwner):
         self.path = path
         fork.remember(self)
         self.read_only = read_only
-        #: Whether a flush has returned 0 since it was locked.
-        self.flushed = False
-        self.why_copied = (
-            ""  #: why overwriting it may take new room, as :mod:`uringblob.engines.copy_on_write` says
-        )
+        self.flushed = False  #: whether a flush has returned 0 since it was locked
+        self.why_copied = ""  #: why overwriting it may take new room; see ``engines.copy_on_write``
 
     def __repr__(self) -> str:
         return f"<StoreFile {self.path!r} fd={self.fd}>"
@@ -75,7 +71,7 @@ class StoreFile(StoreOwner):
     def close(self) -> None:
         """Unlock and close; a second call does nothing.
 
-        :raises BlobStoreIOError: the file system refused, as one does that has died; it is closed all the same.
+        :raises BlobStoreIOError: a dead file system reported an error; the descriptor is closed all the same.
         """
         fd, self.fd = self.fd, -1
         if fd >= 0:
@@ -89,17 +85,17 @@ class StoreFile(StoreOwner):
         """Close without unlocking: a forked child shares the lock, a dying ring may still write."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            with contextlib.suppress(OSError):  # it is closed, and nobody is there to be told
+            with contextlib.suppress(OSError):  # it is closed all the same
                 os.close(fd)
 
     def __del__(self) -> None:
-        if hasattr(self, "fd"):  # else it was never wholly made
+        if hasattr(self, "fd"):  # else __init__ did not finish
             self.abandon()
 
 
 @contextlib.contextmanager
 def naming(path: str, doing: str) -> Iterator[None]:
-    """Let no ``OSError`` out that does not name its file."""
+    """Give every ``OSError`` that does not name its file a text that does."""
     try:
         yield
     except OSError as error:
@@ -114,8 +110,7 @@ async def open_locked(
 ) -> StoreFile:
     """Open and lock the file that ``path`` names; ``create`` makes it where there is none.
 
-    Symbolic links are followed anew in each round, so that creation makes a link's target, and
-    never meets the link itself.
+    Each attempt resolves symbolic links again, so that ``create`` makes a link's target.
 
     :raises FileNotFoundError: there is none, and ``create`` is ``None``.
     :raises StoreLocked: another opener held it for ``lock_timeout`` seconds.
@@ -123,9 +118,9 @@ async def open_locked(
     """
     deadline = time.monotonic() + lock_timeout
     for _ in range(_ROUNDS_MAX):
-        path = _followed(path)
+        path = _resolved(path)
         try:
-            _check_regular(path, read_only=read_only)
+            _check_regular(path)
             fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except FileNotFoundError:
             if create is None:
@@ -141,23 +136,22 @@ async def open_locked(
         except BaseException:
             file.abandon()
             raise
-        # Between opening and locking the path came to name another file: begin again.
-        file.close()
+        file.close()  # before it was locked the path came to name another file
     raise BlobStoreError(
         f"{path}: gave up after {_ROUNDS_MAX} attempts, because the path names another file, or none, "
         "each time: stop what replaces or deletes it, then open the store again"
     )
 
 
-def _followed(path: str) -> str:
+def _resolved(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _check_regular(path: str, *, read_only: bool) -> None:
+def _check_regular(path: str) -> None:
     mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode) and read_only:
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if not stat.S_ISREG(mode):
         raise StoreCorrupt(f"{path} is not a regular file, so it is no store: give the path of a file")
 
 
@@ -196,9 +190,7 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
 
 
 def read_superblocks(file: StoreFile) -> list[Superblock | None]:
-    """Return both superblocks, ``None`` for a damaged one, as the medium durably has them.
-
-    One whose sectors cannot be read is damaged like any other: the other one has all that counts.
+    """Return both superblocks, ``None`` for a damaged or unreadable one, as the medium durably has them.
 
     :raises StoreCorrupt: neither is good, or the file is no store.
     :raises BlobStoreIOError: neither is good, and one of them cannot be read.
@@ -216,9 +208,10 @@ def read_superblocks(file: StoreFile) -> list[Superblock | None]:
         if failure is None:
             raise
         number = failure.errno or errno.EIO
-        what = f"{file.path}: no superblock is good, and not all can be read"
         raise BlobStoreIOError(
-            number, f"{what}: {errno_name(number)}. Restore the store from a copy"
+            number,
+            f"{file.path}: no superblock is good, and not all can be read: {errno_name(number)}. "
+            "Restore the store from a copy",
         ) from failure
 
 
@@ -228,67 +221,59 @@ def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
     :raises StoreCorrupt: neither is good, or the file is no store.
     """
     blocks = [header[offset : offset + BLOCK_SIZE] for offset in SUPERBLOCK_OFFSETS]
-    found = [
-        decode_superblock(block, offset) for block, offset in zip(blocks, SUPERBLOCK_OFFSETS, strict=True)
-    ]
+    found = [decode_superblock(block, at) for block, at in zip(blocks, SUPERBLOCK_OFFSETS, strict=True)]
     sound = {superblock_version(block) for block in blocks if is_sound(block)}
-    if (any(found) or sound) and not sound <= VERSIONS:
-        # Also beside an older one: an upgrade that a crash cut is finished by who began it.
-        raise _newer(path, sound)
-    if any(found):
-        _check_features(found, path)
-        return [superblock if _is_sane(superblock) else None for superblock in found]
-    versions = {superblock_version(block) for block in blocks} - {None}
+    # Damaged ones count only where none is sound.  A newer one beside an older one, too, is of an upgrade
+    # that a crash cut: the release that began it finishes it.
+    versions = sound or {superblock_version(block) for block in blocks} - {None}
     if versions - VERSIONS:
-        raise _newer(path, versions)
-    if versions:
+        numbers = ", ".join(map(str, sorted(version or 0 for version in versions)))
         raise StoreCorrupt(
+            f"{path} has format version {numbers}, this library reads versions "
+            f"{' and '.join(map(str, sorted(VERSIONS)))}: use the release that wrote it"
+        )
+    if not any(found):
+        raise _no_superblock(header, path, damaged=bool(versions))
+    for superblock in found:
+        if superblock is not None and superblock.required:
+            raise StoreCorrupt(
+                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
+                "them: use the release that wrote it"
+            )
+    return [superblock if _is_sane(superblock) else None for superblock in found]
+
+
+def _no_superblock(header: bytes, path: str, *, damaged: bool) -> StoreCorrupt:
+    if damaged:
+        return StoreCorrupt(
             f"{path}: both superblocks are damaged (offsets 0 and {BLOCK_SIZE}): restore the store from a copy",
             offset=0,
         )
     if not header:
-        raise StoreCorrupt(
+        return StoreCorrupt(
             f"{path} is not a uringblob store but an empty file: remove it, or give another path"
         )
     if not any(header):
-        raise StoreCorrupt(
+        return StoreCorrupt(
             f"{path}: both superblocks are zero (the first {len(header)} bytes): this is no store, or one whose "
             "beginning was wiped: check the path, or restore the store from a copy",
             offset=0,
         )
-    raise StoreCorrupt(
+    return StoreCorrupt(
         f"{path} is not a uringblob store (its first {BLOCK_SIZE} bytes are not one's): check the path, or give "
         "one where there is no file yet to make a store there",
         offset=0,
     )
 
 
-def _newer(path: str, versions: set[int | None]) -> StoreCorrupt:
-    found = ", ".join(str(version) for version in sorted(v for v in versions if v is not None))
-    return StoreCorrupt(
-        f"{path} has format version {found}, this library reads versions "
-        f"{' and '.join(map(str, sorted(VERSIONS)))}: use the release that wrote it"
-    )
-
-
-def _check_features(superblocks: list[Superblock | None], path: str) -> None:
-    """Refuse a store that uses what this release does not know: it would read it wrongly."""
-    for superblock in superblocks:
-        if superblock is not None and superblock.required:
-            raise StoreCorrupt(
-                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
-                "them: use the release that wrote it"
-            )
-
-
 def _drop_cache(file: StoreFile) -> None:
-    """See only what is durable: after a failed fsync the cache shows what the disk does not hold."""
+    """Flush the file and drop its cache, which after a failed fsync shows what the disk does not hold."""
     try:
-        # A descriptor without the right to write can flush, too: what the file was written through is flushed.
+        # A descriptor without the right to write can flush, too.
         getattr(os, "fdatasync", os.fsync)(file.fd)
         file.flushed = True
     except OSError as error:
-        # A read-only medium has nothing to flush; some say so with these.  So does one that failed.
+        # A read-only medium may answer so; so does one that failed.
         if not (file.read_only and error.errno in (errno.EROFS, errno.EINVAL, errno.EBADF)):
             number = error.errno or errno.EIO
             text = with_remedy(f"{file.path}: fdatasync before recovery: {errno_name(number)}", number)
@@ -304,9 +289,9 @@ def _is_sane(superblock: Superblock | None) -> bool:
         check_page_size(superblock.page_size)
     except ValueError:
         return False
-    # Nothing counts that far in its life, and everything can be counted up from there.
-    counts = superblock.head_slot, superblock.head_slots, superblock.revision, superblock.floor
-    return max(counts) < COUNT_LIMIT and superblock.head_slots >= 1 and superblock.log_id > 0
+    # No store counts that far, and everything can be counted up from there.
+    counts = superblock.head.slot, superblock.head.slots, superblock.revision, superblock.floor
+    return max(counts) < COUNT_LIMIT and superblock.head.slots >= 1 and superblock.log_id > 0
 
 
 def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock, int]:

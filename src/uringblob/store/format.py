@@ -1,4 +1,4 @@
-"""The bytes of a store file, and nothing else: no I/O, no state.
+"""The bytes of a store file: no I/O, no state.
 
 ``docs/maintainers/format.md`` is the same in prose with the reasons; the two change in one commit.
 All integers are little-endian and unsigned.
@@ -95,8 +95,8 @@ def first_slot(page_size: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
-    """A run of slots: frames that lie side by side, an extent of log space, or a part of a log."""
+class SlotRun:
+    """Consecutive slots: of frames, an extent of log space, or a segment of a log."""
 
     slot: int
     slots: int
@@ -105,6 +105,10 @@ class Segment:
     def end(self) -> int:
         """The first slot behind it."""
         return self.slot + self.slots
+
+    def contains(self, other: SlotRun) -> bool:
+        """Whether all slots of ``other`` are in this run."""
+        return self.slot <= other.slot and other.end <= self.end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,58 +124,42 @@ class Superblock:
     store_id: bytes
     revision: int
     log_id: int
-    head_slot: int
-    head_slots: int
+    head: SlotRun  #: the log's first segment
     floor: int
     version: int = VERSION
-    log_space: tuple[Segment, ...] = ()
+    log_space: tuple[SlotRun, ...] = ()
     required: int = 0
     required_to_write: int = 0
     created_ns: int = 0
     label: bytes = b""
 
     def encode(self, offset: int) -> bytes:
-        """Return the 4096 bytes of this superblock for its place at ``offset``."""
+        """Return the 4096 bytes of this superblock for its place at ``offset``.
+
+        :raises ValueError: the label is longer than ``LABEL_BYTES_MAX``.
+        """
+        if len(self.label) > LABEL_BYTES_MAX:
+            raise ValueError(f"a label has at most {LABEL_BYTES_MAX} bytes, not {len(self.label)}")
         body = bytearray(BLOCK_SIZE - 8)
-        _SUPERBLOCK.pack_into(
-            body,
-            0,
-            MAGIC,
-            self.version,
-            self.page_size,
-            self.store_id,
-            self.revision,
-            offset,
-            self.log_id,
-            self.head_slot,
-            self.head_slots,
-            self.floor,
-            0,
-        )
+        counts = self.revision, offset, self.log_id, self.head.slot, self.head.slots, self.floor, 0
+        _SUPERBLOCK.pack_into(body, 0, MAGIC, self.version, self.page_size, self.store_id, *counts)
         if self.version > 1:
-            _SUPERBLOCK_2.pack_into(
-                body,
-                _SUPERBLOCK.size,
-                self.required,
-                self.required_to_write,
-                self.created_ns,
-                self.label,
-                len(self.log_space),
-            )
+            features = self.required, self.required_to_write, self.created_ns, self.label
+            _SUPERBLOCK_2.pack_into(body, _SUPERBLOCK.size, *features, len(self.log_space))
             for index, extent in enumerate(self.log_space):
                 _EXTENT.pack_into(body, _EXTENTS_OFFSET + index * _EXTENT.size, extent.slot, extent.slots)
         return bytes(body) + _U64.pack(xxhash.xxh3_64_intdigest(body))
 
 
 def decode_superblock(block: bytes, offset: int) -> Superblock | None:
-    """Return the superblock that ``block`` is, or ``None`` if it is damaged or none at all."""
+    """Return the superblock that ``block`` holds, or ``None`` if it is damaged or none."""
     if not is_sound(block):
         return None
     fields = _SUPERBLOCK.unpack_from(block)
-    _, version, page_size, store_id, revision, own_offset, log_id, head, slots, floor, _ = fields
+    _, version, page_size, store_id, revision, own_offset, log_id, slot, slots, floor, _ = fields
     if version not in VERSIONS or own_offset != offset:
         return None
-    old = Superblock(page_size, store_id, revision, log_id, head, slots, floor, version)
+    old = Superblock(page_size, store_id, revision, log_id, SlotRun(slot, slots), floor, version)
     return old if version == 1 else _decode_version_2(block, old)
 
 
@@ -182,7 +170,7 @@ def _decode_version_2(block: bytes, old: Superblock) -> Superblock | None:
     extents = (_EXTENT.unpack_from(block, _EXTENTS_OFFSET + i * _EXTENT.size) for i in range(count))
     return dataclasses.replace(
         old,
-        log_space=tuple(Segment(slot, slots) for slot, slots in extents),
+        log_space=tuple(SlotRun(slot, slots) for slot, slots in extents),
         required=required,
         required_to_write=to_write,
         created_ns=created_ns,
@@ -191,7 +179,7 @@ def _decode_version_2(block: bytes, old: Superblock) -> Superblock | None:
 
 
 def is_sound(block: bytes) -> bool:
-    """Tell whether ``block`` is a superblock of any version, whole."""
+    """Whether ``block`` is an undamaged superblock of any version."""
     if len(block) != BLOCK_SIZE or block[:8] != MAGIC:
         return False
     checksum: int = _U64.unpack_from(block, BLOCK_SIZE - 8)[0]
@@ -264,7 +252,7 @@ def _block_checksum(store_id: bytes, offset: int, block: bytes | bytearray) -> i
 
 
 def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
-    """Return the log block that ``raw`` is, or ``None`` if it is blank, torn or another's."""
+    """Return the log block that ``raw`` holds, or ``None`` if it is blank, torn or of another place."""
     mark, block_type, _, flags, _, seq, log_id, _ = _SECTOR.unpack_from(raw)
     if mark != _MARK or not BlockType.SEGMENT <= block_type <= BlockType.SWITCH:
         return None
@@ -299,29 +287,26 @@ def link_record(a: int, b: int, c: int, d: int) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class StaleSector:
-    """A sector that is not blank, where only blank ones were expected.
+    """A sector that is not blank behind the last group.
 
-    ``seq`` is the group it says it belongs to, or ``None`` if it is not of this log.
+    ``seq`` is the group that it names, or ``None`` if it is not of this log.
     """
 
     offset: int
     seq: int | None
-    type: int
 
 
-def find_traces(raw: bytes, offset: int, log_id: int) -> list[StaleSector]:
-    """Return the traces in ``raw``, a whole number of sectors read from ``offset``."""
+def find_stale_sectors(raw: bytes, offset: int, log_id: int) -> list[StaleSector]:
+    """Return the sectors of ``raw`` that are not blank; it was read from ``offset``."""
     if raw == BLANK_BLOCK:
         return []
-    traces = []
+    found = []
     for at in range(0, len(raw), SECTOR_SIZE):
-        sector = raw[at : at + SECTOR_SIZE]
-        if sector == _BLANK_SECTOR:
-            continue
-        mark, block_type, _, _, _, seq, sector_log_id, _ = _SECTOR.unpack_from(sector)
-        ours = mark == _MARK and sector_log_id == log_id
-        traces.append(StaleSector(offset + at, seq if ours else None, block_type))
-    return traces
+        if raw[at : at + SECTOR_SIZE] != _BLANK_SECTOR:
+            mark, _, _, _, _, seq, sector_log_id, _ = _SECTOR.unpack_from(raw, at)
+            ours = mark == _MARK and sector_log_id == log_id
+            found.append(StaleSector(offset + at, seq if ours else None))
+    return found
 
 
 def blocks_for(records: int) -> int:

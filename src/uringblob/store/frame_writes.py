@@ -1,15 +1,14 @@
-"""A batch of frames on its way to fresh slots.
+"""A batch of frames and its writes to fresh slots.
 
-Any slot will do for any guid, so a batch is laid out in the order of its buffers' addresses:
-frames leased one after the other become one contiguous stretch of memory and of file, which the
-kernel takes as a single fixed-buffer write.
+Any slot will do for any guid, so a batch is laid out in the order of its buffers' addresses: frames leased
+one after the other become one contiguous range of memory and of file, which one fixed-buffer write moves.
 
-A frame's checksum is made while the frame is being written: the caller does not touch it before
-the call returns, and only the log record needs it.  (Before, the device idled meanwhile: 20 to
-30 µs a frame of 512 KiB, a third of the time that writing it takes.)
+A frame is checksummed while it is written: the caller leaves it alone until the call returns, and only the
+log record needs the checksum.  (With the checksum first, the device was idle for 20 to 30 µs a frame of
+512 KiB, a third of the time that writing it takes.)
 
-Memory that the engine cannot move (not 4096-aligned where I/O is direct) is copied through
-bounce frames (:mod:`uringblob.store.io.bounces`), at the store's pace.
+Memory that the engine cannot move (not 4096-aligned where I/O is direct) is copied through bounce frames
+(:mod:`uringblob.store.io.bounces`).
 """
 
 from __future__ import annotations
@@ -28,39 +27,36 @@ from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.format import Segment, pack_entry
+from uringblob.store.format import SlotRun, pack_entry
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.job import Job, wait_all
-from uringblob.store.io.pending_write import PendingWrite
+from uringblob.store.io.pending_write import PendingWrite, WaitOnError
 
-#: A batch below this is checksummed before it is written: waiting for a tick would cost more.
-OVERLAP_BYTES_MIN = 64 * 1024
-
-#: Frames that are sorted in one piece: half a millisecond.
+#: Frames that are sorted in one step: half a millisecond.
 SORTED_AT_ONCE = 1024
 
-T = TypeVar("T")
+W = TypeVar("W", bound=Awaitable[object])
 
 
 def _address(item: tuple[bytes, IoBuffer]) -> int:
     return item[1].address
 
 
-async def _sorted_in_turns(
-    items: list[tuple[bytes, IoBuffer]], pace: ChecksumBudget
+async def _sorted_in_steps(
+    items: list[tuple[bytes, IoBuffer]], budget: ChecksumBudget
 ) -> list[tuple[bytes, IoBuffer]]:
-    """Return ``items`` by address; a hundred thousand of them take 100 ms in one piece."""
+    """Return ``items`` by address; a hundred thousand of them take 100 ms in one step."""
     runs = []
     for start in range(0, len(items), SORTED_AT_ONCE):
-        await pace.turn(SORTED_AT_ONCE * NAME)
+        await budget.acquire(SORTED_AT_ONCE * NAME)
         runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=_address))
     merged: list[tuple[bytes, IoBuffer]] = []
     for number, item in enumerate(heapq.merge(*runs, key=_address)):
-        if number % GUIDS_AT_ONCE == 0 and not pace.take(GUIDS_AT_ONCE * CHANGE):
-            await pace.turn(GUIDS_AT_ONCE * CHANGE)
+        if number % GUIDS_AT_ONCE == 0:
+            await budget.acquire(GUIDS_AT_ONCE * CHANGE)
         merged.append(item)
     return merged
 
@@ -69,245 +65,209 @@ class Piece:
     """Consecutive frames for one run of slots."""
 
     def __init__(
-        self, run: Segment, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounces: bool
+        self, run: SlotRun, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounced: bool
     ) -> None:
         self.run = run
         self.guids = guids
         self.frames = frames
-        self.bounces = bounces  #: the engine cannot move these frames where they lie
+        self.bounced = bounced  #: the engine cannot move these frames from where they lie
         self.error: BaseException | None = None
 
 
 class Batch:
-    """Frames with their slots and checksums: ``entries`` is what a log would say of them."""
+    """Frames with their slots and checksums; ``entries`` is what a log record would name."""
 
-    def __init__(self, medium: FileIO, space: SlotAllocator, page_size: int) -> None:
-        self._medium = medium
-        self._space = space
+    def __init__(self, file_io: FileIO, allocator: SlotAllocator, page_size: int) -> None:
+        self._file_io = file_io
+        self._allocator = allocator
         self._page_size = page_size
-        self._align = medium.engine.memory_align
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
         self.size_bytes = 0  #: of all frames
-        self.bounces = 0
-        self._begun = False  # whether any write may have been asked for
+        self._started = False  # whether any write may have been requested
 
-    async def take_slots(self, writes: Mapped[IoBuffer]) -> None:
-        """Take slots for ``writes``; nothing is written yet.
+    async def allocate(self, writes: Mapped[IoBuffer]) -> None:
+        """Allocate slots for ``writes``; nothing is written yet.
 
-        :raises BlobStoreIOError: there is no room; no slot was taken.
+        :raises BlobStoreIOError: there is no room; no slot was allocated.
         """
         frames = list(writes.items())
         if len(frames) > SORTED_AT_ONCE:
-            frames = await _sorted_in_turns(frames, self._medium.pace)
+            frames = await _sorted_in_steps(frames, self._file_io.checksum_budget)
         elif len(frames) > 1:
             frames.sort(key=_address)
-        ready = self._space.take_ready(len(frames))  # no coroutine for the common case
         self.size_bytes = len(frames) * self._page_size
-        if ready is not None and len(frames) <= GATHER_PIECES_MAX:
-            self._lay(ready, frames)
-            return
+        ready = self._allocator.allocate_ready(len(frames))  # no coroutine for the common case
         done = 0
-        for run in await self._space.take_frames(len(frames)) if ready is None else (ready,):
-            # More than one gather is more than one request anyway.
+        for run in (ready,) if ready is not None else await self._allocator.allocate_frames(len(frames)):
+            # A piece is at most what one gather may hold.
             for start in range(0, run.slots, GATHER_PIECES_MAX):
-                piece = Segment(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
-                if done and not self._medium.pace.take(piece.slots * CHANGE):
-                    await self._medium.pace.turn(piece.slots * CHANGE)
-                self._lay(piece, frames[done : done + piece.slots])
+                piece = SlotRun(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
+                if done:
+                    await self._file_io.checksum_budget.acquire(piece.slots * CHANGE)
+                self._lay_out(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
-    def _lay(self, run: Segment, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
+    def _lay_out(self, run: SlotRun, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
-        self.pieces.append(Piece(run, guids, frames, bounces=self._bounces(frames)))
-
-    def checksum(self) -> None:
-        """Checksum the frames and fill ``entries``."""
-        for slot, guid, frame in self._places():
-            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
-
-    async def checksum_while(self, landing: Callable[[], Awaitable[T]]) -> T:
-        """Begin ``landing()``, which writes the frames, and checksum them meanwhile.
-
-        Returns or raises when both have ended.
-        """
-        if self.size_bytes < OVERLAP_BYTES_MIN:
-            self.checksum()
-            return await landing()
-        landed = landing()
-        try:
-            await self.checksum_later()
-        except GeneratorExit:
-            raise  # the store was dropped, not closed: nothing may be awaited any more
-        except BaseException:
-            await wait_all([landed])
-            raise
-        return await landed
-
-    async def checksum_later(self) -> None:
-        """Checksum when the requests are submitted, which is at this tick's end, and as the pace allows."""
-        await self._medium.next_tick()
-        pace = self._medium.pace
-        for slot, guid, frame in self._places():
-            if frame.size > STEP_BYTES:
-                self.entries.append((guid, pack_entry(slot, await pace.checksum(frame.view))))
-                continue
-            if not pace.take(frame.size):
-                await pace.turn(frame.size)
-            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+        align = self._file_io.engine.memory_align
+        bounced = align > 1 and any(frame.address % align for frame in frames)
+        self.pieces.append(Piece(run, guids, frames, bounced=bounced))
 
     def _places(self) -> Iterator[tuple[int, bytes, IoBuffer]]:
         for piece in self.pieces:
             yield from zip(itertools.count(piece.run.slot), piece.guids, piece.frames)
 
+    # --- checksums -----------------------------------------------------------------------
+
+    async def checksum_and_start(self, start: Callable[[], W], *, overlap: bool) -> W:
+        """Fill ``entries`` and return ``start()``, which starts the write; with ``overlap`` that comes first.
+
+        If this raises, no request is in flight.
+        """
+        if not overlap:
+            for slot, guid, frame in self._places():
+                self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+            return start()
+        write = start()
+        async with WaitOnError((write,)):
+            await self._checksum_in_steps()
+        return write
+
+    async def _checksum_in_steps(self) -> None:
+        await self._file_io.next_tick()  # the requests are submitted at this one's end
+        budget = self._file_io.checksum_budget
+        for slot, guid, frame in self._places():
+            if frame.size <= STEP_BYTES and budget.try_acquire(frame.size):
+                checksum = frame_checksum(frame.view)
+            else:
+                checksum = await budget.checksum(frame.view)
+            self.entries.append((guid, pack_entry(slot, checksum)))
+
     # --- writing -------------------------------------------------------------------------
 
-    def land(self) -> PendingWrite | Job[None]:
-        """Begin to write every frame; awaited, the answer says that no request is in flight any more."""
-        self._begun = True
+    def start_write(self) -> PendingWrite | Job[None]:
+        """Start to write every frame; awaited, the result says that no request is in flight any more."""
+        self._started = True
         if len(self.pieces) > 1:
-            return self._medium.start(self._land_pieces())
-        return self._begin(self.pieces[0])
+            return self._file_io.start(self._write_pieces())
+        return self._start_piece(self.pieces[0])
 
-    def _begin(self, piece: Piece) -> PendingWrite | Job[None]:
-        """Begin to write one piece: by one request where that will do, which costs no job of its own."""
+    def _start_piece(self, piece: Piece) -> PendingWrite | Job[None]:
+        """Start to write one piece: by one request where possible, which costs no job."""
         size_bytes = len(piece.frames) * self._page_size
-        if piece.bounces or not transfers.one_request(len(piece.frames), size_bytes):
-            return self._medium.start(self._land_piece(piece))
-        answer = self._medium.engine.write(piece.run.slot * self._page_size, piece.frames)
-        return PendingWrite(self._medium, answer, size_bytes, lambda answer: self._land_piece(piece, answer))
+        if piece.bounced or not transfers.one_request(len(piece.frames), size_bytes):
+            return self._file_io.start(self._write_piece(piece))
+        answer = self._file_io.engine.write(piece.run.slot * self._page_size, piece.frames)
+        return PendingWrite(
+            self._file_io, answer, size_bytes, lambda answer: self._write_piece(piece, answer)
+        )
 
-    async def _land_pieces(self) -> None:
-        under_way: list[PendingWrite | Job[None]] = []
-        try:
+    async def _write_pieces(self) -> None:
+        pending: list[PendingWrite | Job[None]] = []
+        async with WaitOnError(pending):
             for number, piece in enumerate(self.pieces, 1):
-                if number % GUIDS_AT_ONCE == 0 and not self._medium.pace.take(GUIDS_AT_ONCE * CHANGE):
-                    await self._medium.pace.turn(GUIDS_AT_ONCE * CHANGE)
-                under_way.append(self._begin(piece))
-                if piece.bounces:
-                    await wait_all(under_way)
-        except GeneratorExit:
-            raise  # the store was dropped, not closed: nothing may be awaited any more
-        except BaseException:
-            await wait_all(under_way)
-            raise
-        errors = await wait_all(under_way)
+                if number % GUIDS_AT_ONCE == 0:
+                    await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
+                pending.append(self._start_piece(piece))
+                if piece.bounced:
+                    await wait_all(pending)
+        errors = await wait_all(pending)
         if errors:
             raise errors[0]
 
-    def land_synced(self) -> Job[bool]:
-        """Begin to write every frame and make its bytes durable; yields true if one submission did both.
+    def start_synced_write(self) -> Job[bool]:
+        """Start to write every frame and make its bytes durable; yields true if one submission did both.
 
         A failed sync poisons the store.
         """
-        self._begun = True
-        return self._medium.start(self._land_synced())
+        self._started = True
+        return self._file_io.start(self._write_synced())
 
-    async def _land_synced(self) -> bool:
-        linkable = len(self.pieces) == 1 and not self.pieces[0].bounces
-        if not linkable:
-            await self.land()
-            await self._medium.sync("syncing a batch")
+    async def _write_synced(self) -> bool:
+        if len(self.pieces) > 1 or self.pieces[0].bounced:
+            await self.start_write()
+            await self._file_io.sync("syncing a batch")
             return False
         piece = self.pieces[0]
-        offset = piece.run.slot * self._page_size
-        where = self._where(piece)
-        writing = transfers.write_whole_then_sync(self._medium.engine, offset, piece.frames, where)
+        engine, offset, context = self._file_io.engine, piece.run.slot * self._page_size, self._context(piece)
         try:
-            return await self._medium.run_sync(writing, where)
+            return await self._file_io.run_sync(
+                lambda: transfers.write_whole_then_sync(engine, offset, piece.frames, context), context
+            )
         except SyncFailed:
             raise
         except BlobStoreIOError as error:
-            raise self._blame(piece, error) from None
+            raise self._at_fault(piece, error) from None
 
-    async def _land_piece(self, piece: Piece, answer: int | None = None) -> None:
-        engine, where = self._medium.engine, self._where(piece)
-        offset = piece.run.slot * self._page_size
+    async def _write_piece(self, piece: Piece, answer: int | None = None) -> None:
+        offset, context = piece.run.slot * self._page_size, self._context(piece)
         try:
-            if not piece.bounces:
-                await transfers.write_whole(engine, offset, piece.frames, where, answer)
-                return
-            await self._land_bounced(piece, offset, where)
+            if piece.bounced:
+                await self._write_bounced(piece, offset, context)
+            else:
+                await transfers.write_whole(self._file_io.engine, offset, piece.frames, context, answer)
         except BlobStoreIOError as error:
-            raise self._blame(piece, error) from None
+            raise self._at_fault(piece, error) from None
 
-    async def _land_bounced(self, piece: Piece, offset: int, where: ErrorContext) -> None:
+    async def _write_bounced(self, piece: Piece, offset: int, context: ErrorContext) -> None:
         """Write ``piece`` through bounce frames: some are filled while others are written."""
-        medium, bounces, done = self._medium, self._medium.bounces, 0
+        file_io, bounces, done = self._file_io, self._file_io.bounces, 0
         writing: collections.deque[Job[None]] = collections.deque()
-        try:
+        async with WaitOnError(writing):
             while done < len(piece.frames):
-                await bounces.take()
-                leases = [await bounces.frame()]
+                leases = [await bounces.acquire()]
                 try:
-                    while len(leases) < min(bounces.limit // 2, len(piece.frames) - done):
-                        if not bounces.take_now():
-                            break
-                        leases.append(await bounces.frame())
-                    part = piece.frames[done : done + len(leases)]
-                    frames = [lease._frame(medium.engine.pool) for lease in leases]
-                    for frame, source in zip(frames, part, strict=True):
-                        await medium.pace.copy(frame.view, source.view)
-                    writing.append(medium.start(self._write_bounced(offset, frames, leases, where)))
+                    at_most = min(bounces.limit // 2, len(piece.frames) - done)
+                    while len(leases) < at_most and bounces.available:
+                        leases.append(await bounces.acquire())
+                    sources = piece.frames[done : done + len(leases)]
+                    at = offset + done * self._page_size
+                    write = file_io.start(self._copy_and_write(at, sources, leases, context))
                 except GeneratorExit:
-                    raise
+                    raise  # the store was dropped: nothing may be resumed
                 except BaseException:
-                    for lease in leases:
-                        bounces.give(lease)
+                    bounces.release(leases)
                     raise
-                self.bounces += len(part)
-                done += len(part)
-                offset += len(part) * self._page_size
+                writing.append(write)
+                done += len(leases)
                 if len(writing) > 1:
                     await writing.popleft()
             while writing:
                 await writing.popleft()
-        except GeneratorExit:
-            raise  # the store was dropped, not closed: nothing may be awaited any more
-        except BaseException:
-            await wait_all(writing)
-            raise
 
-    async def _write_bounced(
-        self, offset: int, frames: Sequence[IoBuffer], leases: Sequence[AlignedBlobBuf], where: ErrorContext
+    async def _copy_and_write(
+        self, offset: int, sources: Sequence[IoBuffer], leases: list[AlignedBlobBuf], context: ErrorContext
     ) -> None:
-        try:
-            await transfers.write_whole(self._medium.engine, offset, frames, where)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            self._give_bounced(leases)
-            raise
-        self._give_bounced(leases)
+        engine, budget = self._file_io.engine, self._file_io.checksum_budget
+        frames = [lease._frame(engine.pool) for lease in leases]
+        with self._file_io.bounces.releasing(leases):
+            for frame, source in zip(frames, sources, strict=True):
+                await budget.copy(frame.view, source.view)
+            await transfers.write_whole(engine, offset, frames, context)
 
-    def _give_bounced(self, leases: Sequence[AlignedBlobBuf]) -> None:
-        for lease in leases:
-            self._medium.bounces.give(lease)
-
-    def _bounces(self, frames: Sequence[IoBuffer]) -> bool:
-        return self._align > 1 and any(frame.address % self._align for frame in frames)
-
-    def _where(self, piece: Piece) -> ErrorContext:
+    def _context(self, piece: Piece) -> ErrorContext:
         offset = piece.run.slot * self._page_size
-        return ErrorContext("writing blob", self._medium.path, offset, piece.guids[0], len(piece.guids) - 1)
+        return ErrorContext("writing blob", self._file_io.path, offset, piece.guids[0], len(piece.guids) - 1)
 
-    def _blame(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
+    def _at_fault(self, piece: Piece, error: BlobStoreIOError) -> BlobStoreIOError:
         piece.error = error
         if len(piece.guids) == 1:
             error.guid = BlobGuid(piece.guids[0])
         return error
 
-    # --- giving up -----------------------------------------------------------------------
+    # --- after a failure -----------------------------------------------------------------
 
-    def give_back(self, why: BaseException) -> None:
-        """No record names these slots and no request is in flight: let others have them.
+    def free(self, why: BaseException) -> None:
+        """Free the slots: no record names them, and no request is in flight.
 
-        Slots whose write failed for another reason than room are not used again before a reopen.  Nor is
-        any, once writing has begun, where ``why`` is no I/O's: without memory nobody knows what was asked.
+        Slots whose write failed for another reason than room are not reused before a reopen.  Nor is any,
+        once writing has started, if ``why`` is no I/O error: after a MemoryError it is unknown what was
+        requested.
         """
-        unsure = self._begun and not isinstance(why, BlobStoreError)
+        unsure = self._started and not isinstance(why, BlobStoreError)
         for piece in self.pieces:
             error = piece.error
             bad = unsure or (isinstance(error, BlobStoreIOError) and error.errno not in NO_SPACE_ERRNOS)
-            self._space.give_back(piece.run, SlotState.BAD if bad else SlotState.FREE)
+            self._allocator.free(piece.run, SlotState.BAD if bad else SlotState.FREE)
         self.pieces = []

@@ -1,17 +1,15 @@
 """Whether the file is still the one that was opened: its name, its length, its contents.
 
-The lock keeps other openers out; ``rm``, ``mv``, ``cp`` and a restored backup ask for no lock.
+The lock keeps other openers out, but not ``rm``, ``mv``, ``cp`` and a restored backup.
 
-* **Before each group** one ``stat`` of the path (1.7 µs; an ``fstat`` alone takes 0.9 and cannot see
-  that the path names another file).  Without a name, or with its name given to another file, a
-  commit is refused: it would be durable where nobody looks.  Nothing is poisoned, because the
-  name may come back.  A file that is shorter than its slots was cut, and that poisons.
-* **Before both superblocks are rewritten** (compaction, close) they are read: what is not this store's
-  is not written over as if it were.
-* **At close** the groups that were written are read back, 4 KiB for each: an older copy of the same
-  store, put in its place meanwhile, has the right superblocks and lacks them.
-
-No device is read for a commit.
+* **Before each group** one ``stat`` of the path (1.7 µs; an ``fstat`` alone takes 0.9 and does not see
+  that the path names another file).  If the name is gone, or is another file's, a commit is refused: it
+  would be durable where no opener looks.  That poisons nothing, because the name may come back.  A file
+  that is shorter than its slots was cut, and that poisons.
+* **Before both superblocks are rewritten** (compaction, close) they are read, so that another store's
+  are not overwritten.
+* **At close** this opener's groups are read back, 4 KiB for each: an older copy of the same store, put in
+  its place, has the right superblocks and lacks them.
 """
 
 from __future__ import annotations
@@ -21,24 +19,24 @@ import os
 
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.store.file import StoreFile
-from uringblob.store.format import BlockType, Segment
+from uringblob.store.format import BlockType
 from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.log.reader import LogReader, Place
+from uringblob.store.log.reader import LogReader
 from uringblob.store.log.superblocks import Superblocks, overwritten
-from uringblob.store.log.writer import Log
+from uringblob.store.log.writer import Log, Place
 
 _DELETED = "its last name was deleted: what it holds is gone when it is closed"
 _REPLACED = "its path names another file now"
 _MOVED = "its path names no file any more; it has another name, and goes on there"
 
 
-class Standing:
-    """What is known of one open file's place in the file system.  Belongs to the loop's thread."""
+class FileIdentity:
+    """The name, length and contents of one open file.  Belongs to the loop's thread."""
 
-    def __init__(self, file: StoreFile, medium: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
+    def __init__(self, file: StoreFile, file_io: FileIO, slots: SlotTable, superblocks: Superblocks) -> None:
         self._file = file
-        self._medium = medium
+        self._file_io = file_io
         self._slots = slots
         self._superblocks = superblocks
         self._identity = (-1, -1)
@@ -49,18 +47,18 @@ class Standing:
         self._mark: tuple[Place, int] = ((0, 0), 0)
 
     def __repr__(self) -> str:
-        return f"<Standing of {self._file!r}: {self.note() or 'as it was opened'}>"
+        return f"<FileIdentity of {self._file!r}: {self.note() or 'as it was opened'}>"
 
     # --- the name and the length ---------------------------------------------------------
 
     def note(self) -> str:
-        """Return what became of the file's name, or "" while it is as it was; any thread may ask."""
+        """Return what became of the file's name, or "" while it is as it was; in any thread."""
         if self._file.fd < 0:
             return ""
         try:
             return self._look()[1]
         except OSError:
-            return ""  # closed a moment ago, or a file system that answers nothing: no word on names
+            return ""  # just closed, or a dead file system
 
     def check(self, log: Log) -> None:
         """Raise if a group may not be written to ``log``: the file has lost its name or its end.
@@ -69,7 +67,8 @@ class Standing:
         :raises StoreCorrupt: the file was cut; the store is poisoned.
         """
         if log is not self._log:
-            self._begin(log)
+            # From here on the groups in it are this opener's own.
+            self._log, self._mark = log, (log.position, log.seq)
         if self._file.fd < 0:
             return
         try:
@@ -83,32 +82,25 @@ class Standing:
                 f"{self._file.path}: the open store was deleted or replaced ({note}), so nothing is committed to "
                 "it. It stays readable: copy what you need to another store before you close it",
             )
-        if status.st_size < self._slots.limit * self._medium.engine.pool.page_size:
+        if status.st_size < self._slots.limit * self._file_io.engine.pool.page_size:
             raise self._overwritten(f"the file was cut to {status.st_size} bytes")
 
     def _look(self) -> tuple[os.stat_result, str]:
-        """Return the open file's status, and what is to be said of its name."""
-        missing, there = False, None
+        """Return the open file's status, and what became of its name."""
+        note = ""
         try:
             there = os.stat(self._file.path)
+            if (there.st_dev, there.st_ino) == self._identity:
+                return there, ""
+            note = _REPLACED
         except (FileNotFoundError, NotADirectoryError):
-            missing = True
+            note = _MOVED
         except OSError:
-            pass  # a directory that may not be searched any more says nothing of the name in it
-        if there is not None and (there.st_dev, there.st_ino) == self._identity:
-            return there, ""
+            pass  # a directory that may no longer be searched: its names are unknown
         mine = os.fstat(self._file.fd)
-        if there is not None:
-            return mine, _REPLACED
-        if mine.st_nlink == 0:
-            return mine, _DELETED
-        return mine, _MOVED if missing else ""
+        return mine, _DELETED if mine.st_nlink == 0 and note is not _REPLACED else note
 
     # --- the contents --------------------------------------------------------------------
-
-    def _begin(self, log: Log) -> None:
-        """From here on the groups in ``log`` are this opener's own."""
-        self._log, self._mark = log, (log.position, log.seq)
 
     async def check_contents(self, log: Log) -> None:
         """Read superblocks and this opener's groups back; no group is in flight.
@@ -118,15 +110,7 @@ class Standing:
         await self._superblocks.check_ours()
         if log is not self._log or log.seq == self._mark[1]:
             return  # no group was written to it
-        head = log.segments[0]
-        reader = LogReader(
-            self._medium,
-            log.store_id,
-            log.log_id,
-            log.page_size,
-            Segment(head.slot, head.slots),
-            self._medium.file_size(),
-        )
+        reader = LogReader.of_log(log)
         reader.segments, reader.tail = list(log.segments), log.tail
         reader.position, seq = self._mark
         while seq < log.seq:
@@ -137,5 +121,5 @@ class Standing:
 
     def _overwritten(self, what: str) -> StoreCorrupt:
         error = overwritten(self._file.path, what)
-        self._medium.poison(error)
+        self._file_io.poison(error)
         return error

@@ -1,10 +1,9 @@
-"""Which process holds a store's lock: for an error's message, so it is named only where that is certain.
+"""Which processes hold a store's lock, for an error's message: named only where that is certain.
 
-Linux lists the locks of this PID namespace in ``/proc/locks``, each with the process that took it.
-That number alone can mislead: a lock outlives its process in a forked child, and the number may be
-another process's by then; and the file is named by its inode and a device that ``stat`` need not know
-(btrfs).  So a process is believed only if it has this file open on a descriptor that holds the lock, which
-its own user and root can see.
+Linux lists the locks of this PID namespace in ``/proc/locks``, each with the process that took it.  That
+process may have left its lock to a forked child, its number may be another process's by now, and the
+file is named by a device that ``stat`` need not know (btrfs).  So a process counts only if it has this
+file open on a descriptor that holds the lock, which its own user and root can see.
 (Checked on Linux 6.18.)
 """
 
@@ -14,13 +13,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-#: A line: number, kind, ADVISORY, access, process, device:inode, from, to.  Waiting ones have ``->`` second.
+#: A line: number, kind, ADVISORY, access, process, device:inode, from, to.  A waiting lock has ``->`` second.
 _KIND, _PROCESS, _FILE = 1, 4, 5
 _NAMED_MAX = 3
 
 
 def holders_text(fd: int) -> str:
-    """Return ``", process 4711 (python3)"`` for those that hold a flock on the open file ``fd``, or nothing."""
+    """Return ``", process 4711 (python3)"`` for the holders of a flock on the open file ``fd``, or ""."""
     named = [_shown(process) for process in lock_holders(fd)]
     if not named:
         return ""
@@ -29,7 +28,7 @@ def holders_text(fd: int) -> str:
 
 
 def lock_holders(fd: int) -> list[int]:
-    """Return the processes that hold a flock on the open file ``fd``, as far as this is known for certain."""
+    """Return the processes that are known to hold a flock on the open file ``fd``."""
     file = os.fstat(fd)
     return [process for process in dict.fromkeys(_listed(file.st_ino)) if _holds(process, file)]
 

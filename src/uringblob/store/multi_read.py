@@ -1,150 +1,127 @@
-"""Many reads as one call: asked for together, each answered for itself.
+"""Many reads as one call: requested together, each with an outcome of its own.
 
-One job asks for all of them and goes through the answers in turn.  (With a job for each, as it was,
-a read of 4 KiB took as much CPU in a batch as by itself; now 0.65 to 0.8 of it.)  An answer that is
-there already costs no trip anywhere, so where frames are checked it begins with the first (the
-checksums hide behind the reads that follow), and where they are not with the last: whoever is woken
-when the last has come mostly finds the others done.
+One job makes all requests and finishes the answers in turn; a job for each read took as much CPU for a
+read of 4 KiB as a call of its own, this takes 0.65 to 0.8 of it.  Where frames are checked, it begins with
+the first answer, because the checksums then overlap with the reads that follow; where they are not, with
+the last one: when that has come, most others have, too, and an answer that is there costs no await.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
-from uringblob.store.core import Core
-from uringblob.store.format import CHECKSUM_BITS
+from uringblob.store.frame_reads import FrameRead, FrameReads
 from uringblob.store.io.checksum_budget import CHANGE, NAME, STEP_BYTES
-from uringblob.store.io.job import Job, wait_all
+from uringblob.store.io.job import Job
+from uringblob.store.io.pending_write import WaitOnError
 
-#: Reads that are asked for in one step: a millisecond.
+#: Reads that are requested in one step: a millisecond.
 READS_AT_ONCE = 256
 #: A read that is a job of its own takes as long as so many others.
 JOB_COST = 8
-#: One read that a caller asks for: its guid and the frame to fill.
+#: One read of a call: its guid and the frame to fill.
 Read = tuple[bytes, IoBuffer]
 
 
-class _Asked:
-    """What was asked for: the slots are held, and the frames are the kernel's, until each has its answer."""
+class _Requests:
+    """The requests of one call: slots stay pinned, and frames belong to the kernel, until each has its answer."""
 
-    def __init__(self, core: Core, reads: Sequence[Read]) -> None:
-        self._core = core
+    def __init__(self, shared: FrameReads, reads: Sequence[Read]) -> None:
+        self._shared = shared
         self._reads = reads
-        self._page_size = core.page_size
         self.outcomes: list[BlobStoreError | None] = [None] * len(reads)
-        self.plain: list[tuple[int, int]] = []  #: position and entry of what one request should fill
+        #: Positions and plans of what one request should fill; each has its answer.
+        self.plain: list[tuple[int, FrameRead]] = []
         self.answers: list[Completion[int]] = []
-        self.others: list[tuple[int, Job[None]]] = []
-        self._held: list[int] = []
-        self._let_go = 0
+        #: Positions of what needs a bounce frame; each has its job.
+        self.bounced: list[int] = []
+        self.jobs: list[Job[None]] = []
+        self._unpinned = 0
+        self._unexpected: Exception | None = None
 
-    def ask(self, position: int) -> int:
-        """Ask for the reads from ``position`` on, as many as an iteration may; return the next position."""
-        core, reads, others = self._core, self._reads, self.others
-        find, slots, align = core.manifest.find, core.manifest.slots, core.medium.engine.memory_align
-        first, room = len(self.plain), READS_AT_ONCE
-        while position < len(reads) and room > 0:
-            guid, frame = reads[position]
-            entry = find(guid)
-            if entry is None:
-                self.outcomes[position] = core.not_found(guid)
-            elif frame.address % align or slots.beyond_end(entry >> CHECKSUM_BITS):
-                others.append((position, core.medium.start(core.read(guid, frame))))
-                room -= JOB_COST - 1
+    def start(self, position: int) -> int:
+        """Request the reads from ``position`` on, as many as one step may; return the next position."""
+        shared, plain = self._shared, self.plain
+        places: list[tuple[int, IoBuffer]] = []
+        room = READS_AT_ONCE
+        while position < len(self._reads) and room > 0:
+            guid, frame = self._reads[position]
+            try:
+                read = FrameRead(shared, guid, frame)
+            except BlobStoreError as error:
+                self.outcomes[position] = error.with_traceback(None)
             else:
-                slots.hold(entry >> CHECKSUM_BITS)
-                self._held.append(entry >> CHECKSUM_BITS)
-                self.plain.append((position, entry))
+                if read.bounced:
+                    self.jobs.append(shared.file_io.start(read.finish()))
+                    self.bounced.append(position)
+                    room -= JOB_COST - 1
+                else:
+                    shared.slots.pin(read.slot)
+                    plain.append((position, read))
+                    places.append((read.offset, frame))
             position += 1
             room -= 1
-        new = self.plain[first:] if first else self.plain
-        places = [((entry >> CHECKSUM_BITS) * self._page_size, reads[at][1]) for at, entry in new]
         if places:
-            core.medium.engine.read_each(places, self.answers)
+            shared.engine.read_each(places, self.answers)
         return position
 
-    def release(self, at_most: int = sys.maxsize) -> bool:
-        """Let go of ``at_most`` slots; tell whether there are more."""
-        held, slots = self._held, self._core.manifest.slots
-        stop = min(len(held), self._let_go + at_most)
-        while self._let_go < stop:
-            self._let_go += 1
-            slots.unhold(held[self._let_go - 1])
-        return stop < len(held)
+    def unpin(self, at_most: int = sys.maxsize) -> bool:
+        """Unpin ``at_most`` slots; return whether there are more."""
+        plain, slots = self.plain, self._shared.slots
+        stop = min(len(plain), self._unpinned + at_most)
+        while self._unpinned < stop:
+            self._unpinned += 1
+            slots.unpin(plain[self._unpinned - 1][1].slot)
+        return stop < len(plain)
 
-    async def settle(self) -> None:
-        """Wait until no frame is the kernel's any more: they are the caller's then."""
-        await wait_all(self.answers)
-        await wait_all([job for _, job in self.others])
+    async def finish_all(self) -> None:
+        """Note each read's error, and raise one that is no frame's own when all have ended."""
+        shared, budget = self._shared, self._shared.file_io.checksum_budget
+        verifies, page_size = shared.verifies, shared.page_size
+        pairs = list(zip(self.plain, self.answers, strict=True))
+        for number, ((position, read), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
+            got = answer.result() if answer.done() else await answer
+            if got == page_size and not verifies:
+                if number % READS_AT_ONCE == 0:
+                    await budget.acquire(READS_AT_ONCE * NAME)
+                continue
+            if got == page_size <= STEP_BYTES and budget.try_acquire(page_size) and read.matches():
+                continue
+            await self._note(position, read.finish(got))
+        while self.unpin(READS_AT_ONCE):
+            await budget.acquire(READS_AT_ONCE * CHANGE)
+        for position, job in zip(self.bounced, self.jobs, strict=True):
+            await self._note(position, job)
+        if self._unexpected is not None:
+            raise self._unexpected
+
+    async def _note(self, position: int, read: Awaitable[None]) -> None:
+        try:
+            await read
+        except BlobStoreError as error:
+            self.outcomes[position] = error.with_traceback(None)
+        except Exception as error:  # noqa: BLE001 - raised when the other reads have ended
+            self._unexpected = self._unexpected or error
 
 
-async def read_batch(core: Core, reads: Sequence[Read]) -> list[BlobStoreError | None]:
+async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStoreError | None]:
     """Fill every frame with the blob that is visible now; return each position's error, or None.
 
-    To be run as a job.  Returns or raises when no request is in flight any more; until then every
-    slot is kept.  More than :data:`READS_AT_ONCE` are looked up and asked for in turns.
+    Runs as a job.  Returns or raises when no request is in flight any more; until then every slot is
+    pinned.  More than :data:`READS_AT_ONCE` are planned and requested in steps.
     """
-    asked, pace, position = _Asked(core, reads), core.medium.pace, 0
+    requests, position = _Requests(shared, reads), 0
     try:
-        while position < len(reads):
-            if position:
-                await pace.after(READS_AT_ONCE * CHANGE)
-            position = asked.ask(position)
-        unexpected = await _finish_plain(core, reads, asked)
-    except GeneratorExit:
-        raise  # the store was dropped, not closed: nothing may be awaited any more
-    except BaseException:
-        # No memory, or a signal handler: the frames are the caller's when the kernel lets go of them.
-        await asked.settle()
-        raise
+        async with WaitOnError(requests.answers, requests.jobs):
+            while position < len(reads):
+                if position:
+                    await shared.file_io.checksum_budget.acquire_after(READS_AT_ONCE * CHANGE)
+                position = requests.start(position)
+            await requests.finish_all()
     finally:
-        asked.release()
-    for position, job in asked.others:
-        try:
-            await job
-        except BlobStoreError as error:
-            asked.outcomes[position] = error.with_traceback(None)
-        except Exception as error:  # noqa: BLE001 - raised below, when the other reads are done
-            unexpected = unexpected or error
-    if unexpected is not None:
-        raise unexpected
-    return asked.outcomes
-
-
-async def _finish_plain(core: Core, reads: Sequence[Read], asked: _Asked) -> Exception | None:
-    """Fill the plain frames and note their errors; return an error that is no frame's own."""
-    page_size, verifies, pace = core.page_size, core.verifies, core.medium.pace
-    unexpected: Exception | None = None
-    pairs = list(zip(asked.plain, asked.answers, strict=True))
-    for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
-        got = answer.result() if answer.done() else await answer
-        if verifies or got != page_size:
-            try:
-                await _finish(core, *reads[position], entry, got)
-            except BlobStoreError as error:
-                asked.outcomes[position] = error.with_traceback(None)
-            except Exception as error:  # noqa: BLE001 - returned, when the other reads are done
-                unexpected = unexpected or error
-        elif number % READS_AT_ONCE == 0:
-            await pace.turn(READS_AT_ONCE * NAME)
-    while asked.release(READS_AT_ONCE):
-        await pace.turn(READS_AT_ONCE * CHANGE)
-    return unexpected
-
-
-async def _finish(core: Core, guid: bytes, frame: IoBuffer, entry: int, got: int) -> None:
-    """See to it that ``frame`` is whole and what was written; ``got`` is what its request moved."""
-    if got != frame.size:
-        await core.fill(guid, entry >> CHECKSUM_BITS, 0, frame, got)
-    if core.verifies:
-        pace = core.medium.pace
-        if frame.size > STEP_BYTES:
-            await core.check_in_turns(guid, entry, frame)
-            return
-        if not pace.take(frame.size):
-            await pace.turn(frame.size)
-        core.check_frame(guid, entry, frame)
+        requests.unpin()
+    return requests.outcomes

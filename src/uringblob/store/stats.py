@@ -1,4 +1,4 @@
-"""A store's figures, gathered from the rooms that keep them."""
+"""A store's figures, gathered from the objects that count them."""
 
 from __future__ import annotations
 
@@ -11,64 +11,58 @@ from uringblob.store.index.slots import SlotState
 
 
 def collect_stats(core: Core) -> StoreStats:
-    """Return a frozen snapshot; takes no lock and waits for nothing."""
-    engine = core.medium.engine
-    pool, counters, slots = engine.pool, engine.counters, core.manifest.slots
-    visitors = core.visitors
-    notes = _notes(core)
+    """Return a frozen snapshot; takes no lock and does not wait."""
+    engine, slots, caller_reads = core.file_io.engine, core.index.slots, core.caller_reads
+    pool, counters = engine.pool, engine.counters
+    notes = list(core.notes)
+    if name_note := core.identity.note():
+        notes.append(f"{core.file.path}: {name_note}")
     file_bytes, allocated_bytes = _sizes(core, notes)
-    cause = core.medium.poison_cause
+    cause = core.file_io.poison_cause
     return StoreStats(
         engine=engine.name,
         engine_reason=engine.reason,
         direct_io=engine.direct_io,
         page_size=core.page_size,
-        blobs=len(core.manifest),
+        blobs=len(core.index),
         file_bytes=file_bytes,
         allocated_bytes=allocated_bytes,
         log_bytes=slots.count(SlotState.LOG) * core.page_size,
         slots_live=slots.count(SlotState.LIVE),
         slots_free=slots.count(SlotState.FREE),
-        slots_pending=sum(
-            slots.count(state) for state in (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED)
-        ),
+        slots_pending=sum(map(slots.count, (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED))),
         slots_log=slots.count(SlotState.LOG),
         buffers=pool.asked,
         buffers_registered=pool.capacity if pool.registered else 0,
         buffers_leased=pool.leased,
         buffers_reason=pool.reason,
         buffers_huge=pool.huge,
-        reads=counters.reads + visitors.reads,
+        reads=counters.reads + caller_reads.made.value,
         writes=counters.writes,
         syncs=counters.syncs,
-        bytes_read=counters.bytes_read + visitors.whole_reads * core.page_size,
+        bytes_read=counters.bytes_read + caller_reads.whole.value * core.page_size,
         bytes_written=counters.bytes_written,
         ring_enters=counters.ring_enters,
-        in_flight=engine.in_flight + visitors.inside,
-        reads_here=visitors.reads,
+        in_flight=engine.in_flight + caller_reads.active,
+        reads_here=caller_reads.made.value,
         commits=core.commits,
         log_groups=core.queue.groups,
-        compactions=core.upkeep.compactions,
+        compactions=core.maintenance.compactions,
         batches_linked=core.batches_linked,
         batches_scattered=core.batches_scattered,
-        bounces=core.bounces,
+        bounces=core.file_io.bounces.lent,
         read_only=core.file.read_only,
         poisoned="" if cause is None else str(cause),
-        notes=(*notes, *core.medium.repairs.notes()),
+        notes=(*notes, *core.file_io.repairs.notes()),
     )
 
 
-def _notes(core: Core) -> list[str]:
-    of_name = core.standing.note()
-    return [*core.notes, f"{core.file.path}: {of_name}"] if of_name else list(core.notes)
-
-
 def _sizes(core: Core, notes: list[str]) -> tuple[int, int]:
-    """Return the file's length and what the file system has given it, in bytes; as last seen once closed."""
+    """Return the file's length and its allocated bytes; once it is closed, as last seen."""
     if core.file.fd >= 0:
         try:
             status = os.fstat(core.file.fd)
-        except OSError as error:  # it has died; all other figures are as true as ever
+        except OSError as error:  # the file system has died; all other figures are still right
             name = errno_name(error.errno or 0)
             notes.append(
                 f"{core.file.path}: its size is what was last seen, because asking ended with {name}"

@@ -185,9 +185,9 @@ class FileBlobStore(StoreOwner, BlobStore):
         No thread switch, and many threads read at once.  A signal is handled when that call has
         ended.  What does not go as it should is finished by the store's thread.
         """
-        got = self._handle.run_in_caller(self._core._read_here, guid, dst)
+        got = self._handle.run_in_caller(self._core._read_in_caller, guid, dst)
         if got != self._core.page_size:
-            self._handle.run(self._core._read_after, guid, dst, got)
+            self._handle.run(self._core._finish_read, guid, dst, got)
 
     def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         """See :meth:`BlobStore.write_blob`."""

@@ -97,7 +97,7 @@ class StoreHandle(StoreOwner):
         """
         self._check_thread()
         loop = self._loop
-        if not self.inherited and loop.core is not None and loop.core._visitors.interrupted:
+        if not self.inherited and loop.core is not None and loop.core._caller_reads.interrupted:
             raise RuntimeError(
                 "close() waits for the read_blob() of this thread that the signal handler interrupted: "
                 "close the store when that has returned"

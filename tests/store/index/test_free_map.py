@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from uringblob.store.format import Segment
-from uringblob.store.index.free_map import CHUNK_SLOTS, RUN_SLOTS_MAX, FreeIndex
+from uringblob.store.format import SlotRun
+from uringblob.store.index.free_map import CHUNK_SLOTS, RUN_SLOTS_MAX, FreeMap
 from uringblob.store.index.slots import SlotState, SlotTable
 
 LIVE = int(SlotState.LIVE)
@@ -28,7 +28,7 @@ class Counted(bytearray):
 def test_the_lowest_free_slot_is_the_one_that_a_walk_finds(seed):
     rng = random.Random(seed)
     states = bytearray(rng.randrange(3 * CHUNK_SLOTS))
-    index = FreeIndex(states)
+    index = FreeMap(states)
     for step in range(400):
         action = rng.randrange(4)
         if action == 0:
@@ -73,7 +73,7 @@ def test_no_level_is_ever_too_low_whatever_is_taken_freed_and_grown(seed):
     """Searches are what lowers a level, so they come between all other steps, each for another length."""
     rng = random.Random(1000 + seed)
     states = bytearray([LIVE]) * (4 * CHUNK_SLOTS + rng.randrange(CHUNK_SLOTS))
-    index = FreeIndex(states)
+    index = FreeMap(states)
     edges = [
         edge for chunk in range(1, 6) for edge in range(chunk * CHUNK_SLOTS - 2, chunk * CHUNK_SLOTS + 2)
     ]
@@ -104,7 +104,7 @@ def test_the_one_slot_that_joins_two_chunks_makes_the_run_that_crosses_them(coun
     last = CHUNK_SLOTS - before
     begin = last - count + 1 if not before else last
     states = bytearray([LIVE]) * (3 * CHUNK_SLOTS)
-    index = FreeIndex(states)
+    index = FreeMap(states)
     assert index.lowest(1) == -1  # it has learned that nothing is free
     for slot in range(begin, begin + count):
         if slot != last:
@@ -118,7 +118,7 @@ def test_the_one_slot_that_joins_two_chunks_makes_the_run_that_crosses_them(coun
 
 def test_slots_freed_one_by_one_in_any_order_make_the_longest_run_there_can_be():
     states = bytearray([LIVE]) * (2 * CHUNK_SLOTS)
-    index = FreeIndex(states)
+    index = FreeMap(states)
     begin = CHUNK_SLOTS // 2
     order = list(range(begin, begin + RUN_SLOTS_MAX))
     random.Random(3).shuffle(order)
@@ -134,7 +134,7 @@ def test_slots_freed_one_by_one_in_any_order_make_the_longest_run_there_can_be()
 def test_a_long_run_that_is_nowhere_is_searched_for_once_and_then_known_to_be_nowhere():
     """A store that deletes have fragmented: every second slot is free, and a batch wants 64 side by side."""
     states = Counted(bytes([LIVE, 0]) * (100 * CHUNK_SLOTS // 2))
-    index = FreeIndex(states)
+    index = FreeMap(states)
     assert index.lowest(64) == -1
     states.searched = 0
     for _ in range(100):
@@ -146,7 +146,7 @@ def test_a_long_run_that_is_nowhere_is_searched_for_once_and_then_known_to_be_no
 
 def test_a_commit_in_a_large_store_searches_no_more_than_one_stretch():
     states = Counted([LIVE] * (200 * CHUNK_SLOTS))
-    index = FreeIndex(states)
+    index = FreeMap(states)
     assert index.lowest() == -1
     states.searched = 0
     low, high = 5, 199 * CHUNK_SLOTS + 17
@@ -161,10 +161,10 @@ def test_a_commit_in_a_large_store_searches_no_more_than_one_stretch():
 
 def test_a_table_hands_out_what_was_freed_behind_two_million_slots():
     slots = SlotTable(2, 2_000_000)
-    slots.claim_all(range(2, 2_000_000), SlotState.LIVE)
-    assert slots.find_run(1) is None
+    slots.mark_all_used(range(2, 2_000_000), SlotState.LIVE)
+    assert slots.allocate_run(1, SlotState.WRITING) is None
     slots.retire(1_999_990, fence=0)
-    assert slots.take_run(1, SlotState.WRITING) == Segment(1_999_990, 1)
+    assert slots.allocate_run(1, SlotState.WRITING) == SlotRun(1_999_990, 1)
     slots.extend(2_000_003)
-    assert slots.take_run(3, SlotState.WRITING) == Segment(2_000_000, 3)
-    assert slots.find_run(1) is None
+    assert slots.allocate_run(3, SlotState.WRITING) == SlotRun(2_000_000, 3)
+    assert slots.allocate_run(1, SlotState.WRITING) is None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, Segment, blocks_for, first_slot
+from uringblob.store.format import BLOCK_SIZE, SlotRun, blocks_for, first_slot
 from uringblob.store.index.log_space import (
     BASE_BYTES,
     BASE_SLOTS,
@@ -68,7 +68,7 @@ def test_a_segment_is_a_small_part_of_all_and_its_zeroing_is_one_request(page_si
     space = LogSpace(page_size)
     at = first_slot(page_size)
     for granules in (1, 15, 23, 24, 47, 48, 1000, 5000):
-        space.add(Segment(at, granules * space.granule))
+        space.add(SlotRun(at, granules * space.granule))
         at += granules * space.granule
         segment = space.segment_granules * space.granule * page_size
         assert space.segment_granules >= 1
@@ -80,7 +80,7 @@ def test_a_segment_is_a_small_part_of_all_and_its_zeroing_is_one_request(page_si
 
 
 class Chain:
-    """A log that writes nothing: the real arithmetic of log, compaction and upkeep, and no medium.
+    """A log that writes nothing: the real arithmetic of log, compaction and maintenance, and no medium.
 
     ``named`` blobs are what the slot table says; ``durable`` what a snapshot taken now would hold.
     """
@@ -92,7 +92,7 @@ class Chain:
         self.space = LogSpace(page_size)
         self.rng = rng
         self._lay_out(pieces)
-        self.upkeep = LogMaintenance(
+        self.maintenance = LogMaintenance(
             None,
             SimpleNamespace(slots=self, delta=lambda: range(self.delta)),
             self.space,
@@ -100,7 +100,7 @@ class Chain:
             SimpleNamespace(current=SimpleNamespace(version=2)),
             self.nothing,
         )
-        self.upkeep._compacting = None
+        self.maintenance._compacting = None
         self.log = self.first_log()
 
     async def nothing(self):
@@ -111,7 +111,7 @@ class Chain:
         left, at = self.space.wanted(self.named), first_slot(self.page_size)
         while left:
             part = left if pieces == 1 else min(left, self.rng.randint(1, max(1, left // pieces)))
-            self.space.add(Segment(at, part * self.space.granule))
+            self.space.add(SlotRun(at, part * self.space.granule))
             at += (part + 1) * self.space.granule
             left -= part
 
@@ -131,7 +131,7 @@ class Chain:
     def extend(self, log, blocks):
         while log.room < blocks:
             log.segments.append(log.tail)
-            log.tail = self.space.take(self.space.segment_granules)
+            log.tail = self.space.allocate(self.space.segment_granules)
 
     def write(self, blocks):
         """A group, as the queue writes it: ``ensure_room``, and then the position moves on."""
@@ -140,11 +140,11 @@ class Chain:
 
     def begin_compaction(self):
         compaction = Compaction(None, None, self.space, self, None)
-        compaction._take_segments(blocks_for(self.durable) + 1)
+        compaction._allocate_segments(blocks_for(self.durable) + 1)
         self.new = self.log_of(compaction._segments)
         self.new.skip(blocks_for(self.durable))
         self.delta = 0
-        self.upkeep._compacting = SimpleNamespace(done=lambda: False)
+        self.maintenance._compacting = SimpleNamespace(done=lambda: False)
 
     def switch_log(self):
         """The carry, then the SWITCH in the old log, and only then the old log's segments are free."""
@@ -152,7 +152,7 @@ class Chain:
         self.extend(new, blocks_for(self.delta))
         new.skip(blocks_for(self.delta))
         self.delta = 0
-        self.upkeep._compacting = None
+        self.maintenance._compacting = None
         return new
 
     def compact(self):
@@ -161,7 +161,7 @@ class Chain:
         self.extend(old, 1)
         old.skip(1)
         for segment in old.chain:
-            self.space.give_back(segment)
+            self.space.free(segment)
         self.log = new
 
     def check(self):
@@ -172,7 +172,7 @@ class Chain:
         assert all(
             self.space.owns(segment) and segment.slots % self.space.granule == 0 for segment in segments
         )
-        assert self.space.free == self.space.capacity - len(slots) // self.space.granule
+        assert self.space.free_granules == self.space.capacity - len(slots) // self.space.granule
 
 
 def chains(seed):
@@ -189,7 +189,7 @@ def test_after_a_compaction_the_largest_group_fits_and_after_it_the_next_compact
     for chain in chains(1):
         largest = blocks_for(chain.named)
         for _ in range(4):
-            assert chain.upkeep.log_fits(largest), (
+            assert chain.maintenance.log_fits(largest), (
                 f"{chain.page_size} {chain.named} {chain.space} {chain.log}"
             )
             chain.write(largest)
@@ -207,13 +207,13 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
         sizes = [1, 1, 2, largest, max(1, largest // 3), max(1, largest // 10)]
         for _ in range(3):
             for _ in range(chain.rng.choice((0, 5, 40, 300))):
-                if chain.upkeep.log_fits(size := chain.rng.choice(sizes)):
+                if chain.maintenance.log_fits(size := chain.rng.choice(sizes)):
                     chain.write(size)
                 else:
                     refused += 1
             chain.begin_compaction()
             for _ in range(chain.rng.choice((0, 3, 30))):
-                if chain.upkeep.log_fits(size := chain.rng.choice(sizes)):
+                if chain.maintenance.log_fits(size := chain.rng.choice(sizes)):
                     chain.write(size)
                     chain.delta = min(chain.named, chain.delta + size * 119)
                 else:
@@ -221,7 +221,7 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
             chain.check()
             chain.compact()
             chain.new = chain.log
-            assert chain.upkeep.log_fits(largest), (
+            assert chain.maintenance.log_fits(largest), (
                 f"{chain.page_size} {chain.named} {chain.space} {chain.log}"
             )
             chain.write(largest)
@@ -234,22 +234,22 @@ def test_what_a_group_is_said_to_take_is_never_less_than_what_it_takes():
     for chain in chains(3):
         for _ in range(20):
             blocks = chain.rng.choice((1, 2, 15, 16, 100, blocks_for(chain.named)))
-            if not chain.upkeep.log_fits(blocks):
+            if not chain.maintenance.log_fits(blocks):
                 chain.begin_compaction()
                 chain.compact()
                 chain.new = chain.log
                 continue
-            said, before = chain.log.granules_for(blocks), chain.space.free
+            said, before = chain.log.granules_for(blocks), chain.space.free_granules
             chain.write(blocks)
             chain.extend(chain.log, 1)  # the SWITCH that must follow
-            assert before - chain.space.free <= said
+            assert before - chain.space.free_granules <= said
 
 
 def test_with_two_fifths_less_the_largest_group_would_not_fit_in_stores_of_every_frame_size(monkeypatch):
     """So the tables above can fail."""
     wanted = LogSpace.wanted
     monkeypatch.setattr(LogSpace, "wanted", lambda self, records: wanted(self, records) * 3 // 5)
-    refused = {c.page_size for c in chains(1) if not c.upkeep.log_fits(blocks_for(c.named))}
+    refused = {c.page_size for c in chains(1) if not c.maintenance.log_fits(blocks_for(c.named))}
     assert refused == set(PAGE_SIZES)
 
 
@@ -263,93 +263,93 @@ def test_segments_are_whole_granules_of_the_extents_and_no_slot_is_had_twice(pag
     space = LogSpace(page_size)
     granule, at = space.granule, first_slot(page_size)
     for granules in (7, 1, 12, 40):
-        space.add(Segment(at, granules * granule))
+        space.add(SlotRun(at, granules * granule))
         at += granules * granule + rng.choice((0, 1, granule, 5 * granule))
-    mine: dict[int, Segment] = {}
+    mine: dict[int, SlotRun] = {}
     for _ in range(400):
         if rng.random() < 0.55:
             asked = rng.choice((1, 1, 2, 3, 20))
-            if not space.free:
+            if not space.free_granules:
                 with pytest.raises(BlobStoreIOError):
-                    space.take(asked)
+                    space.allocate(asked)
                 continue
-            segment = space.take(asked)
+            segment = space.allocate(asked)
             assert space.owns(segment)
             assert segment.slots % granule == 0
             assert granule <= segment.slots <= asked * granule
             mine[segment.slot] = segment
         elif mine:
-            space.give_back(mine.pop(rng.choice(list(mine))))
+            space.free(mine.pop(rng.choice(list(mine))))
         slots = [slot for segment in mine.values() for slot in range(segment.slot, segment.end)]
         assert len(slots) == len(set(slots))
-        assert space.free == space.capacity - len(slots) // granule == 60 - len(slots) // granule
+        assert space.free_granules == space.capacity - len(slots) // granule == 60 - len(slots) // granule
     for segment in mine.values():
-        space.give_back(segment)
+        space.free(segment)
     assert space._free == space.extents, "what was given back became whole again"
 
 
 def space_of(*extents, used=()):
     """Return log space of frames of 64 KiB, where a slot is a granule."""
     return LogSpace(
-        64 * KIB, [Segment(*extent) for extent in extents], [Segment(*segment) for segment in used]
+        64 * KIB, [SlotRun(*extent) for extent in extents], [SlotRun(*segment) for segment in used]
     )
 
 
 def test_a_segment_is_cut_out_of_the_first_run_that_has_it_or_else_is_the_longest_there_is():
     space = space_of((1, 2), (10, 4), (20, 9))
-    assert space.take(3) == Segment(10, 3)
-    assert space.take(7) == Segment(20, 7)
-    assert space.take(7) == Segment(1, 2), "the first of the longest"
-    assert space.take(7) == Segment(27, 2)
-    assert space.take(7) == Segment(13, 1)
+    assert space.allocate(3) == SlotRun(10, 3)
+    assert space.allocate(7) == SlotRun(20, 7)
+    assert space.allocate(7) == SlotRun(1, 2), "the first of the longest"
+    assert space.allocate(7) == SlotRun(27, 2)
+    assert space.allocate(7) == SlotRun(13, 1)
 
 
 def test_log_space_that_is_used_up_says_so_and_hands_out_nothing():
     space = space_of((1, 2))
-    assert space.take(2) == Segment(1, 2)
+    assert space.allocate(2) == SlotRun(1, 2)
     with pytest.raises(
         BlobStoreIOError, match="log space is used up: delete blobs, or give the disk more room"
     ) as e:
-        space.take(1)
+        space.allocate(1)
     assert e.value.errno == errno.ENOSPC
-    assert (space.free, space.capacity) == (0, 2)
+    assert (space.free_granules, space.capacity) == (0, 2)
     assert repr(space) == "<LogSpace 0 of 2 granules of 1 slots free>"
-    space.give_back(Segment(2, 1))
-    assert space.take(5) == Segment(2, 1)
+    space.free(SlotRun(2, 1))
+    assert space.allocate(5) == SlotRun(2, 1)
 
 
 def test_extents_that_touch_are_one_in_whatever_order_they_come():
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1)):
         parts = [(1, 2), (3, 4), (7, 1)]
         space = space_of(*(parts[index] for index in order))
-        assert space.extents == [Segment(1, 7)]
-        assert space.capacity == space.free == 7
-        assert space.take(7) == Segment(1, 7), "one segment lies across what was added in parts"
+        assert space.extents == [SlotRun(1, 7)]
+        assert space.capacity == space.free_granules == 7
+        assert space.allocate(7) == SlotRun(1, 7), "one segment lies across what was added in parts"
 
 
 def test_what_extents_would_be_with_one_more_changes_nothing_yet():
     space = space_of((1, 2), (10, 4))
-    assert space.with_extent(Segment(3, 7)) == [Segment(1, 13)]
-    assert space.with_extent(Segment(5, 1)) == [Segment(1, 2), Segment(5, 1), Segment(10, 4)]
-    assert space.extents == [Segment(1, 2), Segment(10, 4)]
-    assert space.capacity == space.free == 6
+    assert space.with_extent(SlotRun(3, 7)) == [SlotRun(1, 13)]
+    assert space.with_extent(SlotRun(5, 1)) == [SlotRun(1, 2), SlotRun(5, 1), SlotRun(10, 4)]
+    assert space.extents == [SlotRun(1, 2), SlotRun(10, 4)]
+    assert space.capacity == space.free_granules == 6
 
 
 def test_an_extent_beside_a_segment_in_use_grows_what_is_free_only():
     space = space_of((1, 4), used=[(1, 1), (4, 1)])
-    assert space.free == 2
-    space.add(Segment(5, 3))
-    assert (space.free, space.capacity) == (5, 7)
-    assert space.take(3) == Segment(5, 3)
-    assert space.take(3) == Segment(2, 2)
+    assert space.free_granules == 2
+    space.add(SlotRun(5, 3))
+    assert (space.free_granules, space.capacity) == (5, 7)
+    assert space.allocate(3) == SlotRun(5, 3)
+    assert space.allocate(3) == SlotRun(2, 2)
 
 
 def test_a_log_in_use_is_not_handed_out_and_what_is_no_log_space_is_not_taken_back():
     space = space_of((1, 6), (20, 1), used=[(2, 1), (4, 2)])
-    assert space.free == 4
-    assert sorted(space.take(1).slot for _ in range(4)) == [1, 3, 6, 20]
+    assert space.free_granules == 4
+    assert sorted(space.allocate(1).slot for _ in range(4)) == [1, 3, 6, 20]
     for stranger in ((0, 1), (6, 2), (7, 1), (19, 2), (1, 20)):
         with pytest.raises(AssertionError, match="is no log space"):
-            space.give_back(Segment(*stranger))
+            space.free(SlotRun(*stranger))
     with pytest.raises(AssertionError, match="is not free log space"):
-        LogSpace(64 * KIB, [Segment(1, 2)], [Segment(2, 2)])
+        LogSpace(64 * KIB, [SlotRun(1, 2)], [SlotRun(2, 2)])

@@ -16,11 +16,11 @@ from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotTable
 
 rng = __import__("random").Random(1)
-manifest = BlobIndex(SlotTable(2, {BLOBS} + 2))
+index = BlobIndex(SlotTable(2, {BLOBS} + 2))
 entries = Shards()
 entries.update((rng.randbytes(16), pack_entry(2 + i, rng.getrandbits(64))) for i in range({BLOBS}))
-assert manifest.load(entries, [], 1) is None
-assert len(manifest) == {BLOBS}
+assert index.load(entries, [], 1) is None
+assert len(index) == {BLOBS}
 # Not getrusage: a process begins with the peak of the one that started it.
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
 """

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from uringblob.store.format import Segment
+from uringblob.store.format import SlotRun
 from uringblob.store.index.free_map import CHUNK_SLOTS, RUN_SLOTS_MAX
 from uringblob.store.index.slots import MOVES, SlotState, SlotTable
 
@@ -43,7 +43,7 @@ def test_every_move_is_in_the_table_or_refused(before, after):
 
 def test_counts_add_up_whatever_happens():
     slots = table()
-    slots.take_run(3, S.WRITING)
+    slots.allocate_run(3, S.WRITING)
     slots.move(2, S.LIVE)
     slots.retire(2, fence=9)
     slots.extend(20)
@@ -53,18 +53,18 @@ def test_counts_add_up_whatever_happens():
 
 def test_runs_are_contiguous_and_lowest_first():
     slots = table()
-    assert slots.take_run(4, S.WRITING) == Segment(2, 4)
-    assert slots.take_run(2, S.WRITING) == Segment(6, 2)
-    slots.move_run(Segment(3, 1), S.FREE)
-    assert slots.take_run(2, S.WRITING) == Segment(8, 2)
-    assert slots.take_run(1, S.WRITING) == Segment(3, 1)
+    assert slots.allocate_run(4, S.WRITING) == SlotRun(2, 4)
+    assert slots.allocate_run(2, S.WRITING) == SlotRun(6, 2)
+    slots.move_run(SlotRun(3, 1), S.FREE)
+    assert slots.allocate_run(2, S.WRITING) == SlotRun(8, 2)
+    assert slots.allocate_run(1, S.WRITING) == SlotRun(3, 1)
 
 
 def brought_to(states, beyond):
     """Return a table with slots 5, 6, ... in ``states``, and maybe with one past the file's end."""
     slots = table()
     if beyond:
-        assert slots.claim(20, S.LIVE)
+        assert slots.mark_used(20, S.LIVE)
     for slot, state in enumerate(states, 5):
         for step in PATHS[state]:
             slots.move(slot, step)
@@ -79,46 +79,45 @@ MIXED = ([S.WRITING, S.PENDING, S.WRITING, S.WRITING], S.LIVE)
 @pytest.mark.parametrize(("states", "to"), [*RUNS, MIXED])
 def test_a_run_moves_as_its_slots_would_one_by_one(states, to, beyond):
     together, one_by_one = brought_to(states, beyond), brought_to(states, beyond)
-    together.move_run(Segment(5, 4), to)
+    together.move_run(SlotRun(5, 4), to)
     for slot in range(5, 9):
         one_by_one.move(slot, to)
     assert [together.state(slot) for slot in range(21)] == [one_by_one.state(slot) for slot in range(21)]
     assert [together.count(state) for state in S] == [one_by_one.count(state) for state in S]
-    assert together.find_run(1) == one_by_one.find_run(1)
+    assert together.allocate_run(1, S.WRITING) == one_by_one.allocate_run(1, S.WRITING)
 
 
 @pytest.mark.parametrize("state", [S.LIVE, S.BAD])
 def test_a_run_that_may_not_move_stays_whole(state):
     slots = brought_to([state] * 4, beyond=False)
     with pytest.raises(AssertionError, match="slot 5: "):
-        slots.move_run(Segment(5, 4), S.WRITING)
+        slots.move_run(SlotRun(5, 4), S.WRITING)
     assert [slots.state(slot) for slot in range(5, 9)] == [state] * 4
 
 
 def test_a_freed_run_across_chunks_of_the_index_is_found_again():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
-    (run,) = slots.take_pieces(3 * CHUNK_SLOTS - 2, S.WRITING)
-    assert slots.find_run(1) is None
-    slots.move_run(Segment(CHUNK_SLOTS - 1, CHUNK_SLOTS + 2), S.FREE)
+    (run,) = slots.allocate_runs(3 * CHUNK_SLOTS - 2, S.WRITING)
+    assert slots.allocate_run(1, S.WRITING) is None
+    slots.move_run(SlotRun(CHUNK_SLOTS - 1, CHUNK_SLOTS + 2), S.FREE)
     for slot in range(CHUNK_SLOTS - 1, 2 * CHUNK_SLOTS + 1):
-        assert slots.take_run(1, S.WRITING) == Segment(slot, 1)
-    assert slots.find_run(1) is None
+        assert slots.allocate_run(1, S.WRITING) == SlotRun(slot, 1)
+    assert slots.allocate_run(1, S.WRITING) is None
     assert run.slots == slots.count(S.WRITING)
 
 
-def test_a_run_longer_than_the_index_knows_is_had_in_one_piece_all_the_same():
+def test_a_run_longer_than_a_search_finds_is_allocated_in_one_run_if_it_is_free():
     slots = SlotTable(2, 3 * CHUNK_SLOTS)
-    assert slots.find_run(RUN_SLOTS_MAX) == Segment(2, RUN_SLOTS_MAX)
-    assert slots.find_run(RUN_SLOTS_MAX + 1) is None
-    assert slots.take_pieces(2 * RUN_SLOTS_MAX + 5, S.WRITING) == [Segment(2, 2 * RUN_SLOTS_MAX + 5)]
+    assert slots.allocate_run(RUN_SLOTS_MAX + 1, S.WRITING) is None
+    assert slots.allocate_runs(2 * RUN_SLOTS_MAX + 5, S.WRITING) == [SlotRun(2, 2 * RUN_SLOTS_MAX + 5)]
 
 
-def test_a_claimed_run_spares_the_slots_below_the_first_and_is_had_by_no_one():
+def test_a_run_marked_used_leaves_the_slots_below_the_first_and_is_not_allocated():
     slots = table(10)
-    slots.claim_run(Segment(0, 5), S.LOG)
+    slots.mark_run_used(SlotRun(0, 5), S.LOG)
     assert [slots.state(slot) for slot in range(6)] == [S.BAD] * 2 + [S.LOG] * 3 + [S.FREE]
     assert (slots.count(S.LOG), slots.count(S.FREE)) == (3, 5)
-    assert slots.take_run(5, S.WRITING) == Segment(5, 5)
+    assert slots.allocate_run(5, S.WRITING) == SlotRun(5, 5)
 
 
 def test_what_a_log_may_have_to_name_is_what_lives_what_waits_and_what_is_being_written():
@@ -131,12 +130,12 @@ def test_what_a_log_may_have_to_name_is_what_lives_what_waits_and_what_is_being_
 
 def test_without_a_run_there_are_pieces():
     slots = table(10)
-    slots.take_run(8, S.WRITING)
+    slots.allocate_run(8, S.WRITING)
     for slot in (2, 3, 5, 7, 8):
         slots.move(slot, S.FREE)
-    assert slots.take_run(3, S.WRITING) is None
-    pieces = slots.take_pieces(5, S.WRITING)
-    assert pieces == [Segment(2, 2), Segment(7, 2), Segment(5, 1)], "the longest first, and none cut in two"
+    assert slots.allocate_run(3, S.WRITING) is None
+    pieces = slots.allocate_runs(5, S.WRITING)
+    assert pieces == [SlotRun(2, 2), SlotRun(7, 2), SlotRun(5, 1)], "the longest first, and none cut in two"
     assert slots.count(S.FREE) == 0
 
 
@@ -144,16 +143,16 @@ def test_without_a_run_there_are_pieces():
 def test_pieces_are_whole_free_runs_until_the_last_and_no_slot_comes_twice(seed):
     rng = random.Random(seed)
     slots = SlotTable(2, 2 * CHUNK_SLOTS)
-    (everything,) = slots.take_pieces(slots.count(S.FREE), S.WRITING)
+    (everything,) = slots.allocate_runs(slots.count(S.FREE), S.WRITING)
     at = everything.slot
     while at < everything.end:
         end = min(everything.end, at + rng.choice((1, 1, 2, 3, 9, 130)))
         if rng.random() < 0.5:
-            slots.move_run(Segment(at, end - at), S.FREE)
+            slots.move_run(SlotRun(at, end - at), S.FREE)
         at = end
     free = slots.count(S.FREE)
     asked = rng.randint(1, free)
-    pieces = slots.take_pieces(asked, S.WRITING)
+    pieces = slots.allocate_runs(asked, S.WRITING)
     assert sum(piece.slots for piece in pieces) == asked
     assert slots.count(S.FREE) == free - asked
     taken = [slot for piece in pieces for slot in range(piece.slot, piece.end)]
@@ -163,7 +162,7 @@ def test_pieces_are_whole_free_runs_until_the_last_and_no_slot_comes_twice(seed)
 
 
 def live(slots):
-    run = slots.take_run(1, S.WRITING)
+    run = slots.allocate_run(1, S.WRITING)
     slots.move(run.slot, S.LIVE)
     return run.slot
 
@@ -174,30 +173,30 @@ def test_a_superseded_slot_waits_until_its_group_is_not_the_last():
     slots.retire(slot, fence=5)
     slots.confirm(4)
     assert slots.state(slot) is S.RETIRED
-    assert slots.waiting == 1
+    assert slots.awaiting_group == 1
     slots.confirm(5)
     assert slots.state(slot) is S.FREE
-    assert slots.waiting == 0
+    assert slots.awaiting_group == 0
 
 
 def test_a_held_slot_waits_for_its_last_reader():
     slots = table()
     slot = live(slots)
-    slots.hold(slot)
-    slots.hold(slot)
+    slots.pin(slot)
+    slots.pin(slot)
     slots.retire(slot, fence=0)
-    slots.unhold(slot)
+    slots.unpin(slot)
     assert slots.state(slot) is S.RETIRED
-    slots.unhold(slot)
+    slots.unpin(slot)
     assert slots.state(slot) is S.FREE
 
 
 def test_both_fences_must_pass_in_either_order():
     slots = table()
     slot = live(slots)
-    slots.hold(slot)
+    slots.pin(slot)
     slots.retire(slot, fence=3)
-    slots.unhold(slot)
+    slots.unpin(slot)
     assert slots.state(slot) is S.RETIRED
     slots.confirm(3)
     assert slots.state(slot) is S.FREE
@@ -205,11 +204,11 @@ def test_both_fences_must_pass_in_either_order():
 
 def test_slots_past_the_end_are_known_and_never_handed_out():
     slots = table(8)
-    assert slots.claim(11, S.LIVE)
-    assert not slots.claim(11, S.LIVE)
+    assert slots.mark_used(11, S.LIVE)
+    assert not slots.mark_used(11, S.LIVE)
     assert slots.beyond_end(11)
     slots.extend(16)
-    taken = slots.take_pieces(slots.count(S.FREE), S.WRITING)
+    taken = slots.allocate_runs(slots.count(S.FREE), S.WRITING)
     assert all(not run.slot <= 11 < run.slot + run.slots for run in taken)
     slots.retire(11, fence=0)
     assert slots.state(11) is S.FREE
@@ -218,19 +217,19 @@ def test_slots_past_the_end_are_known_and_never_handed_out():
 
 def test_claims_refuse_the_superblocks_and_slots_that_are_taken():
     slots = table()
-    assert not slots.claim(0, S.LIVE)
-    assert not slots.claim(1, S.LOG)
-    assert slots.claim(2, S.LIVE)
-    assert not slots.claim(2, S.LOG)
+    assert not slots.mark_used(0, S.LIVE)
+    assert not slots.mark_used(1, S.LOG)
+    assert slots.mark_used(2, S.LIVE)
+    assert not slots.mark_used(2, S.LOG)
 
 
 def test_claiming_many_slots_is_claiming_each():
     """The loop that opens large stores repeats what claim does: inside the file, beyond its end, taken."""
     one, many = SlotTable(1, 8), SlotTable(1, 8)
     wanted = [3, 7, 9, 1, 3, 5]
-    had = list(itertools.takewhile(lambda slot: one.claim(slot, SlotState.LIVE), wanted))
-    assert many.claim_all(wanted, SlotState.LIVE) == len(had) == 4
+    marked = list(itertools.takewhile(lambda slot: one.mark_used(slot, SlotState.LIVE), wanted))
+    assert many.mark_all_used(wanted, SlotState.LIVE) == len(marked) == 4
     for slot in range(12):
         assert many.state(slot) == one.state(slot)
     assert [many.count(state) for state in SlotState] == [one.count(state) for state in SlotState]
-    assert many.claim_all([0], SlotState.LIVE) == 0
+    assert many.mark_all_used([0], SlotState.LIVE) == 0

@@ -13,10 +13,9 @@ import sys
 import pytest
 
 from uringblob import BlobGuid, StorePoisoned
-from uringblob.store import core
-from uringblob.store import frame_writes as batch
+from uringblob.store import core, frame_writes
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.io import checksum_budget as pace
+from uringblob.store.io import checksum_budget
 from uringblob.store.io.checksum_budget import ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.testing.sim.disk import SimDisk
@@ -33,8 +32,8 @@ class Struck(BaseException):
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch):
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", LIMIT)
-    monkeypatch.setattr(batch, "OVERLAP_BYTES_MIN", 0)
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", LIMIT)
+    monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
 
 
 @pytest.fixture
@@ -65,13 +64,14 @@ class Iterations:
 @pytest.fixture
 async def iterations(monkeypatch):
     counted = Iterations()
-    real = batch.frame_checksum
+    real = frame_writes.frame_checksum
 
     def frame_checksum(frame):
         counted.add(len(frame))
         return real(frame)
 
-    monkeypatch.setattr(batch, "frame_checksum", frame_checksum)
+    for module in (frame_writes, checksum_budget):
+        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     yield counted
     counted.handle.cancel()
 
@@ -100,7 +100,7 @@ async def test_whoever_finds_room_does_not_wait_and_all_share_one_refill():
     call_soon = loop.call_soon
     loop.call_soon = lambda *args, **options: asked.append(args) or call_soon(*args, **options)
     try:
-        jobs = [Job(shared.turn(PAGE), loop) for _ in range(LIMIT // PAGE)]
+        jobs = [Job(shared.acquire(PAGE), loop) for _ in range(LIMIT // PAGE)]
     finally:
         loop.call_soon = call_soon
     assert all(job.done() for job in jobs)
@@ -114,7 +114,7 @@ async def test_turns_come_in_order_and_an_iteration_passes_the_limit_by_less_tha
 
     async def work(number):
         size = 1 + number * 1237 % (2 * PAGE)
-        await shared.turn(size)
+        await shared.acquire(size)
         order.append(number)
         counted.add(size)
 
@@ -132,10 +132,10 @@ async def test_who_asks_again_goes_behind_those_who_wait():
 
     async def work(name):
         for _ in range(3):
-            await shared.turn(PAGE)
+            await shared.acquire(PAGE)
             order.append(name)
 
-    Job(shared.turn(LIMIT), loop)
+    Job(shared.acquire(LIMIT), loop)
     await asyncio.gather(*(Job(work(name), loop) for name in "abc"))
     assert "".join(order) == "abcabcabc"
 
@@ -144,10 +144,10 @@ async def test_every_iteration_begins_with_the_whole_limit():
     """What the last ones of a crowd left was once all that the next crowd's first ones found."""
     loop = asyncio.get_running_loop()
     shared = ChecksumBudget(loop)
-    await asyncio.gather(*(Job(shared.turn(PAGE), loop) for _ in range(3 * LIMIT // PAGE)))
+    await asyncio.gather(*(Job(shared.acquire(PAGE), loop) for _ in range(3 * LIMIT // PAGE)))
     for _ in range(3):
         await asyncio.sleep(0)
-    assert all(Job(shared.turn(PAGE), loop).done() for _ in range(LIMIT // PAGE))
+    assert all(Job(shared.acquire(PAGE), loop).done() for _ in range(LIMIT // PAGE))
 
 
 async def test_frames_larger_than_the_limit_take_one_iteration_each():
@@ -155,7 +155,7 @@ async def test_frames_larger_than_the_limit_take_one_iteration_each():
     shared, counted = ChecksumBudget(loop), Iterations()
 
     async def work():
-        await shared.turn(3 * LIMIT)
+        await shared.acquire(3 * LIMIT)
         counted.add(1)
 
     await asyncio.gather(*(Job(work(), loop) for _ in range(5)))
@@ -168,7 +168,7 @@ async def test_a_turn_at_nothing_comes_after_all_who_wait():
     shared, order = ChecksumBudget(loop), []
 
     async def work(name, size):
-        await shared.turn(size)
+        await shared.acquire(size)
         order.append(name)
 
     jobs = [Job(work(n, PAGE), loop) for n in range(9)]
@@ -209,7 +209,7 @@ def test_committers_who_wait_for_their_turns_share_one_group():
     async def commit_together(loop):
         store = await open_sim_store(SimDisk(image=new_image()), loop)
         await make_room(store)
-        store._core.queue._crowd = 16  # as after a group of so many
+        store._core.queue._recent_group_size = 16  # as after a group of so many
         before = store.stats().log_groups
         for _ in range(3):
             await asyncio.gather(*(store.commit(frames(n, 1)) for n in range(16)))
@@ -233,26 +233,26 @@ def test_a_lone_commit_takes_no_more_iterations_than_without(monkeypatch):
         return rounds
 
     loop = SimLoop()
-    paced = loop.run(rounds_of_a_commit(loop))
-    monkeypatch.setattr(ChecksumBudget, "take", lambda _pace, _size_bytes: True)
+    limited = loop.run(rounds_of_a_commit(loop))
+    monkeypatch.setattr(ChecksumBudget, "try_acquire", lambda _budget, _size_bytes: True)
     loop = SimLoop()
-    assert paced == loop.run(rounds_of_a_commit(loop))
+    assert limited == loop.run(rounds_of_a_commit(loop))
 
 
 # ---- what may come between --------------------------------------------------------------------
 
 
 async def test_closing_waits_for_those_who_wait(store, monkeypatch):
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(12)]
     await asyncio.sleep(0)
-    assert store._core.medium.pace._waiting
+    assert store._core.file_io.checksum_budget._waiting
     await store.aclose()
     assert [task.exception() for task in tasks] == [None] * 12
 
 
 async def test_a_cancelled_caller_waits_for_its_turn_and_its_end(store, monkeypatch):
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
     tasks[5].cancel()
@@ -262,10 +262,10 @@ async def test_a_cancelled_caller_waits_for_its_turn_and_its_end(store, monkeypa
 
 
 async def test_who_waits_while_the_store_is_poisoned_is_refused(store, monkeypatch):
-    monkeypatch.setattr(pace, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
-    store._core.medium.poison(OSError(5, "for this test"))
+    store._core.file_io.poison(OSError(5, "for this test"))
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes[1:]] == [StorePoisoned] * 5
 
@@ -278,7 +278,7 @@ async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
     loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
 
     async def work(n):
-        await shared.turn(LIMIT)
+        await shared.acquire(LIMIT)
         if n == number and n:  # the first finds room, and nobody calls it from the loop
             raise Struck
         order.append(n)
@@ -310,7 +310,7 @@ async def test_a_handler_that_strikes_between_two_turns_leaves_nobody_waiting(hi
                 raise Struck
         return trace
 
-    jobs = [Job(shared.turn(PAGE), loop) for _ in range(12)]
+    jobs = [Job(shared.acquire(PAGE), loop) for _ in range(12)]
     before, collects = sys.gettrace(), gc.isenabled()
     gc.disable()
     sys.settrace(trace)

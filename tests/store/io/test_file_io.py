@@ -40,19 +40,19 @@ FAILURES = {"EIO": -errno.EIO, "ENOSPC": -errno.ENOSPC, "no memory": MemoryError
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(store, monkeypatch, failure):
     """Any failure of a sync is poison first, and the end of the ride then."""
-    medium, ends = store._core.medium, []
+    file_io, ends = store._core.file_io, []
 
     async def prepare():
-        await medium.ride()
-        ends.append(medium.poison_cause is not None)
-        await medium.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync")
+        await file_io.wait_next_sync()
+        ends.append(file_io.poison_cause is not None)
+        await file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync")
 
-    preparing = [medium.start(prepare()) for _ in range(3)]
+    preparing = [file_io.start(prepare()) for _ in range(3)]
     writes = store.stats().writes
     with monkeypatch.context() as patched:
-        patched.setattr(medium.engine, "sync", answered(store, FAILURES[failure]))
+        patched.setattr(file_io.engine, "sync", answered(store, FAILURES[failure]))
         with pytest.raises((OSError, MemoryError)):
-            await medium.start(medium.sync("for this test"))
+            await file_io.start(file_io.sync("for this test"))
     outcomes = await asyncio.gather(*preparing, return_exceptions=True)
     assert ends == [True] * 3
     assert ["no flush proves anything" in str(outcome) for outcome in outcomes] == [True] * 3
@@ -65,18 +65,18 @@ async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(
 @pytest.mark.parametrize("at", ["zeroed", "linked"])
 async def test_a_segment_whose_preparation_rode_on_a_failed_sync_is_never_written(store, monkeypatch, at):
     """Neither the link behind zeros that may be lost, nor a group in a segment whose link may be."""
-    log, medium, guid = store._core.queue.log, store._core.medium, BlobGuid.random()
-    extending = log._start_extending()
+    log, file_io, guid = store._core.log, store._core.file_io, BlobGuid.random()
+    extending = log.extend()
     if at == "linked":
-        while log._extending is extending and not medium._riders:
+        while log._extending is extending and not file_io._sync_waiters:
             await asyncio.sleep(0)
-        await medium.start(medium.sync("of the zeros"))
-    while not medium._riders:
+        await file_io.start(file_io.sync("of the zeros"))
+    while not file_io._sync_waiters:
         await asyncio.sleep(0)
     with monkeypatch.context() as patched:
-        patched.setattr(medium.engine, "sync", answered(store, -errno.EIO))
+        patched.setattr(file_io.engine, "sync", answered(store, -errno.EIO))
         with pytest.raises(OSError, match="fdatasync"):
-            await medium.start(medium.sync("for this test"))
+            await file_io.start(file_io.sync("for this test"))
     await asyncio.gather(extending, return_exceptions=True)
     writes = store.stats().writes
     with pytest.raises(StorePoisoned):
@@ -90,43 +90,43 @@ def no_memory(*_args, **_options):
 
 async def test_whoever_rides_on_a_sync_that_there_was_no_memory_to_begin_writes_nothing(store, monkeypatch):
     """It was linked into the log as a segment that is zeroed and flushed."""
-    medium = store._core.medium
-    rider, syncs = medium.ride(), store.stats().syncs
+    file_io = store._core.file_io
+    waiter, syncs = file_io.wait_next_sync(), store.stats().syncs
     with monkeypatch.context() as patched:
         patched.setattr(medium_module, "Completion", no_memory)
         with pytest.raises(MemoryError):
-            await medium.start(medium.sync("for this test"))
-    assert rider.done()
+            await file_io.start(file_io.sync("for this test"))
+    assert waiter.done()
     assert store.stats().syncs == syncs
     with pytest.raises(BlobStoreIOError, match="no flush proves anything"):
-        await medium.start(medium.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync"))
+        await file_io.start(file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync"))
 
 
 async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_is_not_written_again(
     store, monkeypatch
 ):
     """The next one would name another segment."""
-    log, medium = store._core.queue.log, store._core.medium
-    extending = log._start_extending()
-    while not medium._riders:
+    log, file_io = store._core.log, store._core.file_io
+    extending = log.extend()
+    while not file_io._sync_waiters:
         await asyncio.sleep(0)
     with monkeypatch.context() as patched:
-        patched.setattr(medium, "ride", no_memory)
-        await medium.start(medium.sync("for this test"))
+        patched.setattr(file_io, "wait_next_sync", no_memory)
+        await file_io.start(file_io.sync("for this test"))
         with pytest.raises(MemoryError):
             await extending
-    assert isinstance(medium.poison_cause, MemoryError)
+    assert isinstance(file_io.poison_cause, MemoryError)
     writes = store.stats().writes
     with pytest.raises(StorePoisoned):
-        await log._start_extending()
+        await log.extend()
     assert store.stats().writes == writes
 
 
 async def test_each_member_of_a_group_gets_an_error_of_its_own_with_the_same_cause(store, monkeypatch):
     """Whoever catches one adds to it: notes, and a traceback that keeps his frames."""
-    medium = store._core.medium
+    file_io = store._core.file_io
     await store.commit([(BlobGuid.random(), bytes(PAGE))])
-    store._core.queue._crowd = 8  # as after a group of so many
+    store._core.queue._recent_group_size = 8  # as after a group of so many
 
     async def commit(name):
         try:
@@ -136,7 +136,7 @@ async def test_each_member_of_a_group_gets_an_error_of_its_own_with_the_same_cau
             return error
 
     with monkeypatch.context() as patched:
-        patched.setattr(medium.engine, "sync", answered(store, -errno.EIO))
+        patched.setattr(file_io.engine, "sync", answered(store, -errno.EIO))
         caught = await asyncio.gather(*(commit(str(n)) for n in range(8)))
     together = [error for error in caught if isinstance(error, BlobStoreIOError)]
     assert len(together) > 4
@@ -146,6 +146,6 @@ async def test_each_member_of_a_group_gets_an_error_of_its_own_with_the_same_cau
     for _ in range(2):
         with pytest.raises(StorePoisoned) as raised:
             await store.commit([(BlobGuid.random(), bytes(PAGE))])
-        assert raised.value.__cause__ is medium.poison_cause
-        assert not hasattr(medium.poison_cause, "__notes__")
-        assert medium.poison_cause not in caught
+        assert raised.value.__cause__ is file_io.poison_cause
+        assert not hasattr(file_io.poison_cause, "__notes__")
+        assert file_io.poison_cause not in caught

@@ -33,7 +33,7 @@ async def store(store_path, engine):
 
 @pytest.fixture
 def in_turns(monkeypatch):
-    monkeypatch.setattr(groups, "HEARD_AT_ONCE", 2)
+    monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 2)
 
 
 class Frames:
@@ -41,7 +41,7 @@ class Frames:
 
 
 class Asked:
-    """A landing of one request, with the frames that it holds and the jobs that finished it."""
+    """A write of one request, with the frames that it references and the answers that were finished."""
 
     def __init__(self, store, outcome=None):
         self.frames = Frames()
@@ -52,11 +52,11 @@ class Asked:
         async def finish(got, frames=self.frames):
             assert frames is not None
             self.finished.append(got)
-            await store._core.medium.next_tick()
+            await store._core.file_io.next_tick()
             if outcome is not None:
                 raise outcome
 
-        self.landing = PendingWrite(store._core.medium, self.answer, PAGE, finish)
+        self.write = PendingWrite(store._core.file_io, self.answer, PAGE, finish)
         del self.frames
 
 
@@ -66,16 +66,16 @@ async def ended(awaitable):
 
 async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store):
     asked = Asked(store)
-    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(2)]
+    waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert not asked.landing.done()
-    assert not asked.landing.whole
+    assert not asked.write.done()
+    assert not asked.write.whole
     asked.answer.resolve(PAGE)
-    assert asked.landing.done()
-    assert asked.landing.whole
-    asked.landing.finish_short()
+    assert asked.write.done()
+    assert asked.write.whole
+    asked.write.finish_short()
     await asyncio.gather(*waiting)
-    await asked.landing
+    await asked.write
     assert asked.finished == []
     gc.collect()
     assert asked.alive() is None
@@ -84,36 +84,36 @@ async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store)
 @pytest.mark.parametrize("got", [512, 0, -errno.EINTR, -errno.ENOSPC])
 async def test_a_short_one_is_finished_once_however_many_ask(store, got):
     asked = Asked(store)
-    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(3)]
+    waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(3)]
     await asyncio.sleep(0)
     asked.answer.resolve(got)
-    assert not asked.landing.whole
-    assert not asked.landing.done()
+    assert not asked.write.whole
+    assert not asked.write.done()
     await asyncio.gather(*waiting)
     assert asked.finished == [got]
-    assert asked.landing.done()
-    await asked.landing
+    assert asked.write.done()
+    await asked.write
     assert asked.finished == [got]
 
 
 async def test_what_it_failed_with_is_raised_to_everybody(store):
     asked = Asked(store, BlobStoreIOError(errno.EIO, "no"))
-    waiting = [asyncio.ensure_future(ended(asked.landing)) for _ in range(2)]
+    waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(2)]
     await asyncio.sleep(0)
     asked.answer.resolve(-errno.EIO)
-    errors = await asyncio.gather(*waiting, ended(asked.landing), return_exceptions=True)
+    errors = await asyncio.gather(*waiting, ended(asked.write), return_exceptions=True)
     assert [type(error) for error in errors] == [BlobStoreIOError] * 3
     assert asked.finished == [-errno.EIO]
 
 
 async def test_a_short_one_may_be_finished_before_anybody_waits(store):
     asked = Asked(store)
-    asked.landing.finish_short()  # nothing is known yet
+    asked.write.finish_short()  # nothing is known yet
     asked.answer.resolve(512)
-    asked.landing.finish_short()
-    asked.landing.finish_short()
+    asked.write.finish_short()
+    asked.write.finish_short()
     assert asked.finished == [512]
-    await asked.landing
+    await asked.write
     assert asked.finished == [512]
     gc.collect()
     assert asked.alive() is None
@@ -123,39 +123,29 @@ async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
     """No engine does that of its own accord: its answers are numbers."""
     asked = Asked(store)
     asked.answer.reject(ValueError("the engine's own fault"))
-    assert not asked.landing.whole
-    asked.landing.finish_short()
+    assert not asked.write.whole
+    asked.write.finish_short()
     for _ in range(2):
         with pytest.raises(ValueError, match="the engine's own fault"):
-            await asked.landing
+            await asked.write
     assert asked.finished == []
 
 
 async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
     asked = Asked(store)
     asked.answer.resolve(512)
-    medium = store._core.medium
+    file_io = store._core.file_io
 
     def strike(coroutine):
         coroutine.close()
         raise Struck
 
-    monkeypatch.setattr(medium, "start", strike)
+    monkeypatch.setattr(file_io, "start", strike)
     with pytest.raises(Struck):
-        asked.landing.__await__().send(None)
+        asked.write.__await__().send(None)
     monkeypatch.undo()
-    await asked.landing
+    await asked.write
     assert asked.finished == [512]
-
-
-def test_it_says_how_it_stands():
-    loop = asyncio.new_event_loop()
-    answer = Completion(loop=loop)
-    landing = PendingWrite(None, answer, PAGE, None)
-    assert repr(landing) == "<PendingWrite of 4096 bytes, under way>"
-    answer.resolve(PAGE)
-    assert repr(landing) == "<PendingWrite of 4096 bytes, done>"
-    loop.close()
 
 
 async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store, in_turns):
@@ -187,7 +177,7 @@ class Noted:
     def __init__(self, done, told, iterations):
         self._done, self._told, self._iterations = done, told, iterations
 
-    def finish(self, result):
+    def resolve(self, result):
         self._told[len(self._iterations)] += 1
         self._done.resolve(result)
 
@@ -196,9 +186,9 @@ class Noted:
 async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
     """So that their next frames reach the device while the others hear of it."""
     if limit == "members":
-        monkeypatch.setattr(groups, "HEARD_AT_ONCE", 4)
+        monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 4)
     else:
-        monkeypatch.setattr(groups, "HEARD_BYTES_AT_ONCE", 4 * PAGE)
+        monkeypatch.setattr(groups, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
     await make_room(store)
     heard, told = [0], []
     in_turns = groups.GroupQueue._acknowledge_in_turns
@@ -272,7 +262,7 @@ class Answers:
     """Gives writes of frames that begin with ``XX`` another answer."""
 
     def __init__(self, store, monkeypatch, answer):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.real = self.engine.write
         self.answer = answer
         self.asked = set()

@@ -29,7 +29,7 @@ class FullDisk:
     """Refuses the writes that ``refuses`` chooses, for lack of room; counts them."""
 
     def __init__(self, store, number=errno.ENOSPC):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self.write, self.engine.write = self.engine.write, self.ask
         self.number = number
         self.refuses = lambda offset, data: False
@@ -48,7 +48,7 @@ class FullDisk:
 
 
 def place_of_next_group(store):
-    return store._core.queue.log._next_places(1)[0][0]
+    return store._core.log.next_offsets(1)[0]
 
 
 async def contents(store):
@@ -149,7 +149,7 @@ async def test_a_log_that_was_switched_to_is_named_before_anything_else_changes(
     before = await contents(store)
     disk.refuses = lambda offset, data: offset < HEADER_SIZE
     with pytest.raises(BlobStoreIOError, match="make room"):
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
     disk.written.clear()
     with pytest.raises(BlobStoreIOError, match="make room"):
         await store.commit([(guid(9), fill(9))])

@@ -32,13 +32,13 @@ async def test_a_compacted_store_holds_what_it_held(store_path, engine, blobs):
     model = {BlobGuid.random(): fill(i) for i in range(blobs)}
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine) as store:
         await store.commit(model.items())
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
         assert store.stats().compactions == 1
         assert await contents(store) == model
         assert (await store.verify()).ok
     async with AsyncFileBlobStore.open(store_path, engine=engine) as store:
         assert await contents(store) == model
-        assert store._core.queue.log.group_blocks == 0
+        assert store._core.log.group_blocks == 0
 
 
 async def test_commits_go_on_during_compactions(store_path, engine):
@@ -61,7 +61,7 @@ async def test_commits_go_on_during_compactions(store_path, engine):
         model.update((guid, fill(0)) for guid in guids)
         committers = [asyncio.create_task(committer(guids[i::10])) for i in range(10)]
         while not all(task.done() for task in committers):
-            await store._core.upkeep.start_compaction()
+            await store._core.maintenance.start_compaction()
         await asyncio.gather(*committers)
         assert store.stats().compactions > 2
         assert await contents(store) == model
@@ -73,7 +73,7 @@ async def test_commits_go_on_during_compactions(store_path, engine):
 async def test_a_long_log_is_compacted_by_itself_and_the_file_stays_small(store_path, engine):
     guid = BlobGuid.random()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine) as store:
-        store._core.upkeep.compaction_blocks_min = 64
+        store._core.maintenance.compaction_blocks_min = 64
         await store.commit([(guid, fill(0))])
         sizes = []
         for step in range(600):
@@ -87,11 +87,11 @@ async def test_a_long_log_is_compacted_by_itself_and_the_file_stays_small(store_
 
 
 async def test_closing_gives_up_a_compaction_without_a_trace(store_path, engine, caplog):
-    """Nor a warning: nobody need act on it."""
+    """Nor a warning: no action is needed."""
     model = {BlobGuid.random(): fill(i) for i in range(5000)}
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
     await store.commit(model.items())
-    job = store._core.upkeep.start_compaction()
+    job = store._core.maintenance.start_compaction()
     await store.aclose()
     assert job.done()
     assert store.stats().compactions == 0
@@ -105,9 +105,9 @@ async def test_pending_changes_survive_a_compaction_as_pending(store_path, engin
     guid = BlobGuid.random()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine) as store:
         await store.write_blob(guid, fill(1))
-        await store._core.upkeep.start_compaction()
+        await store._core.maintenance.start_compaction()
         assert store.needs_flush()
-        assert store._core.manifest.find_durable(guid) is None
+        assert store._core.index.find_durable(guid) is None
         await store.flush()
         assert not store.needs_flush()
     async with AsyncFileBlobStore.open(store_path, engine=engine) as store:

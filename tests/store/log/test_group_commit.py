@@ -1,4 +1,4 @@
-"""Many committers, one flush: who shares a group, and who is told what when a part of it fails."""
+"""Many committers, one flush: which members share a group, and which of them fail with a part of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Faults:
     """Makes chosen writes of the store's engine fail."""
 
     def __init__(self, store, monkeypatch):
-        self.engine = store._core.medium.engine
+        self.engine = store._core.file_io.engine
         self._write = self.engine.write
         self.should_fail = lambda offset, frames: 0
         monkeypatch.setattr(self.engine, "write", self.write)
@@ -82,7 +82,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
     """When the frames have landed, nothing is left to do but the flush; while some callers are missing,
     the first's frames are waited for.
     """
-    engine = store._core.medium.engine
+    engine = store._core.file_io.engine
     await store.commit([(BlobGuid.random(), fill(0))])
     real, withheld, blocks = engine.write, [], []
 
@@ -95,7 +95,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
         return withheld[-1][1]
 
     monkeypatch.setattr(engine, "write", write)
-    store._core.queue._crowd = 3 + missing
+    store._core.queue._recent_group_size = 3 + missing
     calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), b"f" * PAGE)])) for _ in range(3)]
     while len(withheld) < 3:
         await asyncio.sleep(0)
@@ -161,9 +161,9 @@ async def test_only_the_member_at_fault_fails(store, monkeypatch):
 
 async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store, monkeypatch):
     faults = Faults(store, monkeypatch)
-    log = store._core.queue.log
+    log = store._core.log
     guid = BlobGuid.random()
-    place = log._next_places(1)[0][0]
+    place = log.next_offsets(1)[0]
     faults.should_fail = lambda offset, frames: (
         -errno.ENOSPC if offset == place and any(frames[0].view) else 0
     )
@@ -180,7 +180,7 @@ async def test_any_other_failed_log_write_poisons(store, monkeypatch):
     faults = Faults(store, monkeypatch)
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
-    place = store._core.queue.log._next_places(1)[0][0]
+    place = store._core.log.next_offsets(1)[0]
     faults.should_fail = lambda offset, frames: -errno.EIO if offset == place else 0
     with pytest.raises(BlobStoreIOError):
         await store.commit([(guid, fill(1))])
@@ -193,7 +193,7 @@ async def test_any_other_failed_log_write_poisons(store, monkeypatch):
     assert await read(store, kept) == fill(7)
 
 
-async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypatch, store_path, engine):
+async def test_a_failed_fsync_poisons_and_no_member_is_acknowledged(store, monkeypatch, store_path, engine):
     from uringblob.completion import Completion
 
     core = store._core
@@ -203,7 +203,7 @@ async def test_a_failed_fsync_poisons_and_nobody_is_acknowledged(store, monkeypa
         asyncio.get_running_loop().call_soon(failed.resolve, -errno.EIO)
         return failed
 
-    monkeypatch.setattr(core.medium.engine, "sync", failing_sync)
+    monkeypatch.setattr(core.file_io.engine, "sync", failing_sync)
     outcomes = await asyncio.gather(
         *(store.commit([(BlobGuid.random(), fill(i))]) for i in range(3)), return_exceptions=True
     )
@@ -248,7 +248,7 @@ async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, mon
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
     marked = bytes(fill(666))
-    place = store._core.queue.log._next_places(1)[0][0]
+    place = store._core.log.next_offsets(1)[0]
 
     def should_fail(offset, frames):
         if bytes(frames[0].view) == marked:
@@ -273,8 +273,8 @@ async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, mon
     """It is flushed before it is logged (rule 15), so a frame that fails is seen first."""
     monkeypatch.setattr("uringblob.store.log.group.LARGE_GROUP_BYTES", 2 * PAGE)
     faults = Faults(store, monkeypatch)
-    log, marked, guid = store._core.queue.log, bytes(fill(666)), BlobGuid.random()
-    place, written = log._next_places(1)[0][0], []
+    log, marked, guid = store._core.log, bytes(fill(666)), BlobGuid.random()
+    place, written = log.next_offsets(1)[0], []
 
     def should_fail(offset, frames):
         written.append(offset)
@@ -299,7 +299,7 @@ async def test_of_a_deletion_and_a_write_in_one_group_the_later_wins_and_no_slot
 ):
     guid, other = BlobGuid.random(), BlobGuid.random()
     await store.commit([(guid, fill(1))])
-    store._core.queue._crowd = 2  # so that the first waits for the second
+    store._core.queue._recent_group_size = 2  # so that the first waits for the second
     groups = store.stats().log_groups
     calls = [store.commit(deletes=[guid]), store.commit([(guid, fill(2)), (other, fill(3))])]
     await asyncio.gather(*(calls if deletes_first else reversed(calls)))
@@ -318,8 +318,8 @@ class Struck(BaseException):
     """What a signal handler raises."""
 
 
-async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store, monkeypatch):
-    """What the group was about to do is lost, and with it the store; those behind it hear of it too."""
+async def test_a_handler_that_raises_in_the_committer_ends_every_wait(store, monkeypatch):
+    """The group's next step is lost, so the store is poisoned; the members behind it fail, too."""
 
     def strike(changes):
         raise Struck
@@ -327,9 +327,9 @@ async def test_a_handler_that_strikes_the_committer_leaves_nobody_waiting(store,
     kept = BlobGuid.random()
     await store.commit([(kept, fill(7))])
     queue = store._core.queue
-    queue._crowd = 3  # so that all three have come before a group is formed, and one fits into it
+    queue._recent_group_size = 3  # so that all three have come before a group is formed, and one fits into it
     monkeypatch.setattr("uringblob.store.log.group.LARGE_GROUP_BYTES", PAGE)
-    monkeypatch.setattr(queue._manifest, "begin_group", strike)
+    monkeypatch.setattr(queue._index, "begin_group", strike)
     seen = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context["exception"]))
     guids = [BlobGuid.random() for _ in range(3)]
@@ -350,7 +350,7 @@ TAKING, FIRST = inspect.getsourcelines(GroupQueue._take_members)
 
 
 @pytest.mark.parametrize("line", range(FIRST + 1, FIRST + len(TAKING)))
-async def test_a_handler_that_strikes_while_a_group_is_formed_leaves_nobody_waiting(store, line):
+async def test_a_handler_that_raises_while_a_group_is_formed_ends_every_wait(store, line):
     """Whoever was on his way from one list to the other was once in neither, and waited for ever."""
     await store.commit([(BlobGuid.random(), fill(7))])
     struck = []
@@ -365,7 +365,7 @@ async def test_a_handler_that_strikes_while_a_group_is_formed_leaves_nobody_wait
         return trace
 
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    store._core.queue._crowd = 3
+    store._core.queue._recent_group_size = 3
     sys.settrace(trace)
     try:
         calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), fill(n))])) for n in range(3)]

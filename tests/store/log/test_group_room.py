@@ -33,9 +33,9 @@ async def begin(store, blobs):
     """Write so many blobs, with room for twice as many, also in the log; from now on it keeps itself no room."""
     await store.commit(lent({guid(n): frame(n) for n in range(2 * blobs)}))
     await store.commit((), [guid(n) for n in range(blobs, 2 * blobs)])
-    await store._core.upkeep.start_compaction()
-    store._core.upkeep.compactions = 0
-    store._core.upkeep.after_group = lambda: None
+    await store._core.maintenance.start_compaction()
+    store._core.maintenance.compactions = 0
+    store._core.maintenance.after_group = lambda: None
 
 
 def simulated(story, *, blobs=12):
@@ -51,11 +51,11 @@ def simulated(story, *, blobs=12):
             try:
                 await begin(store, blobs)
                 await story(store)
-                poisoned = store._core.medium.poison_cause is not None
+                poisoned = store._core.file_io.poison_cause is not None
                 if not poisoned:
                     await store.flush()
                     assert (await store.verify()).ok
-                    assert store._core.manifest.slots.count(SlotState.WRITING) == 0
+                    assert store._core.index.slots.count(SlotState.WRITING) == 0
                 seen = await read_all(store)
                 if not poisoned:
                     await store.aclose()
@@ -81,7 +81,7 @@ async def fill_log(store, blocks=1):
     """Write groups until the next one of ``blocks`` blocks would have to wait."""
     core = store._core
     number = 0
-    while core.upkeep.log_fits(blocks):
+    while core.maintenance.log_fits(blocks):
         number += 1
         await store.commit(lent({guid(11): frame(1000 + number)}))
     assert number
@@ -100,7 +100,7 @@ def test_commits_without_end_wait_for_compactions_and_none_is_refused():
     async def story(store):
         for number in range(200):
             await store.commit(lent({guid(number % 12): frame(2000 + number)}))
-        assert store._core.upkeep.compactions > 2
+        assert store._core.maintenance.compactions > 2
 
     assert simulated(story) == []
 
@@ -109,10 +109,10 @@ def test_a_group_larger_than_the_logs_room_waits_for_one_compaction_and_is_writt
     async def story(store):
         largest = len(sizes(6)) // 2
         await fill_log(store, largest)
-        old, groups = store._core.queue.log, store.stats().log_groups
+        old, groups = store._core.log, store.stats().log_groups
         await store.commit(deletes=sizes(6))
-        assert store._core.upkeep.compactions == 1
-        assert store._core.queue.log is not old
+        assert store._core.maintenance.compactions == 1
+        assert store._core.log is not old
         assert store.stats().log_groups == groups + 1
         assert await store.list_blobs() == []
 
@@ -122,7 +122,7 @@ def test_a_group_larger_than_the_logs_room_waits_for_one_compaction_and_is_writt
 def test_a_group_that_fits_does_not_wait():
     async def story(store):
         await store.commit(deletes=sizes(6))
-        assert store._core.upkeep.compactions == 0
+        assert store._core.maintenance.compactions == 0
 
     assert simulated(story) == []
 
@@ -133,12 +133,12 @@ def test_a_compaction_that_began_before_is_the_one_waited_for(ticks):
 
     async def story(store):
         await fill_log(store)
-        compaction = store._core.upkeep.start_compaction()
+        compaction = store._core.maintenance.start_compaction()
         for _ in range(ticks):
             await asyncio.sleep(0)
         await store.commit(lent({A: frame(1)}))
         await compaction
-        assert store._core.upkeep.compactions == 1
+        assert store._core.maintenance.compactions == 1
 
     assert simulated(story) == []
 
@@ -153,7 +153,7 @@ def test_who_comes_while_a_group_waits_comes_after_it_in_the_order_of_coming():
             ended.append(number)
 
         first = asyncio.ensure_future(delete(0))
-        await until(lambda: store._core.upkeep.compacting)
+        await until(lambda: store._core.maintenance.compacting)
         others = []
         for number in range(1, 6):
             others.append(asyncio.ensure_future(delete(number)))
@@ -162,7 +162,7 @@ def test_who_comes_while_a_group_waits_comes_after_it_in_the_order_of_coming():
         assert len(store._core.queue._waiting) >= 3, "they came too late to wait behind the first"
         await asyncio.gather(first, *others)
         assert ended == [0, 1, 2, 3, 4, 5]
-        assert store._core.upkeep.compactions == 1
+        assert store._core.maintenance.compactions == 1
 
     assert simulated(story) == []
 
@@ -174,19 +174,19 @@ def test_what_is_pending_and_overwritten_while_its_flush_waits_is_flushed_as_it_
         core = store._core
         await store.write_blobs(lent({A: frame(1), B: frame(2), C: frame(3)}))
         await fill_log(store)
-        old = core.manifest.find(A) >> 64
+        old = core.index.find(A) >> 64
         flush = asyncio.ensure_future(store.flush())
-        await until(lambda: core.upkeep.compacting)
+        await until(lambda: core.maintenance.compacting)
         await store.write_blob(A, lend(frame(11)))
         await store.delete_blob(B)
-        assert core.manifest.slots.state(old) is SlotState.FREE
+        assert core.index.slots.state(old) is SlotState.FREE
         await store.write_blob(guid(30), lend(frame(30)))
-        assert core.manifest.find(guid(30)) >> 64 == old, "it has the slot that A had"
+        assert core.index.find(guid(30)) >> 64 == old, "it has the slot that A had"
         assert not flush.done()
         await flush
-        assert core.manifest.find_durable(A) == core.manifest.find(A)
-        assert core.manifest.find_durable(B) is None
-        found = recover(core.medium.engine.disk.live, None)
+        assert core.index.find_durable(A) == core.index.find(A)
+        assert core.index.find_durable(B) is None
+        found = recover(core.file_io.engine.disk.live, None)
         assert found[A] == frame(11)
         assert B not in found
 
@@ -200,22 +200,22 @@ def no_room(*_):
     raise BlobStoreIOError(errno.ENOSPC, "a test's snapshot")
 
 
-def test_a_compaction_that_fails_is_the_waiting_groups_error_and_nobody_elses(monkeypatch):
+def test_a_compaction_that_fails_is_the_error_of_the_waiting_group_only(monkeypatch):
     async def story(store):
         await fill_log(store)
-        before, old = await read_all(store), store._core.queue.log
+        before, old = await read_all(store), store._core.log
         with monkeypatch.context() as patch:
-            patch.setattr(Compaction, "_take_segments", no_room)
+            patch.setattr(Compaction, "_allocate_segments", no_room)
             outcomes = await asyncio.gather(
                 store.commit(lent({A: frame(1)})), store.commit(deletes=[B]), return_exceptions=True
             )
         assert [getattr(outcome, "errno", outcome) for outcome in outcomes] == [errno.ENOSPC] * 2
         assert [outcome.applied for outcome in outcomes] == [False] * 2
         assert await read_all(store) == before
-        assert store._core.queue.log is old
-        assert store._core.medium.poison_cause is None
+        assert store._core.log is old
+        assert store._core.file_io.poison_cause is None
         await store.commit(lent({A: frame(2)}), [B])
-        assert store._core.upkeep.compactions == 1
+        assert store._core.maintenance.compactions == 1
 
     assert simulated(story) == []
 
@@ -224,13 +224,13 @@ def test_a_compaction_whose_switch_fails_is_the_groups_error_and_the_old_log_sta
     async def story(store):
         await fill_log(store)
         core = store._core
-        before, old, free = await read_all(store), core.queue.log, core.log_space.free
+        before, old, free = await read_all(store), core.log, core.log_space.free_granules
         with monkeypatch.context() as patch:
             patch.setattr(Compaction, "_carry", no_room)
             with pytest.raises(BlobStoreIOError, match="a test's snapshot"):
                 await store.commit(lent({A: frame(1)}))
-        assert core.queue.log is old
-        assert core.log_space.free == free, "the new log's segments are free again"
+        assert core.log is old
+        assert core.log_space.free_granules == free, "the new log's segments are free again"
         assert await read_all(store) == before
         await store.commit(lent({A: frame(2)}))
 
@@ -244,7 +244,7 @@ def test_a_compaction_that_poisons_fails_the_group_and_every_one_after_it(monkey
         failure = BlobStoreIOError(errno.EIO, "a test's superblock")
 
         async def strike(*_, **__):
-            core.medium.poison(failure)
+            core.file_io.poison(failure)
             raise failure
 
         monkeypatch.setattr(core.superblocks, "change", strike)
@@ -261,12 +261,12 @@ def test_a_compaction_that_poisons_fails_the_group_and_every_one_after_it(monkey
 def test_a_group_that_no_compaction_makes_room_for_is_refused_after_a_bounded_number_of_them():
     async def story(store):
         core = store._core
-        before, real = await read_all(store), core.upkeep.log_fits
-        core.upkeep.log_fits = lambda blocks: blocks < 3 and real(blocks)
+        before, real = await read_all(store), core.maintenance.log_fits
+        core.maintenance.log_fits = lambda blocks: blocks < 3 and real(blocks)
         outcomes = await asyncio.gather(
             store.commit(deletes=sizes(4)), store.commit(deletes=sizes(3)), return_exceptions=True
         )
-        assert core.upkeep.compactions in range(COMPACTIONS_MAX, 2 * COMPACTIONS_MAX + 1)
+        assert core.maintenance.compactions in range(COMPACTIONS_MAX, 2 * COMPACTIONS_MAX + 1)
         for outcome in outcomes:
             assert isinstance(outcome, BlobStoreIOError)
             assert (outcome.errno, outcome.applied) == (errno.ENOSPC, False)
@@ -279,8 +279,8 @@ def test_a_group_that_no_compaction_makes_room_for_is_refused_after_a_bounded_nu
 
 
 @pytest.mark.parametrize("where", ["_carry", "_write_switch"])
-async def test_a_handler_that_strikes_the_switch_leaves_nobody_waiting(store_path, monkeypatch, where):
-    """The compaction, the group that waits for it, and who waits behind that: all of them hear of it."""
+async def test_a_handler_that_raises_in_the_switch_ends_every_wait(store_path, monkeypatch, where):
+    """The compaction, the group that waits for it, and the commits behind that all end."""
 
     async def strike(*_):
         raise Struck
@@ -288,61 +288,61 @@ async def test_a_handler_that_strikes_the_switch_leaves_nobody_waiting(store_pat
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine="pread")
     await store.commit([(A, frame(7))])
     core = store._core
-    monkeypatch.setattr(core.upkeep, "log_fits", lambda _blocks: False)
+    monkeypatch.setattr(core.maintenance, "log_fits", lambda _blocks: False)
     monkeypatch.setattr(Compaction, where, strike)
     seen = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
     calls = [asyncio.ensure_future(store.commit([(guid(n), frame(1))])) for n in range(3)]
-    calls.append(asyncio.ensure_future(core.upkeep.wait()))
+    calls.append(asyncio.ensure_future(core.maintenance.wait()))
     # Not wait_for(): what never ends cannot be cancelled either.
     _, waiting = await asyncio.wait(calls, timeout=30)
     assert not waiting
     outcomes = [call.exception() for call in calls[:3]]
     assert all(isinstance(outcome, Exception) for outcome in outcomes), outcomes
     assert [type(error) for error in seen] == [Struck], "the loop sees it, as from any callback"
-    await asyncio.wait_for(core.upkeep.wait(), 60)
+    await asyncio.wait_for(core.maintenance.wait(), 60)
     with pytest.raises(StorePoisoned):
         await asyncio.wait_for(store.aclose(), 60)
     async with AsyncFileBlobStore.open(store_path) as again:
         assert await read_all(again) == {A: frame(7)}
 
 
-# --- standing still --------------------------------------------------------------------------
+# --- pins ------------------------------------------------------------------------------------
 
 
 def test_while_the_log_is_read_a_group_without_room_waits_and_no_compaction_begins():
     async def story(store):
         await fill_log(store)
-        upkeep = store._core.upkeep
-        upkeep.hold()
-        upkeep.hold()
+        maintenance = store._core.maintenance
+        maintenance.pin()
+        maintenance.pin()
         commit = asyncio.ensure_future(store.commit(lent({A: frame(1)})))
         for holders in (2, 1):
             for _ in range(50):
                 await asyncio.sleep(0)
             assert not commit.done(), f"{holders} readers of the log"
-            assert not upkeep.compacting
-            upkeep.unhold()
+            assert not maintenance.compacting
+            maintenance.unpin()
         await commit
-        assert upkeep.compactions == 1
+        assert maintenance.compactions == 1
 
     assert simulated(story) == []
 
 
 def test_who_waits_for_readers_to_leave_waits_for_those_who_came_meanwhile():
     async def story(store):
-        upkeep = store._core.upkeep
-        upkeep.hold()
-        waiters = [asyncio.ensure_future(upkeep.unheld()) for _ in range(3)]
+        maintenance = store._core.maintenance
+        maintenance.pin()
+        waiters = [asyncio.ensure_future(maintenance.wait_unpinned()) for _ in range(3)]
         await asyncio.sleep(0)
-        upkeep.unhold()
-        upkeep.hold()
+        maintenance.unpin()
+        maintenance.pin()
         for _ in range(5):
             await asyncio.sleep(0)
         assert not any(waiter.done() for waiter in waiters)
-        upkeep.unhold()
+        maintenance.unpin()
         await asyncio.gather(*waiters)
-        await upkeep.unheld()
+        await maintenance.wait_unpinned()
 
     assert simulated(story) == []
 
@@ -353,15 +353,15 @@ def test_a_reader_of_the_log_a_compaction_and_a_group_without_room_wait_for_each
 
     async def story(store):
         await fill_log(store)
-        upkeep = store._core.upkeep
-        compaction = upkeep.start_compaction()
+        maintenance = store._core.maintenance
+        compaction = maintenance.start_compaction()
         for _ in range(ticks):
             await asyncio.sleep(0)
-        upkeep.hold()  # as verify does, and then
-        reader = asyncio.ensure_future(upkeep.wait())
+        maintenance.pin()  # as verify does, and then
+        reader = asyncio.ensure_future(maintenance.wait())
         commit = asyncio.ensure_future(store.commit(lent({A: frame(1)})))
         await reader
-        upkeep.unhold()
+        maintenance.unpin()
         await commit
         await compaction
 
@@ -379,7 +379,7 @@ def test_closing_beside_a_group_that_waits_for_room_ends_both(ticks):
         flush = asyncio.ensure_future(store.flush())
         await asyncio.sleep(0)
         core = store._core
-        live = core.medium.engine.disk
+        live = core.file_io.engine.disk
         await store.aclose()
         await commit
         await flush

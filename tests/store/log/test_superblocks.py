@@ -8,15 +8,15 @@ import errno
 import pytest
 
 from uringblob import BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, SlotRun, Superblock, decode_superblock
 from uringblob.store.io.repairs import Repairs
 from uringblob.store.log.superblocks import Superblocks
 
-EXTENTS = [Segment(2, 240), Segment(500, 16)]
+EXTENTS = [SlotRun(2, 240), SlotRun(500, 16)]
 
 
 class FileIO:
-    """Both places on a medium; each write and flush takes a round, and may be told to fail."""
+    """Both places on a medium; each write and flush takes a round, and may fail on request."""
 
     def __init__(self, version=2):
         self.first = Superblock(
@@ -24,8 +24,7 @@ class FileIO:
             b"0123456789abcdef",
             7,
             99,
-            2,
-            16,
+            SlotRun(2, 16),
             floor=5,
             version=version,
             label=b"thumbnails" * (version > 1),
@@ -73,12 +72,12 @@ async def test_changes_made_at_once_follow_each_other_and_none_takes_anothers_ba
     medium = FileIO()
     superblocks = medium.superblocks
     await asyncio.gather(
-        superblocks.change(log_id=1234, head_slot=66, floor=6),
+        superblocks.change(log_id=1234, head=SlotRun(66, 16), floor=6),
         superblocks.record_extents(EXTENTS),
         superblocks.seal(8),
     )
     for found in medium.read():
-        assert (found.log_id, found.head_slot, found.floor) == (1234, 66, 8)
+        assert (found.log_id, found.head, found.floor) == (1234, SlotRun(66, 16), 8)
         assert found.log_space == tuple(EXTENTS)
         assert found.label == b"thumbnails"
     assert [what for what, *_ in medium.events] == ["write", "sync"] * 6

@@ -112,7 +112,7 @@ def test_a_file_system_that_refuses_to_flush_proves_nothing(needs_direct, disk_d
 
 def test_what_was_never_written_was_never_lost(monkeypatch, disk_dir):
     with opened(disk_dir / "file", direct=False) as descriptor:
-        monkeypatch.setattr(cached_reads, "_file_system", lambda _fd: "squashfs")
+        monkeypatch.setattr(cached_reads, "file_system", lambda _fd: "squashfs")
         assert why_cached(descriptor, direct_io=False, flushed=False) == ""
 
 
@@ -121,13 +121,6 @@ def test_a_read_that_fails_for_another_reason_proves_nothing(monkeypatch, disk_d
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with opened(disk_dir / "file", direct=False) as descriptor:
-        monkeypatch.setattr(cached_reads, "_file_system", lambda _fd: "")
+        monkeypatch.setattr(cached_reads, "file_system", lambda _fd: "")
         monkeypatch.setattr(os, "pread", fail)
         assert why_cached(descriptor, direct_io=True, flushed=True) == SERVED
-
-
-def test_without_proc_no_file_system_is_known(monkeypatch, disk_dir):
-    with opened(disk_dir / "file", direct=False) as descriptor:
-        assert cached_reads._file_system(descriptor)
-        monkeypatch.setattr(cached_reads, "Path", lambda _name: disk_dir / "none")
-        assert cached_reads._file_system(descriptor) == ""

@@ -62,7 +62,7 @@ async def test_a_rename_that_fails_is_raised_and_leaves_nothing(store_path, disk
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EPERM], ids=errno.errorcode.get)
 async def test_a_link_that_fails_is_raised_and_leaves_nothing(store_path, disk_dir, monkeypatch, number):
-    """EPERM is the end only where the extension, which knows the other call, is missing."""
+    """EPERM fails only without the extension, which has the other call."""
     refuse(monkeypatch, "link", number)
     monkeypatch.setattr(creation._native, "lib", None)
     with pytest.raises(OSError, match=os.strerror(number)):

@@ -56,7 +56,7 @@ async def test_a_trailing_slash_names_a_directory(store_path):
 async def test_a_clean_close_makes_the_last_group_the_floor_of_both(store_path):
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE) as store:
         await store.commit([(BlobGuid.random(), bytes(PAGE))])
-        seq = store._core.queue.log.seq
+        seq = store._core.log.seq
     assert [superblock.floor for superblock in superblocks(store_path)] == [seq, seq]
 
 
@@ -91,7 +91,7 @@ async def test_recovery_makes_the_last_group_the_floor_before_it_hands_out_a_slo
     assert [superblock.floor for superblock in superblocks(store_path)] == [1, 1]
     async with AsyncFileBlobStore.open(store_path) as store:
         assert [superblock.floor for superblock in superblocks(store_path)] == [3, 3]
-        assert store._core.manifest.slots.waiting == 0
+        assert store._core.index.slots.awaiting_group == 0
         frame = bytearray(PAGE)
         await store.read_blob(guid, frame)
         assert frame == b"2" * PAGE

@@ -32,7 +32,7 @@ async def left_at(path, engine, **last) -> dict[bytes, int]:
         await store.commit(list(FIRST.items()))
         await store.commit(**last)
         shutil.copyfile(f"{path}.live", path)
-        find = store._core.manifest.find
+        find = store._core.index.find
         return {name: (find(name) >> 64) * PAGE for name in await store.list_blobs()}
 
 
@@ -166,7 +166,7 @@ async def test_a_last_group_without_records_is_not_missed(needs_direct, store_pa
     assert await seen(store_path, engine, read_only=True, direct=False) == (FIRST, ())
 
 
-async def test_a_superblock_that_only_the_page_cache_holds_is_not_believed(
+async def test_a_superblock_that_only_the_page_cache_holds_is_not_trusted(
     needs_direct, store_path, engine, monkeypatch
 ):
     """The page size must be known before there is an engine; all else is read again past the cache."""

@@ -97,6 +97,6 @@ async def test_a_log_that_begins_where_no_number_can_be_counted_up_is_damage():
     with pytest.raises(
         StoreCorrupt, match=rf"first group of the log is damaged \(offset 4096, group {COUNT_LIMIT}\)"
     ):
-        await recovery._play_carry(
+        await recovery._replay_carry(
             medium, SimpleNamespace(group=read), SimpleNamespace(apply=lambda _: None), None
         )

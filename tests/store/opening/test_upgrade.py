@@ -12,6 +12,7 @@ import json
 import lzma
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +39,7 @@ CHANGES = {
     "deletes": lambda store: store.commit(deletes=list(some_of(store, 3))),
     "flush of a write": lambda store: flushed(store, store.write_blob(guid(1), lend(frame(1)))),
     "flush of a deletion": lambda store: flushed(store, store.delete_blob(some_of(store, 1)[0])),
-    "compaction": lambda store: store._core.upkeep.start_compaction(),
+    "compaction": lambda store: store._core.maintenance.start_compaction(),
 }
 
 
@@ -65,7 +66,7 @@ def versions(image):
 
 
 def some_of(store, count):
-    return sorted(store._core.manifest.guids())[:count]
+    return sorted(store._core.index.guids())[:count]
 
 
 async def flushed(store, change):
@@ -113,7 +114,7 @@ def test_a_writer_who_changes_nothing_leaves_version_1_sealed_as_such(name):
         await store.flush()
         await store.commit(deletes=[guid(77)])  # there is none
         assert (await store.verify()).ok
-        return await read_all(store), store._core.queue.log.seq
+        return await read_all(store), store._core.log.seq
 
     found, seq = with_store(disk, read)
     assert sums(found) == sums_of(name)
@@ -151,13 +152,15 @@ def test_the_first_change_upgrades_and_the_old_logs_slots_are_free(name, change)
 
     async def story(store):
         core = store._core
-        old, slots, known = core.queue.log, core.manifest.slots, core.superblocks.current
+        old, slots, known = core.log, core.index.slots, core.superblocks.current
         held = [slot for segment in old.chain for slot in range(segment.slot, segment.end)]
         assert {slots.state(slot) for slot in held} == {SlotState.LOG}
-        assert core.log_space.free == core.log_space.capacity, "a log of its own lies among the frames"
+        assert core.log_space.free_granules == core.log_space.capacity, (
+            "a log of its own lies among the frames"
+        )
         await CHANGES[change](store)
         assert versions(disk.live) == versions(disk.durable) == (2, 2)
-        assert core.upkeep.compactions == 1
+        assert core.maintenance.compactions == 1
         # A block of the change that upgraded may have gone to one of them at once: those are frames.
         assert SlotState.LOG not in {slots.state(slot) for slot in held}
         assert sum(slots.state(slot) is SlotState.FREE for slot in held) >= len(held) - 2
@@ -166,7 +169,7 @@ def test_the_first_change_upgrades_and_the_old_logs_slots_are_free(name, change)
             assert superblock.store_id == known.store_id
             assert (superblock.created_ns, superblock.label) == (0, b""), "version 1 did not know them"
             assert superblock.floor >= old.seq + 1
-        assert all(core.log_space.owns(segment) for segment in core.queue.log.chain)
+        assert all(core.log_space.owns(segment) for segment in core.log.chain)
         assert slots.count(SlotState.LOG) == core.log_space.capacity * core.log_space.granule
         assert (await store.verify()).ok
         return await read_all(store)
@@ -179,7 +182,7 @@ def test_the_first_change_upgrades_and_the_old_logs_slots_are_free(name, change)
 
     async def again(store):
         await CHANGES[change](store)
-        assert store._core.upkeep.compactions == (change == "compaction"), "once is enough"
+        assert store._core.maintenance.compactions == (change == "compaction"), "once is enough"
         return await read_all(store)
 
     found = with_store(disk, again)
@@ -193,7 +196,7 @@ def test_the_log_that_release_0_1_would_read_is_not_written_any_more(name, chang
     disk = SimDisk(image=image_of(name))
 
     async def story(store):
-        segments = store._core.queue.log.chain
+        segments = store._core.log.chain
         before = [disk.live.read(segment.slot * PAGE, segment.slots * PAGE) for segment in segments]
         await CHANGES[change](store)
         assert before == [disk.live.read(segment.slot * PAGE, segment.slots * PAGE) for segment in segments]
@@ -207,13 +210,13 @@ def test_the_slots_of_the_old_log_are_frames_soon_and_the_file_need_not_grow():
 
     async def story(store):
         core = store._core
-        held = {slot for segment in core.queue.log.chain for slot in range(segment.slot, segment.end)}
+        held = {slot for segment in core.log.chain for slot in range(segment.slot, segment.end)}
         await store.commit(deletes=some_of(store, 1))
         size = disk.live.size
-        free = core.manifest.slots.count(SlotState.FREE)
+        free = core.index.slots.count(SlotState.FREE)
         await store.commit([(guid(n), lend(frame(n))) for n in range(free - 20)])
         assert disk.live.size == size
-        assert len(held & {core.manifest.find(guid(n)) >> 64 for n in range(free - 20)}) > len(held) // 2
+        assert len(held & {core.index.find(guid(n)) >> 64 for n in range(free - 20)}) > len(held) // 2
         return await read_all(store)
 
     assert with_store(disk, story) == recover(disk.live, None)
@@ -240,17 +243,17 @@ def test_log_space_that_grows_while_the_store_is_upgraded_is_listed_before_a_log
                 at = next(index for index, offsets in enumerate(steps) if offsets & set(SUPERBLOCK_OFFSETS))
                 arrived, left = asyncio.Event(), [None] * (at + begin)
                 disk.on_step = lambda _why: left.pop() if left else arrived.set()
-                real = core.space._record_extents
+                real = core.superblocks.record_extents
 
                 async def record(extents):
                     recorded.append(first.done())
                     await real(extents)
 
-                core.space._record_extents = record
+                core.growth._superblocks = SimpleNamespace(record_extents=record)
                 await arrived.wait()
                 if not batches:  # there are free slots for it, so that it is recorded at once
                     core.log_space.wanted = lambda _records, more=core.log_space.capacity + 1: more
-                    await core.space.complete_log_space()
+                    await core.growth.complete_log_space()
                 for batch in range(batches):
                     names = [guid(100 * batch + n) for n in range(60)]
                     await store.write_blobs(lent({name: frame(1) for name in names}))
@@ -292,7 +295,7 @@ def test_on_a_full_disk_without_room_for_a_second_log_changes_are_refused_and_al
         for change in ("commit", "deletes"):
             with pytest.raises(BlobStoreIOError, match=r"growing|log space is used up"):
                 await CHANGES[change](store)
-        assert store._core.medium.poison_cause is None
+        assert store._core.file_io.poison_cause is None
         return await read_all(store)
 
     assert sums(with_store(disk, story)) == sums_of("golden-0.1")

@@ -1,22 +1,17 @@
-"""Which slot holds which blob: what readers see, what is durable, and what lies between.
+"""Which slot holds which blob: what readers see, what is durable, and what lies between.  Pure.
 
-Pure: it decides and remembers, it never reads or writes.  Two layers answer every question:
+* ``durable``: guid to packed entry (slot and checksum), exactly what the durable groups in the log
+  say.  Snapshots are taken of this layer only, so they never hold an unflushed change.
+* ``pending``: what ``write_blob`` and ``delete_blob`` did and no durable group holds.  Readers look
+  here first.
+* A durable group becomes visible in one step (:meth:`BlobIndex.show_group`): its changes are a third
+  layer until each of them is in the other two.
 
-* ``durable``: guid to packed entry (slot and checksum), exactly what the log's durable groups
-  say.  A snapshot is taken of this layer only, so an unflushed mapping never becomes confirmed.
-* ``pending``: what ``write_blob`` and ``delete_blob`` did and no durable group holds yet;
-  it wins over the durable layer for readers.
+While a snapshot is written, the durable layer is *frozen*: its changes go to a ``delta`` beside it.  So
+it can be iterated in steps, and nothing is copied (2,000,000 entries take about 290 MB on CPython 3.11).
 
-A group becomes visible in one step, however many changes it has (:meth:`BlobIndex.show_group`): a third
-layer, its changes themselves, answers until each is in the other two.
-
-The durable layer can be *frozen* while a snapshot of it is written: then changes go to a
-``delta`` beside it, so that the frozen part may be iterated at leisure and nothing is copied
-(2,000,000 entries are about 290 MB of ``bytes`` and int on CPython 3.11; a copy of it would stall
-every reader).
-
-Nothing here takes longer the more blobs there are, but :meth:`BlobIndex.load`: the layers are in parts
-(:mod:`uringblob.store.index.shards`), and what goes over many guids can be done a few at a time.
+Nothing here takes longer the more blobs there are, but :meth:`BlobIndex.load`; what covers many guids
+can be done a few at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +39,7 @@ class BlobIndex:
         self._thawing = False
         self._pending: Shards[Pending] = Shards()
         self._in_flight: Container[bytes] = ()  # the guids of the group being written or applied
-        self._applying: Mapped[Change] | None = None  # the group that is durable and not in the layers yet
+        self._applying: Mapped[Change] | None = None  # a durable group that is not in the layers yet
         self._moments: list[Moment] = []
         self._live = 0  # visible blobs
 
@@ -83,10 +78,10 @@ class BlobIndex:
                 return found
         return self._base.get(guid)
 
-    def knows(self, guid: bytes) -> bool:
-        """Whether any layer has ``guid``: if not, a deletion has nothing to make durable.
+    def exists_in_any_layer(self, guid: bytes) -> bool:
+        """Whether any layer has ``guid``; if none has, a deletion has nothing to make durable.
 
-        A blob that is deleted and not flushed is invisible, and yet a crash now would bring it back.
+        An unflushed deletion hides a blob that a crash now would bring back.
         """
         return guid in self._pending or guid in self._in_flight or self.find_durable(guid) is not None
 
@@ -94,13 +89,8 @@ class BlobIndex:
         return self._live
 
     @property
-    def has_pending(self) -> bool:
-        """Whether anything visible is not durable yet."""
-        return bool(self._pending)
-
-    @property
     def pending_count(self) -> int:
-        """How many visible changes are not durable yet."""
+        """Visible changes that are not durable yet."""
         return len(self._pending)
 
     def guids(self) -> list[bytes]:
@@ -108,18 +98,18 @@ class BlobIndex:
         return self.names(0, PARTS, None)
 
     def begin_moment(self) -> Moment:
-        """From now on remember what was visible, until :meth:`end_moment`."""
+        """Remember from now on what was visible, until :meth:`end_moment`."""
         moment = Moment()
         self._moments.append(moment)
         return moment
 
     def end_moment(self, moment: Moment) -> None:
-        """Nobody asks for the names of ``moment`` any more."""
+        """The listing is over."""
         self._moments.remove(moment)
 
     @property
     def applying(self) -> bool:
-        """Whether a group is visible and not in the layers yet; :meth:`names` must wait for its end."""
+        """Whether a group is visible and not in the layers yet; :meth:`names` needs its end."""
         return self._applying is not None
 
     def names(self, first: int, stop: int, moment: Moment | None) -> list[bytes]:
@@ -142,7 +132,7 @@ class BlobIndex:
         return names
 
     def _remember(self, guid: bytes) -> None:
-        """``guid`` is about to change: let those who list an earlier moment know what it was."""
+        """Before ``guid`` changes: note its visibility in every listing that has not noted it yet."""
         was = self.find(guid) is not None
         for moment in self._moments:
             if guid not in moment.was:
@@ -151,10 +141,7 @@ class BlobIndex:
     # --- visible changes -----------------------------------------------------------------
 
     def publish(self, entries: Iterable[tuple[bytes, int]], *, synced: bool) -> None:
-        """Make wholly written frames visible; the frames they replace are retired when they may.
-
-        Many in one loop: the device has nothing to do meanwhile.
-        """
+        """Make wholly written frames visible, and retire unlogged frames that they replace."""
         pending, slots = self._pending, self.slots
         for guid, entry in entries:
             if self._moments:
@@ -170,29 +157,24 @@ class BlobIndex:
                 self._retire_unlogged(old)
 
     def publish_deletion(self, guid: bytes) -> None:
-        """Make ``guid`` invisible; nothing happens if it is not visible."""
+        """Make ``guid`` invisible if it is visible."""
         if self.find(guid) is None:
             return
         if self._moments:
             self._remember(guid)
         pending = self._pending.get(guid)
-        # Not what find() says: a change that is being applied is counted when it is in the layers.
+        # Not find(): a change that is being applied is counted when it is in the layers.
         counted = self.find_durable(guid) if pending is None else pending.entry
         self._live -= counted is not None
         in_flight = guid in self._in_flight
         if pending is not None and not in_flight and self.find_durable(guid) is None:
-            # Never logged, and no group in flight will: there is nothing left to make durable.
-            # (The group in flight may carry an older frame of this guid than the pending one.)
+            # Never logged, and not in flight either: there is nothing to make durable.
             del self._pending[guid]
             self._retire_unlogged(pending)
         else:
-            self._replace_pending(guid, Pending(None, synced=True))
-
-    def _replace_pending(self, guid: bytes, new: Pending) -> None:
-        old = self._pending.get(guid)
-        self._pending[guid] = new
-        if old is not None and not old.grouped:
-            self._retire_unlogged(old)
+            self._pending[guid] = Pending(None, synced=True)
+            if pending is not None and not pending.grouped:
+                self._retire_unlogged(pending)
 
     def _retire_unlogged(self, pending: Pending) -> None:
         if pending.entry is not None:
@@ -201,41 +183,41 @@ class BlobIndex:
     # --- groups --------------------------------------------------------------------------
 
     def pending_changes(self) -> Iterator[tuple[bytes, Change]]:
-        """Yield every pending change as a group would carry it; changes may be made meanwhile."""
+        """Yield every pending change as a group carries it; changes may be made meanwhile."""
         for part in filter(None, self._pending.parts):
             for guid, pending in list(part.items()):
-                # Another may have taken its place since the part was looked at.
+                # A newer change may have replaced it since the part was copied.
                 if not pending.grouped and part.get(guid) is pending:
                     yield guid, Change(pending.entry, pending=pending)
 
     def commit_changes(
         self, entries: Iterable[tuple[bytes, int]], deletes: Iterable[bytes]
     ) -> Iterator[tuple[bytes, Change]]:
-        """Yield a commit's changes; deletions of what no layer knows are left out."""
+        """Yield a commit's changes; deletions of what no layer has are left out."""
         for guid, entry in entries:
             yield guid, Change(entry)
         for guid in deletes:
-            if self.knows(guid):
+            if self.exists_in_any_layer(guid):
                 yield guid, Change(None)
 
     def begin_group(self, changes: Mapped[Change]) -> None:
-        """A group with ``changes`` is formed and written; :meth:`join_group` may add to them."""
+        """Begin a group with ``changes``; :meth:`join_group` may add to them."""
         self._in_flight = changes
         for guid, change in changes.items():
             self._mark(guid, change)
 
     def join_group(self, changes: Mapped[Change], guid: bytes, change: Change) -> Change | None:
-        """Add ``change`` to the group that was begun; return the one that it overrules.
+        """Add ``change`` to the group that was begun; return the change that it supersedes.
 
-        A commit overrules what a flush brings: the pending change was made before the commit ends.
-        So the changes of commits join first, and those of a flush only where no commit's has.
+        A commit supersedes a flush, because the pending change was made before the commit ends.  So the
+        changes of commits join first, and those of a flush only where no commit's has.
         """
-        loser = changes.get(guid)
-        if loser is not None and change.pending is not None:
+        superseded_change = changes.get(guid)
+        if superseded_change is not None and change.pending is not None:
             return None
         changes[guid] = change
         self._mark(guid, change)
-        return loser
+        return superseded_change
 
     def _mark(self, guid: bytes, change: Change) -> None:
         if change.pending is not None:
@@ -244,54 +226,52 @@ class BlobIndex:
             change.replaces = self._pending.get(guid)
 
     def finish_group(self, changes: Mapped[Change], seq: int) -> None:
-        """The group ``seq`` is durable: apply it all at once."""
+        """Group ``seq`` is durable: apply it in one step."""
         if self._moments:
             for guid in changes:
                 self._remember(guid)
         for change in changes.values():
-            self.settle_slot(change)
+            self.mark_slot_live(change)
         self.show_group(changes)
         for guid, change in changes.items():
             self.apply_change(guid, change, seq)
         self.end_group()
 
-    def settle_slot(self, change: Change) -> None:
-        """The group of ``change`` is durable: so is the slot that it names, before readers come to it."""
+    def mark_slot_live(self, change: Change) -> None:
+        """The group of ``change`` is durable: so is the slot that it names.  Before :meth:`show_group`."""
         if change.entry is not None:
             self.slots.move(entry_slot(change.entry), _LIVE)
 
     def show_group(self, changes: Mapped[Change]) -> None:
-        """Make a durable group visible, wholly, in one step, when its slots are settled.
+        """Make a durable group visible in one step, when its slots are live.
 
-        Each change is then given to :meth:`apply_change`, as slowly as wanted, but for those who list
-        a moment; then comes :meth:`end_group`.  Meanwhile other changes go on as while it was written.
+        Then each change goes to :meth:`apply_change`, in as many steps as wanted but with no listing under
+        way, and then comes :meth:`end_group`.  Other changes go on meanwhile.
         """
         self._applying = changes
 
     def apply_change(self, guid: bytes, change: Change, seq: int) -> None:
-        """Put a change of the group that is shown into the layers."""
+        """Put a change of the shown group into the layers."""
         current, old, entry = self._pending.get(guid), self.find_durable(guid), change.entry
         before = old if current is None else current.entry
         self._store_durable(guid, entry, old, seq)
         if current is not None:
-            entry = self._settle_pending(guid, change, current)
+            entry = self._end_pending(guid, change, current)
         self._live += (entry is not None) - (before is not None)
 
     def end_group(self) -> None:
-        """The group that is shown is in the layers."""
+        """All changes of the group were applied, or all were aborted."""
         self._in_flight = ()
         self._applying = None
 
-    def _settle_pending(self, guid: bytes, change: Change, current: Pending) -> int | None:
-        """Take back the pending change that ``change`` ends; return what is visible then."""
-        if current is change.pending:
-            del self._pending[guid]
-            return change.entry
+    def _end_pending(self, guid: bytes, change: Change, current: Pending) -> int | None:
+        """Remove the pending change that ``change`` ends; return what is visible then."""
         if current is change.replaces and not current.grouped:
-            del self._pending[guid]
             self._retire_unlogged(current)
-            return change.entry
-        return current.entry
+        elif current is not change.pending:
+            return current.entry
+        del self._pending[guid]
+        return change.entry
 
     def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
         if self._delta is not None and not self._thawing:
@@ -309,58 +289,54 @@ class BlobIndex:
         else:
             self._base[guid] = entry
 
-    def abort_group(self, changes: Mapped[Change]) -> None:
-        """The group was wiped: its pending changes need another one, if they still stand."""
-        self._in_flight = ()
-        for guid, change in changes.items():
-            pending = change.pending
-            if pending is None:
-                continue
+    def abort_change(self, guid: bytes, change: Change) -> None:
+        """The group of ``change`` was given up: a pending change needs another one, if it still stands.
+
+        When every change of the group was aborted, in as many steps as wanted, comes :meth:`end_group`.
+        """
+        pending = change.pending
+        if pending is not None:
             pending.grouped = False
             if self._pending.get(guid) is not pending:
                 self._retire_unlogged(pending)
 
-    def drop_unlogged(self, changes: Iterable[Change]) -> None:
-        """Free the frames of changes that others in the same group overruled: no record names them."""
-        for change in changes:
-            if change.entry is not None:
-                self.slots.move(entry_slot(change.entry), SlotState.FREE)
+    def free_superseded(self, change: Change) -> None:
+        """Free the frame of a change that another in its group superseded: no record names it."""
+        if change.entry is not None:
+            self.slots.move(entry_slot(change.entry), SlotState.FREE)
 
     # --- snapshots -----------------------------------------------------------------------
 
     def freeze(self) -> Iterator[tuple[bytes, int]]:
-        """Freeze the durable map; return an iterator over it that stays valid until :meth:`thaw`."""
+        """Freeze the durable layer; return an iterator over it that stays valid until :meth:`thaw`."""
         if self._delta is not None:
             raise AssertionError("the durable map is frozen already")
         self._delta = Shards()
         return self._base.items()
 
     def durable_count(self) -> int:
-        """Return how many entries a snapshot begun now would hold."""
+        """Return how many entries a snapshot holds that begins now."""
         return len(self._base)
 
     def delta(self) -> Shards[int | None]:
-        """Return what became durable since :meth:`freeze` (an entry, or ``None`` for deleted)."""
+        """Return what became durable since :meth:`freeze`: an entry, or ``None`` for deleted."""
         return Shards() if self._delta is None else self._delta
 
     def thaw(self) -> None:
-        """Let the durable map change again; :meth:`fold` brings in what changed since :meth:`freeze`."""
-        self._thawing = self._delta is not None
+        """Let the durable layer change again; :meth:`fold` merges the delta into it."""
+        self._thawing = bool(self._delta)
         if not self._delta:
-            self._delta, self._thawing = None, False
+            self._delta = None
 
     def fold(self, count: int) -> bool:
-        """Bring up to ``count`` changes into the thawed map; tell whether there are more.
-
-        Invisible: until all are in there, the rest still lies over the map.
-        """
+        """Merge up to ``count`` changes of the delta into the thawed layer; return whether there are more."""
         delta = self._delta
         if delta is None or not self._thawing:
             return False
         for part in delta.parts:
             while part and count:
-                # The last one, because a dict finds its first one more slowly the more are gone; and into
-                # the map first: a thread that asks in between must find it in one of the two.
+                # The last key, because a dict finds its first one more slowly the more are gone.  Stored
+                # before it is deleted: reading threads must find it in one of the two.
                 guid = next(reversed(part))
                 self._store_in_base(guid, part[guid])
                 del delta[guid]
@@ -375,13 +351,13 @@ class BlobIndex:
     def load(self, entries: Shards[int], retired: Iterable[int], fence: int) -> bytes | None:
         """Take over the map that recovery found; ``retired`` slots wait for group ``fence``.
 
-        Returns the guid of an entry whose slot is taken or impossible, or ``None`` if all is well.
+        Returns the guid of an entry whose slot is taken or impossible, or ``None``.
         """
-        claimed = self.slots.claim_all(map(entry_slot, entries.values()), SlotState.LIVE)
-        if claimed < len(entries):
-            return next(itertools.islice(entries, claimed, None))
+        marked = self.slots.mark_all_used(map(entry_slot, entries.values()), _LIVE)
+        if marked < len(entries):
+            return next(itertools.islice(entries, marked, None))
         for slot in retired:
-            if self.slots.claim(slot, SlotState.LIVE):
+            if self.slots.mark_used(slot, _LIVE):
                 self.slots.retire(slot, fence)
         self._base = entries
         self._live = len(entries)

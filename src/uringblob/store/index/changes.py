@@ -1,4 +1,4 @@
-"""What has changed and is not in the map yet: for one guid, for a group, for who lists a moment."""
+"""Changes that are not in the durable map yet: of one guid, of a group, since a listing began."""
 
 from __future__ import annotations
 
@@ -19,25 +19,20 @@ class Pending:
 class Change:
     """What one group does to one guid.
 
-    ``pending`` is the pending change it makes durable (from ``flush``), ``replaces`` the pending
-    change that it overrules (from ``commit``).
+    ``pending`` is the pending change that it makes durable (of a flush), ``replaces`` the pending
+    change that it overrules (of a commit).
     """
 
     __slots__ = ("entry", "pending", "replaces")
 
-    def __init__(
-        self, entry: int | None, pending: Pending | None = None, replaces: Pending | None = None
-    ) -> None:
+    def __init__(self, entry: int | None, pending: Pending | None = None) -> None:
         self.entry = entry
         self.pending = pending
-        self.replaces = replaces
+        self.replaces: Pending | None = None
 
 
 class Moment:
-    """What was visible when it began, for whoever lists the names a few parts at a time.
-
-    ``was`` says of each guid that has changed since whether it was visible then.
-    """
+    """A listing in several steps: ``was`` maps each guid changed since it began to its visibility then."""
 
     __slots__ = ("was",)
 

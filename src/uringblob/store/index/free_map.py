@@ -1,12 +1,10 @@
-"""Where free slots are, found without a walk over all the others.
+"""Where runs of free slots begin, found without a walk over all slots.
 
-One byte a slot is a fast thing to search, but in a store of two million blobs a search of all of it
-takes 80 µs, and in one that deletes have fragmented a search for 64 slots side by side, which are
-nowhere, takes milliseconds; a batch makes many.  So there is one byte more for every
-:data:`CHUNK_SLOTS`: its *level* bounds how long a free run that begins in there can be, below
-``2 ** level``.  A search that finds nothing lowers the level to what it has learned, and a slot that
-becomes free raises it by one, because it joins two runs at most.  A level may be too high, never too
-low.
+A search of one byte a slot takes 80 µs in a store of two million blobs, and milliseconds for 64
+slots side by side where deletes have left none; a batch makes many searches.  So every
+:data:`CHUNK_SLOTS` have one byte more, their *level*: each free run that begins in the chunk is shorter
+than ``2 ** level``.  A search that finds nothing lowers the level, a freed slot raises it by one,
+because it joins at most two runs.  A level may be too high, never too low.
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: Slots that share one level; searching this many takes less than half a microsecond.
+#: Slots that share one level; a search of this many takes less than half a microsecond.
 CHUNK_SLOTS: Final = 4096
-#: No run longer than a chunk is looked for.
+#: The longest run that can be searched for.
 RUN_SLOTS_MAX: Final = CHUNK_SLOTS
 _FREE: Final = 0
 _LEVEL_MAX: Final = RUN_SLOTS_MAX.bit_length()
@@ -27,8 +25,8 @@ _AT_LEAST: Final = tuple(
 )
 
 
-class FreeIndex:
-    """Knows in which chunks of ``states``, one byte a slot and 0 for a free one, to search."""
+class FreeMap:
+    """The levels of ``states``, which has one byte a slot, 0 for a free one."""
 
     __slots__ = ("_levels", "_states")
 
@@ -38,7 +36,7 @@ class FreeIndex:
         self.grown()
 
     def grown(self) -> None:
-        """``states`` has become longer, or lies in its first length: search the new part, too."""
+        """``states`` has its first length, or has become longer."""
         missing = -(-len(self._states) // CHUNK_SLOTS) - len(self._levels)
         # A run that begins in one chunk ends in the next one at the latest.
         for old in range(max(0, len(self._levels) - 2), len(self._levels)):
@@ -50,7 +48,7 @@ class FreeIndex:
         levels, chunk = self._levels, slot // CHUNK_SLOTS
         level = levels[chunk]
         if (slot + 1) % CHUNK_SLOTS == 0:
-            levels[chunk] = _LEVEL_MAX  # what it joins begins in the next chunk, whose level is its own
+            levels[chunk] = _LEVEL_MAX  # it may join a run of the next chunk, which has a level of its own
         elif level < _LEVEL_MAX:
             levels[chunk] = level + 1
         # A free run that begins in the chunk before may reach the slot.
@@ -78,6 +76,6 @@ class FreeIndex:
         return -1
 
     def run_at(self, slot: int, most: int) -> int:
-        """Return how many free slots follow each other from ``slot``, which is free; ``most`` at most."""
+        """Return the length of the free run that begins at ``slot``, which is free; at most ``most``."""
         found = _FREE_RUN.match(self._states, slot, slot + most)
         return 0 if found is None else found.end() - slot

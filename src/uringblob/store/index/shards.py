@@ -1,11 +1,9 @@
-"""A map from guid to something else that never makes anybody wait for the whole of it.
+"""A map from guids, in parts, so that no operation takes time that grows with the whole map.
 
-A dict that grows is copied in one piece: with 87,000 entries that takes 10 ms, with 1,400,000 it
-takes 146 (CPython 3.11), and a walk over it must not be interrupted by a change.  So the entries
-are spread over :data:`PARTS` dicts, each of which grows, and is walked, by itself; a guid lies in
-one of them for good.  The price is 90 ns for each look.
-
-A group's changes are a plain dict while they are few (:func:`mapping_for`).
+A dict that grows is copied in one step: 10 ms with 87,000 entries, 146 ms with 1,400,000 (CPython
+3.11); and a walk over it allows no change meanwhile.  So the entries are spread over :data:`PARTS`
+dicts by the CRC of their guids.  The price is 90 ns a lookup.  Few changes of one group are a plain
+dict (:func:`mapping_for`).
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ V = TypeVar("V")
 
 #: With two million entries a part has 3,900 of them.
 PARTS = 512
-#: The last bits of a guid's CRC say which part it lies in, in every process the same.
+#: The last bits of a guid's CRC are its part, in every process the same.
 MASK = PARTS - 1
 #: A plain dict of so many entries still grows in half a millisecond.
 FEW = 4096
 
 
 class Shards(Generic[V]):
-    """What the store needs of a dict, in :data:`PARTS` parts.  Any thread may ask :meth:`get`."""
+    """A dict in :data:`PARTS` parts.  Any thread may call :meth:`get`."""
 
     __slots__ = ("_count", "parts")
 
@@ -48,7 +46,7 @@ class Shards(Generic[V]):
         return guid in self.parts[crc32(guid) & MASK]
 
     def get(self, guid: bytes) -> V | None:
-        """Return what ``guid`` stands for, or ``None``."""
+        """Return the value of ``guid``, or ``None``."""
         return self.parts[crc32(guid) & MASK].get(guid)
 
     def __setitem__(self, guid: bytes, value: V) -> None:
@@ -62,12 +60,12 @@ class Shards(Generic[V]):
         self._count -= 1
 
     def discard(self, guid: bytes) -> None:
-        """Forget ``guid`` if it is there."""
+        """Remove ``guid`` if it is there."""
         if guid in self:
             del self[guid]
 
     def update(self, entries: Iterable[tuple[bytes, V]]) -> None:
-        """Take over many entries: a store of two million blobs is opened through this loop."""
+        """Add many entries.  A store of two million blobs is opened through this loop."""
         parts, count = self.parts, self._count
         for guid, value in entries:
             part = parts[crc32(guid) & MASK]
@@ -76,22 +74,24 @@ class Shards(Generic[V]):
             count += len(part)
         self._count = count
 
+    # Empty parts are passed over at 5 µs for all: the simulated runs open thousands of small stores.
+
     def items(self) -> Iterator[tuple[bytes, V]]:
-        """Walk over everything; no part may change its length before the walk has left it."""
-        return itertools.chain.from_iterable(part.items() for part in self.parts)
+        """Iterate over all entries; a part may change its length only once the iterator has left it."""
+        return itertools.chain.from_iterable(part.items() for part in filter(None, self.parts))
 
     def values(self) -> Iterator[V]:
-        """Walk over all values, as :meth:`items` does."""
-        return itertools.chain.from_iterable(part.values() for part in self.parts)
+        """Iterate over all values, as :meth:`items` does."""
+        return itertools.chain.from_iterable(part.values() for part in filter(None, self.parts))
 
     def __iter__(self) -> Iterator[bytes]:
-        return itertools.chain.from_iterable(self.parts)
+        return itertools.chain.from_iterable(filter(None, self.parts))
 
 
-#: What has the length of one call's arguments, or of one group.
+#: A map as large as one call's arguments, or one group.
 Mapped = Union[dict[bytes, V], Shards[V]]
 
 
 def mapping_for(count: int) -> Mapped[V]:
-    """Return an empty map that may come to hold ``count`` entries."""
+    """Return an empty map for up to ``count`` entries."""
     return {} if count <= FEW else Shards()

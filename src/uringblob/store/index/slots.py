@@ -1,25 +1,22 @@
-"""The life of a slot, as one table; who may have which slot next; the fences before reuse.
+"""The life of a slot: one table of moves, the search for free slots, the fences before reuse.  Pure.
 
-Rule 1: every change of a slot's state goes through :meth:`SlotTable.move`, which looks it up in
-:data:`MOVES`.  Rule 2: this module does no I/O and knows neither guids nor groups' contents.
+Every change of a slot's state goes through :meth:`SlotTable.move`, which looks it up in :data:`MOVES`::
 
-::
+    FREE ──allocate──► WRITING ──publish──► PENDING ──group durable──► LIVE
+     ▲ │                 │  └───────commit durable───────────────────► │
+     │ │                 │                    │ overwritten unlogged   │ superseded
+     │ │      failed: FREE or BAD             ▼                        ▼
+     │ │                                   RETIRED ◄───────────────────┘
+     │ └─► LOG (log space)                    │ fences passed
+     └──────┴─────────────────────────────────┘
 
-    FREE ──take──► WRITING ──publish──► PENDING ──group durable──► LIVE
-     ▲ │              │  └────────commit durable──────────────────► │
-     │ │              │                    │ overwritten unlogged   │ superseded
-     │ │   failed: FREE or BAD             ▼                        ▼
-     │ │                                RETIRED ◄───────────────────┘
-     │ └─► LOG (log space)                 │ fences passed
-     └──────┴──────────────────────────────┘
+**Fences.**  A slot that group N superseded is free again when
 
-**Fences.**  A slot that group N superseded may be used again only when
+* N is durable *and* no longer the last group, because recovery may drop a last group whose frames or
+  block are bad and then needs the slot as it was: ``confirmed >= N``, and
+* no reader in flight has it pinned.
 
-* N is durable *and* no longer the last group (recovery may drop a last group whose frames or
-  block are bad, and then needs the slot as it was): ``confirmed >= N``, and
-* nobody holds it: a reader in flight, or later a snapshot.
-
-Slots that no durable record ever named (fence 0) wait for their holders only.
+Slots that no durable record ever named have fence 0 and wait for their readers only.
 """
 
 from __future__ import annotations
@@ -30,20 +27,20 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from uringblob.store.format import Segment
-from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeIndex
+from uringblob.store.format import SlotRun
+from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
 
 
 class SlotState(enum.IntEnum):
-    """Where a slot stands in its life."""
+    """The states of a slot."""
 
     FREE = 0
-    WRITING = 1  #: handed out; no record and no reader knows it yet
+    WRITING = 1  #: allocated; no record and no reader names it yet
     PENDING = 2  #: visible to readers, not yet in a durable group
     LIVE = 3  #: the durable map points here
     RETIRED = 4  #: superseded; waits for its fences
-    LOG = 5  #: kept for logs, out of reach for frames
-    BAD = 6  #: a write into it failed: not used again before the store is reopened
+    LOG = 5  #: kept for logs; no frame is put there
+    BAD = 6  #: a write into it failed: unused until the store is reopened
 
 
 _S = SlotState
@@ -75,11 +72,11 @@ class SlotTable:
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         self._beyond: dict[int, SlotState] = {}
-        self._free = FreeIndex(self._states)
+        self._free = FreeMap(self._states)
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
-        self._draining: set[int] = set()
-        self._holds: dict[int, int] = {}
-        #: Slots held by readers in threads of their own; see :mod:`uringblob.store.caller_reads`.
+        self._awaiting_readers: set[int] = set()
+        self._pins: dict[int, int] = {}
+        #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
         self.visits: dict[Any, int] = {}
         self.confirmed = 0
 
@@ -89,7 +86,7 @@ class SlotTable:
 
     @property
     def limit(self) -> int:
-        """The number of slots the file has room for, the superblocks' included."""
+        """Slots that the file has room for, the superblocks' included."""
         return len(self._states)
 
     def count(self, state: SlotState) -> int:
@@ -103,7 +100,7 @@ class SlotTable:
         return self._beyond.get(slot, _S.FREE)
 
     def beyond_end(self, slot: int) -> bool:
-        """Tell whether ``slot`` was already lost when the store was opened: past the file's end."""
+        """Whether ``slot`` lay past the file's end when the store was opened."""
         return slot in self._beyond
 
     def move(self, slot: int, to: SlotState) -> None:
@@ -127,7 +124,7 @@ class SlotTable:
         if to == _FREE:
             self._free.freed(slot)
 
-    def claim(self, slot: int, state: SlotState) -> bool:
+    def mark_used(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""
         if slot < self.first or self.state(slot) != _S.FREE:
             return False
@@ -139,18 +136,18 @@ class SlotTable:
         self._counts[state] += 1
         return True
 
-    def claim_run(self, run: Segment, state: SlotState) -> None:
+    def mark_run_used(self, run: SlotRun, state: SlotState) -> None:
         """Give free slots inside the file their state while a store is opened; slots below the first stay."""
         begin, end = max(run.slot, self.first), run.end
         self._states[begin:end] = bytes((state,)) * (end - begin)
         self._counts[_S.FREE] -= end - begin
         self._counts[state] += end - begin
 
-    def claim_all(self, slots: Iterable[int], state: SlotState) -> int:
-        """Claim one slot after the other; return how many were had before the first that was not.
+    def mark_all_used(self, slots: Iterable[int], state: SlotState) -> int:
+        """Mark slots in order; return how many succeeded before the first failure.
 
-        A store of two million blobs is opened through this loop, so it does itself what
-        :meth:`claim` does for a slot inside the file.
+        A store of two million blobs is opened through this loop, so it does what :meth:`mark_used` does
+        for a slot inside the file.
         """
         states, first, limit = self._states, self.first, len(self._states)
         free = int(_S.FREE)
@@ -159,7 +156,7 @@ class SlotTable:
             if first <= slot < limit and states[slot] == free:
                 states[slot] = state
                 inside += 1
-            elif self.claim(slot, state):
+            elif self.mark_used(slot, state):
                 beyond += 1
             else:
                 break
@@ -168,7 +165,7 @@ class SlotTable:
         return inside + beyond
 
     def extend(self, limit: int) -> None:
-        """The file has grown to ``limit`` slots: the new ones are free, but for known ones."""
+        """The file has grown to ``limit`` slots; those that already had a state keep it."""
         old = len(self._states)
         self._states.extend(bytes(limit - old))
         known = [(slot, state) for slot, state in self._beyond.items() if slot < limit]
@@ -179,47 +176,44 @@ class SlotTable:
 
     @property
     def named(self) -> int:
-        """How many slots a record names, or the next group may: no log has more records in one group."""
+        """Slots that a record names, or the next group may name: the most records that one group can have."""
         return self._counts[_S.LIVE] + self._counts[_S.PENDING] + self._counts[_S.WRITING]
 
-    # --- handing out ---------------------------------------------------------------------
+    # --- allocation ----------------------------------------------------------------------
 
-    def find_run(self, count: int) -> Segment | None:
-        """Return the lowest run of ``count`` free slots, or ``None``: that keeps the file dense.
+    def allocate_run(self, count: int, to: SlotState) -> SlotRun | None:
+        """Move the lowest run of ``count`` free slots to state ``to``; the lowest keeps the file dense.
 
-        A run of more than ``RUN_SLOTS_MAX`` slots is not looked for.
+        ``None`` if there is none, or ``count`` is more than ``RUN_SLOTS_MAX``.
         """
         start = self._free.lowest(count) if count <= RUN_SLOTS_MAX else -1
-        return None if start < 0 else Segment(start, count)
-
-    def take_run(self, count: int, to: SlotState) -> Segment | None:
-        """Move the first contiguous run of ``count`` free slots to state ``to``."""
-        run = self.find_run(count)
-        if run is not None:
-            self.move_run(run, to)
+        if start < 0:
+            return None
+        run = SlotRun(start, count)
+        self.move_run(run, to)
         return run
 
-    def take_pieces(self, count: int, to: SlotState) -> list[Segment]:
+    def allocate_runs(self, count: int, to: SlotState) -> list[SlotRun]:
         """Move ``count`` free slots to state ``to``, the longest runs first, as halving finds them."""
-        pieces: list[Segment] = []
+        runs: list[SlotRun] = []
         size = min(count, RUN_SLOTS_MAX)
         while count:
             start = self._free.lowest(size) if size else -1
             if start < 0:
                 if size <= 1:
-                    raise AssertionError("take_pieces: fewer free slots than asked for")
+                    raise AssertionError("allocate_runs: fewer free slots than asked for")
                 size = (size + 1) // 2
                 continue
-            piece = Segment(start, self._free.run_at(start, count))
-            self.move_run(piece, to)
-            pieces.append(piece)
-            count -= piece.slots
+            run = SlotRun(start, self._free.run_at(start, count))
+            self.move_run(run, to)
+            runs.append(run)
+            count -= run.slots
             size = min(size, count)
-        return pieces
+        return runs
 
-    def move_run(self, run: Segment, to: SlotState) -> None:
+    def move_run(self, run: SlotRun, to: SlotState) -> None:
         """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
-        states, begin, end = self._states, run.slot, run.slot + run.slots
+        states, begin, end = self._states, run.slot, run.end
         if self._beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
             for slot in range(begin, end):
                 self.move(slot, to)
@@ -236,7 +230,7 @@ class SlotTable:
     # --- fences --------------------------------------------------------------------------
 
     def retire(self, slot: int, fence: int) -> None:
-        """Nobody will look ``slot`` up again; it is free once ``fence`` and its holders allow."""
+        """The map no longer leads to ``slot``: free it when group ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
         if fence <= self.confirmed:
             self._drain(slot)
@@ -244,9 +238,9 @@ class SlotTable:
             self._retired.append((fence, slot))
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
-        """Groups up to ``seq`` are durable and not the last: pass their fences.
+        """Groups up to ``seq`` are durable, and none of them is the last: pass their fences.
 
-        Frees ``at_most`` slots, and tells whether there are more.
+        Frees up to ``at_most`` slots; returns whether there are more.
         """
         self.confirmed = max(self.confirmed, seq)
         while self._retired and self._retired[0][0] <= self.confirmed:
@@ -257,45 +251,45 @@ class SlotTable:
         return False
 
     @property
-    def waiting(self) -> int:
-        """Retired slots that only the next durable group sets free."""
+    def awaiting_group(self) -> int:
+        """Retired slots that the next durable group sets free."""
         return len(self._retired)
 
-    def hold(self, slot: int) -> None:
-        """Keep ``slot`` from being reused until as many :meth:`unhold` calls."""
-        self._holds[slot] = self._holds.get(slot, 0) + 1
+    def pin(self, slot: int) -> None:
+        """Keep ``slot`` from being reused until as many calls of :meth:`unpin`."""
+        self._pins[slot] = self._pins.get(slot, 0) + 1
 
-    def unhold(self, slot: int) -> None:
-        """One holder (a reader, say) is done with ``slot``."""
-        holders = self._holds[slot] - 1
-        if holders:
-            self._holds[slot] = holders
+    def unpin(self, slot: int) -> None:
+        """Take one pin away."""
+        pins = self._pins[slot] - 1
+        if pins:
+            self._pins[slot] = pins
             return
-        del self._holds[slot]
-        self.settle(slot)
+        del self._pins[slot]
+        self.try_free(slot)
 
-    def is_draining(self, slot: int) -> bool:
-        """Tell whether ``slot`` waits for its holders only; any thread may ask."""
-        return slot in self._draining
+    def awaits_readers(self, slot: int) -> bool:
+        """Whether ``slot`` waits for its readers only; in any thread."""
+        return slot in self._awaiting_readers
 
-    def settle(self, slot: int) -> None:
-        """Free ``slot`` if it waits for holders and the last of them has left."""
-        if slot in self._draining and slot not in self._holds and not self._is_visited(slot):
-            self._draining.discard(slot)
+    def try_free(self, slot: int) -> None:
+        """Free ``slot`` if it awaits its readers and the last of them is done."""
+        if slot in self._awaiting_readers and slot not in self._pins and not self._is_visited(slot):
+            self._awaiting_readers.discard(slot)
             self.move(slot, _FREE)
 
     def _is_visited(self, slot: int) -> bool:
-        # A copy, made in one step: the threads that read enter and leave meanwhile.
+        # A copy, made in one step: reading threads register and unregister meanwhile.
         return bool(self.visits) and slot in list(self.visits.values())
 
     def _drain(self, slot: int) -> None:
-        # In this order: a visitor leaves first, and then looks whether its slot is draining.
-        self._draining.add(slot)
-        self.settle(slot)
+        # In this order: a caller's read unregisters first, and then looks whether its slot awaits readers.
+        self._awaiting_readers.add(slot)
+        self.try_free(slot)
 
-    def live_beyond(self) -> Iterable[int]:
-        """Yield the live slots past the end of the file as it was when opened."""
-        return (slot for slot, state in self._beyond.items() if state == _S.LIVE)
+    def live_beyond(self) -> int:
+        """Return how many live slots lie past the end of the file as it was when opened."""
+        return sum(1 for state in self._beyond.values() if state == _S.LIVE)
 
 
 def _not_in_table(slot: int, before: int, to: SlotState) -> AssertionError:

@@ -1,15 +1,17 @@
-"""Frames through which memory goes that the engine cannot move, for all calls of a store together.
+"""Bounce frames, for memory that the engine cannot move; one bounded set for all calls of a store.
 
-A heap frame that was never touched costs half a millisecond a MiB, here or in the kernel, which
-asks for its pages while it takes the request: 64 reads of 1 MiB into ordinary memory held the loop up
-for 70 ms.  So few are out at a time, they are used again while anybody waits, and fresh memory is
-touched at the store's pace.
+Fresh heap memory costs 0.5 ms a MiB when its pages are first touched, by the kernel while it takes a
+request or here: 64 reads of 1 MiB into unaligned memory blocked the loop for 70 ms.  So few frames are
+out at a time, they are reused while anything waits for one, and fresh memory is touched within the
+:class:`ChecksumBudget`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+from collections.abc import Iterator
 
 from uringblob.buffers.leases import AlignedBlobBuf, BufferPool
 from uringblob.completion import Completion
@@ -21,76 +23,84 @@ BOUNCE_BYTES = 8 * 1024 * 1024
 
 
 class Bounces:
-    """Lends bounce frames, first come first served.  Belongs to ``loop``'s thread.
+    """Lends at most ``limit`` bounce frames, first come first served.  Belongs to ``loop``'s thread.
 
-    ``limit`` frames may be out at once.  Whoever has one may not wait for another: :meth:`take_now`
-    says whether there is one.
+    A caller that holds one must not wait for another, only take what is :attr:`available`.
     """
 
-    def __init__(self, pool: BufferPool, pace: ChecksumBudget, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: BufferPool, budget: ChecksumBudget, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
-        self._pace = pace
+        self._budget = budget
         self._loop = loop
         self.limit = max(2, min(BOUNCE_FRAMES, BOUNCE_BYTES // pool.page_size))
+        self.lent = 0  #: frames lent so far
         self._out = 0
         self._spare: list[AlignedBlobBuf] = []
         self._waiting: collections.deque[Completion[None]] = collections.deque()
 
-    def __repr__(self) -> str:
-        return f"<Bounces {self._out} of {self.limit} out, {len(self._waiting)} wait>"
+    @property
+    def available(self) -> bool:
+        """Whether :meth:`acquire` would get a frame without waiting for another caller's."""
+        return not self._waiting and self._out < self.limit
 
-    def take_now(self) -> bool:
-        """Take a frame's place if there is one and nobody waits for it; :meth:`frame` has the frame."""
-        if self._waiting or self._out >= self.limit:
-            return False
-        self._out += 1
-        return True
-
-    async def take(self) -> None:
-        """Wait for a frame's place."""
-        if self.take_now():
-            return
-        place: Completion[None] = Completion(loop=self._loop)
-        self._waiting.append(place)
+    async def acquire(self) -> AlignedBlobBuf:
+        """Return a frame, as soon as one may be lent."""
+        place: Completion[None] | None = None
+        if self.available:
+            self._out += 1
+        else:
+            place = Completion(loop=self._loop)
+            self._waiting.append(place)
         try:
-            await place  # it is ours already when it is given
-        except GeneratorExit:
-            raise  # the store was dropped, not closed: nobody is resumed
-        except BaseException:
-            self._leave()  # the caller was cancelled
-            raise
-
-    async def frame(self) -> AlignedBlobBuf:
-        """Return the frame of a place that was taken; if this raises, the place is given back."""
-        if self._spare:
-            return self._spare.pop()
-        try:
+            if place is not None:
+                await place  # also if the task is cancelled: then the place has been given all the same
+            self.lent += 1
+            if self._spare:
+                return self._spare.pop()
             lease = self._pool.lease()
             if not lease.registered:
                 await self._touch(lease)
         except GeneratorExit:
-            raise
+            raise  # the store was dropped: nothing may be resumed
         except BaseException:
-            self._leave()
+            self._give_place()
             raise
         return lease
 
     async def _touch(self, lease: AlignedBlobBuf) -> None:
-        """Have the system give the memory's pages, no more in an iteration than it may."""
+        """Make the system allocate the memory's pages, within the budget."""
         view = lease.view
         for start in range(0, len(lease), STEP_BYTES):
             stop = min(start + STEP_BYTES, len(lease))
-            if not self._pace.take((stop - start) * COPIED):
-                await self._pace.turn((stop - start) * COPIED)
+            await self._budget.acquire((stop - start) * COPIED)
             view[start:stop:BUF_ALIGN] = bytes(len(range(start, stop, BUF_ALIGN)))
 
-    def give(self, lease: AlignedBlobBuf) -> None:
-        """Give a frame and its place back; no request has it any more."""
+    @contextlib.contextmanager
+    def releasing(self, leases: list[AlignedBlobBuf]) -> Iterator[None]:
+        """Release ``leases`` when the block ends.
+
+        Not where the store is dropped: nothing may be resumed then, and the kernel may use the memory.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.release(leases)
+            raise
+        self.release(leases)
+
+    def release(self, leases: list[AlignedBlobBuf]) -> None:
+        """Take frames back; no request may use them any more."""
+        for lease in leases:
+            self._release(lease)
+
+    def _release(self, lease: AlignedBlobBuf) -> None:
         if self._waiting or self._out > 1:
             self._spare.append(lease)
-        self._leave()
+        self._give_place()
 
-    def _leave(self) -> None:
+    def _give_place(self) -> None:
         if self._waiting:
             self._waiting.popleft().resolve(None)
             return

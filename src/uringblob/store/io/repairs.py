@@ -1,42 +1,45 @@
-"""What must be on the medium before anything else changes it, and has found no room so far.
+"""Writes that must reach the medium before any other change, and for which there was no room so far.
 
-A group that failed is wiped before its place in the log, or one of its slots, is used again (rule 5);
-an opener wipes the log's tail before it hands out a slot (rule 4); a log that was switched to is named
-by both superblocks before it goes on (rule 9).  Each overwrites blocks that the store has had for
-long.  Where overwriting takes new room (copy-on-write file systems, blocks shared with a snapshot), a
-full disk can refuse it.
+A group that failed is wiped before its place in the log, or one of its slots, is reused (rule 5); an
+opener wipes the log's tail before it hands out a slot (rule 4); a log that was switched to is named by
+both superblocks before it is written (rule 9).  Each overwrites existing blocks.  Where overwriting
+allocates (copy-on-write file systems, blocks shared with a snapshot), a full disk can refuse it.
 
-Nothing is unknown then, so the store is not poisoned: the repair stays *due*.  Until it is done, no
-slot and no segment is handed out, no group is written, and no superblock; every call that needs one of
-these tries the repair again first, and is refused for lack of room where that fails.  Reads go on.
+The medium's state is known then, so the store is not poisoned: the repair stays *due*.  Until it is done,
+no slot and no segment is handed out, and no group and no superblock is written; every call that needs
+one tries the repair first, and is refused for lack of room where that fails.  Reads continue.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError, errno_name
 from uringblob.store.io.job import Lock
 
-if TYPE_CHECKING:
-    from uringblob.store.io.file_io import FileIO
-
 Repair = Callable[[], Awaitable[None]]
 
 
-class Repairs:
-    """The repairs that are due on one medium, oldest first."""
+class Poisonable(Protocol):
+    """The file that repairs belong to."""
 
-    def __init__(self, medium: FileIO) -> None:
-        self._medium = medium
+    path: str
+    poison_cause: BaseException | None
+
+    def poison(self, cause: BaseException) -> None:
+        """Refuse every change from now on."""
+
+
+class Repairs:
+    """The repairs that are due on one file, oldest first."""
+
+    def __init__(self, file_io: Poisonable) -> None:
+        self._file_io = file_io
         self._due: list[Repair] = []
         self._repairing = Lock()
         self._errno = errno.ENOSPC
-
-    def __repr__(self) -> str:
-        return f"<Repairs due={len(self._due)}>"
 
     @property
     def due(self) -> bool:
@@ -44,7 +47,7 @@ class Repairs:
         return bool(self._due)
 
     async def make(self, repair: Repair) -> None:
-        """Repair before anything else changes the medium; ``repair`` may be run more than once.
+        """Repair before anything else changes the file; ``repair`` may be run more than once.
 
         :raises BlobStoreIOError: there is no room for it, and it is due from now on.
         """
@@ -52,24 +55,21 @@ class Repairs:
         await self.finish()
 
     async def finish(self) -> None:
-        """Do what is due.
-
-        Any failure but lack of room poisons.
+        """Do what is due.  Any failure but lack of room poisons.
 
         :raises BlobStoreIOError: there is still no room.
         """
         while self._due:
             async with self._repairing:
-                await self._repair_first()
+                if self._due:
+                    await self._repair_first()
 
     async def _repair_first(self) -> None:
-        if not self._due:
-            return  # whoever held the lock has done it
         try:
             await self._due[0]()
         except BlobStoreError as error:
             if not isinstance(error, BlobStoreIOError) or not self.lacks_room(error):
-                self._medium.poison(error)
+                self._file_io.poison(error)
                 raise
             self._errno = error.errno or errno.ENOSPC
             raise self.refusal() from error
@@ -77,14 +77,14 @@ class Repairs:
 
     def lacks_room(self, error: BlobStoreIOError) -> bool:
         """Whether ``error`` is a write for which there was no room; a sync that failed has poisoned."""
-        return error.errno in NO_SPACE_ERRNOS and self._medium.poison_cause is None
+        return error.errno in NO_SPACE_ERRNOS and self._file_io.poison_cause is None
 
     def refusal(self) -> BlobStoreIOError:
         """Return the error that refuses a change while something is due."""
-        return BlobStoreIOError(self._errno, f"{self._medium.path}: {self._words()}")
+        return BlobStoreIOError(self._errno, f"{self._file_io.path}: {self._words()}")
 
     def notes(self) -> list[str]:
-        """Say for ``stats().notes`` what is due."""
+        """Return what is due as ``stats().notes``."""
         return [self._words()] if self._due else []
 
     def _words(self) -> str:

@@ -1,22 +1,21 @@
-"""Rewriting the log as a snapshot of the durable map, while commits go on (rule 9).
+"""Rewriting the log as a snapshot of the durable index, while commits go on (rule 9).
 
-1. Freeze the durable map at sequence number S and write it into fresh segments: a SNAPSHOT.
-   Commits go on in the old log; what they change is collected beside the frozen map.
-2. Take a turn in the group queue, so that no group is in flight.  Write the collected changes
-   behind the snapshot, as one CARRY; flush.
+1. Freeze the durable index at sequence number S and write it into fresh segments: a SNAPSHOT.
+   Commits go on in the old log; what they change is collected beside the frozen index.
+2. With no group in flight, write the collected changes behind the snapshot, as one CARRY; flush.
 3. Write a SWITCH group into the old log: "goes on in log X at Y"; flush.  From here on the new
    log is the store's log, whichever superblock an opener finds.
 4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
    free.
 
-A store of version 1 is upgraded by the same way, before its first change: its log's segments lie
-among the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
-only would follow into a log it cannot judge: until the second superblock is durable no group is
-written, so the old log and the new one say the same.
+A store of version 1 is upgraded in this way before its first change: its log's segments lie among
+the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
+only would follow into a log that it cannot judge: until the second superblock is durable no group is
+written, so both logs say the same.
 
-Until step 3 everything can be given up without a trace; a SWITCH for which there was no room is
-wiped.  Step 4 for which there is no room is due before anything else changes.  From step 3 on any
-other failure poisons.
+Until step 3 a compaction can be given up without a trace; a SWITCH for which there was no room is
+wiped.  Without room for step 4, it is due before anything else changes.  From step 3 on any other
+failure poisons.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from uringblob.store.format import (
     RECORDS_PER_BLOCK,
     VERSION,
     BlockType,
-    Segment,
+    SlotRun,
     blocks_for,
     delete_record,
     link_record,
@@ -39,13 +38,13 @@ from uringblob.store.format import (
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.slots import SlotState
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE
+from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.log.group_commit import GroupQueue
+from uringblob.store.log.in_turns import acquire_changes, confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
-from uringblob.store.log.writer import Log, new_log_id
+from uringblob.store.log.writer import ActiveLog, Log, new_log_id
 
-#: Blocks encoded in one go: about a millisecond of the loop's time.
+#: Blocks of a snapshot that are written together.
 _BLOCKS_AT_ONCE = 8
 
 
@@ -58,22 +57,20 @@ class Compaction:
 
     def __init__(
         self,
-        medium: FileIO,
-        manifest: BlobIndex,
+        file_io: FileIO,
+        index: BlobIndex,
         log_space: LogSpace,
-        queue: GroupQueue,
+        active: ActiveLog,
         superblocks: Superblocks,
     ) -> None:
-        self._medium = medium
-        self._manifest = manifest
+        self._file_io = file_io
+        self._index = index
         self._log_space = log_space
-        self._queue = queue
+        self._active = active
         self._superblocks = superblocks
-        self._segments: list[Segment] = []
+        self._segments: list[SlotRun] = []
         self._new: Log | None = None
         self._stopped = False
-        self._failed = False
-        self._dropped = False
         self._adopting = False  # the new log is the store's, or will be when there is room to say so
 
     def stop(self) -> None:
@@ -81,90 +78,79 @@ class Compaction:
         self._stopped = True
 
     async def run(self) -> None:
-        """Compact; raises what made it give up, with the old log in use as before."""
-        await self._fold()  # what the last one left, if it failed
-        old = self._queue.log
-        base_seq = old.seq
-        records = self._manifest.durable_count()
-        frozen = self._manifest.freeze()
+        """Compact; if that fails, the old log is in use as before.
+
+        :raises BlobStoreError: the reason why it was given up.
+        """
+        await self._fold()  # what the last compaction left, if it failed
+        old = self._active.log
+        records = self._index.durable_count()
+        frozen = self._index.freeze()
         try:
-            new = await self._write_snapshot(old, frozen, records, base_seq)
-            await self._medium.sync("compaction")
-            await self._queue.run_exclusive(lambda: self._switch(old, new), first=True)
-        except GeneratorExit:
-            self._dropped = True  # the store was dropped, not closed: nothing may be awaited any more
-            raise
-        except BlobStoreIOError as error:
-            # A write that failed for another reason than room may still land, whenever it likes.
-            self._failed = error.errno not in NO_SPACE_ERRNOS
-            raise
-        except BlobStoreError:
-            raise
-        except BaseException:
-            self._failed = True  # no memory, say: what was asked for before that may still be in flight
+            new = await self._write_snapshot(old, frozen, records)
+            await self._file_io.sync("compaction")
+            async with self._active.exclusive:
+                await self._switch(old, new)
+        except Exception as error:
+            await self._give_up(error)
             raise
         finally:
-            self._manifest.thaw()
-            if not self._adopting and self._medium.poison_cause is None:
-                await self._give_up()
+            self._index.thaw()
         await self._fold()
 
     async def _fold(self) -> None:
-        """Bring what changed meanwhile into the map."""
-        pace = self._medium.pace
-        while self._manifest.fold(GUIDS_AT_ONCE):
-            if not pace.take(GUIDS_AT_ONCE * CHANGE):
-                await pace.turn(GUIDS_AT_ONCE * CHANGE)
+        """Bring what changed meanwhile into the durable index."""
+        while self._index.fold(GUIDS_AT_ONCE):
+            await acquire_changes(self._file_io.checksum_budget)
 
-    async def _give_up(self) -> None:
-        """The old log stays: nothing names the new one's segments, so others may have them."""
-        if self._dropped:
+    async def _give_up(self, error: Exception) -> None:
+        """The old log stays: nothing names the new one's segments."""
+        if self._adopting or self._file_io.poison_cause is not None:
             return
-        if self._new is None:
-            segments = self._segments
-        else:
+        if self._new is not None:
             await self._new.wait_quiet()
-            segments = self._new.chain
-        for segment in segments:
-            (self._log_space.forfeit if self._failed else self._log_space.give_back)(segment)
+            self._segments = self._new.chain
+        # A write that failed for another reason than room may still land, and without memory it is not
+        # known what is in flight.
+        no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
+        stopped = isinstance(error, BlobStoreError) and not isinstance(error, BlobStoreIOError)
+        for segment in self._segments:
+            (self._log_space.free if no_room or stopped else self._log_space.forfeit)(segment)
 
     def _check_not_stopped(self) -> None:
         if self._stopped:
             raise CompactionStopped("the store is being closed")
 
-    async def _write_snapshot(
-        self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int, seq: int
-    ) -> Log:
-        blocks = blocks_for(records)
-        await self._medium.ready()
-        self._take_segments(blocks + 1)  # one more for the CARRY
+    async def _write_snapshot(self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int) -> Log:
+        seq, blocks = old.seq, blocks_for(records)
+        await self._file_io.ready()
+        self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
+        encoded = (set_record(guid, entry) for guid, entry in frozen)
         for first in range(0, blocks, _BLOCKS_AT_ONCE):
             self._check_not_stopped()
-            count = min(_BLOCKS_AT_ONCE, blocks - first)
-            entries = itertools.islice(frozen, count * RECORDS_PER_BLOCK)
-            stretches = new.encode_part(
-                BlockType.SNAPSHOT, seq, [set_record(g, e) for g, e in entries], first, blocks
-            )
-            await new.write(stretches, "writing a snapshot")
-            new.skip(count)
+            part = range(first, min(first + _BLOCKS_AT_ONCE, blocks))
+            some = itertools.islice(encoded, len(part) * RECORDS_PER_BLOCK)
+            runs = await new.encode_group(BlockType.SNAPSHOT, seq, some, blocks, blocks=part)
+            await new.write(runs, "writing a snapshot")
+            new.skip(len(part))
         return new
 
-    def _take_segments(self, blocks: int) -> None:
-        """Take segments for so many blocks, and a tail."""
+    def _allocate_segments(self, blocks: int) -> None:
+        """Allocate segments for so many blocks, and a tail."""
         space = self._log_space
-        blocks_per_slot = self._queue.page_size // BLOCK_SIZE
+        blocks_per_slot = space.page_size // BLOCK_SIZE
         while blocks > 0:
-            segment = space.take(min(space.segment_granules, space.granules_for(blocks)))
+            segment = space.allocate(min(space.segment_granules, space.granules_for(blocks)))
             self._segments.append(segment)
             blocks -= segment.slots * blocks_per_slot - 1
-        self._segments.append(space.take(space.segment_granules))
+        self._segments.append(space.allocate(space.segment_granules))
 
     async def _empty_log(self, old: Log) -> Log:
         """Zero and link the fresh segments; nothing names them yet, so nothing is flushed."""
         *segments, tail = self._segments
         new = Log(
-            self._medium,
+            self._file_io,
             store_id=old.store_id,
             log_id=new_log_id(),
             page_size=old.page_size,
@@ -174,16 +160,16 @@ class Compaction:
             seq=old.seq,
             space=self._log_space,
         )
-        for index, segment in enumerate(segments):
+        for index, (segment, successor) in enumerate(itertools.pairwise(self._segments)):
             await new.zero(segment)
-            header = new.encode_header(index, segment, self._segments[index + 1])
-            await self._medium.write(new.offset_of(segment), header, "compaction")
+            header = new.encode_header(index, segment, successor)
+            await self._file_io.write(new.offset_of(segment), header, "compaction")
         await new.zero(tail)
         return new
 
     async def _switch(self, old: Log, new: Log) -> None:
-        """The turn: no group is in flight, and none begins before this returns."""
-        await self._medium.ready()
+        """No group is in flight, and none begins before this returns."""
+        await self._file_io.ready()
         self._check_not_stopped()
         await self._superblocks.check_ours()
         await self._carry(old, new)
@@ -192,41 +178,40 @@ class Compaction:
             await old.wait_quiet()
         else:
             await self._write_switch(old, new)
-            self._queue.log = new
+            self._active.log = new
         self._adopting = True
-        await self._medium.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
+        await self._file_io.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
 
     async def _adopt(self, old: Log, new: Log, *, upgrades: bool) -> None:
         """The new log is the store's: both superblocks name it, and then the old one is free."""
         await self._superblocks.change(
             version=VERSION,
             log_id=new.log_id,
-            head_slot=new.segments[0].slot,
-            head_slots=new.segments[0].slots,
+            head=new.segments[0],
             floor=new.seq,
             **({"log_space": tuple(self._log_space.extents)} if upgrades else {}),
         )
         while upgrades and self._superblocks.current.log_space != tuple(self._log_space.extents):
             # It grew while they were written, and was not recorded: that begins with version 2.
             await self._superblocks.record_extents(self._log_space.extents)
-        self._queue.log = new
+        self._active.log = new
         # Everything up to the switch is durable for good: no group before it can be dropped.
-        self._manifest.slots.confirm(new.seq)
-        for segment in old.chain:
+        await confirm_in_turns(self._file_io.checksum_budget, self._index.slots, new.seq)
+        for segment in old.chain:  # last, and in one step: a repair may be run again
             if upgrades:
-                self._manifest.slots.move_run(segment, SlotState.FREE)
+                self._index.slots.move_run(segment, SlotState.FREE)
             else:
-                self._log_space.give_back(segment)
+                self._log_space.free(segment)
 
     async def _carry(self, old: Log, new: Log) -> None:
-        delta = self._manifest.delta()
+        delta = self._index.delta()
         records = (delete_record(g) if e is None else set_record(g, e) for g, e in delta.items())
         seq, blocks = old.seq + 1, blocks_for(len(delta))
         await new.ensure_room(blocks)
-        stretches = await new.encode_in_turns(BlockType.CARRY, seq, records, blocks)
-        await new.write(stretches, "compaction")
-        await self._medium.sync("compaction")
-        new.accept(seq, stretches)
+        runs = await new.encode_group(BlockType.CARRY, seq, records, blocks)
+        await new.write(runs, "compaction")
+        await self._file_io.sync("compaction")
+        new.accept(seq, runs)
         new.group_blocks = 0
 
     async def _write_switch(self, old: Log, new: Log) -> None:
@@ -234,10 +219,10 @@ class Compaction:
         await old.ensure_room(1)
         head = new.segments[0]
         record = link_record(new.log_id, head.slot, head.slots, 0)
-        stretches = old.encode_group(BlockType.SWITCH, new.seq, [record])
+        runs = old.encode_small_group(BlockType.SWITCH, new.seq, [record])
         try:
-            await old.write(stretches, "switching the log")
+            await old.write(runs, "switching the log")
         except BlobStoreError as error:
-            await old.settle_failed(error, stretches)
+            await old.undo_failed(error, runs)
             raise
-        await self._medium.sync("compaction")
+        await self._file_io.sync("compaction")

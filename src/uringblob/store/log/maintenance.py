@@ -1,7 +1,7 @@
-"""What the store does for itself, between its users' changes: lengthen the log's chain, and shorten the log.
+"""What the store does between its users' changes: lengthen the log's chain, and compact the log.
 
-It is done in the background, and its errors are logged.  A group for which the log space has no
-room waits for it (:meth:`LogMaintenance.log_fits`): what a compaction takes is never given to a group.
+It runs in the background, and its errors are logged.  A group for which the log space has no room
+waits for a compaction; what a compaction takes is never given to a group (:meth:`LogMaintenance.log_fits`).
 """
 
 from __future__ import annotations
@@ -17,151 +17,140 @@ from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.compaction import Compaction, CompactionStopped
-from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
+from uringblob.store.log.writer import ActiveLog
 
 #: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
 COMPACTION_BLOCKS_MIN = 1024
 
 
 class LogMaintenance:
-    """When the log is compacted and its chain lengthened.  Belongs to the loop's thread."""
+    """Decides when the log is compacted and its chain lengthened.  Belongs to the loop's thread."""
 
     def __init__(
         self,
-        medium: FileIO,
-        manifest: BlobIndex,
+        file_io: FileIO,
+        index: BlobIndex,
         log_space: LogSpace,
-        queue: GroupQueue,
+        active: ActiveLog,
         superblocks: Superblocks,
         complete_log_space: Callable[[], Awaitable[None]],
     ) -> None:
-        self._medium = medium
-        self._manifest = manifest
+        self._file_io = file_io
+        self._index = index
         self._log_space = log_space
-        self._queue = queue
+        self._active = active
         self._superblocks = superblocks
         self._complete_log_space = complete_log_space
         self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
         self.compactions = 0
         self._compaction: Compaction | None = None
         self._compacting: Job[None] | None = None
-        self._holds = 0
-        self._unheld: Completion[None] | None = None
+        self._pins = 0
+        self._unpinned: Completion[None] | None = None
         self._ended = False
 
     def __repr__(self) -> str:
-        return (
-            f"<LogMaintenance {'compacting' if self.compacting else 'idle'} compactions={self.compactions}"
-            f" holds={self._holds}>"
-        )
+        state = "compacting" if self.compacting else "idle"
+        return f"<LogMaintenance {state} compactions={self.compactions} pins={self._pins}>"
 
     @property
     def compacting(self) -> bool:
-        """A compaction is under way."""
+        """Whether a compaction is under way."""
         return self._compacting is not None and not self._compacting.done()
 
     def after_group(self) -> None:
-        """A group is durable: see whether the log is long, or its chain short."""
-        log = self._queue.log
-        if self._holds or self._ended:
+        """A group is durable: begin what the length of the log, or of its chain, asks for."""
+        if self._pins or self._ended:
             return
-        enough = max(self.compaction_blocks_min, 2 * blocks_for(self._manifest.durable_count()))
+        log, space = self._active.log, self._log_space
+        enough = max(self.compaction_blocks_min, 2 * blocks_for(self._index.durable_count()))
         if log.group_blocks >= enough:
             self.start_compaction()
         elif log.runs_low:
-            space = self._log_space
-            left = space.free - space.segment_granules - space.for_compaction(self._manifest.slots.named)
+            compaction = space.segment_granules + space.for_compaction(self._index.slots.named)
             # An eighth is for the groups that come while a compaction is under way.
-            if left >= space.capacity // 8 and not self.compacting:
-                log.prepare_room()
+            if space.free_granules - compaction >= space.capacity // 8 and not self.compacting:
+                log.extend()
             elif log.room <= log.blocks_of(log.tail) // 8:
                 self.start_compaction()
 
-    # --- room ----------------------------------------------------------------------------
-
     def log_fits(self, blocks: int) -> bool:
-        """Tell whether a group of ``blocks`` may be written: there is room for it and for what must follow.
+        """Whether a group of ``blocks`` may be written: there is room for it and for what must follow.
 
-        What must follow is a compaction of all there will be then, or the end of the one under way,
-        with this group in its carry, and another one after it.
+        That is a compaction of all there is then; or the end of the one under way, with this group in its
+        carry, and another one after it.
         """
-        log, space, named = self._queue.log, self._log_space, self._manifest.slots.named
+        log, space, named = self._active.log, self._log_space, self._index.slots.named
         if self._superblocks.current.version < VERSION:
-            return False  # its first group waits for the compaction that upgrades it
-        free = space.free - log.granules_for(blocks)
+            return False  # the compaction that upgrades the store comes before its first group
+        free = space.free_granules - log.granules_for(blocks)
         if not self.compacting:
             return free >= space.for_compaction(named)
-        carried = blocks_for(len(self._manifest.delta())) + blocks
+        carried = blocks_for(len(self._index.delta())) + blocks
         free -= space.granules_for(carried) + space.segment_granules
         old = sum(segment.slots for segment in log.chain) // space.granule
         return free >= 0 and free + old >= space.for_compaction(named)
 
-    async def unheld(self) -> None:
-        """Wait until no reader of the log keeps it where it is, or a compaction is under way.
-
-        That one has begun before, and a reader waits for its end.
-        """
-        while self._holds and not self.compacting:
-            if self._unheld is None:
-                self._unheld = Completion(loop=self._medium.loop)
-            await self._unheld
-
     # --- compaction ----------------------------------------------------------------------
 
     def start_compaction(self) -> Job[None]:
-        """Begin rewriting the log as a snapshot, unless that is under way already."""
+        """Begin to rewrite the log as a snapshot, unless that is under way; return the job."""
         if self._compacting is None or self._compacting.done():
-            self._compacting = self._medium.start(self._compact())
+            self._compacting = self._file_io.start(self._compact())
             self._compacting.add_done_callback(lambda job: job.exception())
         return self._compacting
 
     async def _compact(self) -> None:
         self._compaction = Compaction(
-            self._medium, self._manifest, self._log_space, self._queue, self._superblocks
+            self._file_io, self._index, self._log_space, self._active, self._superblocks
         )
         try:
-            await self._complete_log_space()  # what a failed compaction forfeited is made up for
+            await self._complete_log_space()  # a failed compaction may have forfeited some
             await self._compaction.run()
         except CompactionStopped:
             raise  # by a close: nothing failed
         except BlobStoreError as error:
+            path, number = self._file_io.path, getattr(error, "errno", None) or 0
             logger.warning(
                 "%s: compaction of the log was given up: %s",
-                self._medium.path,
+                path,
                 error,
-                extra={
-                    "event": "compaction_failed",
-                    "path": self._medium.path,
-                    "errno": getattr(error, "errno", None) or 0,
-                },
+                extra={"event": "compaction_failed", "path": path, "errno": number},
             )
-            # Not with every group from now on.
-            self._queue.log.group_blocks = 0
+            # Not again with the next group.
+            self._active.log.group_blocks = 0
             raise
         self.compactions += 1
 
-    # --- standing still ------------------------------------------------------------------
-
-    def hold(self) -> None:
-        """Keep the log where it is, for whoever reads it."""
-        self._holds += 1
-
-    def unhold(self) -> None:
-        """One reader of the log is done."""
-        self._holds -= 1
-        if not self._holds and self._unheld is not None:
-            unheld, self._unheld = self._unheld, None
-            unheld.resolve(None)
-
     async def wait(self) -> None:
         """Wait for a compaction under way; its error is not this caller's."""
-        if self._compacting is not None and not self._compacting.done():
+        if self._compacting is not None:
             await wait_all([self._compacting])
 
     async def end(self) -> None:
-        """Begin nothing any more, and give up what can be given up."""
+        """Begin nothing from now on, and give up what can be given up."""
         self._ended = True
         if self._compaction is not None:
             self._compaction.stop()
         await self.wait()
+
+    # --- readers of the log --------------------------------------------------------------
+
+    def pin(self) -> None:
+        """Begin no compaction until as many calls of :meth:`unpin`: the log is being read."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """Take one pin away."""
+        self._pins -= 1
+        if not self._pins and self._unpinned is not None:
+            unpinned, self._unpinned = self._unpinned, None
+            unpinned.resolve(None)
+
+    async def wait_unpinned(self) -> None:
+        """Wait until the log is not pinned, or a compaction is under way, for which its reader waits."""
+        while self._pins and not self.compacting:
+            if self._unpinned is None:
+                self._unpinned = Completion(loop=self._file_io.loop)
+            await self._unpinned

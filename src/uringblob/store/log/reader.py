@@ -1,8 +1,8 @@
-"""The log's reading end: walks the chain, yields groups, and tells what lies behind the last one.
+"""The log's reading end: walks the chain, returns groups, and finds what lies behind the last one.
 
-It believes only checksums, and even behind a good checksum every number is bounded: a segment
-lies inside the file, no segment overlaps another, and so a hostile file can neither loop nor
-make the reader allocate more than the file is long.
+It trusts checksums only, and bounds every number behind a good one too: a segment lies inside the
+file and over no other, so a hostile file can neither make the reader loop nor allocate more than
+the file is long.
 """
 
 from __future__ import annotations
@@ -16,60 +16,60 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     Block,
     BlockType,
-    Segment,
+    SlotRun,
     StaleSector,
     decode_block,
-    find_traces,
+    find_stale_sectors,
     first_slot,
 )
 from uringblob.store.io.file_io import FileIO
+from uringblob.store.log.writer import Log, Place
 
 _READ_AHEAD_BYTES = 256 * 1024
-
-#: Where a block lies: index of the segment in the chain, index of the block in the segment.
-Place = tuple[int, int]
 
 
 @dataclasses.dataclass
 class LogTail:
     """What lies between the last valid group and the end of the chain.
 
-    ``traces`` are the sectors that are not blank where groups would stand; ``header_trace`` is
-    what an interrupted linking of a segment left; ``dirty_blocks`` are the offsets to be wiped.
+    ``stale_sectors`` are those that are not blank; ``dirty_blocks`` are the offsets of the blocks to be
+    wiped, a header that an interrupted linking left included.
     """
 
-    traces: list[StaleSector]
-    header_trace: bool
+    stale_sectors: list[StaleSector]
     dirty_blocks: list[int]
 
     @property
     def last_seq(self) -> int:
-        """The highest sequence number that any trace bears; 0 if none bears one."""
-        return max((trace.seq or 0 for trace in self.traces), default=0)
+        """The highest sequence number in a stale sector, or 0."""
+        return max((sector.seq or 0 for sector in self.stale_sectors), default=0)
 
 
 class LogReader:
     """Reads one log from its head segment on.
 
-    ``segments`` are those whose header was good, ``tail`` the one that the last of them names;
-    ``position`` is where the next group is expected: (segment index, block index).
+    ``segments`` have good headers, ``tail`` is the one that the last of them names; ``position`` is the
+    place of the next group.
     """
 
-    def __init__(
-        self, medium: FileIO, store_id: bytes, log_id: int, page_size: int, head: Segment, file_size: int
-    ) -> None:
-        self._medium = medium
+    def __init__(self, file_io: FileIO, store_id: bytes, log_id: int, page_size: int, head: SlotRun) -> None:
+        self._file_io = file_io
         self._store_id = store_id
         self.log_id = log_id
         self._page_size = page_size
-        self._file_size = file_size
+        self._file_size = file_io.file_size()
         self._ahead = b""
         self._ahead_offset = 0
-        self.segments: list[Segment] = []
+        self.segments: list[SlotRun] = []
         self.seq = 0  # of the last group read, for messages
         self._check_bounds(head)
         self.tail = head
         self.position: Place = (0, 1)
+
+    @classmethod
+    def of_log(cls, log: Log) -> LogReader:
+        """Return a reader for an open log, from its head on."""
+        return cls(log.file_io, log.store_id, log.log_id, log.page_size, log.segments[0])
 
     def __repr__(self) -> str:
         return f"<LogReader id={self.log_id:016x} segments={len(self.segments)} position={self.position}>"
@@ -77,7 +77,7 @@ class LogReader:
     # --- the chain -----------------------------------------------------------------------
 
     async def enter(self) -> bool:
-        """Read the header of the segment the chain ends in; False if it has none.
+        """Read the header of the segment that the chain ends in; False if it has none.
 
         :raises StoreCorrupt: the header is good and what it says is impossible.
         """
@@ -89,19 +89,16 @@ class LogReader:
         index, slots, next_slot, next_slots = block.link()
         if index != len(self.segments) or slots != segment.slots:
             raise self._corrupt(offset, "a segment header does not match its place in the chain")
-        successor = Segment(next_slot, next_slots)
+        successor = SlotRun(next_slot, next_slots)
         self.segments.append(segment)
         self._check_bounds(successor)
         self.tail = successor
         return True
 
-    def _check_bounds(self, new: Segment) -> None:
-        end = (new.slot + new.slots) * self._page_size
-        inside = new.slot >= first_slot(self._page_size) and new.slots >= 1 and end <= self._file_size
-        overlaps = any(
-            new.slot < old.slot + old.slots and old.slot < new.slot + new.slots for old in self.segments
-        )
-        if not inside or overlaps or new.slots * self._page_size < 2 * BLOCK_SIZE:
+    def _check_bounds(self, new: SlotRun) -> None:
+        inside = new.slot >= first_slot(self._page_size) and new.end * self._page_size <= self._file_size
+        overlaps = any(new.slot < old.end and old.slot < new.end for old in self.segments)
+        if not inside or overlaps or new.slots < 1 or self._blocks_of(new) < 2:
             raise self._corrupt(
                 new.slot * self._page_size,
                 f"a log segment of {new.slots} slots lies outside the file or over another one",
@@ -109,7 +106,7 @@ class LogReader:
 
     def _corrupt(self, offset: int, what: str) -> StoreCorrupt:
         return StoreCorrupt(
-            f"{self._medium.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
+            f"{self._file_io.path}: {what} (offset {offset}, after group {self.seq}, log {self.log_id:016x}). "
             "Restore the store from a copy",
             offset,
         )
@@ -117,56 +114,53 @@ class LogReader:
     # --- blocks --------------------------------------------------------------------------
 
     async def _raw(self, offset: int) -> bytes:
-        """Return the block at ``offset``; past the end of the file it is blank."""
+        """Return the block at ``offset``; behind the end of the file it is blank."""
         at = offset - self._ahead_offset
         if not 0 <= at <= len(self._ahead) - BLOCK_SIZE:
-            size = max(
-                BLOCK_SIZE, min(_READ_AHEAD_BYTES, self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE
-            )
+            left = (self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE
+            size = max(BLOCK_SIZE, min(_READ_AHEAD_BYTES, left))
             self._ahead, self._ahead_offset, at = b"", offset, 0
             try:
-                self._ahead = await self._medium.read(offset, size, "reading the log")
+                self._ahead = await self._file_io.read(offset, size, "reading the log")
             except BlobStoreIOError:
                 # A bad sector farther on, perhaps of a frame behind the segment, is not this block's.
                 if size == BLOCK_SIZE:
                     raise
-                self._ahead = await self._medium.read(offset, BLOCK_SIZE, "reading the log")
+                self._ahead = await self._file_io.read(offset, BLOCK_SIZE, "reading the log")
         return self._ahead[at : at + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0")
 
-    def _blocks_of(self, segment: Segment) -> int:
+    def _blocks_of(self, segment: SlotRun) -> int:
         return segment.slots * self._page_size // BLOCK_SIZE
 
     async def _normalize(self, place: Place) -> Place | None:
         """Return ``place`` as one that exists, entering the next segment; ``None`` at the chain's end."""
-        segment_index, block_index = place
+        index, block = place
         while True:
-            if segment_index == len(self.segments) and not await self.enter():
+            if index == len(self.segments) and not await self.enter():
                 return None
-            if block_index < self._blocks_of(self.segments[segment_index]):
-                return segment_index, block_index
-            segment_index, block_index = segment_index + 1, 1
+            if block < self._blocks_of(self.segments[index]):
+                return index, block
+            index, block = index + 1, 1
 
     def offset_of(self, place: Place) -> int:
-        """Return the file offset of a place in a segment whose header was good."""
+        """Return the file offset of a place in one of ``segments``."""
         return self.segments[place[0]].slot * self._page_size + place[1] * BLOCK_SIZE
 
-    async def _block_at(self, place: Place | None) -> tuple[int, Block, Place] | None:
+    async def _block_at(self, place: Place) -> tuple[int, Block, Place] | None:
         """Return offset, block and following place of the valid block at ``place``, or ``None``."""
-        place = None if place is None else await self._normalize(place)
-        if place is None:
+        found = await self._normalize(place)
+        if found is None:
             return None
-        offset = self.offset_of(place)
+        offset = self.offset_of(found)
         block = decode_block(self._store_id, offset, await self._raw(offset))
         if block is None or block.log_id != self.log_id or block.type is BlockType.SEGMENT:
             return None
-        return offset, block, (place[0], place[1] + 1)
+        return offset, block, (found[0], found[1] + 1)
 
     # --- groups --------------------------------------------------------------------------
 
-    async def snapshot(self, load: Callable[[Block], None]) -> int:
-        """Hand every block of the snapshot the log begins with to ``load``; move behind it.
-
-        Returns the sequence number at which it was taken.
+    async def snapshot(self, load: Callable[[Block], None]) -> None:
+        """Call ``load`` with every block of the snapshot that the log begins with; move behind it.
 
         :raises StoreCorrupt: the snapshot is not whole.
         """
@@ -182,7 +176,6 @@ class LogReader:
             count, self.seq = block.count, block.seq
             load(block)
             expected += 1
-        return self.seq
 
     async def group(self, seq: int | None, *types: BlockType) -> list[tuple[int, Block]] | None:
         """Return the blocks of group ``seq`` and move behind it; ``None`` if it is not whole here.
@@ -208,31 +201,27 @@ class LogReader:
 
     async def examine_tail(self) -> LogTail:
         """Look at every sector between :attr:`position` and the end of the chain."""
-        tail = LogTail([], header_trace=False, dirty_blocks=[])
+        tail = LogTail([], [])
         index, first_block = self.position
         while index < len(self.segments) or await self.enter():
             await self._examine(self.segments[index], first_block, tail)
             index, first_block = index + 1, 1
-        header = await self._raw(self.tail.slot * self._page_size)
-        if header != BLANK_BLOCK:
-            tail.header_trace = True
-            tail.dirty_blocks.append(self.tail.slot * self._page_size)
-        known = len(tail.traces)
+        header = self.tail.slot * self._page_size
+        if await self._raw(header) != BLANK_BLOCK:
+            tail.dirty_blocks.append(header)
+        known = len(tail.stale_sectors)
         await self._examine(self.tail, 1, tail)
-        for trace in tail.traces[known:]:
-            if trace.seq is not None:
+        for sector in tail.stale_sectors[known:]:
+            if sector.seq is not None:
                 raise self._corrupt(
-                    self.tail.slot * self._page_size,
-                    f"a log segment's header is damaged and group {trace.seq} stands behind it",
+                    header, f"a log segment's header is damaged and group {sector.seq} stands behind it"
                 )
         return tail
 
-    async def _examine(self, segment: Segment, first_block: int, tail: LogTail) -> None:
+    async def _examine(self, segment: SlotRun, first_block: int, tail: LogTail) -> None:
         start = segment.slot * self._page_size
-        for block_index in range(first_block, self._blocks_of(segment)):
-            offset = start + block_index * BLOCK_SIZE
-            raw = await self._raw(offset)
-            traces = find_traces(raw, offset, self.log_id)
-            if traces:
+        for offset in range(start + first_block * BLOCK_SIZE, segment.end * self._page_size, BLOCK_SIZE):
+            stale = find_stale_sectors(await self._raw(offset), offset, self.log_id)
+            if stale:
                 tail.dirty_blocks.append(offset)
-                tail.traces.extend(traces)
+                tail.stale_sectors += stale

@@ -1,9 +1,8 @@
-"""The two superblocks: at any moment one of them is whole and tells the truth.
+"""The two superblocks: at any moment one of them is whole and right.
 
-They are rewritten one after the other, each flushed before the next is touched, the older one
-first.  One for which there was no room (copy-on-write file systems) may be written again: the older
-one is touched, the newest stands.  Any other failed write poisons the store: which of its bytes landed
-is unknown.
+They are rewritten one after the other, the older one first, each flushed before the next.  A write for
+which there was no room (copy-on-write file systems) may be repeated, because the newest one stands.
+After any other failed write it is unknown which bytes are there, so the store is poisoned.
 """
 
 from __future__ import annotations
@@ -13,58 +12,58 @@ from collections.abc import Sequence
 from typing import Any
 
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt
-from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, Segment, Superblock, decode_superblock
+from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS, SlotRun, Superblock, decode_superblock
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 
 
 class Superblocks:
-    """What both superblocks say, and how to make them say something else."""
+    """Both superblocks of an open store, and their changes."""
 
-    def __init__(self, medium: FileIO, current: Superblock, offset: int) -> None:
+    def __init__(self, file_io: FileIO, current: Superblock, offset: int) -> None:
         """``current`` is the newest valid superblock, read from ``offset``."""
-        self._medium = medium
+        self._file_io = file_io
         self.current = current
         self._offset = offset
         self._writing = Lock()
-        self._tried = current.revision  # the highest that may be there: a write that failed may have landed
+        self._tried = current.revision  # the highest that may be there, by a failed write
 
     def __repr__(self) -> str:
         return f"<Superblocks revision={self.current.revision} floor={self.current.floor}>"
 
     async def change(self, **fields: Any) -> None:
-        """Give both these fields; revisions are counted up here.  One change after the other."""
+        """Rewrite both with these fields and new revisions; one change after the other."""
         async with self._writing:
             new = dataclasses.replace(self.current, **fields)
             for _ in SUPERBLOCK_OFFSETS:
                 await self._write_older(new)
 
-    async def record_extents(self, extents: Sequence[Segment]) -> None:
-        """Make both list ``extents`` as log space; version 1 has no such list before its upgrade."""
+    async def record_extents(self, extents: Sequence[SlotRun]) -> None:
+        """List ``extents`` as log space in both; version 1 has no such list before its upgrade."""
         if self.current.version > 1:
             await self.change(log_space=tuple(extents))
 
     async def _write_older(self, new: Superblock) -> None:
-        offset = SUPERBLOCK_OFFSETS[1] if self._offset == SUPERBLOCK_OFFSETS[0] else SUPERBLOCK_OFFSETS[0]
+        offset = sum(SUPERBLOCK_OFFSETS) - self._offset
         block = dataclasses.replace(new, revision=self.current.revision + 1)
         self._tried = block.revision
         try:
-            await self._medium.write(offset, block.encode(offset), "writing a superblock")
-            await self._medium.sync("writing a superblock")
+            await self._file_io.write(offset, block.encode(offset), "writing a superblock")
+            await self._file_io.sync("writing a superblock")
         except BlobStoreError as error:
-            if not isinstance(error, BlobStoreIOError) or not self._medium.repairs.lacks_room(error):
-                self._medium.poison(error)
+            if not isinstance(error, BlobStoreIOError) or not self._file_io.repairs.lacks_room(error):
+                self._file_io.poison(error)
             raise
         self.current = block
         self._offset = offset
 
     async def check_ours(self) -> None:
-        """Look whether both are what this opener read or wrote; one of them may be damaged.
+        """Check that both are what this opener read or wrote; one of them may be damaged.
 
         :raises StoreCorrupt: the file was overwritten from outside; the store is poisoned.
         :raises BlobStoreIOError: neither can be read.
         """
-        async with self._writing:  # one that is being written is newer than what is known
+        async with self._writing:
             found = await self._read_both()
         good = [superblock for superblock in found if superblock is not None]
         ours = [s.revision for s in good if s.store_id == self.current.store_id]
@@ -72,15 +71,15 @@ class Superblocks:
         # Where the newest is damaged, the other one is its predecessor.
         if not ours or max(ours) < self.current.revision - 1 or newest > self._tried:
             what = "its superblocks are not the last ones" if ours or not good else "it is another store's"
-            corrupt = overwritten(self._medium.path, what)
-            self._medium.poison(corrupt)
+            corrupt = overwritten(self._file_io.path, what)
+            self._file_io.poison(corrupt)
             raise corrupt
 
     async def _read_both(self) -> list[Superblock | None]:
         found, failure = [], None
         for offset in SUPERBLOCK_OFFSETS:
             try:
-                block = await self._medium.read(offset, BLOCK_SIZE, "reading a superblock")
+                block = await self._file_io.read(offset, BLOCK_SIZE, "reading a superblock")
             except BlobStoreIOError as error:
                 failure = error
             else:
@@ -90,21 +89,20 @@ class Superblocks:
         return found
 
     async def write_newest_again(self) -> None:
-        """Write the newest as it is, in its place; nothing is flushed."""
-        await self._medium.write(self._offset, self.current.encode(self._offset), "writing a superblock")
+        """Rewrite the newest in its place; nothing is flushed."""
+        await self._file_io.write(self._offset, self.current.encode(self._offset), "writing a superblock")
 
     async def seal(self, seq: int) -> None:
-        """Record that every group up to ``seq`` was durable: none of them may ever be dropped.
+        """Record that every group up to ``seq`` is durable, so that none may ever be dropped.
 
-        Only after the flush of group ``seq`` has returned.  A store that is sealed already stays
-        as it is.
+        Only after the flush of group ``seq`` has returned.  No change where that is recorded already.
         """
         if seq > self.current.floor:
             await self.change(floor=seq)
 
 
 def overwritten(path: str, what: str) -> StoreCorrupt:
-    """Return the error that says that somebody else changed the open file."""
+    """Return the error for an open file that something else has changed."""
     return StoreCorrupt(
         f"{path}: the open store was overwritten from outside: {what}. Nothing more is written to it: "
         "find out what wrote to the file, and restore the store from a copy"

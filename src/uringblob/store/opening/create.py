@@ -1,9 +1,8 @@
-"""Making a store file so that there is never half of one, and never two (rule 11).
+"""Making a store file atomically (docs/format.md, rule 11).
 
-The file is written and flushed under a temporary name and then *linked* to its own, which fails
-if that name is taken: an existing file is never replaced, and of two creators one opens the
-other's file.  File systems without hard links rename without replacing, where the extension
-knows the call.
+The file is written and flushed under a temporary name and then *linked* to its own.  That fails if the
+name is taken: an existing file is never replaced, and of two creators one opens the other's file.
+File systems without hard links rename without replacing, where the extension has the call.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from uringblob.store.format import (
     BLOCK_SIZE,
     SUPERBLOCK_OFFSETS,
     BlockType,
-    Segment,
+    SlotRun,
     Superblock,
     encode_block,
     first_slot,
@@ -35,20 +34,18 @@ _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK
 
 
 def create_store(path: str, page_size: int, mode: int) -> None:
-    """Make an empty store at ``path``; if there is a file by now, leave it as it is.
-
-    Blocks for a few writes and two flushes.
+    """Make an empty store at ``path``, unless there is a file by now.  Blocks for writes and two flushes.
 
     :raises BlobStoreIOError: the file system has no room, or an I/O failed; nothing is left behind.
     :raises OSError: the directory is missing, read-only or forbidden.
     """
     directory = os.path.dirname(path)
-    # Short, so that a name as long as the file system takes has room for it.
+    # Short: the name of the store may be as long as the file system allows.
     temporary = os.path.join(directory, f".{secrets.token_hex(8)}.uringblob.new")
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        error.filename = path  # the user knows of no other
+        error.filename = path  # the one that the caller gave
         raise
     try:
         try:
@@ -76,9 +73,9 @@ def _write_image(fd: int, page_size: int) -> None:
     os.fsync(fd)
 
 
-def _log_extent(page_size: int) -> Segment:
-    """Return the log space of a new store: it begins behind the superblocks."""
-    return Segment(first_slot(page_size), base_granules(page_size) * granule_slots(page_size))
+def _log_extent(page_size: int) -> SlotRun:
+    """Return the log space of a new store, which begins behind the superblocks."""
+    return SlotRun(first_slot(page_size), base_granules(page_size) * granule_slots(page_size))
 
 
 def initial_size(page_size: int) -> int:
@@ -91,15 +88,14 @@ def initial_image(page_size: int) -> list[tuple[int, bytes]]:
     store_id, log_id = secrets.token_bytes(16), new_log_id()
     slots = granule_slots(page_size)
     extent = _log_extent(page_size)
-    head = Segment(extent.slot, slots)
-    tail = Segment(head.end, slots)
+    head = SlotRun(extent.slot, slots)
+    tail = SlotRun(head.end, slots)
     superblock = Superblock(
         page_size,
         store_id,
         1,
         log_id,
-        head.slot,
-        head.slots,
+        head,
         floor=1,
         log_space=(extent,),
         created_ns=time.time_ns(),
@@ -143,12 +139,12 @@ def _sync_directory(directory: str) -> None:
     try:
         fd = os.open(directory or ".", os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
-        os.sync()  # a directory that we may write to and not read: flush everything instead
+        os.sync()  # a directory that may be written and not read: flush everything
         return
     try:
         os.fsync(fd)
     except OSError as error:
-        # Some file systems cannot sync a directory and say EINVAL: their entries need none.
+        # EINVAL: a file system whose directories need no sync.
         if error.errno != errno.EINVAL:
             raise
     finally:

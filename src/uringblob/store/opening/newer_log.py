@@ -1,10 +1,10 @@
-"""Where one superblock is lost, does the other one still name the log in use?
+"""Whether the only good superblock still names the log in use.
 
-A write of a superblock that went astray leaves one that is an age behind, and ruins its neighbour.  The
-log it names was given up then, and its segments may have been zeroed and used again, so that it seems to
-end early, with nothing behind: an old state without a sign that it is old.  But the log that replaced it
-stands in log space, and its blocks say of which store and group they are.  A compaction that was given
-up leaves blocks there too; those are at most one group ahead of the log in use, and never groups.
+A superblock write that went astray leaves one superblock out of date, and ruins the other.  The log that
+it names was given up, and its segments may have been zeroed and used again, so that it seems to end
+early, with nothing behind.  But the log that replaced it stands in log space, and its blocks name their
+store and group.  A compaction that was given up leaves blocks there too, but never groups, and at most
+one sequence number ahead of the log in use.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from uringblob.store.opening.recover import RecoveredLog
 _READ_BYTES = 256 * 1024
 
 
-async def check_no_newer_log(medium: FileIO, found: RecoveredLog, superblock: Superblock) -> None:
-    """Look through log space for a log that replaced ``found``'s; for a store with one good superblock.
+async def check_no_newer_log(file_io: FileIO, found: RecoveredLog, superblock: Superblock) -> None:
+    """Search log space for a log that replaced ``found``'s; for a store with one good superblock.
 
     :raises StoreCorrupt: there is one, so the superblock is out of date.
     """
@@ -28,10 +28,10 @@ async def check_no_newer_log(medium: FileIO, found: RecoveredLog, superblock: Su
     for extent in found.log_space:
         end = extent.end * page_size
         for start in range(extent.slot * page_size, end, _READ_BYTES):
-            data = await medium.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
+            data = await file_io.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
             for offset, seq in _newer_blocks(data, start, found, superblock.store_id):
                 raise StoreCorrupt(
-                    f"{medium.path}: one superblock is damaged, and the other one is out of date: it names log "
+                    f"{file_io.path}: one superblock is damaged, and the other one is out of date: it names log "
                     f"{found.reader.log_id:016x}, which ends at group {found.seq}, and group {seq} of another "
                     f"log stands at offset {offset}. Restore the store from a copy",
                     offset,
@@ -43,9 +43,7 @@ def _newer_blocks(data: bytes, start: int, found: RecoveredLog, store_id: bytes)
     last = found.seq if found.dropped is None else found.dropped[0]
     for at in range(0, len(data), BLOCK_SIZE):
         raw = data[at : at + BLOCK_SIZE]
-        if raw == BLANK_BLOCK:
-            continue
-        block = decode_block(store_id, start + at, raw)
+        block = None if raw == BLANK_BLOCK else decode_block(store_id, start + at, raw)
         if block is None or block.log_id == found.reader.log_id:
             continue
         group = block.type in (BlockType.GROUP, BlockType.SWITCH) and block.seq > last

@@ -1,7 +1,7 @@
 """From a path to a core: find or make the file, lock it, recover it, make it ready.
 
-Nothing is handed out before recovery's own writes are flushed (rule 4), both superblocks name
-the log in use (rule 9), and the log's reserve was tried for (rule 13).
+``open`` returns when recovery's own writes are flushed (rule 4), both superblocks name the log in use
+(rule 9), and the log's reserve is allocated if there is room (rule 13).
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from uringblob.store.file import (
     open_locked,
     read_superblocks,
 )
-from uringblob.store.format import HEADER_SIZE, Segment, Superblock, entry_slot, first_slot
+from uringblob.store.format import HEADER_SIZE, SlotRun, Superblock, entry_slot, first_slot
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.io.file_io import FileIO
+from uringblob.store.log.in_turns import confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log
 from uringblob.store.opening.cached_reads import why_cached
@@ -45,10 +47,10 @@ from uringblob.store.opening.recover import RecoveredLog, recover
 from uringblob.store.opening.repair import repair
 from uringblob.units import PAGE_SIZE, check_page_size
 
-#: Frames in a pool: more are a mistake in units.
+#: Frames in a pool; more are a mistake in units.
 BUFFERS_MAX = 1 << 20
 
-#: Free slots behind the last one in use that an opener takes note of; ``grow`` finds the others.
+#: Free slots behind the last used one that an opener keeps; ``grow`` finds the others.
 _SPARE_SLOTS = 1 << 20
 
 
@@ -131,7 +133,7 @@ def engine_default(engine: str) -> str:
 
 
 async def find_file(options: Options) -> StoreFile:
-    """Find or make the file, and lock it; may be cancelled, and then holds nothing."""
+    """Find or make the file, and lock it; cancelled, it leaves nothing open."""
 
     def create(path: str) -> None:
         create_store(path, options.page_size or PAGE_SIZE, options.mode)
@@ -145,7 +147,7 @@ async def find_file(options: Options) -> StoreFile:
 
 
 async def open_core(options: Options, file: StoreFile) -> Core:
-    """Open the store in ``file``; whatever goes wrong, the file is closed and unlocked."""
+    """Open the store in ``file``; on any failure the file is closed and unlocked."""
     try:
         with naming(file.path, "opening it"):
             superblocks = await to_thread(read_superblocks, file)
@@ -194,13 +196,13 @@ async def start_core(
 ) -> Core:
     """Recover what ``file`` durably says, through ``engine``, and make it ready.
 
-    Whoever calls has flushed the file (rule 12), closes ``engine`` if this raises, and gave at least
-    one good superblock.  ``cached`` says why the engine's reads may be a cache's, or "".
+    The caller has flushed the file (rule 12) and found at least one good superblock; it closes ``engine``
+    if this raises.  ``cached`` says why the engine's reads may be a cache's, or "".
     """
-    medium = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
+    file_io = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
     if not cached:
         # They were read through the page cache, which may hold one that a failed flush lost.
-        header = await medium.read(0, HEADER_SIZE, "reading the superblocks")
+        header = await file_io.read(0, HEADER_SIZE, "reading the superblocks")
         superblocks = judge_superblocks(header, file.path)
     current, offset = newest(superblocks, file.path)
     if current.required_to_write and not file.read_only:
@@ -208,10 +210,10 @@ async def start_core(
             f"{file.path} uses features {current.required_to_write:#x} of a newer release, and must not be "
             "changed without them: open it with read_only=True, or use the release that wrote it"
         )
-    found = await recover(medium, current, read_only=file.read_only, cached=cached)
+    found = await recover(file_io, current, read_only=file.read_only, cached=cached)
     if None in superblocks:
-        await check_no_newer_log(medium, found, current)
-    core = _build(file, medium, found, current, Superblocks(medium, current, offset), verify=verify)
+        await check_no_newer_log(file_io, found, current)
+    core = _build(file, file_io, found, Superblocks(file_io, current, offset), verify=verify)
     if not file.read_only:
         await _make_writable(core, found, superblocks)
     return core
@@ -219,62 +221,46 @@ async def start_core(
 
 async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Superblock | None]) -> None:
     """Do what must be done before the first change; without room for it, only changes are refused."""
-    medium = core.medium
+    file_io = core.file_io
 
     async def settle_crash() -> None:
-        await repair(medium, found, core.superblocks, superblocks)
+        await repair(file_io, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
-        core.manifest.slots.confirm(found.seq)
+        await confirm_in_turns(file_io.checksum_budget, core.index.slots, found.seq)
 
     try:
-        await medium.repairs.make(settle_crash)
+        await file_io.repairs.make(settle_crash)
     except BlobStoreIOError as error:
-        if not medium.repairs.lacks_room(error):
+        if not file_io.repairs.lacks_room(error):
             raise
-        logger.warning("%s", error, extra={"event": "opened_full", "path": medium.path, "errno": error.errno})
+        logger.warning(
+            "%s", error, extra={"event": "opened_full", "path": file_io.path, "errno": error.errno}
+        )
     else:
-        await core.space.complete_log_space()
+        await core.growth.complete_log_space()
 
 
 def _build(
-    file: StoreFile,
-    medium: FileIO,
-    found: RecoveredLog,
-    superblock: Superblock,
-    superblocks: Superblocks,
-    *,
-    verify: bool,
+    file: StoreFile, file_io: FileIO, found: RecoveredLog, superblocks: Superblocks, *, verify: bool
 ) -> Core:
-    page_size = superblock.page_size
+    superblock = superblocks.current
+    page_size, entries = superblock.page_size, found.replay.entries
     segments = [*found.reader.segments, found.reader.tail]
     owned = [*found.log_space] if superblock.version > 1 else segments
-    slots = SlotTable(first_slot(page_size), _slots_known(medium, found, owned, page_size))
+    slots = SlotTable(first_slot(page_size), _slots_known(file_io, entries, owned, page_size))
     for run in owned:  # recovery checked that they lie inside the file and apart from each other
-        slots.claim_run(run, SlotState.LOG)
+        slots.mark_run_used(run, SlotState.LOG)
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
-    manifest = BlobIndex(slots)
+    index = BlobIndex(slots)
     slots.confirm(max(found.floor, found.seq - 1))
-    clash = manifest.load(found.entries, found.replay.superseded(), found.seq)
+    clash = index.load(entries, found.replay.superseded(), found.seq)
     if clash is not None:
         raise StoreCorrupt(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
             "Restore the store from a copy"
         )
-    core = Core(
-        file,
-        medium,
-        manifest,
-        page_size=page_size,
-        verify=verify,
-        superblocks=superblocks,
-        log_space=log_space,
-    )
-    core.notes += _notes(found, slots, file.path)
-    if file.why_copied:
-        core.notes.append(f"{file.why_copied}: on a full disk a change, even a deletion, may be refused")
-    _log_opened(core)
-    core.queue.log = Log(
-        medium,
+    log = Log(
+        file_io,
         store_id=superblock.store_id,
         log_id=found.reader.log_id,
         page_size=page_size,
@@ -284,46 +270,50 @@ def _build(
         seq=found.seq,
         space=log_space,
     )
-    core.queue.log.group_blocks = found.group_blocks
+    log.group_blocks = found.group_blocks
+    core = Core(file, file_io, index, log, verify=verify, superblocks=superblocks, log_space=log_space)
+    core.notes += _notes(found, slots, file)
+    _log_opened(core)
     return core
 
 
 def _log_opened(core: Core) -> None:
-    engine, path = core.medium.engine, core.file.path
+    engine, path = core.file_io.engine, core.file.path
     logger.info(
         "%s: opened with %d blobs through %s (%s)",
         path,
-        len(core.manifest),
+        len(core.index),
         engine.name,
         engine.reason,
-        extra={"event": "opened", "path": path, "engine": engine.name, "blobs": len(core.manifest)},
+        extra={"event": "opened", "path": path, "engine": engine.name, "blobs": len(core.index)},
     )
 
 
-def _slots_known(medium: FileIO, found: RecoveredLog, segments: list[Segment], page_size: int) -> int:
-    """Return how many slots to keep a state of: a sparse file may claim any length it likes."""
-    in_file = medium.file_size() // page_size
-    used = max(segment.end for segment in segments)
+def _slots_known(file_io: FileIO, entries: Shards[int], owned: list[SlotRun], page_size: int) -> int:
+    """Return how many slots to keep a state of: a sparse file may claim any length."""
+    in_file = file_io.file_size() // page_size
     # The slot is an entry's upper bits, so the largest entry has the highest slot.
-    highest = entry_slot(max(found.entries.values(), default=0))
+    highest = entry_slot(max(entries.values(), default=0))
     if highest >= in_file:  # the file was cut
-        slots = map(entry_slot, found.entries.values())
+        slots = map(entry_slot, entries.values())
         highest = max((slot for slot in slots if slot < in_file), default=0)
-    used = max(used, highest + 1)
+    used = max(highest + 1, *(run.end for run in owned))
     return min(in_file, used + _SPARE_SLOTS)
 
 
-def _notes(found: RecoveredLog, slots: SlotTable, path: str) -> list[str]:
+def _notes(found: RecoveredLog, slots: SlotTable, file: StoreFile) -> list[str]:
     notes = []
     if found.dropped is not None:
         notes.append(f"group {found.dropped[0]}, the last one, is left out: {found.dropped[1]}")
-    lost = sum(1 for _ in slots.live_beyond())
+    lost = slots.live_beyond()
     if lost:
         notes.append(f"the file is too short for its map: {lost} blobs are lost")
         logger.error(
             "%s: the file is too short for its map: %d blobs are lost; restore them from a copy",
-            path,
+            file.path,
             lost,
-            extra={"event": "blobs_lost", "path": path, "blobs": lost},
+            extra={"event": "blobs_lost", "path": file.path, "blobs": lost},
         )
+    if file.why_copied:
+        notes.append(f"{file.why_copied}: on a full disk a change, even a deletion, may be refused")
     return notes

@@ -1,19 +1,19 @@
 """Finding out what a store file durably says (docs/maintainers/format.md, rules 2 to 4, 9, 10, 12 and 14).
 
-:func:`recover` only reads.  Its one judgement is about the last group: it may be torn, because
-its writes and its flush were under way when the machine died.  It is *in doubt* only if nothing
-but blank space follows it, no seal covers it, and its frames were not flushed beforehand; then
-its frames are read, and if one is bad the whole group never happened.  In every other case a
-group's frames are as good as the medium, and a bad one is that blob's ``BlobCorrupt`` alone.
+:func:`recover` only reads.  Its one judgement is about the last group, which may be torn: its writes and
+its flush were under way when the machine died.  It is *in doubt* only if nothing but blank space
+follows it, no seal covers it, and its frames were not flushed beforehand; then its frames are read, and
+if one is bad the whole group never happened.  In every other case a bad frame is that blob's
+``BlobCorrupt`` alone.
 
-What a writable open does then, before it hands out a slot, is in :mod:`uringblob.store.opening.repair`.
+What a writable open does next is in :mod:`uringblob.store.opening.repair`.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import StoreCorrupt
@@ -25,7 +25,7 @@ from uringblob.store.format import (
     FLAG_FRAMES_SYNCED,
     Block,
     BlockType,
-    Segment,
+    SlotRun,
     Superblock,
     entry_slot,
     first_slot,
@@ -33,46 +33,47 @@ from uringblob.store.format import (
 )
 from uringblob.store.index.shards import Shards
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.log.reader import LogReader, LogTail, Place
+from uringblob.store.log.reader import LogReader, LogTail
+from uringblob.store.log.writer import Place
 
-Entries = Shards[int]
 #: What a group replaced: guid and the entry before it (``None``: there was none).
 Undo = list[tuple[bytes, "int | None"]]
+#: A group's blocks with their offsets.
+Blocks = list[tuple[int, Block]]
 
 
 class LogReplay:
-    """The map while the log is played, with what the last two groups replaced."""
+    """The map while the log is replayed, with what the last two groups replaced."""
 
     def __init__(self) -> None:
-        self.entries: Entries = Shards()
+        self.entries: Shards[int] = Shards()
         self._undo: collections.deque[Undo] = collections.deque([[], []], maxlen=2)
 
     def load(self, block: Block) -> None:
-        """Take a snapshot's block: nothing in it replaces anything."""
+        """Add a snapshot's block: nothing in it replaces anything."""
         self.entries.update((guid, slot << CHECKSUM_BITS | check) for guid, slot, check in block.entries())
 
-    def apply(self, group: Iterable[tuple[int, Block]]) -> None:
-        """Play one group."""
+    def apply(self, group: Blocks) -> None:
+        """Apply one group."""
         undo: Undo = []
-        for _, block in group:
-            for guid, slot, checksum in block.entries():
-                undo.append((guid, self.entries.get(guid)))
-                if slot:
-                    self.entries[guid] = pack_entry(slot, checksum)
-                else:
-                    self.entries.discard(guid)
+        for guid, slot, checksum in _entries(group):
+            undo.append((guid, self.entries.get(guid)))
+            self._set(guid, pack_entry(slot, checksum) if slot else None)
         self._undo.append(undo)
 
     def drop_last(self) -> None:
-        """Take the last group back."""
+        """Undo the last group."""
         for guid, entry in reversed(self._undo.pop()):
-            if entry is None:
-                self.entries.discard(guid)
-            else:
-                self.entries[guid] = entry
+            self._set(guid, entry)
+
+    def _set(self, guid: bytes, entry: int | None) -> None:
+        if entry is None:
+            self.entries.discard(guid)
+        else:
+            self.entries[guid] = entry
 
     def superseded(self) -> list[int]:
-        """Return the slots that the last group replaced: dropping it would need them."""
+        """Return the slots that the last group replaced; without that group they are needed."""
         return [entry_slot(entry) for _, entry in self._undo[-1] if entry is not None]
 
 
@@ -80,173 +81,167 @@ class LogReplay:
 class RecoveredLog:
     """What a store file durably says, and where its log goes on.
 
-    ``seq`` is the last group that happened, ``last_group`` its blocks with their offsets and
-    ``last_place`` where they begin; ``group_blocks`` is how many blocks groups take; groups up to ``floor`` can never be dropped.  ``dropped`` is the sequence number of a last
-    group that never happened, with the reason, else ``None``.  ``cached`` says why what was read may
-    be a cache's and not the medium's, or "".
+    ``seq`` is the last group that happened, ``last_group`` its blocks and ``last_place`` where they begin;
+    ``group_blocks`` counts the blocks of all groups; groups up to ``floor`` can never be dropped.
+    ``dropped`` is a last group that never happened, with the reason.  ``cached`` says why reads may be a
+    cache's and not the medium's, or "".
     """
 
     reader: LogReader
     replay: LogReplay
     seq: int
-    base_seq: int
     floor: int
-    last_group: list[tuple[int, Block]]
+    last_group: Blocks
     last_place: Place
     group_blocks: int
     tail: LogTail
-    log_space: tuple[Segment, ...]
-    in_doubt: bool = False
+    log_space: tuple[SlotRun, ...]
     cached: str = ""
+    in_doubt: bool = False
     dropped: tuple[int, str] | None = None
 
-    @property
-    def entries(self) -> Entries:
-        """The map: guid to packed entry."""
-        return self.replay.entries
-
     def is_unproved(self) -> bool:
-        """Whether neither a floor nor a trace of a later group proves that the last group is durable."""
-        return self.seq > self.floor and not self.tail.traces
+        """Whether neither a floor nor a trace of a later group proves the last group durable."""
+        return self.seq > self.floor and not self.tail.stale_sectors
+
+    def last_slots(self) -> Iterator[int]:
+        """Yield the slots that the last group names."""
+        return (slot for _, slot, _ in _entries(self.last_group) if slot)
 
 
-async def recover(medium: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
+async def recover(file_io: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
     """Return what the store durably says; changes nothing.
 
-    A group that nothing proves may, where reads are ``cached``, be in the cache alone, whatever it
-    holds: a writable opener will write it again, a read-only one leaves it out (rule 14).
+    Where reads are ``cached``, an unproved group may be in the cache alone: a writable opener will write
+    it again, a read-only one leaves it out (rule 14).
 
     :raises StoreCorrupt: the log is damaged in a place that a torn write does not explain.
     """
-    found = await _play(medium, superblock, switch_seq=None)
-    found.in_doubt = _is_in_doubt(found)
+    found = await _replay(file_io, superblock, switch_seq=None)
     found.cached = cached
+    found.in_doubt = _is_in_doubt(found)
     if read_only and cached and found.is_unproved() and any(_entries(found.last_group)):
         _drop_last_group(
             found,
             f"{cached}, so the medium may not hold it; open the store once without read_only to settle that",
         )
     elif found.in_doubt:
-        bad = await _first_bad_frame(medium, found, superblock.page_size)
+        bad = await _first_bad_frame(file_io, found, superblock.page_size)
         if bad is not None:
             _drop_last_group(found, f"the frame of blob {BlobGuid(bad)} was not wholly written")
-    elif found.tail.traces:
+    elif found.tail.stale_sectors:
         found.dropped = (found.seq + 1, "its log blocks were not wholly written")
     if found.dropped is not None:
         logger.warning(
             "%s: group %d, the last one, is left out: %s",
-            medium.path,
+            file_io.path,
             *found.dropped,
-            extra={"event": "group_dropped", "path": medium.path, "seq": found.dropped[0]},
+            extra={"event": "group_dropped", "path": file_io.path, "seq": found.dropped[0]},
         )
     return found
 
 
-async def _play(medium: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
+async def _replay(file_io: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
     page_size = superblock.page_size
-    head = Segment(superblock.head_slot, superblock.head_slots)
-    reader = LogReader(medium, superblock.store_id, superblock.log_id, page_size, head, medium.file_size())
+    reader = LogReader(file_io, superblock.store_id, superblock.log_id, page_size, superblock.head)
     if not await reader.enter():
-        raise _damaged(medium, "the header of the log's first segment", head.slot * page_size, 0)
+        raise _damaged(file_io, "the header of the log's first segment", superblock.head.slot * page_size, 0)
     replay = LogReplay()
     await reader.snapshot(replay.load)
-    base_seq = await _play_carry(medium, reader, replay, switch_seq)
+    base_seq = await _replay_carry(file_io, reader, replay, switch_seq)
     seq, group_blocks = base_seq, 0
-    last_group: list[tuple[int, Block]] = []
+    last_group: Blocks = []
     last_place = place = reader.position
     while (group := await reader.group(seq + 1, BlockType.GROUP, BlockType.SWITCH)) is not None:
         seq += 1
         last_group, last_place, place = group, place, reader.position
         group_blocks += len(group)
         if group[0][1].type is BlockType.SWITCH:
-            return await _follow(medium, superblock, group[0], switch_seq)
+            return await _follow(file_io, superblock, group[0], switch_seq)
         replay.apply(group)
     tail = await reader.examine_tail()
     floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
-    _check_tail(medium, reader, tail, seq, floor)
-    log_space = _check_log_space(medium, superblock, reader)
-    return RecoveredLog(
-        reader, replay, seq, base_seq, floor, last_group, last_place, group_blocks, tail, log_space
-    )
+    _check_tail(file_io, reader, tail, seq, floor)
+    log_space = _check_log_space(file_io, superblock, reader)
+    return RecoveredLog(reader, replay, seq, floor, last_group, last_place, group_blocks, tail, log_space)
 
 
-def _check_log_space(medium: FileIO, superblock: Superblock, reader: LogReader) -> tuple[Segment, ...]:
-    """Return the extents kept for logs, as far as the file goes; the log lies in them, in version 2."""
+def _check_log_space(file_io: FileIO, superblock: Superblock, reader: LogReader) -> tuple[SlotRun, ...]:
+    """Return the extents kept for logs, as far as the file goes; in version 2 the log lies in them."""
     page_size = superblock.page_size
-    slots_in_file = medium.file_size() // page_size
-    extents: list[Segment] = []
+    slots_in_file = file_io.file_size() // page_size
+    extents: list[SlotRun] = []
     end = first_slot(page_size)
     for extent in sorted(superblock.log_space, key=lambda extent: extent.slot):
         if extent.slot < end or not 0 < extent.slots < COUNT_LIMIT:
-            raise _damaged(medium, "the list of log space in the superblock", extent.slot * page_size, 0)
+            raise _damaged(file_io, "the list of log space in the superblock", extent.slot * page_size, 0)
         end = extent.end
         inside = min(end, slots_in_file) - extent.slot  # the file may have been cut
         if inside > 0:
-            extents.append(Segment(extent.slot, inside))
+            extents.append(SlotRun(extent.slot, inside))
     for segment in [*reader.segments, reader.tail] if superblock.version > 1 else ():
-        if not any(extent.slot <= segment.slot and segment.end <= extent.end for extent in extents):
-            raise _damaged(
-                medium, "a log segment outside the log space", segment.slot * page_size, reader.seq
-            )
+        if not any(extent.contains(segment) for extent in extents):
+            offset = segment.slot * page_size
+            raise _damaged(file_io, "a log segment outside the log space", offset, reader.seq)
     return tuple(extents)
 
 
-async def _play_carry(medium: FileIO, reader: LogReader, replay: LogReplay, switch_seq: int | None) -> int:
+async def _replay_carry(file_io: FileIO, reader: LogReader, replay: LogReplay, switch_seq: int | None) -> int:
     carry = await reader.group(switch_seq, BlockType.CARRY)
     if carry is None:
-        raise _damaged(medium, "the first group of the log", reader.offset_of(reader.position), 0)
+        raise _damaged(file_io, "the first group of the log", reader.offset_of(reader.position), 0)
     replay.apply(carry)
-    if carry[0][1].seq >= COUNT_LIMIT:
-        raise _damaged(medium, "the first group of the log", carry[0][0], carry[0][1].seq)
-    return carry[0][1].seq
+    offset, block = carry[0]
+    if block.seq >= COUNT_LIMIT:
+        raise _damaged(file_io, "the first group of the log", offset, block.seq)
+    return block.seq
 
 
 async def _follow(
-    medium: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
+    file_io: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
 ) -> RecoveredLog:
     """The log goes on elsewhere: both superblocks had not been rewritten yet."""
     offset, block = switch
     if switch_seq is not None:
         # The first log after a switch is in use only when both superblocks name it.
-        raise _damaged(medium, "a second change of logs", offset, block.seq)
+        raise _damaged(file_io, "a second change of logs", offset, block.seq)
     log_id, slot, slots, _ = block.link()
     if slots < 1 or slot + slots > COUNT_LIMIT:
-        raise _damaged(medium, "the record of the change of logs", offset, block.seq)
-    ahead = dataclasses.replace(superblock, log_id=log_id, head_slot=slot, head_slots=slots)
-    return await _play(medium, ahead, block.seq)
+        raise _damaged(file_io, "the record of the change of logs", offset, block.seq)
+    ahead = dataclasses.replace(superblock, log_id=log_id, head=SlotRun(slot, slots))
+    return await _replay(file_io, ahead, block.seq)
 
 
-def _damaged(medium: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
-    text = f"{medium.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
+def _damaged(file_io: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
+    text = f"{file_io.path}: {what} is damaged (offset {offset}, group {seq}). Restore the store from a copy"
     return StoreCorrupt(text, offset)
 
 
-def _check_tail(medium: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
-    """Tell a torn last group from a damaged one: anything later proves that it had been whole."""
-    missing = seq + 1
-    offset = tail.traces[0].offset if tail.traces else reader.offset_of(reader.position)
+def _check_tail(file_io: FileIO, reader: LogReader, tail: LogTail, seq: int, floor: int) -> None:
+    """Raise if the missing last group was damaged, not torn: anything later proves that it was whole."""
+    missing, stale = seq + 1, tail.stale_sectors
+    offset = stale[0].offset if stale else reader.offset_of(reader.position)
     if tail.last_seq > missing:
-        raise _damaged(medium, f"a group before group {tail.last_seq}", offset, missing)
+        raise _damaged(file_io, f"a group before group {tail.last_seq}", offset, missing)
     if floor > seq:
-        raise _damaged(medium, f"a group that was sealed (up to {floor})", offset, missing)
+        raise _damaged(file_io, f"a group that was sealed (up to {floor})", offset, missing)
 
 
 def _is_in_doubt(found: RecoveredLog) -> bool:
-    if not found.is_unproved():
+    if not found.is_unproved() or found.last_group[0][1].flags & FLAG_FRAMES_SYNCED:
         return False
-    flags = found.last_group[0][1].flags
-    return not flags & FLAG_FRAMES_SYNCED and any(slot for _, slot, _ in _entries(found.last_group))
+    return any(found.last_slots())
 
 
-def _entries(group: Iterable[tuple[int, Block]]) -> Iterable[tuple[bytes, int, int]]:
+def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int, int]]:
     return (entry for _, block in group for entry in block.entries())
 
 
-async def _first_bad_frame(medium: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
+async def _first_bad_frame(file_io: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
     for guid, slot, checksum in _entries(found.last_group):
         if not slot:
             continue
-        frame = await medium.read(slot * page_size, page_size, "verifying the last group")
+        frame = await file_io.read(slot * page_size, page_size, "verifying the last group")
         if len(frame) != page_size or frame_checksum(frame) != checksum:
             return guid
     return None

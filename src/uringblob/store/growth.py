@@ -1,0 +1,144 @@
+"""Growth of the file, and of the log space in it.
+
+A frame is overwritten into a fresh slot, and the old one is free when a later group is durable: so the
+file holds its blobs, and what two groups replace.  For contiguous room alone it grows only while the
+slots for frames are within a sixteenth of the live ones (:meth:`FileGrowth.is_cheap`).  So a store of
+constant size stays within a quarter of it, and the log space.
+
+The file is allocated, not just lengthened, where the file system can (fallocate): a lack of room
+shows before anything is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Iterable, Sized
+
+from uringblob.engines import transfers
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
+from uringblob.store.format import EXTENTS_MAX, SlotRun
+from uringblob.store.index.free_map import RUN_SLOTS_MAX
+from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.io.file_io import FileIO
+from uringblob.store.io.job import Lock
+from uringblob.store.log.superblocks import Superblocks
+
+#: The file grows by a sixteenth of its blobs, within these.
+GROWTH_BYTES_MIN = 64 * 1024
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+
+
+class FileGrowth:
+    """Grows the file and the log space, for ``lock``'s holder."""
+
+    def __init__(
+        self,
+        file_io: FileIO,
+        slots: SlotTable,
+        log_space: LogSpace,
+        page_size: int,
+        blobs: Sized,
+        superblocks: Superblocks,
+    ) -> None:
+        self._file_io = file_io
+        self._slots = slots
+        self._log_space = log_space
+        self._page_size = page_size
+        self._blobs = blobs
+        self._superblocks = superblocks
+        self.lock = Lock()
+
+    def __repr__(self) -> str:
+        return f"<FileGrowth {self._log_space!r} {self._slots!r}>"
+
+    # --- log space -----------------------------------------------------------------------
+
+    def log_space_suffices(self, more_records: int) -> bool:
+        """Whether logs have as much space as so many more records need."""
+        log_space = self._log_space
+        return log_space.capacity >= log_space.wanted(self._slots.named + more_records)
+
+    async def complete_log_space(self) -> None:
+        """Give logs the space that the blobs need, if there is room; a full disk is no error here."""
+        async with self.lock:
+            try:
+                await self.extend_log_space(0)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS:
+                    raise
+
+    async def extend_log_space(self, more_records: int) -> None:
+        """Give logs the space that so many more records need.
+
+        An extent is used only when both superblocks list it: the next opener would give its slots to
+        frames.
+        """
+        while not self.log_space_suffices(more_records):
+            extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
+            await self._file_io.repairs.make(functools.partial(self._record, extent))
+
+    async def _record(self, extent: SlotRun) -> None:
+        """One superblock may list ``extent`` already, so it must be log space in both."""
+        await self._superblocks.record_extents(self._log_space.with_extent(extent))
+        self._log_space.add(extent)
+
+    async def _allocate_extent(self, wanted: int) -> SlotRun:
+        """Allocate free slots for log space: in one extent and an eighth more than needed, where that can be."""
+        granule = self._log_space.granule
+        if len(self._log_space.extents) >= EXTENTS_MAX:
+            raise BlobStoreIOError(
+                errno.ENOSPC,
+                f"{self._file_io.path}: the log needs more room, and its superblocks list {EXTENTS_MAX} parts"
+                " already. Copy the blobs to a new store",
+            )
+        missing = wanted - self._log_space.capacity
+        best = min(missing + wanted // 8, max(1, RUN_SLOTS_MAX // granule))
+        while True:
+            granules = best
+            while granules:
+                run = self._slots.allocate_run(granules * granule, SlotState.LOG)
+                if run is not None:
+                    return run
+                # One extent of the missing granules before several shorter ones.
+                granules = missing if missing < granules else granules // 2
+            await self.grow({best * granule, missing * granule, granule})
+
+    # --- the file ------------------------------------------------------------------------
+
+    def is_cheap(self, slots: int, count: int) -> bool:
+        """Whether the file may grow by ``slots`` for the sake of one run of ``count`` frames."""
+        table = self._slots
+        frames = table.limit - table.first - table.count(SlotState.LOG)
+        blobs = len(self._blobs)
+        comfort = blobs + blobs // 16 + GROWTH_BYTES_MIN // self._page_size
+        return frames + slots <= comfort + table.count(SlotState.WRITING) + count
+
+    def is_small(self, count: int) -> bool:
+        """Whether ``count`` frames are at most a quarter of the blobs."""
+        return 4 * count <= len(self._blobs)
+
+    async def grow_for_frames(self, count: int, missing: int) -> None:
+        """Grow by a run of ``count`` slots, or more, where that is cheap; else by the ``missing`` ones."""
+        least = GROWTH_BYTES_MIN // self._page_size
+        most = min(max(len(self._blobs) // 16, least), GROWTH_BYTES_MAX // self._page_size)
+        steps = {step for step in (max(count, most), count) if self.is_cheap(step, count)}
+        if missing:
+            steps |= {missing, max(missing, least)}
+        await self.grow(steps)
+
+    async def grow(self, steps: Iterable[int]) -> None:
+        """Grow the file by the largest of ``steps``, in slots, for which there is room."""
+        left = sorted(set(steps))
+        while True:
+            limit = self._slots.limit + left.pop()
+            what = f"growing {self._file_io.path} to {limit * self._page_size} bytes"
+            try:
+                await transfers.grow(self._file_io.engine, limit * self._page_size, what)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS or not left:
+                    raise
+            else:
+                self._slots.extend(limit)
+                return
