@@ -10,7 +10,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store import frame_reads
+from uringblob.store import multi_read
 from uringblob.store.io import checksum_budget
 
 PAGE = 4096
@@ -282,13 +282,13 @@ async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(sto
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
-    real = frame_reads.frame_checksum
+    real = multi_read.frame_checksum
 
     def frame_checksum(frame):
         sums[-1] += len(frame)
         return real(frame)
 
-    for module in (frame_reads, checksum_budget):
+    for module in (multi_read, checksum_budget):
         monkeypatch.setattr(module, "frame_checksum", frame_checksum)
     buffers = rooms(store, COUNT)
     assert await store.read_blobs(list(zip(GUIDS, buffers, strict=True))) == [None] * COUNT

@@ -227,7 +227,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
     async def checksum(self, guid: GuidLike) -> int:
         """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
         self._check_loop()
-        return self._core.checksum(guid_bytes(guid))
+        return self._core.reads.checksum(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
         """See :meth:`AsyncBlobStore.list_blobs`; does no I/O.  The names are those of one moment."""

@@ -19,8 +19,7 @@ from uringblob.owner import StoreOwner
 from uringblob.store.allocator import SlotAllocator
 from uringblob.store.caller_reads import CallerReads
 from uringblob.store.file import StoreFile
-from uringblob.store.format import entry_checksum
-from uringblob.store.frame_reads import FrameRead, FrameReads
+from uringblob.store.frame_reads import FrameReads
 from uringblob.store.frame_writes import Batch
 from uringblob.store.growth import FileGrowth
 from uringblob.store.identity import FileIdentity
@@ -90,19 +89,15 @@ class Core(StoreOwner):
 
     def read_in_caller(self, guid: bytes, dst: IoBuffer) -> int:
         """Read in the calling thread; return the frame's size, or a number for :meth:`finish_read`."""
-        return self.caller_reads.read(FrameRead(self.reads, guid, dst))
+        return self.caller_reads.read(self.reads.plan(guid, dst))
 
     async def finish_read(self, guid: bytes, dst: IoBuffer, answer: int) -> None:
         """Fill ``dst`` after :meth:`read_in_caller` gave ``answer``, or raise what it means."""
-        await FrameRead(self.reads, guid, dst).finish(answer if answer < 0 else None)
+        await self.reads.plan(guid, dst).finish(answer if answer < 0 else None)
 
     async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
         """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        await FrameRead(self.reads, guid, dst, offset).fill()
-
-    def checksum(self, guid: bytes) -> int:
-        """Return the checksum of the frame that is visible now; in any thread."""
-        return entry_checksum(self.reads.entry(guid))
+        await self.reads.plan(guid, dst, offset).fill()
 
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Pass the guids of all blobs that are visible now to ``found``, some at a time."""

@@ -1,10 +1,9 @@
 """Reading one frame: a plan, the engine's request, and what its answer means.
 
-Every read is a :class:`FrameRead`.  Its constructor is the plan, without an await: the blob's slot, the
-place in the file, and whether the engine can fill this memory.  Who makes the request differs: the
-caller's task (:meth:`FrameReads.read`), a batch (:mod:`uringblob.store.multi_read`) or the caller's
-thread (:mod:`uringblob.store.caller_reads`).  :meth:`FrameRead.finish` takes the answer: it reads what is
-missing, and compares the checksum.
+:meth:`FrameReads.plan` decides without an await: the blob's slot, the place in the file, and whether the
+engine can fill this memory.  Who makes the request differs: the caller's task (:meth:`FrameReads.read`), a
+batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblob.store.caller_reads`).
+:meth:`FrameRead.finish` takes the answer: it reads what is missing, and compares the checksum.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError
 from uringblob.guid import BlobGuid
-from uringblob.store.format import CHECKSUM_BITS, entry_checksum
+from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.io.checksum_budget import JOB, STEP_BYTES
 from uringblob.store.io.file_io import ErrorContext, FileIO
@@ -26,6 +25,7 @@ class FrameReads:
     def __init__(self, file_io: FileIO, index: BlobIndex, page_size: int, *, verifies: bool) -> None:
         self.file_io = file_io
         self.engine = file_io.engine
+        self.align = file_io.engine.memory_align
         self.index = index
         self.slots = index.slots
         self.page_size = page_size
@@ -34,40 +34,68 @@ class FrameReads:
     async def read(self, guid: bytes, dst: IoBuffer) -> None:
         """Fill ``dst`` with the frame that is visible now, in the caller's task.
 
-        The hot path: it does what :meth:`FrameRead.finish` does, but the common case needs no further
-        coroutine, each of which would be stepped through twice a read.
+        The hot path: the common case needs no :class:`FrameRead`, and no further coroutine, each of which
+        would be stepped through twice a read.
         """
-        read = FrameRead(self, guid, dst)
-        if read.bounced:
-            await read.finish()
+        entry = self.locate(guid)
+        if dst.address % self.align:
+            await FrameRead(self, guid, entry, dst).finish()
             return
-        slots, slot = self.slots, read.slot
+        slots, slot = self.slots, entry >> CHECKSUM_BITS
         slots.pin(slot)
         try:
-            got = await self.engine.read(read.offset, (dst,))
+            got = await self.engine.read(slot * self.page_size, (dst,))
             if got != dst.size:
-                await read.fill(got)
+                await FrameRead(self, guid, entry, dst).fill(got)
         finally:
             slots.unpin(slot)
         if self.verifies:
-            if dst.size <= STEP_BYTES:
-                read.check()
-            else:
-                await read.check_in_steps()
+            if dst.size > STEP_BYTES:
+                await FrameRead(self, guid, entry, dst).check_in_steps()
+            elif frame_checksum(dst.view) != entry & CHECKSUM_MASK:
+                raise FrameRead(self, guid, entry, dst).mismatch()
 
-    def entry(self, guid: bytes) -> int:
+    def plan(self, guid: bytes, dst: IoBuffer, offset_in_frame: int = 0) -> FrameRead:
+        """Plan a read; in any thread.  Raises what :meth:`locate` raises."""
+        return FrameRead(self, guid, self.locate(guid), dst, offset_in_frame)
+
+    def locate(self, guid: bytes) -> int:
         """Return the packed entry that is visible now; in any thread.
 
-        :raises BlobNotFound: there is none.
+        :raises BlobNotFound: there is no such blob.
+        :raises BlobCorrupt: the file was too short for it already when the store was opened.
         """
         entry = self.index.find(guid)
         if entry is None:
-            raise BlobNotFound(
-                guid,
-                f"no blob {BlobGuid(guid)} in {self.file_io.path}: it was never written, or was deleted; "
-                "list_blobs() names those there",
-            )
+            raise self.not_found(guid)
+        if self.slots.beyond_end(entry >> CHECKSUM_BITS):
+            raise self.corrupt(guid, entry, "the file ended before it when the store was opened")
         return entry
+
+    def checksum(self, guid: bytes) -> int:
+        """Return the checksum of the frame that is visible now; in any thread."""
+        entry = self.index.find(guid)
+        if entry is None:
+            raise self.not_found(guid)
+        return entry & CHECKSUM_MASK
+
+    def not_found(self, guid: bytes) -> BlobNotFound:
+        """Return the error for a blob that does not exist."""
+        return BlobNotFound(
+            guid,
+            f"no blob {BlobGuid(guid)} in {self.file_io.path}: it was never written, or was deleted; "
+            "list_blobs() names those there",
+        )
+
+    def corrupt(self, guid: bytes, entry: int, why: str) -> BlobCorrupt:
+        """Return the error for a frame that is not the one written."""
+        offset = (entry >> CHECKSUM_BITS) * self.page_size
+        return BlobCorrupt(
+            f"{self.file_io.path}: blob {BlobGuid(guid)} (offset {offset}): {why}. "
+            "Write it again or restore it from a copy; all other blobs stay readable",
+            guid,
+            offset,
+        )
 
 
 class FrameRead:
@@ -79,21 +107,16 @@ class FrameRead:
 
     __slots__ = ("_reads", "bounced", "dst", "entry", "guid", "offset", "slot")
 
-    def __init__(self, reads: FrameReads, guid: bytes, dst: IoBuffer, offset_in_frame: int = 0) -> None:
-        """Plan it; in any thread.
-
-        :raises BlobNotFound: there is no such blob.
-        :raises BlobCorrupt: the file was too short for it already when the store was opened.
-        """
+    def __init__(
+        self, reads: FrameReads, guid: bytes, entry: int, dst: IoBuffer, offset_in_frame: int = 0
+    ) -> None:
         self._reads = reads
         self.guid = guid
         self.dst = dst
-        self.entry = entry = reads.entry(guid)
+        self.entry = entry
         self.slot = slot = entry >> CHECKSUM_BITS
         self.offset = slot * reads.page_size + offset_in_frame
-        self.bounced = dst.address % reads.engine.memory_align != 0
-        if reads.slots.beyond_end(slot):
-            raise self._corrupt("the file ended before it when the store was opened")
+        self.bounced = dst.address % reads.align != 0
 
     async def finish(self, answer: int | None = None) -> None:
         """Fill ``dst`` and compare the checksum; ``answer`` is the engine's, if the request was made."""
@@ -132,27 +155,18 @@ class FrameRead:
             error.guid = BlobGuid(self.guid)
             raise
         if got != target.size:
-            raise self._corrupt(f"the file ends after {got} of its bytes")
+            why = f"the file ends after {got} of its bytes"
+            raise self._reads.corrupt(self.guid, self.entry, why)
 
     def matches(self) -> bool:
         """Whether ``dst`` holds what was written."""
-        return frame_checksum(self.dst.view) == entry_checksum(self.entry)
-
-    def check(self) -> None:
-        """Raise ``BlobCorrupt`` if ``dst`` does not hold what was written."""
-        if not self.matches():
-            raise self._corrupt("its checksum does not match")
+        return frame_checksum(self.dst.view) == self.entry & CHECKSUM_MASK
 
     async def check_in_steps(self) -> None:
-        """Do what :meth:`check` does, within the checksum budget."""
-        if await self._reads.file_io.checksum_budget.checksum(self.dst.view) != entry_checksum(self.entry):
-            raise self._corrupt("its checksum does not match")
+        """Raise ``BlobCorrupt`` if ``dst`` does not hold what was written; within the checksum budget."""
+        if await self._reads.file_io.checksum_budget.checksum(self.dst.view) != self.entry & CHECKSUM_MASK:
+            raise self.mismatch()
 
-    def _corrupt(self, why: str) -> BlobCorrupt:
-        offset = self.slot * self._reads.page_size
-        return BlobCorrupt(
-            f"{self._reads.file_io.path}: blob {BlobGuid(self.guid)} (offset {offset}): {why}. "
-            "Write it again or restore it from a copy; all other blobs stay readable",
-            self.guid,
-            offset,
-        )
+    def mismatch(self) -> BlobCorrupt:
+        """Return the error for a frame that is not the one written."""
+        return self._reads.corrupt(self.guid, self.entry, "its checksum does not match")

@@ -11,9 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Sequence
 
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
+from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.frame_reads import FrameRead, FrameReads
 from uringblob.store.io.checksum_budget import CHANGE, NAME, STEP_BYTES
 from uringblob.store.io.job import Job
@@ -34,8 +36,8 @@ class _Requests:
         self._shared = shared
         self._reads = reads
         self.outcomes: list[BlobStoreError | None] = [None] * len(reads)
-        #: Positions and plans of what one request should fill; each has its answer.
-        self.plain: list[tuple[int, FrameRead]] = []
+        #: Positions and packed entries of what one request should fill; each has its answer.
+        self.plain: list[tuple[int, int]] = []
         self.answers: list[Completion[int]] = []
         #: Positions of what needs a bounce frame; each has its job.
         self.bounced: list[int] = []
@@ -51,18 +53,20 @@ class _Requests:
         while position < len(self._reads) and room > 0:
             guid, frame = self._reads[position]
             try:
-                read = FrameRead(shared, guid, frame)
+                entry = shared.locate(guid)
             except BlobStoreError as error:
                 self.outcomes[position] = error.with_traceback(None)
             else:
-                if read.bounced:
+                if frame.address % shared.align:
+                    read = FrameRead(shared, guid, entry, frame)
                     self.jobs.append(shared.file_io.start(read.finish()))
                     self.bounced.append(position)
                     room -= JOB_COST - 1
                 else:
-                    shared.slots.pin(read.slot)
-                    plain.append((position, read))
-                    places.append((read.offset, frame))
+                    slot = entry >> CHECKSUM_BITS
+                    shared.slots.pin(slot)
+                    plain.append((position, entry))
+                    places.append((slot * shared.page_size, frame))
             position += 1
             room -= 1
         if places:
@@ -75,7 +79,7 @@ class _Requests:
         stop = min(len(plain), self._unpinned + at_most)
         while self._unpinned < stop:
             self._unpinned += 1
-            slots.unpin(plain[self._unpinned - 1][1].slot)
+            slots.unpin(plain[self._unpinned - 1][1] >> CHECKSUM_BITS)
         return stop < len(plain)
 
     async def finish_all(self) -> None:
@@ -83,15 +87,17 @@ class _Requests:
         shared, budget = self._shared, self._shared.file_io.checksum_budget
         verifies, page_size = shared.verifies, shared.page_size
         pairs = list(zip(self.plain, self.answers, strict=True))
-        for number, ((position, read), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
+        for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
             got = answer.result() if answer.done() else await answer
             if got == page_size and not verifies:
                 if number % READS_AT_ONCE == 0:
                     await budget.acquire(READS_AT_ONCE * NAME)
                 continue
-            if got == page_size <= STEP_BYTES and budget.try_acquire(page_size) and read.matches():
+            guid, frame = self._reads[position]
+            in_one_step = got == page_size <= STEP_BYTES and budget.try_acquire(page_size)
+            if in_one_step and frame_checksum(frame.view) == entry & CHECKSUM_MASK:
                 continue
-            await self._note(position, read.finish(got))
+            await self._note(position, FrameRead(shared, guid, entry, frame).finish(got))
         while self.unpin(READS_AT_ONCE):
             await budget.acquire(READS_AT_ONCE * CHANGE)
         for position, job in zip(self.bounced, self.jobs, strict=True):

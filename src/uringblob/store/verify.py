@@ -17,7 +17,6 @@ from uringblob.store.format import (
     BlockType,
     decode_superblock,
 )
-from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.checksum_budget import JOB
 from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import WaitOnError
@@ -61,7 +60,7 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     pool, budget = core.file_io.engine.pool, core.file_io.checksum_budget
     lease = pool.lease()
     try:
-        read = FrameRead(core.reads, guid, lease._frame(pool))
+        read = core.reads.plan(guid, lease._frame(pool))
     except BlobNotFound:
         return False
     await read.fill()

@@ -169,7 +169,7 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def checksum(self, guid: GuidLike) -> int:
         """See :meth:`BlobStore.checksum`; without I/O, and without waiting."""
-        return self._checked._core.checksum(guid_bytes(guid))
+        return self._checked._core.reads.checksum(guid_bytes(guid))
 
     def stats(self) -> StoreStats:
         """See :meth:`BlobStore.stats`."""
