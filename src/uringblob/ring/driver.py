@@ -217,8 +217,7 @@ class RingDriver(Owner):
 
     def _flush_later(self) -> None:
         """Leave the rest to the next completion event, or to a timer if the kernel has no operation."""
-        nothing_in_kernel = self._core.accepted == self._core.reaped
-        if nothing_in_kernel and self._loop is not None and not self._flush_due:
+        if not self.in_kernel and self._loop is not None and not self._flush_due:
             self._queue.give_up_if_hopeless()
             if len(self._queue):
                 persist(self._loop.call_later, _RETRY_DELAY, self._flush_if_due, _DELAYED)
@@ -234,7 +233,7 @@ class RingDriver(Owner):
     @property
     def in_flight(self) -> int:
         """Operations whose completion is not resolved, queued ones included."""
-        return self._core.accepted - self._core.reaped + len(self._queue)
+        return self.in_kernel + len(self._queue)
 
     @property
     def chains_split(self) -> int:
@@ -275,7 +274,7 @@ class RingDriver(Owner):
 
     def _block(self) -> None:
         """Sleep until there is a completion to reap, or room to submit."""
-        if self._core.accepted > self._core.reaped:
+        if self.in_kernel:
             rc = self._lib.ub_wait(self._core)
             if rc not in TRANSIENT:
                 check_rc(rc, "io_uring_enter while waiting for a completion")
