@@ -191,7 +191,7 @@ class Life:
     def failed(self, error, name=None):
         assert name is None or error.guid == name
         assert self.path in str(error), f"the error does not name the file: {error}"
-        self.errors.append(error)
+        self.errors.append(error.with_traceback(None))  # which holds a bounce frame, as long as it is kept
 
 
 async def open_store(path, engine, buffers=2):

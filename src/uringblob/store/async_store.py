@@ -156,6 +156,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._active += 1
         try:
             await coroutine
+        except asyncio.CancelledError as error:
+            # asyncio holds it until the loop's next iteration, but the buffer is free now.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -178,6 +181,9 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
                 guid_bytes(guid),
                 frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
             )
+        except asyncio.CancelledError as error:
+            # asyncio holds it until the loop's next iteration, but the buffer is free now.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             if self._idle is None:
                 self._active -= 1
