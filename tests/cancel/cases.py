@@ -150,7 +150,7 @@ def judge(found, changes, outcome: Outcome, rounds: int) -> None:
 
 
 def nothing_is_lost(of) -> None:
-    """No request, lease or slot is left in anybody's hands."""
+    """No request, lease or slot is left in use."""
     assert of.file_io.engine.in_flight == 0
     assert of.file_io.engine.pool.leased == 0
     slots = of.index.slots
@@ -161,7 +161,7 @@ def nothing_is_lost(of) -> None:
 
 
 def every_slot_has_its_blob(of) -> None:
-    """After a flush: as many live slots as blobs, and nothing on its way between the two."""
+    """After a flush: as many live slots as blobs, and no change is pending."""
     slots = of.index.slots
     assert slots.count(SlotState.LIVE) == len(of.index)
     assert slots.count(SlotState.PENDING) == 0
@@ -254,7 +254,7 @@ async def _life(loop, disk, stores, name, manner, seed, rounds) -> Outcome:
 
 
 def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
-    """Others who write, commit, read and compact while the call is on its way, and what they write."""
+    """Other tasks that write, commit, read and compact during the call, and what they write."""
 
     async def compact() -> None:
         store._check_usable()
@@ -277,7 +277,7 @@ def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
 
 
 async def _acknowledged(company, *, may_refuse: bool) -> dict[bytes, bytes]:
-    """Wait for the others, who notice nothing; a store that is being closed may refuse them."""
+    """Wait for the others, which are not affected; a store that is being closed may refuse them."""
     there = {}
     for changes, call in company:
         try:

@@ -27,7 +27,7 @@ class Struck(BaseException):
 
 
 class Gate:
-    """Stops a store's reads in their callers' threads until told; may change their answers."""
+    """Stops a store's reads in their callers' threads until the test says so; may change their answers."""
 
     def __init__(self, store) -> None:
         self.engine = store._core._core.file_io.engine

@@ -102,7 +102,7 @@ def test_a_slot_that_waits_for_a_struck_reader_comes_back(store, kind):
         line += 1
         assert not slots_of(store).visits, f"line {line}: a reader stayed"
         store.list_blobs()  # a trip through the store's thread, behind the notification
-        assert not slots_of(store)._awaiting_readers, f"line {line}: a slot waits for nobody"
+        assert not slots_of(store)._awaiting_readers, f"line {line}: a slot waits for no reader"
     assert raised == line - 1
     assert raised > 30
     buf.release()

@@ -58,7 +58,7 @@ async def test_a_file_cut_off_while_it_is_open_costs_the_frames_behind_the_end(s
     os.truncate(store.path, size)
 
 
-async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_waits_for_nobody(
+async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_does_not_wait(
     store, monkeypatch
 ):
     """The change never became a job that somebody counts; what it was about to do is lost."""
@@ -184,7 +184,7 @@ async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):
 
 
 async def test_everything_inside_says_in_one_line_how_it_stands(store):
-    """For whoever debugs: the figures that a state is told apart by."""
+    """For debugging: the figures that tell states apart."""
     core = store._core
     assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
     assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"

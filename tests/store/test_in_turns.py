@@ -1,4 +1,4 @@
-"""What the store does for many blobs goes in turns, so that the loop belongs to others, too.
+"""What the store does for many blobs goes in steps, so that the loop serves others between them.
 
 Once a commit of 64 MiB in ordinary memory held the loop up for 77 ms, a list of 100,000 names for 50, and
 a commit of 100,000 records for a second.  Counted here is what each loop iteration does.

@@ -1,4 +1,4 @@
-"""Many reads as one call: few submissions, each answered for itself, and no frame given back early."""
+"""Many reads as one call: few submissions, an outcome each, and no frame given back early."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_a_cancelled_batch_ends_when_the_kernel_has_let_go_of_all_its_fram
 async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_for_has_ended(
     store, monkeypatch
 ):
-    """No memory is nobody's blob; the kernel still fills the first frame when it is found out."""
+    """A MemoryError is no blob's error; the kernel still fills the first frame when it is raised."""
     engine = store._core.file_io.engine
     real = engine.read_each
 
@@ -239,7 +239,7 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
 
 
 @verifying
-async def test_a_handler_that_strikes_between_two_frames_is_heard_when_the_others_have_ended(
+async def test_what_a_handler_raises_between_two_frames_is_raised_when_the_others_have_ended(
     store, monkeypatch
 ):
     withheld = Withheld(store, monkeypatch)
@@ -298,7 +298,7 @@ async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(sto
 
 
 @trusting
-async def test_without_checksums_whoever_reads_is_woken_once(store, monkeypatch):
+async def test_without_checksums_the_reader_is_resumed_once(store, monkeypatch):
     """In what order the frames come makes no difference: the last one's answer is awaited first."""
     withheld = Withheld(store, monkeypatch)
     buffers = rooms(store, 8)

@@ -1,6 +1,6 @@
-"""One loop iteration checksums no more than it should, whoever asks, and nobody waits for ever.
+"""One loop iteration checksums no more than the budget, for all callers together, and no caller waits for ever.
 
-Once the limit was each batch's own: 64 commits of a frame in one iteration held the loop up for 4 ms,
+The limit was one for each batch once: 64 commits of a frame in one iteration blocked the loop for 4 ms,
 and a 1 ms ticker beside them was late by 6.5 ms (p99).
 """
 
@@ -85,16 +85,16 @@ def frames(first, count):
 
 
 async def make_room(store):
-    """Whoever waits for the file to grow comes back at another time."""
+    """Grow the file first: a commit that waits for growth comes at another time."""
     await store.commit(frames(1000, 320))
     await store.commit(deletes=guids(1000, 320))
     await store.commit(frames(0, 1))
 
 
-# ---- turns ------------------------------------------------------------------------------------
+# ---- requests ---------------------------------------------------------------------------------
 
 
-async def test_whoever_finds_room_does_not_wait_and_all_share_one_refill():
+async def test_a_request_that_fits_does_not_wait_and_all_share_one_refill():
     loop = asyncio.get_running_loop()
     shared, asked = ChecksumBudget(loop), []
     call_soon = loop.call_soon
@@ -108,7 +108,7 @@ async def test_whoever_finds_room_does_not_wait_and_all_share_one_refill():
     assert asked[0] == asked[1]
 
 
-async def test_turns_come_in_order_and_an_iteration_passes_the_limit_by_less_than_a_frame():
+async def test_requests_are_granted_in_order_and_an_iteration_passes_the_limit_by_less_than_a_frame():
     loop = asyncio.get_running_loop()
     shared, counted, order = ChecksumBudget(loop), Iterations(), []
 
@@ -126,7 +126,7 @@ async def test_turns_come_in_order_and_an_iteration_passes_the_limit_by_less_tha
     assert all(size >= LIMIT for size in busy[:-1]), "and no iteration is left half used"
 
 
-async def test_who_asks_again_goes_behind_those_who_wait():
+async def test_a_second_request_queues_behind_those_that_wait():
     loop = asyncio.get_running_loop()
     shared, order = ChecksumBudget(loop), []
 
@@ -163,7 +163,7 @@ async def test_frames_larger_than_the_limit_take_one_iteration_each():
     assert max(counted.sums) == 1
 
 
-async def test_a_turn_at_nothing_comes_after_all_who_wait():
+async def test_a_zero_byte_request_is_a_barrier():
     loop = asyncio.get_running_loop()
     shared, order = ChecksumBudget(loop), []
 
@@ -203,8 +203,8 @@ async def test_many_tasks_together_keep_the_limit(store, iterations, name, overl
         assert bytes(got) == frames(n, 1)[0][1]
 
 
-def test_committers_who_wait_for_their_turns_share_one_group():
-    """Turns take longer than the first frame's write: 64 committers fell into two groups of 32."""
+def test_committers_that_wait_for_budget_share_one_group():
+    """The budget takes longer than the first frame's write: 64 committers fell into two groups of 32."""
 
     async def commit_together(loop):
         store = await open_sim_store(SimDisk(image=new_image()), loop)
@@ -242,7 +242,7 @@ def test_a_lone_commit_takes_no_more_iterations_than_without(monkeypatch):
 # ---- what may come between --------------------------------------------------------------------
 
 
-async def test_closing_waits_for_those_who_wait(store, monkeypatch):
+async def test_closing_waits_for_queued_requests(store, monkeypatch):
     monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(12)]
     await asyncio.sleep(0)
@@ -251,7 +251,7 @@ async def test_closing_waits_for_those_who_wait(store, monkeypatch):
     assert [task.exception() for task in tasks] == [None] * 12
 
 
-async def test_a_cancelled_caller_waits_for_its_turn_and_its_end(store, monkeypatch):
+async def test_a_cancelled_caller_waits_for_its_budget_and_its_commit(store, monkeypatch):
     monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
@@ -261,7 +261,7 @@ async def test_a_cancelled_caller_waits_for_its_turn_and_its_end(store, monkeypa
     assert await store.has_blob(guids(5, 1)[0]), "wholly done"
 
 
-async def test_who_waits_while_the_store_is_poisoned_is_refused(store, monkeypatch):
+async def test_a_commit_that_waits_while_the_store_is_poisoned_is_refused(store, monkeypatch):
     monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
@@ -271,7 +271,7 @@ async def test_who_waits_while_the_store_is_poisoned_is_refused(store, monkeypat
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
+async def test_a_handler_that_raises_in_one_job_leaves_the_others_their_budget(number):
     """It ends the job it struck; the loop sees what it raised, as from any callback."""
     loop = asyncio.get_running_loop()
     shared, seen, order = ChecksumBudget(loop), [], []
@@ -279,7 +279,7 @@ async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
 
     async def work(n):
         await shared.acquire(LIMIT)
-        if n == number and n:  # the first finds room, and nobody calls it from the loop
+        if n == number and n:  # the first finds room, and is not called from the loop
             raise Struck
         order.append(n)
 
@@ -294,7 +294,7 @@ async def test_a_handler_that_strikes_one_leaves_the_others_their_turns(number):
 
 @pytest.mark.one_interpreter
 @pytest.mark.parametrize("hit", range(40))
-async def test_a_handler_that_strikes_between_two_turns_leaves_nobody_waiting(hit):
+async def test_a_handler_that_raises_at_any_line_of_the_refill_leaves_no_request_waiting(hit):
     """Struck at every line of the refill, the first one and the call itself included."""
     loop = asyncio.get_running_loop()
     shared, seen, left = ChecksumBudget(loop), [], hit

@@ -1,4 +1,4 @@
-"""What rides on a sync goes on when that has ended; where it failed, nothing is written any more."""
+"""What waits for the next sync is resumed when that has ended; if it failed, nothing is written any more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
-from uringblob.store.io import file_io as medium_module
+from uringblob.store.io import file_io as file_io_module
 
 PAGE = 4096
 
@@ -38,14 +38,14 @@ FAILURES = {"EIO": -errno.EIO, "ENOSPC": -errno.ENOSPC, "no memory": MemoryError
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(store, monkeypatch, failure):
-    """Any failure of a sync is poison first, and the end of the ride then."""
+async def test_what_waits_for_a_sync_that_fails_is_resumed_and_writes_nothing(store, monkeypatch, failure):
+    """Any failure of a sync poisons first, and resumes the waiters then."""
     file_io, ends = store._core.file_io, []
 
     async def prepare():
         await file_io.wait_next_sync()
         ends.append(file_io.poison_cause is not None)
-        await file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync")
+        await file_io.write(PAGE * 100, bytes(PAGE), "writing what depends on the sync")
 
     preparing = [file_io.start(prepare()) for _ in range(3)]
     writes = store.stats().writes
@@ -63,7 +63,7 @@ async def test_whoever_rides_on_a_sync_that_fails_is_resumed_and_writes_nothing(
 
 
 @pytest.mark.parametrize("at", ["zeroed", "linked"])
-async def test_a_segment_whose_preparation_rode_on_a_failed_sync_is_never_written(store, monkeypatch, at):
+async def test_a_segment_whose_preparation_waited_for_a_failed_sync_is_never_written(store, monkeypatch, at):
     """Neither the link behind zeros that may be lost, nor a group in a segment whose link may be."""
     log, file_io, guid = store._core.log, store._core.file_io, BlobGuid.random()
     extending = log.extend()
@@ -88,18 +88,18 @@ def no_memory(*_args, **_options):
     raise MemoryError("none left")
 
 
-async def test_whoever_rides_on_a_sync_that_there_was_no_memory_to_begin_writes_nothing(store, monkeypatch):
+async def test_what_waits_for_a_sync_that_there_was_no_memory_to_begin_writes_nothing(store, monkeypatch):
     """It was linked into the log as a segment that is zeroed and flushed."""
     file_io = store._core.file_io
     waiter, syncs = file_io.wait_next_sync(), store.stats().syncs
     with monkeypatch.context() as patched:
-        patched.setattr(medium_module, "Completion", no_memory)
+        patched.setattr(file_io_module, "Completion", no_memory)
         with pytest.raises(MemoryError):
             await file_io.start(file_io.sync("for this test"))
     assert waiter.done()
     assert store.stats().syncs == syncs
     with pytest.raises(BlobStoreIOError, match="no flush proves anything"):
-        await file_io.start(file_io.write(PAGE * 100, bytes(PAGE), "writing what hangs on the sync"))
+        await file_io.start(file_io.write(PAGE * 100, bytes(PAGE), "writing what depends on the sync"))
 
 
 async def test_a_header_that_is_written_and_has_no_memory_to_wait_for_its_sync_is_not_written_again(

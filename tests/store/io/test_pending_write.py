@@ -1,6 +1,6 @@
-"""Frames on their way: whoever asks hears the same end, and afterwards nobody holds the caller's memory.
+"""A pending write has one outcome for all that await it, and then no reference to the caller's memory.
 
-And how those who share a group hear of it: in turns.
+Also how the members of a group are acknowledged: a few in each iteration.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def ended(awaitable):
     await awaitable
 
 
-async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store):
+async def test_a_whole_write_resumes_all_that_await_it_and_needs_no_job(store):
     asked = Asked(store)
     waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_a_whole_write_ends_for_everybody_who_asks_and_needs_no_job(store)
 
 
 @pytest.mark.parametrize("got", [512, 0, -errno.EINTR, -errno.ENOSPC])
-async def test_a_short_one_is_finished_once_however_many_ask(store, got):
+async def test_a_short_write_is_finished_once_however_many_await_it(store, got):
     asked = Asked(store)
     waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -96,7 +96,7 @@ async def test_a_short_one_is_finished_once_however_many_ask(store, got):
     assert asked.finished == [got]
 
 
-async def test_what_it_failed_with_is_raised_to_everybody(store):
+async def test_its_error_is_raised_to_all_that_await_it(store):
     asked = Asked(store, BlobStoreIOError(errno.EIO, "no"))
     waiting = [asyncio.ensure_future(ended(asked.write)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def test_what_it_failed_with_is_raised_to_everybody(store):
     assert asked.finished == [-errno.EIO]
 
 
-async def test_a_short_one_may_be_finished_before_anybody_waits(store):
+async def test_a_short_write_may_be_finished_before_it_is_awaited(store):
     asked = Asked(store)
     asked.write.finish_short()  # nothing is known yet
     asked.answer.resolve(512)
@@ -119,7 +119,7 @@ async def test_a_short_one_may_be_finished_before_anybody_waits(store):
     assert asked.alive() is None
 
 
-async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
+async def test_an_answer_that_is_an_error_is_raised_to_all_that_await_it(store):
     """No engine does that of its own accord: its answers are numbers."""
     asked = Asked(store)
     asked.answer.reject(ValueError("the engine's own fault"))
@@ -131,7 +131,7 @@ async def test_an_answer_that_is_an_error_is_raised_to_everybody(store):
     assert asked.finished == []
 
 
-async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, monkeypatch):
+async def test_a_short_write_whose_finish_could_not_start_is_not_whole(store, monkeypatch):
     asked = Asked(store)
     asked.answer.resolve(512)
     file_io = store._core.file_io
@@ -149,7 +149,7 @@ async def test_one_whose_finish_could_not_begin_is_not_taken_for_whole(store, mo
 
 
 async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store, in_turns):
-    """The group goes on to tell the others: it must not hold the first one's frames meanwhile."""
+    """The group goes on to acknowledge the others: it must not reference the first one's frames meanwhile."""
     released = []
 
     async def committer(number):
@@ -164,7 +164,7 @@ async def test_a_commit_among_many_can_release_its_buffer_when_it_returns(store,
 
 
 async def make_room(store):
-    """Write and free slots beforehand: whoever waits for the file to grow comes back at another time."""
+    """Write and free slots beforehand: a commit that waits for growth comes at another time."""
     rooms = [BlobGuid(bytes([n]) * 16) for n in range(255)]
     await store.commit([(guid, bytes(PAGE)) for guid in rooms])
     await store.commit(deletes=rooms)
@@ -172,58 +172,58 @@ async def make_room(store):
 
 
 class Noted:
-    """A caller's completion; counts him to the iteration in which he is told."""
+    """A caller's completion; counts it in the iteration in which it is resolved."""
 
-    def __init__(self, done, told, iterations):
-        self._done, self._told, self._iterations = done, told, iterations
+    def __init__(self, done, counts, iterations):
+        self._done, self._counts, self._iterations = done, counts, iterations
 
     def resolve(self, result):
-        self._told[len(self._iterations)] += 1
+        self._counts[len(self._iterations)] += 1
         self._done.resolve(result)
 
 
 @pytest.mark.parametrize("limit", ["members", "bytes"])
-async def test_of_many_committers_few_hear_of_their_group_in_one_iteration(store, monkeypatch, limit):
-    """So that their next frames reach the device while the others hear of it."""
+async def test_of_many_committers_few_are_acknowledged_in_one_iteration(store, monkeypatch, limit):
+    """So that their next frames reach the device while the others are acknowledged."""
     if limit == "members":
         monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 4)
     else:
         monkeypatch.setattr(groups, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
     await make_room(store)
-    heard, told = [0], []
+    resumed, acknowledged = [0], []
     in_turns = groups.GroupQueue._acknowledge_in_turns
 
     async def noted(queue, members):
-        """Count whom one group tells in one iteration: another's last may be told in the same."""
-        told.append(collections.Counter())
+        """Count one group's members in an iteration: another's last may be acknowledged in the same."""
+        acknowledged.append(collections.Counter())
         for member in members:
-            member.done = Noted(member.done, told[-1], heard)
+            member.done = Noted(member.done, acknowledged[-1], resumed)
         await in_turns(queue, members)
 
     monkeypatch.setattr(groups.GroupQueue, "_acknowledge_in_turns", noted)
 
     def beat():
-        heard.append(0)
+        resumed.append(0)
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     async def committer(number):
         buffer = store.alloc_blob_buf_zeroed()
         for _ in range(6):
             await store.commit([(BlobGuid(number.to_bytes(16, "big")), buffer)])
-            heard[-1] += 1
+            resumed[-1] += 1
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
     before = store.stats().log_groups
     await asyncio.gather(*(committer(n) for n in range(64)))
     handles[0].cancel()
-    assert sum(heard) == 6 * 64
+    assert sum(resumed) == 6 * 64
     assert store.stats().log_groups - before <= 24  # they did come as a crowd
-    assert sum(sum(group.values()) for group in told) == 6 * 64
-    assert max(max(group.values()) for group in told) <= 4
+    assert sum(sum(group.values()) for group in acknowledged) == 6 * 64
+    assert max(max(group.values()) for group in acknowledged) <= 4
 
 
-async def some_but_not_all_have_heard(store, count):
-    """Begin commits by tasks; return them while some have heard of their end and others have not."""
+async def some_but_not_all_acknowledged(store, count):
+    """Begin commits by tasks; return them while some are acknowledged and others are not."""
 
     async def one(number):
         await store.commit([(BlobGuid(number.to_bytes(16, "big")), bytes(PAGE))])
@@ -235,15 +235,15 @@ async def some_but_not_all_have_heard(store, count):
     return tasks
 
 
-async def test_a_close_while_some_have_not_heard_yet_waits_for_them(store, in_turns):
-    tasks = await some_but_not_all_have_heard(store, 64)
+async def test_a_close_waits_for_those_not_acknowledged_yet(store, in_turns):
+    tasks = await some_but_not_all_acknowledged(store, 64)
     await store.aclose()
     await asyncio.sleep(0)
     assert [task.exception() for task in tasks] == [None] * 64
 
 
-async def test_changes_while_some_have_not_heard_yet_are_made_and_flushed(store, in_turns):
-    tasks = await some_but_not_all_have_heard(store, 64)
+async def test_changes_made_while_some_are_not_acknowledged_yet_are_flushed(store, in_turns):
+    tasks = await some_but_not_all_acknowledged(store, 64)
     await store.delete_blob(BlobGuid(bytes(16)))
     await store.write_blob(BlobGuid(bytes(15) + b"\1"), b"x" * PAGE)
     await store.flush()

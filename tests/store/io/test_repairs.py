@@ -103,7 +103,7 @@ async def test_a_wipe_without_room_stays_due_and_nothing_changes_before_it(store
     assert (await store.verify()).ok
 
 
-async def test_of_a_group_that_is_not_wiped_nobody_is_told_that_he_was_refused(store):
+async def test_no_member_of_a_group_that_is_not_wiped_is_said_to_be_refused(store):
     """A crash may bring it back for all: its members may not go into another group, either."""
     disk = FullDisk(store)
     log = range(place_of_next_group(store), place_of_next_group(store) + 32 * PAGE)

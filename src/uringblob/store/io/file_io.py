@@ -8,7 +8,7 @@ some later sync, begun for a commit, has covered it: it costs no device flush of
 **Poison.**  The first failure that leaves the file's contents unknown is kept; every later change
 raises ``StorePoisoned`` with it as the cause.  A failed fsync is never retried: ext4 and xfs report the
 lost pages once and then answer 0.  Nor does any other fsync count that is in flight at that time: it
-may be the one that was told of the error.
+may be the one to which the error was reported.
 """
 
 from __future__ import annotations
