@@ -33,7 +33,7 @@ async def open_damaged(path, engine):
     store = await AsyncFileBlobStore.open(path, engine=engine, page_size=4096)
     await fill(store, range(3))
     with open(path, "r+b") as file:
-        file.seek((store._core.manifest.find(guid(0)) >> 64) * 4096)
+        file.seek((store._core.index.find(guid(0)) >> 64) * 4096)
         file.write(b"rot")
     return store
 

@@ -472,7 +472,7 @@ def failed_fsync_forgotten():
 def wipe_not_flushed():
     async def wipe(self, stretches):
         for offset, data in stretches:
-            await self._file_io.write(offset, bytes(len(data)), "wiping a failed group")
+            await self.file_io.write(offset, bytes(len(data)), "wiping a failed group")
 
     with replaced(log.Log, "wipe", wipe):
         yield
