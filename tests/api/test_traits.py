@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -12,8 +13,7 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
-from uringblob.api.adapter import SyncToAsyncAdapter
-from uringblob.api.inline import run_to_completion
+from uringblob.api.sync_store import SyncToAsyncAdapter, run_to_completion
 
 A = b"a" * PAGE
 B = b"b" * PAGE
@@ -57,6 +57,16 @@ def store():
 @pytest.mark.parametrize("base", [BlobStore, AsyncBlobStore])
 def test_five_methods_are_abstract(base):
     assert base.__abstractmethods__ == {"read_blob", "write_blob", "delete_blob", "list_blobs", "flush"}
+
+
+@pytest.mark.parametrize(
+    "cls", [getattr(uringblob, name) for name in uringblob.__all__ if name.endswith("BlobStore")]
+)
+def test_every_method_is_documented_by_help(cls):
+    """Written once, in the trait; a store inherits it."""
+    public = [name for name in dir(cls) if not name.startswith("_")]
+    assert [name for name in public if not inspect.getdoc(getattr(cls, name))] == []
+    assert inspect.getdoc(cls.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
 
 
 def test_both_faces_have_the_same_names():

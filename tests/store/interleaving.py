@@ -90,7 +90,11 @@ def load(*changes):
         exec(compile(tree, f"<stepped {module.__name__}>", "exec"), space)
         space.update(vars(twins), Completion=Promise)
         twins.__dict__.update(
-            {name: space[name] for name in ("SlotTable", "BlobIndex", "CallerReads", "CallerRead") if name in space}
+            {
+                name: space[name]
+                for name in ("SlotTable", "BlobIndex", "CallerReads", "CallerRead")
+                if name in space
+            }
         )
     return twins
 

@@ -535,9 +535,9 @@ store.write_blob(GUID, b"a" * PAGE)
 
 
 def run_child(script, *options):
-    here = os.path.dirname(os.path.abspath(__file__))
+    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     child = subprocess.run(
-        [sys.executable, *options, "-c", PRELUDE + script, here],
+        [sys.executable, *options, "-c", PRELUDE + script, tests],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -22,7 +22,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, Union, cast
 
-from uringblob.api import AsyncBlobStore, BlobStore
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.views import size_of
 from uringblob.logs import logger

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
-from uringblob.api.verify_report import VerifyReport
+from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
 from uringblob.store.core import Core
@@ -23,8 +23,6 @@ from uringblob.store.io.job import Job, settle
 from uringblob.store.log.reader import LogReader
 
 _FRAMES_AT_ONCE = 8
-
-Progress = Callable[[int, int], object]
 
 
 async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:

@@ -13,11 +13,10 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Union
 
-from uringblob.api.defaults import Progress
 from uringblob.api.observer import StoreObserver, observe
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
-from uringblob.api.verify_report import VerifyReport
+from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import BlobBuffer, guid_list
 from uringblob.errors import BlobStoreError, BlobStoreIOError

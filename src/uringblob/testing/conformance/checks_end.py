@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from uringblob.api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.errors import StoreClosed
 from uringblob.guid import BlobGuid
 from uringblob.testing.conformance.check import check, expect, refused

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import warnings
 
-from uringblob.api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.guid import BlobGuid
 from uringblob.testing.conformance.check import check, expect, refused
 from uringblob.testing.conformance.subject import Subject

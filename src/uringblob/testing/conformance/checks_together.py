@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from uringblob.api import BlobStore
+from uringblob.api.sync_store import BlobStore
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
 from uringblob.testing.conformance.check import check, expect

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, Union
 
-from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.api.adapter import SyncToAsyncAdapter
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
 from uringblob.testing.conformance.check import ConformanceError
@@ -29,8 +29,8 @@ class ThreadedView(SyncToAsyncAdapter):
         super().__init__(store)
         self._threads = threads
 
-    async def _do(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+    async def _do(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
 
 class Subject:
