@@ -345,13 +345,13 @@ class TearsFrames(Memory):
     caught_by = "no_mix"
 
     def write_blob(self, guid, src):
-        old = self._frames._frames.get(guid_bytes(guid))
+        old = self._frames.get(guid_bytes(guid))
         super().write_blob(guid, src)
         if old is not None:
-            new = self._frames._frames[guid_bytes(guid)]
-            self._frames._frames[guid_bytes(guid)] = new[:2048] + old[2048:]
+            new = self._frames[guid_bytes(guid)]
+            self._frames[guid_bytes(guid)] = new[:2048] + old[2048:]
             time.sleep(1e-3)  # the fault itself: readers come in between
-            self._frames._frames[guid_bytes(guid)] = new
+            self._frames[guid_bytes(guid)] = new
 
 
 class OpenAfterClosing(Memory):
@@ -366,7 +366,7 @@ class ComplainsTwice(Memory):
 
     def close(self, flush=True):
         if not flush:
-            self._frames.check()
+            self._check_open()
         super().close(flush)
 
 

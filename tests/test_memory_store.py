@@ -168,7 +168,7 @@ def test_a_change_from_a_handler_in_the_middle_of_a_change(store):
                 outcomes.append(error)
             super().update(changes)
 
-    store._frames._frames = Meddling()
+    store._frames = Meddling()
     store.write_blob(GUID, A)
     assert len(outcomes) == 1
     assert store.has_blob(GUID)

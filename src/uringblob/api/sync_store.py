@@ -166,6 +166,9 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     def closed(self) -> bool:
         return self._store.closed
 
+    def _check_open(self) -> None:
+        self._store._check_open()
+
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         return self._store.alloc_blob_buf_zeroed()
 
@@ -177,9 +180,6 @@ class SyncToAsyncAdapter(AsyncBlobStore):
 
     def stats(self) -> StoreStats:
         return self._store.stats()
-
-    def __repr__(self) -> str:
-        return repr(self._store)
 
 
 def run_to_completion(coroutine: Coroutine[Any, Any, T]) -> T:
