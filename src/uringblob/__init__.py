@@ -19,7 +19,8 @@ from uringblob.cli.start import QuietInterrupts, is_command
 # Of a command these imports are the first half of its start.
 with QuietInterrupts(wanted=is_command()):
     from uringblob.api.async_store import AsyncBlobStore
-    from uringblob.api.observer import StoreObserver, observe
+    from uringblob.api.base import observe
+    from uringblob.api.observer import StoreObserver
     from uringblob.api.stats import StoreStats
     from uringblob.api.sync_store import BlobStore
     from uringblob.api.verify_report import VerifyReport

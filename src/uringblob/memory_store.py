@@ -16,7 +16,8 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 
-from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
 from uringblob.buffers.views import (

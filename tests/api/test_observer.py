@@ -1,9 +1,10 @@
-"""Observers hear of every call once, change nothing, and cost nothing where there is none."""
+"""Observers are called once for every call, change nothing, and cost nothing where there is none."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 import weakref
 
@@ -19,6 +20,7 @@ from uringblob import (
     MemoryBlobStore,
     observe,
 )
+from uringblob.api import base
 from uringblob.api import observer as observing
 from uringblob.api.sync_store import BlobStore as SyncTrait
 
@@ -82,7 +84,7 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
 
 def test_the_table_of_operations_is_whole():
     plain = {"alloc_blob_buf_zeroed", "alloc_blob_buf_uninit", "needs_flush", "stats", "page_size", "closed"}
-    public = {name for name in vars(SyncTrait) if not name.startswith("_")}
+    public = {name for name in dir(SyncTrait) if not name.startswith("_")}
     assert public - plain == set(observing.OPERATIONS) - {"aclose"}
 
 
@@ -195,17 +197,40 @@ def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_store_without_an_observer_is_of_the_plain_class(store_path):
-    """Nothing is tested at each call: there is no measured method to go through."""
-    with FileBlobStore.open(store_path, page_size=PAGE) as store:
+def test_a_store_is_observed_once_where_its_caller_waits(store_path):
+    with FileBlobStore.open(store_path, page_size=PAGE, observer=Notes()) as store:
         assert type(store) is FileBlobStore
-        assert type(store._core) is AsyncFileBlobStore
-        assert not hasattr(store, "_observers")
-    with FileBlobStore.open(store_path, observer=Notes()) as store:
-        assert isinstance(store, FileBlobStore)
-        assert type(store) is not FileBlobStore
-        assert type(store._core) is AsyncFileBlobStore  # measured once, where the caller waits
-        assert repr(store).startswith("<FileBlobStore over <AsyncFileBlobStore")
+        assert store._core._observers is None
+        assert store._observers
+
+
+def test_a_store_beside_an_observed_one_is_not_measured(monkeypatch):
+    observe(MemoryBlobStore(PAGE), Notes())
+    monkeypatch.setattr(base, "observed_call", None)
+    monkeypatch.setattr(base, "is_part_of_call", None)
+    with MemoryBlobStore(PAGE) as store:
+        store.write_blob(GUID, bytes(PAGE))
+        assert store.verify().ok
+
+
+def test_a_class_of_which_no_store_is_observed_keeps_its_methods():
+    class Unobserved(MemoryBlobStore):
+        def has_blob(self, guid):
+            return super().has_blob(guid)
+
+    plain = Unobserved.has_blob
+    with Unobserved(PAGE) as store:
+        assert not store.has_blob(GUID)
+        assert Unobserved.has_blob is plain
+        observe(store, notes := Notes())
+        assert not store.has_blob(GUID)
+    assert notes == [("has_blob", 0, "ok"), ("close", 0, "ok")]
+
+
+def test_the_methods_of_an_observed_async_store_stay_coroutine_functions():
+    """What makes a mock of one asynchronous."""
+    store = observe(AsyncMemoryBlobStore(PAGE), Notes())
+    assert inspect.iscoroutinefunction(store.commit)
 
 
 def test_an_observed_store_is_no_cycle_and_ends_as_any_other():

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 
 from uringblob import fork as inherit
 from uringblob.api.async_store import AsyncBlobStore
-from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.iobuf import IoBuffer

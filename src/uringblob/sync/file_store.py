@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Union
 
-from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
