@@ -22,7 +22,7 @@ class FakeCore(AsyncMemoryBlobStore):
     def __init__(self, page_size: int = PAGE) -> None:
         super().__init__(page_size)
         self.loop = asyncio.get_running_loop()
-        self._visitors = types.SimpleNamespace(interrupted=False)
+        self._caller_reads = types.SimpleNamespace(interrupted=False)
         self.held: set[str] = set()
         self.waiting: list[Completion[None]] = []
         #: Names of the held operations, as they begin.
@@ -49,10 +49,10 @@ class FakeCore(AsyncMemoryBlobStore):
         await self._pass("read")
         await super().read_blob(guid, dst)
 
-    def _read_here(self, guid, dst):
+    def _read_in_caller(self, guid, dst):
         return 0  # there is no file to read in the caller's thread
 
-    async def _read_after(self, guid, dst, answer):
+    async def _finish_read(self, guid, dst, answer):
         await self.read_blob(guid, dst)
 
     async def write_blob(self, guid, src):
@@ -82,7 +82,7 @@ class FakeCore(AsyncMemoryBlobStore):
             await super().aclose(flush)
 
     def _has(self, guid):
-        return self._frames.has(guid)
+        return self._store.has_blob(guid)
 
     def abandon(self):
         self.abandoned += 1

@@ -76,8 +76,8 @@ PARTS = {
     "core": lambda store: store._core._core,
     "file": lambda store: store._core._core.file,
     "pool": lambda store: store._core._core.medium.engine.pool,
-    "pilot": lambda store: store._pilot,
-    "completion loop": lambda store: store._pilot._loop,
+    "pilot": lambda store: store._handle,
+    "completion loop": lambda store: store._handle._loop,
     "buffer": lambda store: store.alloc_blob_buf_zeroed(),
 }
 

@@ -1,4 +1,4 @@
-"""Sizes that the whole library shares, all in bytes."""
+"""Sizes, all in bytes, and names that the whole library shares."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Permissions(int):
     def __repr__(self) -> str:
         return f"0o{self:03o}"
 
+
+#: What ``open(engine=...)`` takes.
+ENGINES: Final = ("auto", "io_uring", "pread")
 
 #: Of a new store file: its owner alone.
 MODE: Final = Permissions(0o600)

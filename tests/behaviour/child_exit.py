@@ -108,7 +108,7 @@ def collected(path, engine):
     warnings.showwarning = lambda message, category, *_: said.append(category.__name__)
     warnings.simplefilter("always")
     store = _open_sync(path, engine)
-    thread = store._pilot._loop.thread
+    thread = store._handle._loop.thread
     del store
     gc.collect()
     thread.join()

@@ -136,7 +136,7 @@ def in_a_reader(path, engine, verify):
     with FileBlobStore.open(path, engine=engine, page_size=SIZE, verify=verify) as store:
         store.commit([(HERE, good(1)), (THERE, good(2))])
         core = store._core._core
-        number, loop = core.file.fd, store._pilot._loop._loop
+        number, loop = core.file.fd, store._handle._loop._loop
         real = core.medium.engine.read_now
         reading, writing = os.pipe()
         child = 0

@@ -258,7 +258,7 @@ def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
     """Others who write, commit, read and compact while the call is on its way, and what they write."""
 
     async def compact() -> None:
-        store._check_usable()
+        store._check_open()
         with contextlib.suppress(CompactionStopped):
             await store._core.upkeep.start_compaction()
 

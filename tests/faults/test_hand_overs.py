@@ -59,7 +59,7 @@ class NthFails:
     @contextlib.contextmanager
     def armed(self, store):
         """While this lasts, what ``store`` allocates counts."""
-        loop = store._pilot._loop._loop
+        loop = store._handle._loop._loop
 
         def completion_init(completion, *, loop):
             self.strike("a completion")
@@ -107,7 +107,7 @@ def live(store, ended):
 
 def strike(path, engine, failing):
     store = FileBlobStore.open(path, engine=engine, page_size=PAGE, buffers=2)
-    store._pilot._loop._loop.set_exception_handler(lambda _loop, context: None)
+    store._handle._loop._loop.set_exception_handler(lambda _loop, context: None)
     ended = {}
 
     def use():
@@ -121,8 +121,8 @@ def strike(path, engine, failing):
     user.join(PATIENCE)
     assert not user.is_alive(), f"a call has not ended, after {list(ended)}"
     assert store.closed
-    store._pilot._loop.thread.join(PATIENCE)  # a close that could not wait has asked it to leave
-    assert not store._pilot._loop.thread.is_alive()
+    store._handle._loop.thread.join(PATIENCE)  # a close that could not wait has asked it to leave
+    assert not store._handle._loop.thread.is_alive()
     poisoned = any(isinstance(error, StorePoisoned) for error in ended.values())
     for what, error in ended.items():
         unknown = isinstance(error, BlobNotFound)

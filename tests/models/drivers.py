@@ -189,7 +189,7 @@ class RealSync(RealAsync):
         return self.store._checked
 
     def settle(self) -> None:
-        self.store._pilot.run(_settled, self.core_store._core)
+        self.store._handle.run(_settled, self.core_store._core)
 
     def call(self, name, *args):
         return getattr(self.store, "close" if name == "aclose" else name)(*args)

@@ -268,7 +268,7 @@ class TestSignals:
             finally:
                 ended.set()
         join()
-        assert store._pilot._loop._running == set()
+        assert store._handle._loop._running == set()
 
     def test_a_call_that_had_not_begun_never_begins(self, store, core, handler):
         bell, deeds = handler
@@ -284,10 +284,10 @@ class TestSignals:
         started.get(timeout=PATIENCE)
 
         def helper():
-            while not store._pilot._loop._posted:
+            while not store._handle._loop._posted:
                 pass
             strike_main(bell)
-            while len(store._pilot._loop._posted) < 2:
+            while len(store._handle._loop._posted) < 2:
                 pass
             busy.set()
 
@@ -359,7 +359,7 @@ class TestSignals:
                     last = n
                 except Struck:
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                    assert store._pilot._loop._running == set()
+                    assert store._handle._loop._running == set()
                     now = read(store)
                     assert now in {frames[n % 256], frames[last % 256]}
                     last = n if now == frames[n % 256] else last
@@ -386,7 +386,7 @@ class TestSignals:
         join()
         assert core.log == ["flush", "closed"]
         assert store.closed
-        assert not store._pilot._loop.thread.is_alive()
+        assert not store._handle._loop.thread.is_alive()
         store.close()
 
     def test_ctrl_c_during_open_leaves_nothing(self, handler):
@@ -495,7 +495,7 @@ class TestTheEnd:
             core.began.put("forever")
             await asyncio.Event().wait()
 
-        join = in_thread(store._pilot.run, forever)
+        join = in_thread(store._handle.run, forever)
         core.began.get(timeout=PATIENCE)
         store.close()
         with pytest.raises(StoreClosed):
@@ -504,7 +504,7 @@ class TestTheEnd:
     def test_collected_while_open(self):
         store, core = open_fake()
         store.write_blob(GUID, A)
-        thread = store._pilot._loop.thread
+        thread = store._handle._loop.thread
         gone = weakref.ref(store)
         with pytest.warns(ResourceWarning, match="never closed"):
             del store

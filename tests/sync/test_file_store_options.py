@@ -56,7 +56,7 @@ def test_its_path_is_the_files_whatever_led_to_it(store_path, disk_dir, options)
 def test_collected_while_open_it_lets_go_of_the_file(store_path, options):
     store = FileBlobStore.open(store_path, **options)
     store.commit([(GUID, frame(1))])
-    thread = store._pilot._loop.thread
+    thread = store._handle._loop.thread
     with pytest.warns(ResourceWarning):
         del store
         gc.collect()

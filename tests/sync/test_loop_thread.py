@@ -38,12 +38,12 @@ async def nothing():
 @pytest.fixture
 def opened():
     store, core = open_fake()
-    loop = store._pilot._loop
+    loop = store._handle._loop
     yield store, core, loop
     loop.leave()
     loop.thread.join(PATIENCE)
     assert not loop.thread.is_alive()
-    store._pilot.closed = True
+    store._handle.closed = True
 
 
 # ---- the beginning ----------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def test_a_child_that_is_struck_while_it_closes_asks_nothing_of_the_parents_thre
 
     monkeypatch.setattr(StoreHandle, "inherited", property(inherited))
     with pytest.raises(Struck):
-        store._pilot.close(flush=True)
-    assert store._pilot.closed
+        store._handle.close(flush=True)
+    assert store._handle.closed
     assert not loop._posted
     assert core.log == []
 

@@ -43,7 +43,7 @@ def close_struck(store, line, outcome):
 def test_a_close_struck_at_any_line_ends_and_so_does_the_thread():
     for line in itertools.count():
         store, core = open_fake()
-        loop = store._pilot._loop
+        loop = store._handle._loop
         outcome = []
         closer = threading.Thread(target=close_struck, args=(store, line, outcome), daemon=True)
         closer.start()

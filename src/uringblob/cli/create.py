@@ -10,11 +10,10 @@ import re
 from uringblob_bench.options import size
 
 from uringblob.cli import exits
-from uringblob.cli.opening import ENGINES
 from uringblob.cli.output import Output, size_text
 from uringblob.errors import encodable
 from uringblob.sync.file_store import FileBlobStore
-from uringblob.units import PAGE_SIZE
+from uringblob.units import ENGINES, PAGE_SIZE
 
 HELP = "make an empty store"
 EXAMPLES = """\

@@ -7,8 +7,7 @@ import errno
 import os
 
 from uringblob.sync.file_store import FileBlobStore
-
-ENGINES = ("auto", "io_uring", "pread")
+from uringblob.units import ENGINES
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

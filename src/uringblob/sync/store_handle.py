@@ -134,7 +134,7 @@ class StoreHandle(StoreOwner):
 
     def _interrupts_a_read(self) -> bool:
         core = self._loop.core
-        return core is not None and not self.inherited and core._visitors.interrupted
+        return core is not None and not self.inherited and core._caller_reads.interrupted
 
     def _check_caller(self) -> None:
         self._check_thread()

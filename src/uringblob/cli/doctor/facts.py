@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from uringblob.cli.doctor.check_result import CheckResult
-from uringblob.engines.select import ENGINES
+from uringblob.units import ENGINES
 
 #: ``capabilities(7)``.
 CAP_IPC_LOCK, CAP_SYS_ADMIN = 14, 21

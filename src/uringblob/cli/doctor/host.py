@@ -19,8 +19,8 @@ from pathlib import Path
 from uringblob import _native
 from uringblob.cli.doctor.check_result import CheckResult, Level
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER
-from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
+from uringblob.units import ENGINES
 
 #: What gVisor has always said its kernel was.
 _GVISOR_VERSION = "#1 SMP Sun Jan 10 15:06:54 PST 2016"
