@@ -223,6 +223,10 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         good_bytes = (checked - len(bad)) * self.page_size
         return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
 
+    async def _pause(self) -> None:
+        """Let other tasks run: what takes longer the more blobs there are does so now and then."""
+        await asyncio.sleep(0)
+
     # -- the end ------------------------------------------------------------------------------
 
     async def aclose(self, flush: bool = True) -> None:
@@ -250,6 +254,10 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+#: Guids that are handled between two pauses: some 1 ms of a default's work.
+GUIDS_AT_ONCE = 2048
 
 
 class _Scratch(bytearray):

@@ -140,6 +140,9 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     def __init__(self, store: BlobStore) -> None:
         self._store = store
 
+    async def _pause(self) -> None:
+        """Do nothing: there may be no loop, and other threads run anyway."""
+
     async def _do(self, function: Callable[[], T]) -> T:
         return function()
 

@@ -88,21 +88,21 @@ def _no_pair(given: object) -> Exception:
     return TypeError(f"{text}this {kind} is none: give the items() of a dict, and a single pair in a list")
 
 
-def check_no_single_guid(guids: Iterable[GuidLike]) -> None:
-    """Check that what a commit deletes is not a single guid: its bytes, one by one, are none.
+def check_no_single_guid(guids: Iterable[GuidLike], name: str = "deletes") -> None:
+    """Check that the argument ``name`` is not a single guid, whose bytes one by one are no guids.
 
     :raises TypeError: it is.
     """
     if isinstance(guids, (bytes, str, uuid.UUID)):
-        raise TypeError("deletes holds guids, and this is a single one: write deletes=[guid]")
+        raise TypeError(f"{name} holds guids, and this is a single one: write {name}=[guid]")
 
 
-def guid_list(guids: Iterable[GuidLike]) -> list[GuidLike]:
-    """Return what a commit deletes as a list.
+def guid_list(guids: Iterable[GuidLike], name: str = "deletes") -> list[GuidLike]:
+    """Return the argument ``name``, which holds guids, as a list.
 
     :raises TypeError: it is a single guid.
     """
-    check_no_single_guid(guids)
+    check_no_single_guid(guids, name)
     return list(guids)
 
 
