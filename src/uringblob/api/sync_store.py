@@ -11,7 +11,7 @@ import abc
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import AnyBlobStore, take_documentation
@@ -24,6 +24,7 @@ from uringblob.guid import BlobGuid, GuidLike
 
 Self = TypeVar("Self", bound="BlobStore")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BlobStore(AnyBlobStore, abc.ABC):
@@ -124,11 +125,14 @@ class BlobStore(AnyBlobStore, abc.ABC):
 take_documentation(BlobStore, AsyncBlobStore)
 
 
-def _forward(name: str) -> Any:
+def _forward(method: F) -> F:
+    name = method.__name__.removeprefix("a")
+
+    @functools.wraps(method, updated=())  # not that it is abstract
     async def call(self: SyncToAsyncAdapter, *args: object, **options: object) -> object:
         return await self._do(functools.partial(getattr(self._store, name), *args, **options))
 
-    return call
+    return cast("F", call)
 
 
 class SyncToAsyncAdapter(AsyncBlobStore):
@@ -146,20 +150,20 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     async def _do(self, function: Callable[[], T]) -> T:
         return function()
 
-    read_blob = _forward("read_blob")
-    write_blob = _forward("write_blob")
-    delete_blob = _forward("delete_blob")
-    list_blobs = _forward("list_blobs")
-    flush = _forward("flush")
-    write_blobs = _forward("write_blobs")
-    write_blobs_with_data_sync = _forward("write_blobs_with_data_sync")
-    read_blobs = _forward("read_blobs")
-    read_blob_range = _forward("read_blob_range")
-    commit = _forward("commit")
-    has_blob = _forward("has_blob")
-    checksum = _forward("checksum")
-    verify = _forward("verify")
-    aclose = _forward("close")
+    read_blob = _forward(AsyncBlobStore.read_blob)
+    write_blob = _forward(AsyncBlobStore.write_blob)
+    delete_blob = _forward(AsyncBlobStore.delete_blob)
+    list_blobs = _forward(AsyncBlobStore.list_blobs)
+    flush = _forward(AsyncBlobStore.flush)
+    write_blobs = _forward(AsyncBlobStore.write_blobs)
+    write_blobs_with_data_sync = _forward(AsyncBlobStore.write_blobs_with_data_sync)
+    read_blobs = _forward(AsyncBlobStore.read_blobs)
+    read_blob_range = _forward(AsyncBlobStore.read_blob_range)
+    commit = _forward(AsyncBlobStore.commit)
+    has_blob = _forward(AsyncBlobStore.has_blob)
+    checksum = _forward(AsyncBlobStore.checksum)
+    verify = _forward(AsyncBlobStore.verify)
+    aclose = _forward(AsyncBlobStore.aclose)
 
     @property
     def page_size(self) -> int:
