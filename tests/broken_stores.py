@@ -244,6 +244,13 @@ class HasEverything(Sound):
         return True
 
 
+class HasInAnotherOrder(Sound):
+    caught_by = "has_many"
+
+    def has_blobs(self, guids):
+        return sorted(super().has_blobs(guids))
+
+
 class RangeFromTheStart(Memory):
     caught_by = "read_range"
 

@@ -54,6 +54,7 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
             store.read_blob(GUID, dst=frame)
             store.read_blob_range(GUID, 0, frame)
             assert store.has_blob(GUID)
+            assert store.has_blobs([GUID, bytes(range(16))]) == [True, False]
             store.checksum(GUID)
             assert [error is None for error in store.read_blobs([(GUID, frame), (bytes(16), frame)])] == [
                 True,
@@ -71,6 +72,7 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
             ("read_blob", PAGE, "ok"),
             ("read_blob_range", PAGE, "ok"),
             ("has_blob", 0, "ok"),
+            ("has_blobs", 0, "ok"),
             ("checksum", 0, "ok"),
             ("read_blobs", PAGE, "ok"),
             ("delete_blob", 0, "ok"),

@@ -13,6 +13,7 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
+from uringblob.api import async_store
 from uringblob.api.sync_store import SyncToAsyncAdapter, run_to_completion
 
 A = b"a" * PAGE
@@ -153,6 +154,25 @@ def test_has_blob_is_true_for_a_corrupt_one(store):
     store.corrupt.add(GUID)
     assert store.has_blob(GUID)
     assert not store.has_blob(BlobGuid.random())
+
+
+def test_has_blobs_asks_for_each_one_when_all_are_checked(store):
+    store.write_blob(GUID, A)
+    store.calls.clear()
+    with pytest.raises(ValueError):
+        store.has_blobs([GUID, b"short"])
+    assert store.calls == []
+    assert store.has_blobs([GUID, BlobGuid.random(), GUID]) == [True, False, True]
+
+
+async def test_has_blobs_lets_other_tasks_run(monkeypatch):
+    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 2)
+    ticks = []
+    asyncio.get_running_loop().call_soon(ticks.append, 1)
+    assert await uringblob.AsyncMemoryBlobStore(PAGE).has_blobs([GUID] * 3) == [False] * 3
+    assert ticks == []  # an adapter's store has no other tasks to wait for it
+    assert await SoundAsync().has_blobs([GUID] * 3) == [False] * 3
+    assert ticks == [1]
 
 
 def test_verify_names_the_bad_ones_and_goes_on(store):

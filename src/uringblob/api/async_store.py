@@ -22,6 +22,7 @@ from uringblob.buffers.views import (
     check_writable,
     checked_commit,
     checked_writes,
+    guid_list,
     size_of,
     writable_view,
 )
@@ -187,6 +188,20 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         except BlobCorrupt:
             return True
         return True
+
+    async def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
+        """Return :meth:`has_blob` of each guid, in order; every guid is checked before any is looked up.
+
+        Each answer is of its own moment: the store may change meanwhile.
+        """
+        self._check_open()
+        keys = list(map(guid_bytes, guid_list(guids, "guids")))
+        found: list[bool] = []
+        for start in range(0, len(keys), GUIDS_AT_ONCE):
+            if start:
+                await self._pause()
+            found += [await self.has_blob(key) for key in keys[start : start + GUIDS_AT_ONCE]]
+        return found
 
     async def checksum(self, guid: GuidLike) -> int:
         """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.

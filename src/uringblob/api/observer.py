@@ -49,6 +49,7 @@ OPERATIONS: dict[str, Callable[[int, tuple[Any, ...], dict[str, Any], Any], int]
     "delete_blob": lambda *_: 0,
     "flush": lambda *_: 0,
     "has_blob": lambda *_: 0,
+    "has_blobs": lambda *_: 0,
     "checksum": lambda *_: 0,
     "list_blobs": lambda *_: 0,
     "close": lambda *_: 0,

@@ -87,6 +87,9 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def has_blob(self, guid: GuidLike) -> bool:
         return self._run(AsyncBlobStore.has_blob, guid)
 
+    def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
+        return self._run(AsyncBlobStore.has_blobs, guids)
+
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)
 
@@ -161,6 +164,7 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     read_blob_range = _forward(AsyncBlobStore.read_blob_range)
     commit = _forward(AsyncBlobStore.commit)
     has_blob = _forward(AsyncBlobStore.has_blob)
+    has_blobs = _forward(AsyncBlobStore.has_blobs)
     checksum = _forward(AsyncBlobStore.checksum)
     verify = _forward(AsyncBlobStore.verify)
     aclose = _forward(AsyncBlobStore.aclose)

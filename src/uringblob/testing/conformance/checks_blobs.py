@@ -6,7 +6,7 @@ import dataclasses
 
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
-from uringblob.guid import BlobGuid
+from uringblob.guid import BlobGuid, GuidLike
 from uringblob.testing.conformance.check import check, expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
@@ -76,6 +76,20 @@ async def has(s: Subject) -> None:
     await s.store.write_blob(guid, s.frame(1))
     expect(await s.store.has_blob(guid) is True, "it is not True after the write")
     expect(await s.store.has_blob(BlobGuid.random()) is False, "it is not False for another guid")
+
+
+@check("has_blobs(guids): list[bool], in order, without I/O in file and memory stores.")
+async def has_many(s: Subject) -> None:
+    guids = [BlobGuid.random() for _ in range(8)]
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids[::2])
+    before = s.raw.stats().reads
+    names: list[GuidLike] = [*guids, guids[0].uuid, bytes(guids[1])]
+    found = await s.store.has_blobs(iter(names))
+    expect(found == [True, False] * 5, f"of every second one that is there it says {found}")
+    expect(s.raw.stats().reads == before or not s.has("own_stats"), "it read")
+    expect(await s.store.has_blobs([]) == [], "of none it does not say []")
+    await refused(TypeError, s.store.has_blobs, guids[0])
+    await refused(ValueError, s.store.has_blobs, [guids[0], b"short"])
 
 
 @check("read_blob_range fills dst with the frame's bytes from offset on.")
@@ -193,6 +207,7 @@ CHECKS = (
     delete,
     list_all,
     has,
+    has_many,
     read_range,
     read_range_refused,
     flush,
