@@ -244,6 +244,28 @@ class HasEverything(Sound):
         return True
 
 
+class IteratesAsListed(Sound):
+    caught_by = "iterate"
+
+    def iter_blobs(self, after=None, limit=None):
+        super().iter_blobs(after, limit)
+        return iter(self.list_blobs())
+
+
+class IteratesWhatIsThere(Sound):
+    """Yields what has not been deleted meanwhile, by its place."""
+
+    caught_by = "iterate_beside_changes"
+
+    def iter_blobs(self, after=None, limit=None):
+        sound = super().iter_blobs(after, limit)
+        if len(self.frames) <= 12:
+            return sound
+        return (
+            guid for place in range(len(self.frames)) for guid in sorted(self.list_blobs())[place : place + 1]
+        )
+
+
 class HasInAnotherOrder(Sound):
     caught_by = "has_many"
 

@@ -175,6 +175,34 @@ async def test_has_blobs_lets_other_tasks_run(monkeypatch):
     assert ticks == [1]
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 64])
+@pytest.mark.parametrize("limit", [None, 0, 3, 100])
+async def test_names_come_in_order_however_many_are_sorted_in_a_step(monkeypatch, count, limit):
+    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 5)
+    monkeypatch.setattr(async_store, "SORTED_AT_ONCE", 3)
+    inner = SoundAsync()
+    guids = [BlobGuid.random() for _ in range(count)]
+    await inner.write_blobs((guid, A) for guid in guids)
+    guids.sort()
+    assert [guid async for guid in inner.iter_blobs(limit=limit)] == guids[:limit]
+    assert list(inner.inner.iter_blobs(limit=limit)) == guids[:limit]
+    middle = bytes([128]) * 16
+    beyond = [guid for guid in guids if guid > middle]
+    assert [guid async for guid in inner.iter_blobs(middle, limit)] == beyond[:limit]
+    assert list(inner.inner.iter_blobs(middle, limit)) == beyond[:limit]
+
+
+def test_what_an_iteration_is_given_is_checked_when_it_is_called(store):
+    for wrong in ({"after": b"short"}, {"limit": -1}):
+        with pytest.raises(ValueError):
+            store.iter_blobs(**wrong)
+    with pytest.raises(TypeError):
+        store.iter_blobs(limit=1.5)
+    store.close()
+    with pytest.raises(StoreClosed):
+        store.iter_blobs()
+
+
 def test_verify_names_the_bad_ones_and_goes_on(store):
     guids = [BlobGuid.random() for _ in range(4)]
     store.write_blobs((guid, A) for guid in guids)

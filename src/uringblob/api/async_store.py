@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+import heapq
+import itertools
+import operator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -195,13 +198,49 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         Each answer is of its own moment: the store may change meanwhile.
         """
         self._check_open()
-        keys = list(map(guid_bytes, guid_list(guids, "guids")))
-        found: list[bool] = []
-        for start in range(0, len(keys), GUIDS_AT_ONCE):
-            if start:
+        keys: list[bytes] = []
+        for count, guid in enumerate(guid_list(guids, "guids"), 1):
+            keys.append(guid_bytes(guid))
+            if count % GUIDS_AT_ONCE == 0:
                 await self._pause()
-            found += [await self.has_blob(key) for key in keys[start : start + GUIDS_AT_ONCE]]
+        found: list[bool] = []
+        for count, key in enumerate(keys, 1):
+            found.append(await self.has_blob(key))
+            if count % GUIDS_AT_ONCE == 0:
+                await self._pause()
         return found
+
+    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> AsyncIterator[BlobGuid]:
+        """Iterate over the names of live blobs in ascending order, as bytes compare.
+
+        It begins beyond ``after``, which need not exist, and ends after ``limit`` names: to go on
+        later, give the last name as ``after``.  A blob that exists all the while is yielded exactly once,
+        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  The default
+        lists all names at the beginning, and sorts and merges a bounded number in each step.
+        """
+        self._check_open()
+        return self._iterate(None if after is None else guid_bytes(after), checked_limit(limit))
+
+    async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
+        runs = await self._sorted_runs(after, limit)
+        for count, guid in enumerate(merged(runs, limit), 1):
+            yield guid
+            if count % GUIDS_AT_ONCE == 0:
+                await self._pause()
+
+    async def _sorted_runs(self, after: bytes | None, limit: int | None) -> list[list[BlobGuid]]:
+        """Return the names beyond ``after`` in sorted lists, of each no more than ``limit``."""
+        names = await self.list_blobs()
+        runs: list[list[BlobGuid]] = []
+        while names:
+            part = names[-SORTED_AT_ONCE:]
+            del names[-SORTED_AT_ONCE:]
+            if runs and limit is not None and limit <= SORTED_AT_ONCE:
+                part += runs.pop()  # one list of the first ones is enough
+            runs.append(sorted(part if after is None else filter(after.__lt__, part))[:limit])
+            if names:
+                await self._pause()
+        return runs
 
     async def checksum(self, guid: GuidLike) -> int:
         """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
@@ -271,8 +310,32 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         await self.aclose()
 
 
-#: Guids that are handled between two pauses: some 1 ms of a default's work.
-GUIDS_AT_ONCE = 2048
+#: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
+GUIDS_AT_ONCE = 256
+SORTED_AT_ONCE = 2048
+
+
+def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
+    """Yield up to ``limit`` of the names in sorted lists, in ascending order."""
+
+    def drain(run: list[BlobGuid]) -> Iterator[BlobGuid]:
+        """Yield the names and drop them: freeing a million at the end takes 40 ms."""
+        run.reverse()
+        while run:
+            yield run.pop()
+
+    return itertools.islice(heapq.merge(*map(drain, runs)), limit)
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Return the ``limit`` of an iteration.
+
+    :raises ValueError: it is negative.
+    :raises TypeError: it is no int.
+    """
+    if limit is not None and operator.index(limit) < 0:
+        raise ValueError(f"limit must be 0 or more, or None, not {limit}")
+    return limit
 
 
 class _Scratch(bytearray):

@@ -33,7 +33,8 @@ class StoreObserver(Protocol):
         ...
 
 
-#: Each operation, with the bytes that it moves: of frame size, arguments and result.
+#: Each operation, with the bytes that it moves: of frame size, arguments and result.  An iteration is
+#: reported as the ``list_blobs`` that it begins with: its user may go on with it for hours.
 OPERATIONS: dict[str, Callable[[int, tuple[Any, ...], dict[str, Any], Any], int]] = {
     "read_blob": lambda size, *_: size,
     "read_blobs": lambda size, _args, _kwargs, result: result.count(None) * size,

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
 from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError
-from uringblob.guid import BlobGuid, GuidLike
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 Self = TypeVar("Self", bound="BlobStore")
 T = TypeVar("T")
@@ -90,6 +90,13 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
         return self._run(AsyncBlobStore.has_blobs, guids)
 
+    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> Iterator[BlobGuid]:
+        self._check_open()
+        # Not over an asynchronous generator: a loop that runs in the thread would take care of its end.
+        beyond = None if after is None else guid_bytes(after)
+        runs = self._run(AsyncBlobStore._sorted_runs, beyond, checked_limit(limit))
+        return merged(runs, limit)
+
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)
 
@@ -146,6 +153,11 @@ class SyncToAsyncAdapter(AsyncBlobStore):
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
+
+    async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
+        names = await self._do(functools.partial(self._store.iter_blobs, after, limit))
+        while (guid := await self._do(functools.partial(next, names, None))) is not None:
+            yield guid
 
     async def _pause(self) -> None:
         """Do nothing: there may be no loop, and other threads run anyway."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
@@ -67,6 +68,40 @@ async def list_all(s: Subject) -> None:
     expect(sorted(listed) == sorted(guids), "it is not what was written, each once")
     listed.clear()
     expect(len(await s.store.list_blobs()) == 20, "clearing the list changed the store")
+
+
+@check("iter_blobs(after, limit): guids in ascending order, beyond after, at most limit.")
+async def iterate(s: Subject) -> None:
+    guids = sorted(BlobGuid.random() for _ in range(12))
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids[::-1])
+    listed = [guid async for guid in s.store.iter_blobs()]
+    expect(listed == guids, "it is not what was written, each once, in ascending order")
+    expect(all(type(guid) is BlobGuid for guid in listed), "it yields something else than BlobGuid")
+    pages: list[BlobGuid] = []
+    while page := [guid async for guid in s.store.iter_blobs(pages[-1] if pages else None, limit=5)]:
+        expect(len(page) <= 5, f"with limit=5 it yields {len(page)}")
+        pages += page
+    expect(pages == guids, "page by page it yields something else")
+    await s.store.delete_blob(guids[3])
+    rest = [guid async for guid in s.store.iter_blobs(after=guids[3].uuid)]
+    expect(rest == guids[4:], "beyond a blob that was deleted it yields something else")
+    expect([guid async for guid in s.store.iter_blobs(limit=0)] == [], "with limit=0 it yields something")
+    for wrong in ({"after": b"short"}, {"limit": -1}):
+        await refused(ValueError, functools.partial(s.raw.iter_blobs, **wrong))
+
+
+@check("iter_blobs: a blob that is there all the while is given exactly once, whatever changes meanwhile.")
+async def iterate_beside_changes(s: Subject) -> None:
+    kept, doomed = ([BlobGuid.random() for _ in range(10)] for _ in range(2))
+    await s.store.write_blobs((guid, s.frame(1)) for guid in [*kept, *doomed])
+    seen: list[BlobGuid] = []
+    async for guid in s.store.iter_blobs():
+        seen.append(guid)
+        if doomed:
+            await s.store.commit([(BlobGuid.random(), s.frame(2)), (kept[0], s.frame(3))], [doomed.pop()])
+    expect(len(seen) == len(set(seen)), "it yields a blob twice")
+    expect(set(seen) >= set(kept), "it misses a blob that was there all the while")
+    expect(seen == sorted(seen), "it is not in ascending order")
 
 
 @check("has_blob tells whether the blob is there.")
@@ -206,6 +241,8 @@ CHECKS = (
     read_of_nothing,
     delete,
     list_all,
+    iterate,
+    iterate_beside_changes,
     has,
     has_many,
     read_range,
