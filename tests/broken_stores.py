@@ -244,6 +244,13 @@ class HasEverything(Sound):
         return True
 
 
+class FalseWhereEmpty(Sound):
+    caught_by = "len_and_in"
+
+    def __bool__(self):
+        return len(self) > 0
+
+
 class IteratesAsListed(Sound):
     caught_by = "iterate"
 

@@ -36,6 +36,8 @@ class BlobStore(AnyBlobStore, abc.ABC):
     which an event loop runs (which it blocks).  A signal handler that raises ends only the call
     that it interrupted, which is then wholly done or not begun.
 
+    ``len(store)`` is the number of blobs, ``guid in store`` is :meth:`has_blob`.
+
     To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
     arguments) and run ``uringblob.testing.check_blob_store`` over it.
     """
@@ -102,6 +104,16 @@ class BlobStore(AnyBlobStore, abc.ABC):
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._run(AsyncBlobStore.verify, progress)
+
+    def __len__(self) -> int:
+        return len(self.list_blobs())
+
+    def __contains__(self, guid: GuidLike) -> bool:
+        return self.has_blob(guid)
+
+    def __bool__(self) -> bool:
+        """Return true: a store without a blob is a store."""
+        return True
 
     # -- the end ------------------------------------------------------------------------------
 

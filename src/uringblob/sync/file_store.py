@@ -108,6 +108,9 @@ class FileBlobStore(StoreOwner, BlobStore):
     def has_blob(self, guid: GuidLike) -> bool:
         return self._checked._has(guid_bytes(guid))
 
+    def __len__(self) -> int:
+        return len(self._checked._core.manifest)
+
     def checksum(self, guid: GuidLike) -> int:
         return self._checked._core.checksum(guid_bytes(guid))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
@@ -111,6 +112,19 @@ async def has(s: Subject) -> None:
     await s.store.write_blob(guid, s.frame(1))
     expect(await s.store.has_blob(guid) is True, "it is not True after the write")
     expect(await s.store.has_blob(BlobGuid.random()) is False, "it is not False for another guid")
+
+
+@check("len(store) is the number of blobs, guid in store is has_blob(guid); a store is true.", "sync")
+async def len_and_in(s: Subject) -> None:
+    assert isinstance(s.raw, BlobStore)
+    expect(bool(s.raw), "an empty store is false")
+    guids = [BlobGuid.random() for _ in range(3)]
+    for guid in guids:
+        await s.store.write_blob(guid, s.frame(1))
+    await s.store.delete_blob(guids[0])
+    expect(len(s.raw) == 2, f"of two blobs it counts {len(s.raw)}")
+    expect(guids[1] in s.raw and guids[1].uuid in s.raw, "a blob that is there is not in it")
+    expect(guids[0] not in s.raw, "a blob that was deleted is in it")
 
 
 @check("has_blobs(guids): list[bool], in order, without I/O in file and memory stores.")
@@ -244,6 +258,7 @@ CHECKS = (
     iterate,
     iterate_beside_changes,
     has,
+    len_and_in,
     has_many,
     read_range,
     read_range_refused,
