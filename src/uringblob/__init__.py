@@ -14,35 +14,31 @@ if sys.platform == "win32":
         "it does not run on Windows; use WSL 2 there"
     )
 
-from uringblob.cli.start import QuietInterrupts, is_command
-
-# Of a command these imports are the first half of its start.
-with QuietInterrupts(wanted=is_command()):
-    from uringblob.api.async_store import AsyncBlobStore
-    from uringblob.api.base import observe
-    from uringblob.api.observer import StoreObserver
-    from uringblob.api.stats import StoreStats
-    from uringblob.api.sync_store import BlobStore
-    from uringblob.api.verify_report import VerifyReport
-    from uringblob.buffers.leases import AlignedBlobBuf
-    from uringblob.errors import (
-        BlobCorrupt,
-        BlobNotFound,
-        BlobStoreError,
-        BlobStoreIOError,
-        EngineUnavailable,
-        PageSizeMismatch,
-        StoreClosed,
-        StoreCorrupt,
-        StoreLocked,
-        StorePoisoned,
-        StoreReadOnly,
-    )
-    from uringblob.guid import BlobGuid
-    from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
-    from uringblob.store.async_store import AsyncFileBlobStore
-    from uringblob.sync.file_store import FileBlobStore
-    from uringblob.units import BUF_ALIGN, PAGE_SIZE
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
+from uringblob.api.stats import StoreStats
+from uringblob.api.sync_store import BlobStore
+from uringblob.api.verify_report import VerifyReport
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.errors import (
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStoreError,
+    BlobStoreIOError,
+    EngineUnavailable,
+    PageSizeMismatch,
+    StoreClosed,
+    StoreCorrupt,
+    StoreLocked,
+    StorePoisoned,
+    StoreReadOnly,
+)
+from uringblob.guid import BlobGuid
+from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
+from uringblob.store.async_store import AsyncFileBlobStore
+from uringblob.sync.file_store import FileBlobStore
+from uringblob.units import BUF_ALIGN, PAGE_SIZE
 
 __version__ = "0.2.0"
 

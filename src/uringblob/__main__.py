@@ -2,13 +2,11 @@
 
 import sys
 
-from uringblob.cli.start import QuietInterrupts
-
 
 def main() -> int:
-    """Import the commands, which takes most of a short command's time, and run one."""
-    with QuietInterrupts():
-        from uringblob.cli.main import main as run
+    """Import the commands, and run one."""
+    from uringblob.cli.main import main as run
+
     return run()
 
 
