@@ -18,7 +18,7 @@ from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer
+from uringblob.buffers.views import BlobBuffer, guid_list
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
@@ -90,7 +90,9 @@ class BlobStore(AnyBlobStore, abc.ABC):
         return self._run(AsyncBlobStore.has_blob, guid)
 
     def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
-        return self._run(AsyncBlobStore.has_blobs, guids)
+        self._check_open()  # not the default of the other trait, which takes four times as long a guid
+        keys = list(map(guid_bytes, guid_list(guids, "guids")))
+        return [self.has_blob(key) for key in keys]
 
     def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> Iterator[BlobGuid]:
         self._check_open()
