@@ -120,7 +120,12 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     # --- who runs it ---------------------------------------------------------------------
 
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a change as a job: once begun it ends, even if the caller is cancelled."""
+        """Run a change as a job: once begun it ends, even if the caller is cancelled.
+
+        Its error reaches the caller in a callback that holds the job, and with it this traceback, until
+        the loop's next iteration.  So the coroutines between caller and job keep no view of a buffer:
+        the caller could not release it where it handles the error.
+        """
         self._active += 1
         try:
             job = self._core.medium.start(coroutine)
@@ -178,7 +183,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._check_loop()
         checked = await checked_reads(self._core, reads)
         self._check_open()  # it may have been closed meanwhile
-        return await self._change(read_batch(self._core, checked))
+        reading = read_batch(self._core, checked)
+        del checked  # see _change()
+        return await self._change(reading)
 
     async def has_blob(self, guid: GuidLike) -> bool:
         self._check_loop()
@@ -210,7 +217,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._check_loop()
         frames, _ = await checked_changes(self._core, writes)
         self._check_open()
-        await self._change(self._core.write(frames, data_sync=data_sync))
+        writing = self._core.write(frames, data_sync=data_sync)
+        del frames
+        await self._change(writing)
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
         await self._write([(guid, src)], data_sync=False)
@@ -233,7 +242,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._check_loop()
         frames, doomed = await checked_changes(self._core, writes, deletes)
         self._check_open()
-        await self._change(self._core.commit(frames, doomed))
+        committing = self._core.commit(frames, doomed)
+        del frames
+        await self._change(committing)
 
     async def flush(self) -> None:
         self._check_loop()
