@@ -24,7 +24,8 @@ A store's behaviour when power fails is asked of a simulated disk, deterministic
 from __future__ import annotations
 
 from uringblob.testing.conformance.catalogue import CHECKS
-from uringblob.testing.conformance.check import Check, ConformanceError
+from uringblob.testing.conformance.check import Check
+from uringblob.testing.conformance.expect import ConformanceError
 from uringblob.testing.conformance.runner import ConformanceReport, check_async_blob_store, check_blob_store
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine

@@ -9,7 +9,8 @@ from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -248,24 +249,3 @@ async def verify(s: Subject) -> None:
     expect(heard[-1][0] == heard[-1][1], f"progress ends at {heard[-1]}")
     report = await s.store.verify()
     expect(report.ok, "the second look differs")
-
-
-CHECKS = (
-    write_then_read,
-    read_of_nothing,
-    delete,
-    list_all,
-    iterate,
-    iterate_beside_changes,
-    has,
-    len_and_in,
-    has_many,
-    read_range,
-    read_range_refused,
-    flush,
-    needs_flush_is_a_bool,
-    needs_no_flush,
-    needs_flush_after_changes,
-    checksums,
-    verify,
-)

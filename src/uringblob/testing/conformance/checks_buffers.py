@@ -10,7 +10,8 @@ from typing import Any
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -216,17 +217,3 @@ async def buffers_come_back(s: Subject) -> None:
     error = await refused(BlobNotFound, s.store.read_blob, BlobGuid.random(), buf)
     buf.release()  # the same, though the error is still alive
     expect(isinstance(error, BlobNotFound), "the error changed")
-
-
-CHECKS = (
-    every_kind_of_buffer,
-    buffer_of_wrong_length,
-    read_only_buffer,
-    no_buffer,
-    released_buffer,
-    buffer_of_another_store,
-    buffer_from_before_a_reopen,
-    zeroed_buffers,
-    uninit_buffers,
-    buffers_come_back,
-)

@@ -9,7 +9,8 @@ from typing import Any
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.errors import StoreClosed
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -187,20 +188,3 @@ async def one_winner(s: Subject) -> None:
         seen = await s.read(guid)
         await s.reopen(flush=False)
         expect(await s.read(guid) == seen, f"readers saw {seen}, after reopening it is {await s.read(guid)}")
-
-
-CHECKS = (
-    closes_twice,
-    closes_without_flush,
-    context_manager,
-    later_calls,
-    after_closing,
-    buffers_after_closing,
-    cancelled_close,
-    close_beside_calls,
-    writes_survive,
-    deletes_survive,
-    commits_survive,
-    close_flushes,
-    one_winner,
-)

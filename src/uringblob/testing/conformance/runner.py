@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from uringblob.testing.conformance.catalogue import CHECKS
-from uringblob.testing.conformance.check import NEEDS, Check, ConformanceError
+from uringblob.testing.conformance.check import NEEDS, Check
+from uringblob.testing.conformance.expect import ConformanceError
 from uringblob.testing.conformance.subject import MakeStore, Subject
 
 #: Seconds after which a check counts as hanging.

@@ -12,7 +12,7 @@ from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
-from uringblob.testing.conformance.check import ConformanceError
+from uringblob.testing.conformance.expect import ConformanceError
 
 T = TypeVar("T")
 AnyStore = Union[BlobStore, AsyncBlobStore]
