@@ -1,7 +1,7 @@
-"""What a caller may pass where a frame is expected, and how a store gets at its bytes.
+"""Checks of arguments: what a caller may pass where guids and frames are expected, and a frame's bytes.
 
-Also for those who write a store of their own: :func:`readable_view` and :func:`writable_view`
-make the checks that the trait asks for, before any I/O.
+Also for stores of your own: :func:`readable_view` and :func:`writable_view` make the checks that the
+trait demands, before any I/O.
 """
 
 from __future__ import annotations
@@ -36,20 +36,17 @@ def readable_view(src: BlobBuffer, size: int) -> memoryview:
 
 
 def writable_view(dst: BlobBuffer, size: int) -> memoryview:
-    """Do what :func:`readable_view` does, for memory that is about to be filled.
-
-    Memory that is read-only is refused like memory that is not contiguous.
-    """
+    """Do what :func:`readable_view` does, for memory to be filled; read-only memory is a ``ValueError``."""
     return frame_of(dst, size, writable=True, pool=None).view
 
 
 def check_readable(src: BlobBuffer, size: int) -> None:
-    """Raise what :func:`readable_view` would raise, and hold nothing."""
+    """Raise what :func:`readable_view` would raise."""
     readable_view(src, size).release()
 
 
 def check_writable(dst: BlobBuffer, size: int) -> None:
-    """Raise what :func:`writable_view` would raise, and hold nothing."""
+    """Raise what :func:`writable_view` would raise."""
     writable_view(dst, size).release()
 
 

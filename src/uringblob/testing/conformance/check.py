@@ -1,4 +1,4 @@
-"""One sentence of the contract and the code that asks a store about it."""
+"""One sentence of the contract and the code that checks a store against it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uringblob.testing.conformance.subject import Subject
 
 Ask = Callable[[Subject], Awaitable[None]]
 
-#: What a check may need of a store, and why a store without it is not asked.
+#: What a check may need of a store, and why it is not run on a store without it.
 NEEDS = {
     "async": "only an asynchronous store has tasks",
     "sync": "only a synchronous store has threads",

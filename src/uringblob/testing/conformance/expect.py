@@ -11,7 +11,7 @@ class ConformanceError(AssertionError):
 
 
 def expect(condition: object, happened: str) -> None:
-    """Fail the check, saying what happened, unless ``condition`` holds."""
+    """Fail the check with ``happened`` as its message unless ``condition`` holds."""
     if not condition:
         raise ConformanceError(happened)
 
@@ -21,7 +21,7 @@ async def refused(
     call: Callable[..., Any],
     *args: object,
 ) -> BaseException:
-    """Call, and await where there is something to await; return the error, one of ``errors``."""
+    """Call, await an awaitable result, and return the error, which must be one of ``errors``."""
     kinds = errors if isinstance(errors, tuple) else (errors,)
     wanted = " or ".join(kind.__name__ for kind in kinds)
     what = getattr(call, "__name__", repr(call))

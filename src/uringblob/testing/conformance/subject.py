@@ -1,4 +1,4 @@
-"""The store under test, as the checks see it: asynchronous, whatever face it has."""
+"""The store under test, as the checks see it: asynchronous, of whichever trait it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAMP_SIZE = 8
 
 
 class ThreadedView(SyncToAsyncAdapter):
-    """A synchronous store whose calls run in threads, so that tasks become threads."""
+    """A synchronous store whose calls run in threads: tasks of a check become threads."""
 
     def __init__(self, store: BlobStore, threads: ThreadPoolExecutor) -> None:
         super().__init__(store)
@@ -34,7 +34,7 @@ class ThreadedView(SyncToAsyncAdapter):
 
 
 class Subject:
-    """One check's store, its relatives, and the frames to put into it.
+    """The store of one check, more stores like it, and the frames to write.
 
     ``store`` is asynchronous; ``raw`` is what the user made.
     """
@@ -57,7 +57,7 @@ class Subject:
         return (await self._open(self._make))[0]
 
     def forget(self, store: AsyncBlobStore) -> None:
-        """Do not close ``store`` at the end."""
+        """Leave ``store`` open at the end."""
         self._opened.remove(store)
 
     async def reopen(self, *, flush: bool) -> None:
@@ -105,7 +105,7 @@ class Subject:
         return number.to_bytes(STAMP_SIZE, "little") * (self.page_size // STAMP_SIZE)
 
     def blank(self) -> bytearray:
-        """Return room for a frame, filled with what no stamp is."""
+        """Return a buffer for a frame, filled with what no stamp is."""
         return bytearray(b"\xee") * self.page_size
 
     def number(self, frame: bytes | bytearray | memoryview) -> int:

@@ -1,4 +1,4 @@
-"""What a store was asked to do, what it acknowledged, and what may therefore be there afterwards.
+"""The calls made to a store, what it acknowledged, and what it may therefore contain afterwards.
 
 A *change* gives one guid one new content (``None``: deleted) and belongs to a *call*; a call has a
 beginning and, once it ended, an end, both counted in events.  Two rules judge what a store shows
@@ -10,7 +10,7 @@ after a crash:
   shows what is older than the commit.
 
 A change is known to be durable when its commit returned, when a flush that began after it
-returned has returned, or when somebody has read what a commit wrote.
+returned has returned, or when a read returned what a commit wrote.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NEVER = 1 << 62
 class Call:
     """One call: its name, when it began and ended, and whether all of it is one unit.
 
-    ``refused`` says that the store told the caller that nothing of it was applied; a call that
-    raised and said nothing stays without an end: its changes may be there or not.
+    ``refused``: the store reported that nothing of it was applied; a call that raised
+    without that report stays without an end: its changes may be there or not.
     """
 
     number: int
@@ -65,13 +65,13 @@ class History:
         self.now = 0
 
     def begin(self, name: str, changes: Mapping[bytes, bytes | None], *, atomic: bool = False) -> Call:
-        """A call begins that will give each guid its content (``None``: delete it)."""
+        """Record the beginning of a call that gives each guid its content (``None``: delete it)."""
         call = Call(len(self.calls), name, atomic, self._tick(), changes=dict(changes))
         self.calls.append(call)
         return call
 
     def end(self, call: Call, *, durable: bool = False, refused: bool = False) -> None:
-        """A call returned; or it raised and said that nothing was applied (``refused``)."""
+        """Record the return of a call, or an error that reports that nothing was applied (``refused``)."""
         self._tick()
         if refused:
             call.refused = True
