@@ -58,6 +58,8 @@ def _calls(s: Subject, guid: BlobGuid) -> list[Callable[[], Any]]:
         lambda: store.write_blobs_with_data_sync([(guid, frame)]),
         store.needs_flush,
         lambda: store.has_blob(guid),
+        lambda: store.has_blobs([guid]),
+        lambda: store.iter_blobs(guid),
         lambda: store.checksum(guid),
         lambda: store.read_blobs([(guid, s.blank())]),
         lambda: store.read_blob_range(guid, 0, bytearray(BUF_ALIGN)),

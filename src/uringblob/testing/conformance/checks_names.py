@@ -53,6 +53,7 @@ def _takers(s: Subject) -> list[Callable[[Any], Any]]:
         lambda guid: store.write_blob(guid, frame),
         store.delete_blob,
         store.has_blob,
+        lambda guid: store.has_blobs([guid]),
         store.checksum,
         lambda guid: store.read_blob_range(guid, 0, bytearray(BUF_ALIGN)),
         lambda guid: store.read_blobs([(guid, s.blank())]),
