@@ -47,14 +47,8 @@ OPERATIONS: dict[str, Callable[[int, tuple[Any, ...], dict[str, Any], Any], int]
         lambda size, args, _kwargs, _result: size * len(args[0]) if args else 0,
     ),
     "verify": lambda _size, _args, _kwargs, result: result.bytes_checked,
-    "delete_blob": lambda *_: 0,
-    "flush": lambda *_: 0,
-    "has_blob": lambda *_: 0,
-    "has_blobs": lambda *_: 0,
-    "checksum": lambda *_: 0,
-    "list_blobs": lambda *_: 0,
-    "close": lambda *_: 0,
-    "aclose": lambda *_: 0,
+    **dict.fromkeys(("delete_blob", "flush", "close", "aclose"), lambda *_: 0),
+    **dict.fromkeys(("has_blob", "has_blobs", "checksum", "list_blobs"), lambda *_: 0),
 }
 
 
