@@ -76,7 +76,7 @@ PARTS = {
     "core": lambda store: store._core._core,
     "file": lambda store: store._core._core.file,
     "pool": lambda store: store._core._core.medium.engine.pool,
-    "pilot": lambda store: store._handle,
+    "store handle": lambda store: store._handle,
     "completion loop": lambda store: store._handle._loop,
     "buffer": lambda store: store.alloc_blob_buf_zeroed(),
 }

@@ -29,7 +29,7 @@ GUID = BlobGuid.random()
 
 
 class Notes(list):
-    """An observer that keeps what it hears, and in which thread."""
+    """Records its calls, and the thread of the last one."""
 
     def observe(self, operation, size_bytes, duration_s, outcome):
         assert duration_s >= 0
@@ -42,7 +42,7 @@ def sync_stores(path, notes):
     yield FileBlobStore.open(path, page_size=PAGE, observer=notes)
 
 
-def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path):
+def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_path):
     for store in sync_stores(store_path, notes := Notes()):
         notes.clear()
         frame = bytearray(PAGE)
@@ -98,7 +98,7 @@ def test_the_table_of_operations_is_whole():
     assert public - plain == set(observing.OPERATIONS) - {"aclose"}
 
 
-async def test_every_operation_of_an_async_store_is_told_once(store_path):
+async def test_every_operation_of_an_async_store_is_reported_once(store_path):
     notes = Notes()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes) as store:
         await store.write_blob(GUID, bytes(PAGE))  # which is write_blobs inside
@@ -118,7 +118,7 @@ async def test_every_operation_of_an_async_store_is_told_once(store_path):
     ]
 
 
-async def test_a_cancelled_call_is_told_as_cancelled(store_path):
+async def test_a_cancelled_call_is_reported_as_cancelled(store_path):
     notes = Notes()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes) as store:
         await store.write_blob(GUID, bytes(PAGE))
@@ -195,7 +195,7 @@ async def test_a_task_begun_inside_a_call_is_measured_when_the_call_is_over():
 
 def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
     class Broken:
-        def observe(self, *told):
+        def observe(self, *call):
             raise ZeroDivisionError
 
     store = MemoryBlobStore(page_size=PAGE, observer=Broken())

@@ -1,4 +1,4 @@
-"""The trait's defaults: what five methods are worth."""
+"""The trait's defaults: what follows from five methods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GUID = BlobGuid(bytes(range(16)))
 
 
 class Recording(Sound):
-    """Writes down the calls of the five; fails where it is told to."""
+    """Records the calls of the five methods; ``corrupt`` and ``flush_error`` make them fail."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ def test_five_methods_are_abstract(base):
     "cls", [getattr(uringblob, name) for name in uringblob.__all__ if name.endswith("BlobStore")]
 )
 def test_every_method_is_documented_by_help(cls):
-    """Written once, in the trait; a store inherits it."""
+    """The documentation is written once, in the trait, and inherited."""
     public = [name for name in dir(cls) if not name.startswith("_")]
     assert [name for name in public if not inspect.getdoc(getattr(cls, name))] == []
     assert inspect.getdoc(cls.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
@@ -107,7 +107,7 @@ def test_without_a_word_a_frame_is_a_page():
     assert not Five().closed
 
 
-def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
+def test_the_adapter_of_a_store_answers_as_the_store(store):
     view = SyncToAsyncAdapter(store)
     assert view.stats() == store.stats()
     assert not view.closed
@@ -116,8 +116,8 @@ def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
     assert store.closed
 
 
-def test_what_nobody_can_read_any_more_is_no_position_of_a_batch(store, monkeypatch):
-    """Closed in the middle: the whole call says so, and not each of what was left."""
+def test_a_store_that_is_closed_meanwhile_ends_the_whole_batch(store, monkeypatch):
+    """The call raises StoreClosed, instead of returning it for each position that is left."""
 
     def read_blob(guid, dst):
         raise StoreClosed("the store is closed")
@@ -207,13 +207,13 @@ def test_verify_names_the_bad_ones_and_goes_on(store):
     guids = [BlobGuid.random() for _ in range(4)]
     store.write_blobs((guid, A) for guid in guids)
     store.corrupt = {guids[1], guids[3]}
-    heard = []
-    report = store.verify(progress=lambda done, total: heard.append((done, total)))
+    progressed = []
+    report = store.verify(progress=lambda done, total: progressed.append((done, total)))
     assert not report.ok
     assert {guid for guid, error in report.bad} == store.corrupt
     assert all(isinstance(error, BlobCorrupt) for _, error in report.bad)
     assert (report.blobs_checked, report.bytes_checked) == (4, 2 * PAGE)
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert progressed == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert str(guids[1]) in str(report)
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.bad = ()

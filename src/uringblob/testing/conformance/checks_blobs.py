@@ -239,13 +239,13 @@ async def checksums(s: Subject) -> None:
 async def verify(s: Subject) -> None:
     guids = [BlobGuid.random() for _ in range(4)]
     await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
-    heard: list[tuple[int, int]] = []
-    report = await s.store.verify(lambda done, total: heard.append((done, total)))
+    progressed: list[tuple[int, int]] = []
+    report = await s.store.verify(lambda done, total: progressed.append((done, total)))
     expect(report.ok is True, f"a sound store is not ok: {report}")
     expect(report.bad == (), f"a sound store has bad blobs: {report.bad}")
     await refused(dataclasses.FrozenInstanceError, setattr, report, "bad", 1)
-    expect(heard, "progress was never called")
-    expect(heard == sorted(heard), f"progress goes backwards: {heard}")
-    expect(heard[-1][0] == heard[-1][1], f"progress ends at {heard[-1]}")
+    expect(progressed, "progress was never called")
+    expect(progressed == sorted(progressed), f"progress goes backwards: {progressed}")
+    expect(progressed[-1][0] == progressed[-1][1], f"progress ends at {progressed[-1]}")
     report = await s.store.verify()
     expect(report.ok, "the second look differs")

@@ -99,7 +99,7 @@ class History:
     def seen(self, guid: bytes, content: bytes | None, began: int) -> None:
         """A read that began at ``began`` returned ``content`` just now: is that possible?
 
-        :raises HistoryError: it is older than the read allows, or nobody wrote it.
+        :raises HistoryError: it is older than the read allows, or was never written.
         """
         now = self._tick()
         candidates = [c for c in self.calls if guid in c.changes and not c.refused and c.began < now]
@@ -156,7 +156,7 @@ def _explain(
         fitting.append(None)
     if not fitting:
         origin = [call for call, _, _, _ in entries if call.changes[guid] == content]
-        what = f"what {origin[-1]} gave it" if origin else f"{_short(content)}, which nobody wrote"
+        what = f"what {origin[-1]} gave it" if origin else f"{_short(content)}, which was never written"
         newest = [str(call) for call, _, durable, _ in entries if durable]
         raise HistoryError(f"blob {guid.hex()} shows {what}; durable were {newest or 'none'}")
     return fitting
