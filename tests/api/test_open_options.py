@@ -24,6 +24,11 @@ def test_every_open_shows_each_option_and_says_what_it_is(store):
         assert f":param {name}: " in inspect.getdoc(store.open)
 
 
+def test_an_unknown_option_is_named(store_path):
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'bufers'"):
+        FileBlobStore.open(store_path, bufers=3)
+
+
 def test_a_link_is_followed_once(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "store")
     options = OpenOptions(tmp_path / "link")

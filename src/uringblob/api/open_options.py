@@ -135,13 +135,15 @@ def _accepting(
     ) -> Callable[Concatenate[type[Store], P], Opened]:
         @functools.wraps(opener)
         def open(cls: type[Store], /, *args: P.args, **kwargs: P.kwargs) -> Opened:  # noqa: A001 - its name
+            signature.bind(cls, *args, **kwargs)  # its TypeError names no class of ours
             return opener(cls, make_options(*args, **kwargs))
 
         cls, _ = inspect.signature(opener).parameters.values()
         path, *options = inspect.signature(OpenOptions).parameters.values()
-        open.__signature__ = inspect.signature(opener).replace(  # type: ignore[attr-defined]
+        signature = inspect.signature(opener).replace(
             parameters=[cls, path.replace(annotation="StorePath"), *options]
         )
+        open.__signature__ = signature  # type: ignore[attr-defined]
         _, _, options_documentation = inspect.cleandoc(OpenOptions.__doc__ or "").partition("\n\n")
         open.__doc__ = f"{inspect.cleandoc(opener.__doc__ or '')}\n\n{options_documentation}"
         return open
