@@ -91,5 +91,9 @@ def observed_call(store: Any, name: str) -> Iterator[_Call]:
             try:
                 observer.observe(name, call.size_bytes, duration_s, outcome)
             except Exception:  # noqa: BLE001 - logged; the call that it reports has ended
-                extra = {"event": "observer_failed", "operation": name}
-                logger.exception("the observer %r failed to record %s", observer, name, extra=extra)
+                logger.exception(
+                    "the observer %r failed to record %s",
+                    observer,
+                    name,
+                    extra={"event": "observer_failed", "operation": name},
+                )
