@@ -1,12 +1,13 @@
-"""A lease ends by ``release``, ``with`` or collection; an error's traceback holds buffers as Python does.
+"""Found: an error's traceback held views of the caller's buffer, so that it could not be released
+while the error was being handled, and a saved error kept its lease.
 
-Errors that are returned and not raised (``read_blobs``) have no traceback, and hold nothing.
+The first cure emptied the frames of the traceback, and ended the committer, whose frame was one
+of them: every later commit hung.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 
 import pytest
@@ -41,50 +42,51 @@ READS = {
 
 
 @pytest.mark.parametrize("read", READS)
-@pytest.mark.parametrize("number", [0, 9], ids=["corrupt", "absent"])
-async def test_a_lease_that_is_left_by_an_error_ends_with_it(store_path, engine, read, number):
+async def test_a_buffer_is_released_while_its_error_is_handled(store_path, engine, read):
     async with await open_damaged(store_path, engine) as store:
-        for _ in range(3):
-            with contextlib.suppress(BlobNotFound, BlobCorrupt), store.alloc_blob_buf_uninit() as buffer:
-                await READS[read](store, guid(number), buffer)
-        del buffer
-        assert store.stats().buffers_leased == 0
-
-
-async def test_a_saved_error_keeps_its_lease_until_it_is_dropped(store_path, engine):
-    async with await open_damaged(store_path, engine) as store:
+        buffer = store.alloc_blob_buf_uninit()
         try:
-            with store.alloc_blob_buf_uninit() as buffer:
-                await store.read_blob(guid(9), buffer)
-        except BlobNotFound as error:
-            saved = error
-        assert store.stats().buffers_leased == 1
-        saved.__traceback__ = None
-        del buffer
+            await READS[read](store, guid(9), buffer)
+        except BlobNotFound:
+            buffer.release()
         assert store.stats().buffers_leased == 0
 
 
-async def test_the_errors_of_a_batch_keep_no_lease(store_path, engine):
+async def test_a_saved_error_keeps_no_lease(store_path, engine):
     async with await open_damaged(store_path, engine) as store:
+        errors = []
+        for number in (0, 9):
+            with store.alloc_blob_buf_uninit() as buffer:
+                try:
+                    await store.read_blob(guid(number), buffer)
+                except (BlobCorrupt, BlobNotFound) as error:
+                    errors.append(error)
         buffers = [store.alloc_blob_buf_uninit() for _ in range(3)]
-        errors = await store.read_blobs([(guid(n), b) for n, b in zip((0, 1, 9), buffers, strict=True)])
+        errors += await store.read_blobs([(guid(n), b) for n, b in zip((0, 1, 9), buffers, strict=True)])
         for buffer in buffers:
             buffer.release()
-        assert [type(error) for error in errors] == [BlobCorrupt, type(None), BlobNotFound]
+        assert [type(error) for error in errors] == [
+            BlobCorrupt,
+            BlobNotFound,
+            BlobCorrupt,
+            type(None),
+            BlobNotFound,
+        ]
         assert store.stats().buffers_leased == 0
 
 
 @pytest.mark.parametrize("call", ["write_blobs", "write_blobs_with_data_sync", "commit"])
-async def test_a_failed_write_that_was_handled_keeps_no_lease(store_path, engine, call):
+async def test_a_failed_write_keeps_no_lease(store_path, engine, call):
     async with AsyncFileBlobStore.open(store_path, engine=engine, page_size=4096) as store:
         buffers = [store.alloc_blob_buf_zeroed() for _ in range(3)]
         with FailingWrites(store, errno.ENOSPC, count=1):
-            with pytest.raises(BlobStoreIOError) as caught:
+            try:
                 await getattr(store, call)([(guid(n), b) for n, b in enumerate(buffers)])
-            assert caught.value.errno == errno.ENOSPC
-        del caught
-        for buffer in buffers:
-            buffer.release()
+            except BlobStoreIOError as error:
+                for buffer in buffers:
+                    buffer.release()
+                saved = error
+        assert saved.errno == errno.ENOSPC
         assert store.stats().buffers_leased == 0
 
 

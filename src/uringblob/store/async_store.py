@@ -38,6 +38,11 @@ from uringblob.store.verify import verify_core
 
 T = TypeVar("T")
 
+#: Errors that say how a call ended.  They leave without the traceback of the store's own coroutines, whose
+#: frames hold views of the caller's buffers: these could not be released where the error is handled, and
+#: after a cancelled call not before the garbage collector ran.
+_OUTCOMES = (BlobStoreError, asyncio.CancelledError)
+
 
 class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
@@ -120,12 +125,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     # --- who runs it ---------------------------------------------------------------------
 
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a change as a job: once begun it ends, even if the caller is cancelled.
-
-        Its error reaches the caller in a callback that holds the job, and with it this traceback, until
-        the loop's next iteration.  So the coroutines between caller and job keep no view of a buffer:
-        the caller could not release it where it handles the error.
-        """
+        """Run a change as a job: once begun it ends, even if the caller is cancelled."""
         self._active += 1
         try:
             job = self._core.medium.start(coroutine)
@@ -134,13 +134,18 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         except BaseException:
             self._one_less(None)  # a signal handler interrupted the job's first step
             raise
-        return await join(job)
+        try:
+            return await join(job)
+        except _OUTCOMES as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
     async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a read in the caller's task."""
         self._active += 1
         try:
             await coroutine
+        except _OUTCOMES as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -159,6 +164,8 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._active += 1  # as _read() does, without its coroutine: this is the hot path
         try:
             await self._core.read(guid_bytes(guid), self._frame(dst, self._page_size))
+        except _OUTCOMES as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -184,7 +191,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         checked = await checked_reads(self._core, reads)
         self._check_open()  # it may have been closed meanwhile
         reading = read_batch(self._core, checked)
-        del checked  # see _change()
+        del checked  # see _OUTCOMES
         return await self._change(reading)
 
     async def has_blob(self, guid: GuidLike) -> bool:
