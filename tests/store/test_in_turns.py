@@ -329,6 +329,20 @@ async def test_the_last_of_many_writes_to_a_guid_wins_in_a_large_map_too(store):
     assert store.stats().blobs == FEW + 10
 
 
+async def test_a_call_cancelled_while_its_arguments_are_checked_keeps_no_buffer(store):
+    buffers = [store.alloc_blob_buf_zeroed() for _ in range(4)]
+    call = asyncio.ensure_future(store.commit([(guid(n), buffers[n % 4]) for n in range(MANY)]))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await call
+    del call
+    for buffer in buffers:
+        buffer.release()
+    assert caught.value is not None
+    assert await store.list_blobs() == []
+
+
 async def test_a_store_closed_while_arguments_are_checked_says_so(store_path, engine):
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
     call = asyncio.ensure_future(store.commit(frames(0, MANY)))

@@ -34,21 +34,25 @@ async def checked_changes(
     check_no_single_guid(deletes)
     size, pool = core.page_size, core.medium.engine.pool
     frames: Mapped[IoBuffer] = {}
-    for count, pair in enumerate(writes, 1):
-        guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-        frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
-        if count % CHECKED_AT_ONCE == 0:
-            frames = _in_shards(frames)
-            await core.medium.pace.after(STEP_COST)
-    doomed: Mapped[None] = {}
-    rest = iter(deletes)
-    while some := list(itertools.islice(rest, CHECKED_AT_ONCE)):
-        for key in checked_deletes(some, frames):
-            doomed[key] = None
-        if len(some) == CHECKED_AT_ONCE:
-            doomed = _in_shards(doomed)
-            await core.medium.pace.after(STEP_COST)
-    return frames, list(doomed)
+    try:
+        for count, pair in enumerate(writes, 1):
+            guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
+            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+            if count % CHECKED_AT_ONCE == 0:
+                frames = _in_shards(frames)
+                await core.medium.pace.after(STEP_COST)
+        doomed: Mapped[None] = {}
+        rest = iter(deletes)
+        while some := list(itertools.islice(rest, CHECKED_AT_ONCE)):
+            for key in checked_deletes(some, frames):
+                doomed[key] = None
+            if len(some) == CHECKED_AT_ONCE:
+                doomed = _in_shards(doomed)
+                await core.medium.pace.after(STEP_COST)
+        return frames, list(doomed)
+    except BaseException:
+        frames = {}  # or the error's traceback would keep views of the caller's buffers
+        raise
 
 
 def _in_shards(found: Mapped[V]) -> Mapped[V]:
@@ -62,8 +66,12 @@ async def checked_reads(
     """Return what a call reads, and where to."""
     size, pool = core.page_size, core.medium.engine.pool
     checked: list[tuple[bytes, IoBuffer]] = []
-    for guid, dst in map(as_pair, reads):
-        checked.append((guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool)))
-        if len(checked) % CHECKED_AT_ONCE == 0:
-            await core.medium.pace.after(STEP_COST)
+    try:
+        for guid, dst in map(as_pair, reads):
+            checked.append((guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool)))
+            if len(checked) % CHECKED_AT_ONCE == 0:
+                await core.medium.pace.after(STEP_COST)
+    except BaseException:
+        checked.clear()
+        raise
     return checked
