@@ -244,6 +244,42 @@ class HasEverything(Sound):
         return True
 
 
+class FalseWhereEmpty(Sound):
+    caught_by = "len_and_in"
+
+    def __bool__(self):
+        return len(self) > 0
+
+
+class IteratesAsListed(Sound):
+    caught_by = "iterate"
+
+    def iter_blobs(self, after=None, limit=None):
+        super().iter_blobs(after, limit)
+        return iter(self.list_blobs())
+
+
+class IteratesWhatIsThere(Sound):
+    """Yields what has not been deleted meanwhile, by its place."""
+
+    caught_by = "iterate_beside_changes"
+
+    def iter_blobs(self, after=None, limit=None):
+        sound = super().iter_blobs(after, limit)
+        if len(self.frames) <= 12:
+            return sound
+        return (
+            guid for place in range(len(self.frames)) for guid in sorted(self.list_blobs())[place : place + 1]
+        )
+
+
+class HasInAnotherOrder(Sound):
+    caught_by = "has_many"
+
+    def has_blobs(self, guids):
+        return sorted(super().has_blobs(guids))
+
+
 class RangeFromTheStart(Memory):
     caught_by = "read_range"
 
@@ -345,13 +381,13 @@ class TearsFrames(Memory):
     caught_by = "no_mix"
 
     def write_blob(self, guid, src):
-        old = self._frames._frames.get(guid_bytes(guid))
+        old = self._frames.get(guid_bytes(guid))
         super().write_blob(guid, src)
         if old is not None:
-            new = self._frames._frames[guid_bytes(guid)]
-            self._frames._frames[guid_bytes(guid)] = new[:2048] + old[2048:]
+            new = self._frames[guid_bytes(guid)]
+            self._frames[guid_bytes(guid)] = new[:2048] + old[2048:]
             time.sleep(1e-3)  # the fault itself: readers come in between
-            self._frames._frames[guid_bytes(guid)] = new
+            self._frames[guid_bytes(guid)] = new
 
 
 class OpenAfterClosing(Memory):
@@ -366,7 +402,7 @@ class ComplainsTwice(Memory):
 
     def close(self, flush=True):
         if not flush:
-            self._frames.check()
+            self._check_open()
         super().close(flush)
 
 

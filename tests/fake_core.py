@@ -85,7 +85,7 @@ class FakeCore(AsyncMemoryBlobStore):
             await super().aclose(flush)
 
     def _has(self, guid):
-        return self._frames.has(guid)
+        return self._store.has_blob(guid)
 
     def abandon(self):
         self.abandoned += 1

@@ -19,7 +19,7 @@ GUID = BlobGuid(bytes(range(16)))
 DEFAULT = 524288
 
 
-class Struck(BaseException):
+class Interrupt(BaseException):
     pass
 
 
@@ -84,9 +84,9 @@ def test_a_batch_is_applied_at_once(store):
 
 @pytest.mark.untraced("its handler raises at any moment")
 def test_a_storm_of_raising_handlers(store):
-    """Each struck commit is there wholly or not at all, and the store is not left locked.
+    """Each interrupted commit is applied wholly or not at all, and the lock is released.
 
-    Struck before its first change, a store has nothing to flush.
+    Interrupted before its first change, a store has nothing to flush.
     """
     one, two = BlobGuid.random(), BlobGuid.random()
     armed = False
@@ -97,7 +97,7 @@ def test_a_storm_of_raising_handlers(store):
         if armed:
             armed = False
             hits += 1
-            raise Struck
+            raise Interrupt
 
     dice = random.Random(4711)
     before = signal.signal(signal.SIGALRM, handle)
@@ -110,7 +110,7 @@ def test_a_storm_of_raising_handlers(store):
                 store.commit([(one, frame)], [two])
                 store.commit([(two, frame)], [one])
                 armed = False
-            except Struck:
+            except Interrupt:
                 assert store.needs_flush() or not store.list_blobs()
             assert len(set(store.list_blobs()) & {one, two}) <= 1
     finally:
@@ -126,14 +126,14 @@ def test_a_storm_of_raising_handlers(store):
 
 @pytest.mark.untraced("its handler raises at any moment")
 def test_a_storm_on_first_changes():
-    """Struck at any moment of its first change, a store knows what it has to flush, and takes the next change."""
+    """Interrupted at any moment of its first change, a store knows what it has to flush, and takes the next change."""
     armed = False
 
     def handle(number, frame):
         nonlocal armed
         if armed:
             armed = False
-            raise Struck
+            raise Interrupt
 
     dice = random.Random(4711)
     hits = 0
@@ -146,7 +146,7 @@ def test_a_storm_on_first_changes():
                 armed = True
                 store.write_blob(GUID, A)
                 armed = False
-            except Struck:
+            except Interrupt:
                 hits += 1
             assert store.needs_flush() or not store.has_blob(GUID)
             store.write_blob(GUID, B)
@@ -168,7 +168,7 @@ def test_a_change_from_a_handler_in_the_middle_of_a_change(store):
                 outcomes.append(error)
             super().update(changes)
 
-    store._frames._frames = Meddling()
+    store._frames = Meddling()
     store.write_blob(GUID, A)
     assert len(outcomes) == 1
     assert store.has_blob(GUID)

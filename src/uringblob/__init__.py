@@ -14,9 +14,11 @@ if sys.platform == "win32":
         "it does not run on Windows; use WSL 2 there"
     )
 
-from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
+from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import (

@@ -1,4 +1,4 @@
-"""A store in Prometheus' words: an observer that counts calls, a collector that shows ``stats()``.
+"""Prometheus metrics of a store: an observer that counts calls, a collector that exports ``stats()``.
 
 Needs the extra ``uringblob[metrics]``::
 
@@ -8,8 +8,8 @@ Needs the extra ``uringblob[metrics]``::
     with FileBlobStore.open("frames.blobs", observer=observer) as store:
         REGISTRY.register(StoreCollector(store))
 
-One observer may serve any number of stores, and so may one collector, which tells them apart by
-the label ``store``.
+One observer may serve any number of stores, and so may one collector, whose label ``store``
+distinguishes them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from uringblob.api.stats import StoreStats
 
 __all__ = ["HasStats", "PrometheusObserver", "StoreCollector"]
 
-#: Upper bounds in seconds: from a frame in the page cache to a disk that is in trouble.
+#: Upper bounds in seconds: from a frame in the page cache to a failing disk.
 DURATION_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 #: The fields of ``stats()`` that only ever grow.
@@ -90,9 +90,9 @@ class PrometheusObserver:
 
 
 class StoreCollector(Collector):
-    """Shows the ``stats()`` of stores whenever it is asked: counters, gauges, and ``uringblob_info``.
+    """Exports the ``stats()`` of stores at each scrape: counters, gauges, and ``uringblob_info``.
 
-    Costs nothing between two scrapes.  Shows a closed store's last figures, until it is removed
+    Costs nothing between two scrapes.  Exports a closed store's last figures until it is removed
     or the collector is unregistered.  One collector a registry; more stores go into the same one.
     May be used from any thread.
 
@@ -104,7 +104,7 @@ class StoreCollector(Collector):
         self._stores: dict[str, HasStats] = {name: store}
 
     def add(self, store: HasStats, name: str) -> None:
-        """Show one more store.
+        """Export one more store.
 
         :raises ValueError: the name is taken.
         """
@@ -112,7 +112,7 @@ class StoreCollector(Collector):
             raise ValueError(f"a store called {name!r} is shown already: give each a name of its own")
 
     def remove(self, name: str) -> None:
-        """Show the store no more; an unknown name is no error."""
+        """Stop exporting the store; an unknown name is no error."""
         self._stores.pop(name, None)
 
     def collect(self) -> Iterable[Metric]:
@@ -121,7 +121,7 @@ class StoreCollector(Collector):
 
 
 def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
-    # One family a name, whatever the number of stores: a page that names one twice is refused.
+    # One family a name, for all stores together: a page that has one twice is refused.
     info = GaugeMetricFamily("uringblob_info", "What the store runs on; always 1", labels=["store", *_WORDS])
     for name, stats in shown.items():
         info.add_metric([name, *(str(getattr(stats, word)) for word in _WORDS)], 1)

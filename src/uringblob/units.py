@@ -1,4 +1,4 @@
-"""Sizes that the whole library shares, all in bytes."""
+"""Sizes, all in bytes, and names that the whole library shares."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class Permissions(int):
         return f"0o{self:03o}"
 
 
-#: The mode of a new store file.
+#: What ``open(engine=...)`` takes.
+ENGINES: Final = ("auto", "io_uring", "pread")
+
+#: Of a new store file: its owner alone.
 MODE: Final = Permissions(0o600)
 
 

@@ -1,9 +1,10 @@
-"""Observers hear of every call once, change nothing, and cost nothing where there is none."""
+"""Observers are called once for every call, change nothing, and cost nothing where there is none."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 import weakref
 
@@ -19,6 +20,7 @@ from uringblob import (
     MemoryBlobStore,
     observe,
 )
+from uringblob.api import base
 from uringblob.api import observer as observing
 from uringblob.api.sync_store import BlobStore as SyncTrait
 
@@ -27,7 +29,7 @@ GUID = BlobGuid.random()
 
 
 class Notes(list):
-    """An observer that keeps what it hears, and in which thread."""
+    """Records its calls, and the thread of the last one."""
 
     def observe(self, operation, size_bytes, duration_s, outcome):
         assert duration_s >= 0
@@ -40,7 +42,7 @@ def sync_stores(path, notes):
     yield FileBlobStore.open(path, page_size=PAGE, observer=notes)
 
 
-def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path):
+def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_path):
     for store in sync_stores(store_path, notes := Notes()):
         notes.clear()
         frame = bytearray(PAGE)
@@ -52,13 +54,14 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
             store.read_blob(GUID, dst=frame)
             store.read_blob_range(GUID, 0, frame)
             assert store.has_blob(GUID)
+            assert store.has_blobs([GUID, bytes(range(16))]) == [True, False]
             store.checksum(GUID)
             assert [error is None for error in store.read_blobs([(GUID, frame), (bytes(16), frame)])] == [
                 True,
                 False,
             ]
             store.delete_blob(b"1" * 16)
-            assert store.list_blobs() == [GUID]
+            assert store.list_blobs() == [GUID] == list(store.iter_blobs())
             assert store.verify().ok
             store.flush()
         assert list(notes) == [
@@ -69,10 +72,11 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
             ("read_blob", PAGE, "ok"),
             ("read_blob_range", PAGE, "ok"),
             ("has_blob", 0, "ok"),
+            ("has_blobs", 0, "ok"),
             ("checksum", 0, "ok"),
             ("read_blobs", PAGE, "ok"),
             ("delete_blob", 0, "ok"),
-            ("list_blobs", 0, "ok"),
+            *[("list_blobs", 0, "ok")] * 2,
             ("verify", PAGE, "ok"),
             ("flush", 0, "ok"),
             ("close", 0, "ok"),
@@ -81,12 +85,20 @@ def test_every_operation_of_a_sync_store_is_told_once_with_its_bytes(store_path)
 
 
 def test_the_table_of_operations_is_whole():
-    plain = {"alloc_blob_buf_zeroed", "alloc_blob_buf_uninit", "needs_flush", "stats", "page_size", "closed"}
-    public = {name for name in vars(SyncTrait) if not name.startswith("_")}
+    # An iteration is reported as the list_blobs that it begins with.
+    plain = {"iter_blobs"} | {
+        "alloc_blob_buf_zeroed",
+        "alloc_blob_buf_uninit",
+        "needs_flush",
+        "stats",
+        "page_size",
+        "closed",
+    }
+    public = {name for name in dir(SyncTrait) if not name.startswith("_")}
     assert public - plain == set(observing.OPERATIONS) - {"aclose"}
 
 
-async def test_every_operation_of_an_async_store_is_told_once(store_path):
+async def test_every_operation_of_an_async_store_is_reported_once(store_path):
     notes = Notes()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes) as store:
         await store.write_blob(GUID, bytes(PAGE))  # which is write_blobs inside
@@ -106,7 +118,7 @@ async def test_every_operation_of_an_async_store_is_told_once(store_path):
     ]
 
 
-async def test_a_cancelled_call_is_told_as_cancelled(store_path):
+async def test_a_cancelled_call_is_reported_as_cancelled(store_path):
     notes = Notes()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes) as store:
         await store.write_blob(GUID, bytes(PAGE))
@@ -183,7 +195,7 @@ async def test_a_task_begun_inside_a_call_is_measured_when_the_call_is_over():
 
 def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
     class Broken:
-        def observe(self, *told):
+        def observe(self, *call):
             raise ZeroDivisionError
 
     store = MemoryBlobStore(page_size=PAGE, observer=Broken())
@@ -195,17 +207,40 @@ def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_store_without_an_observer_is_of_the_plain_class(store_path):
-    """Nothing is tested at each call: there is no measured method to go through."""
-    with FileBlobStore.open(store_path, page_size=PAGE) as store:
+def test_a_store_is_observed_once_where_its_caller_waits(store_path):
+    with FileBlobStore.open(store_path, page_size=PAGE, observer=Notes()) as store:
         assert type(store) is FileBlobStore
-        assert type(store._core) is AsyncFileBlobStore
-        assert not hasattr(store, "_observers")
-    with FileBlobStore.open(store_path, observer=Notes()) as store:
-        assert isinstance(store, FileBlobStore)
-        assert type(store) is not FileBlobStore
-        assert type(store._core) is AsyncFileBlobStore  # measured once, where the caller waits
-        assert repr(store).startswith("<FileBlobStore over <AsyncFileBlobStore")
+        assert store._core._observers is None
+        assert store._observers
+
+
+def test_a_store_beside_an_observed_one_is_not_measured(monkeypatch):
+    observe(MemoryBlobStore(PAGE), Notes())
+    monkeypatch.setattr(base, "observed_call", None)
+    monkeypatch.setattr(base, "is_part_of_call", None)
+    with MemoryBlobStore(PAGE) as store:
+        store.write_blob(GUID, bytes(PAGE))
+        assert store.verify().ok
+
+
+def test_a_class_of_which_no_store_is_observed_keeps_its_methods():
+    class Unobserved(MemoryBlobStore):
+        def has_blob(self, guid):
+            return super().has_blob(guid)
+
+    plain = Unobserved.has_blob
+    with Unobserved(PAGE) as store:
+        assert not store.has_blob(GUID)
+        assert Unobserved.has_blob is plain
+        observe(store, notes := Notes())
+        assert not store.has_blob(GUID)
+    assert notes == [("has_blob", 0, "ok"), ("close", 0, "ok")]
+
+
+def test_the_methods_of_an_observed_async_store_stay_coroutine_functions():
+    """What makes a mock of one asynchronous."""
+    store = observe(AsyncMemoryBlobStore(PAGE), Notes())
+    assert inspect.iscoroutinefunction(store.commit)
 
 
 def test_an_observed_store_is_no_cycle_and_ends_as_any_other():

@@ -1,9 +1,10 @@
-"""The trait's defaults: what five methods are worth."""
+"""The trait's defaults: what follows from five methods."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ import pytest
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
 from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
-from uringblob.api.adapter import SyncToAsyncAdapter
-from uringblob.api.inline import run_to_completion
+from uringblob.api import async_store
+from uringblob.api.sync_store import SyncToAsyncAdapter, run_to_completion
 
 A = b"a" * PAGE
 B = b"b" * PAGE
@@ -21,7 +22,7 @@ GUID = BlobGuid(bytes(range(16)))
 
 
 class Recording(Sound):
-    """Writes down the calls of the five; fails where it is told to."""
+    """Records the calls of the five methods; ``corrupt`` and ``flush_error`` make them fail."""
 
     def __init__(self):
         super().__init__()
@@ -57,6 +58,16 @@ def store():
 @pytest.mark.parametrize("base", [BlobStore, AsyncBlobStore])
 def test_five_methods_are_abstract(base):
     assert base.__abstractmethods__ == {"read_blob", "write_blob", "delete_blob", "list_blobs", "flush"}
+
+
+@pytest.mark.parametrize(
+    "cls", [getattr(uringblob, name) for name in uringblob.__all__ if name.endswith("BlobStore")]
+)
+def test_every_method_is_documented_by_help(cls):
+    """The documentation is written once, in the trait, and inherited."""
+    public = [name for name in dir(cls) if not name.startswith("_")]
+    assert [name for name in public if not inspect.getdoc(getattr(cls, name))] == []
+    assert inspect.getdoc(cls.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
 
 
 def test_both_faces_have_the_same_names():
@@ -96,7 +107,7 @@ def test_without_a_word_a_frame_is_a_page():
     assert not Five().closed
 
 
-def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
+def test_the_adapter_of_a_store_answers_as_the_store(store):
     view = SyncToAsyncAdapter(store)
     assert view.stats() == store.stats()
     assert not view.closed
@@ -105,8 +116,8 @@ def test_the_asynchronous_view_of_a_store_says_what_the_store_says(store):
     assert store.closed
 
 
-def test_what_nobody_can_read_any_more_is_no_position_of_a_batch(store, monkeypatch):
-    """Closed in the middle: the whole call says so, and not each of what was left."""
+def test_a_store_that_is_closed_meanwhile_ends_the_whole_batch(store, monkeypatch):
+    """The call raises StoreClosed, instead of returning it for each position that is left."""
 
     def read_blob(guid, dst):
         raise StoreClosed("the store is closed")
@@ -145,17 +156,64 @@ def test_has_blob_is_true_for_a_corrupt_one(store):
     assert not store.has_blob(BlobGuid.random())
 
 
+def test_has_blobs_asks_for_each_one_when_all_are_checked(store):
+    store.write_blob(GUID, A)
+    store.calls.clear()
+    with pytest.raises(ValueError):
+        store.has_blobs([GUID, b"short"])
+    assert store.calls == []
+    assert store.has_blobs([GUID, BlobGuid.random(), GUID]) == [True, False, True]
+
+
+async def test_has_blobs_lets_other_tasks_run(monkeypatch):
+    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 2)
+    ticks = []
+    asyncio.get_running_loop().call_soon(ticks.append, 1)
+    assert await uringblob.AsyncMemoryBlobStore(PAGE).has_blobs([GUID] * 3) == [False] * 3
+    assert ticks == []  # an adapter's store has no other tasks to wait for it
+    assert await SoundAsync().has_blobs([GUID] * 3) == [False] * 3
+    assert ticks == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 64])
+@pytest.mark.parametrize("limit", [None, 0, 3, 100])
+async def test_names_come_in_order_however_many_are_sorted_in_a_step(monkeypatch, count, limit):
+    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 5)
+    monkeypatch.setattr(async_store, "SORTED_AT_ONCE", 3)
+    inner = SoundAsync()
+    guids = [BlobGuid.random() for _ in range(count)]
+    await inner.write_blobs((guid, A) for guid in guids)
+    guids.sort()
+    assert [guid async for guid in inner.iter_blobs(limit=limit)] == guids[:limit]
+    assert list(inner.inner.iter_blobs(limit=limit)) == guids[:limit]
+    middle = bytes([128]) * 16
+    beyond = [guid for guid in guids if guid > middle]
+    assert [guid async for guid in inner.iter_blobs(middle, limit)] == beyond[:limit]
+    assert list(inner.inner.iter_blobs(middle, limit)) == beyond[:limit]
+
+
+def test_what_an_iteration_is_given_is_checked_when_it_is_called(store):
+    for wrong in ({"after": b"short"}, {"limit": -1}):
+        with pytest.raises(ValueError):
+            store.iter_blobs(**wrong)
+    with pytest.raises(TypeError):
+        store.iter_blobs(limit=1.5)
+    store.close()
+    with pytest.raises(StoreClosed):
+        store.iter_blobs()
+
+
 def test_verify_names_the_bad_ones_and_goes_on(store):
     guids = [BlobGuid.random() for _ in range(4)]
     store.write_blobs((guid, A) for guid in guids)
     store.corrupt = {guids[1], guids[3]}
-    heard = []
-    report = store.verify(progress=lambda done, total: heard.append((done, total)))
+    progressed = []
+    report = store.verify(progress=lambda done, total: progressed.append((done, total)))
     assert not report.ok
     assert {guid for guid, error in report.bad} == store.corrupt
     assert all(isinstance(error, BlobCorrupt) for _, error in report.bad)
     assert (report.blobs_checked, report.bytes_checked) == (4, 2 * PAGE)
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert progressed == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert str(guids[1]) in str(report)
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.bad = ()

@@ -81,6 +81,7 @@ BY_GUID = {
     "write_blob": lambda s, g: s.write_blob(g, good()),
     "delete_blob": lambda s, g: s.delete_blob(g),
     "has_blob": lambda s, g: s.has_blob(g),
+    "has_blobs": lambda s, g: s.has_blobs([HERE, g]),
     "checksum": lambda s, g: s.checksum(g),
     "write_blobs": lambda s, g: s.write_blobs([(HERE, good()), (g, good())]),
     "write_blobs_with_data_sync": lambda s, g: s.write_blobs_with_data_sync([(HERE, good()), (g, good())]),
@@ -112,6 +113,10 @@ OTHERS = {
     "commit deletes None": (lambda s: s.commit([], None), TypeError),
     "commit of both": (lambda s: s.commit([(HERE, good())], [bytes(HERE)]), ValueError),
     "commit of both, the uuid": (lambda s: s.commit([(HERE, good())], [HERE.uuid]), ValueError),
+    "has_blobs of one": (lambda s: s.has_blobs(HERE), TypeError),
+    "iter_blobs beyond a short one": (lambda s: s.iter_blobs(b"short"), ValueError),
+    "iter_blobs, less than none": (lambda s: s.iter_blobs(limit=-1), ValueError),
+    "iter_blobs, a half": (lambda s: s.iter_blobs(limit=0.5), TypeError),
     "verify, progress no function": (lambda s: s.verify(5), TypeError),
     "range unaligned": (lambda s: s.read_blob_range(HERE, 1, bytearray(4096)), ValueError),
     "range of 512": (lambda s: s.read_blob_range(HERE, 512, bytearray(512)), ValueError),
@@ -143,6 +148,7 @@ PLAIN = {
     "alloc_blob_buf_zeroed": lambda s: s.alloc_blob_buf_zeroed(),
     "alloc_blob_buf_uninit": lambda s: s.alloc_blob_buf_uninit(),
     "needs_flush": lambda s: s.needs_flush(),
+    "iter_blobs": lambda s: s.iter_blobs(),
 }
 METHODS = {
     **{name: lambda s, f=function: f(s, HERE) for name, function in BY_GUID.items()},

@@ -97,6 +97,7 @@ CASES = {
     "read_blob_range": Case(lambda s, b: s.read_blob_range(guid(1), 0, b.rooms[0])),
     "read_blobs": Case(lambda s, b: s.read_blobs([(guid(n), b.rooms[n]) for n in range(3)])),
     "has_blob": Case(lambda s, b: s.has_blob(guid(1))),
+    "has_blobs": Case(lambda s, b: s.has_blobs([guid(1)])),
     "checksum": Case(lambda s, b: s.checksum(guid(1))),
     "list_blobs": Case(lambda s, b: s.list_blobs()),
     "verify": Case(lambda s, b: s.verify()),
@@ -257,7 +258,7 @@ def _company(store) -> list[tuple[dict[bytes, bytes], asyncio.Future]]:
     """Other tasks that write, commit, read and compact during the call, and what they write."""
 
     async def compact() -> None:
-        store._check_usable()
+        store._check_open()
         with contextlib.suppress(CompactionStopped):
             await store._core.maintenance.start_compaction()
 

@@ -15,6 +15,7 @@ import sys
 import pytest
 
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
+from uringblob.api.open_options import OpenOptions
 from uringblob.buffers.leases import frame_of
 from uringblob.store import core
 from uringblob.store.closing import close_core
@@ -23,7 +24,7 @@ from uringblob.store.format import HEADER_SIZE
 from uringblob.store.io import checksum_budget
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening import open as opening
-from uringblob.store.opening.open import Options, _open_on_engine
+from uringblob.store.opening.open import _open_on_engine
 from uringblob.store.verify import verify_core
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.engine import SimEngine
@@ -83,10 +84,8 @@ def engine_of(_request):
 
 async def open_again():
     """Open as ``AsyncFileBlobStore.open`` does, engine and all."""
-    options = {"page_size": None, "create": False, "read_only": False, "direct": None, "buffers": None}
-    options |= {"engine": "auto", "queue_depth": 8, "lock_timeout": 0, "verify": True, "mode": 0o600}
     await _open_on_engine(
-        Options.checked("simulated", **options),
+        OpenOptions("simulated"),
         StoreFile(-1, "simulated", read_only=False),
         judge_superblocks(IMAGE.read(0, HEADER_SIZE), "simulated"),
         PAGE,

@@ -29,7 +29,7 @@ B = b"b" * PAGE
 PATIENCE = 60  # seconds until a test that hangs fails
 
 
-class Struck(BaseException):
+class Interrupt(BaseException):
     """What the tests' signal handlers raise."""
 
 
@@ -70,7 +70,7 @@ def handler():
 
 
 def raise_struck():
-    raise Struck
+    raise Interrupt
 
 
 def strike_main(bell):
@@ -165,14 +165,14 @@ class TestCalls:
 
     def test_progress_is_called_in_the_callers_thread_and_may_use_the_store(self, store):
         store.write_blobs([(BlobGuid.random(), A) for _ in range(3)])
-        heard = []
+        calls = []
 
         def progress(done, total):
-            heard.append((done, total, threading.current_thread(), len(store.list_blobs())))
+            calls.append((done, total, threading.current_thread(), len(store.list_blobs())))
 
         assert store.verify(progress).ok
         here = threading.current_thread()
-        assert heard == [(1, 3, here, 3), (2, 3, here, 3), (3, 3, here, 3)]
+        assert calls == [(1, 3, here, 3), (2, 3, here, 3), (3, 3, here, 3)]
 
     def test_what_progress_raises_ends_the_call(self, store):
         store.write_blobs([(BlobGuid.random(), A) for _ in range(3)])
@@ -181,18 +181,18 @@ class TestCalls:
         assert store.verify().blobs_checked == 3
 
     def test_the_stores_own_thread_may_not_wait_for_itself(self, store, core):
-        told = queue.SimpleQueue()
+        outcomes = queue.SimpleQueue()
 
         def ask():
             for call in (store.list_blobs, store.close):
                 try:
                     call()
                 except RuntimeError as error:
-                    told.put(error)
+                    outcomes.put(error)
 
         core.loop.call_soon_threadsafe(ask)
         for _ in range(2):
-            assert "own thread" in str(told.get(timeout=PATIENCE))
+            assert "own thread" in str(outcomes.get(timeout=PATIENCE))
         assert not store.closed
 
     def test_made_by_open_only(self):
@@ -229,8 +229,8 @@ class TestThreads:
 class TestSignals:
     def test_a_handler_that_returns_changes_nothing(self, store):
         store.write_blob(GUID, A)
-        struck = []
-        before = signal.signal(signal.SIGALRM, lambda *_: struck.append(None))
+        signals = []
+        before = signal.signal(signal.SIGALRM, lambda *_: signals.append(None))
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         try:
             for _ in range(1000):
@@ -238,7 +238,7 @@ class TestSignals:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        assert struck
+        assert signals
 
     def test_a_handler_that_raises_waits_for_the_operation_first(self, store, core, handler):
         bell, deeds = handler
@@ -255,7 +255,7 @@ class TestSignals:
             core.let_go()
 
         join = in_thread(helper)
-        with pytest.raises(Struck):
+        with pytest.raises(Interrupt):
             try:
                 store.write_blob(GUID, A)
             finally:
@@ -285,7 +285,7 @@ class TestSignals:
             busy.set()
 
         join = in_thread(helper)
-        with pytest.raises(Struck):
+        with pytest.raises(Interrupt):
             store.write_blob(GUID, A)
         join()
         assert store.list_blobs() == []
@@ -335,7 +335,7 @@ class TestSignals:
             if armed:
                 armed = False
                 hits += 1
-                raise Struck
+                raise Interrupt
 
         dice = random.Random(4711)
         before = signal.signal(signal.SIGALRM, handle)
@@ -350,7 +350,7 @@ class TestSignals:
                     armed = False
                     assert read(store) == frames[n % 256]
                     last = n
-                except Struck:
+                except Interrupt:
                     signal.setitimer(signal.ITIMER_REAL, 0)
                     assert store._handle._loop._running == set()
                     now = read(store)
@@ -374,7 +374,7 @@ class TestSignals:
             core.let_go()
 
         join = in_thread(helper)
-        with pytest.raises(Struck):
+        with pytest.raises(Interrupt):
             store.close()
         join()
         assert core.log == ["flush", "closed"]
@@ -401,7 +401,7 @@ class TestSignals:
 
         count = threading.active_count()
         join = in_thread(helper)
-        with pytest.raises(Struck):
+        with pytest.raises(Interrupt):
             FileBlobStore(StoreHandle(opener, "never"))
         join()
         assert threading.active_count() == count
@@ -663,7 +663,7 @@ core.held.add("read")
 me = threading.get_ident()
 def strike():
     core.began.get()
-    # Until it is heard: CPython sleeps through a signal that comes just before it begins to wait.
+    # Until it is handled: CPython sleeps through a signal that comes just before it begins to wait.
     while pid is None:
         signal.pthread_kill(me, signal.SIGUSR1)
         time.sleep(0.05)

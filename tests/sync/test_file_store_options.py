@@ -19,7 +19,7 @@ GUID = BlobGuid(bytes(range(16)))
 PATIENCE = 60
 
 
-class Struck(BaseException):
+class Interrupt(BaseException):
     pass
 
 
@@ -110,7 +110,7 @@ def test_a_storm_of_raising_handlers(store_path, options):
         if armed:
             armed = False
             hits += 1
-            raise Struck
+            raise Interrupt
 
     dice = random.Random(4711)
     before = signal.signal(signal.SIGALRM, handle)
@@ -125,7 +125,7 @@ def test_a_storm_of_raising_handlers(store_path, options):
                     store.commit([(GUID, frame(n))])
                     armed = False
                     last = n
-                except Struck:
+                except Interrupt:
                     seen = read(store)
                     assert seen in {frame(n), frame(last)}
                     last = n if seen == frame(n) else last

@@ -9,9 +9,9 @@ import pytest
 
 from broken_stores import BROKEN, BROKEN_ASYNC, Sound, SoundAsync
 from uringblob import AsyncFileBlobStore, AsyncMemoryBlobStore, FileBlobStore, MemoryBlobStore
-from uringblob.api.inline import run_to_completion
+from uringblob.api.sync_store import run_to_completion
 from uringblob.testing import CHECKS, ConformanceError, check_async_blob_store, check_blob_store
-from uringblob.testing.conformance.check import refused
+from uringblob.testing.conformance.expect import refused
 
 PAGE_SIZES = [4096, 524288]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from uringblob import (
@@ -47,14 +47,17 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
     """Commit frames in whatever store this is, and read one back."""
     store.commit(frames, [BlobGuid.random()])
     guids: list[BlobGuid] = store.list_blobs()
+    there: list[bool] = store.has_blobs(guids)
+    names: Iterator[BlobGuid] = store.iter_blobs(after=guids[0], limit=10)
+    print(len(store), guids[0] in store, there, list(names))
     room = bytearray(store.page_size)
     outcomes: list[BlobStoreError | None] = store.read_blobs([(guid, room) for guid in guids])
     bad: list[BlobGuid] = [
         guid for guid, error in zip(guids, outcomes, strict=True) if isinstance(error, BlobCorrupt)
     ]
     report = store.verify(tell)
-    names: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
-    return bad if report.ok else [guid for guid, _ in names]
+    named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
+    return bad if report.ok else [guid for guid, _ in named]
 
 
 async def serve(store: AsyncBlobStore) -> int:
@@ -66,6 +69,7 @@ async def serve(store: AsyncBlobStore) -> int:
         await store.write_blobs_with_data_sync([(guid, buf)])
         checksum: int = await store.checksum(guid)
         print(checksum)
+        print([name async for name in store.iter_blobs()], await store.has_blobs([guid]))
         if store.needs_flush():
             await store.flush()
         try:

@@ -1,29 +1,42 @@
-"""``AsyncBlobStore``: what every asynchronous store offers.
+"""``AsyncBlobStore``: the contract, in signatures, documentation and default bodies.
 
-Five methods are abstract; everything else follows from them.  A store that can do better
-overrides more: only ``commit`` loses a promise (atomicity) by being inherited.
+:class:`~uringblob.api.sync_store.BlobStore` has the same methods without ``async``; it takes its
+documentation and its defaults from here.  An implementation inherits the documentation.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+import asyncio
+import heapq
+import itertools
+import operator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from uringblob.api import defaults
-from uringblob.api.stats import StoreStats
-from uringblob.api.verify_report import VerifyReport
-from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer
-from uringblob.errors import BlobStoreError
-from uringblob.guid import BlobGuid, GuidLike
-from uringblob.units import PAGE_SIZE
+from uringblob.api.base import AnyBlobStore
+from uringblob.api.verify_report import Progress, VerifyReport
+from uringblob.buffers.checksum import frame_checksum
+from uringblob.buffers.views import (
+    BlobBuffer,
+    as_pair,
+    check_range,
+    check_writable,
+    checked_commit,
+    checked_writes,
+    guid_list,
+    size_of,
+    writable_view,
+)
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 Self = TypeVar("Self", bound="AsyncBlobStore")
+T = TypeVar("T")
 
 
-class AsyncBlobStore(abc.ABC):
+class AsyncBlobStore(AnyBlobStore, abc.ABC):
     """Frames of ``page_size`` bytes under 16-byte names, for tasks of one event loop.
 
     **Guids** are :class:`BlobGuid`, 16-byte ``bytes`` or ``uuid.UUID``; a wrong length is a
@@ -33,28 +46,18 @@ class AsyncBlobStore(abc.ABC):
     C-contiguous and exactly one frame long, writable where it is read into; a wrong length is a
     ``ValueError`` before any I/O.  Until a call returns or raises, its buffers belong to it.
 
-    **Tasks**: any number may use the store at once.  A cancelled call raises ``CancelledError``
-    only when the kernel has let go of its buffers; the change is then wholly done or not begun.
+    **Concurrency**: any number of tasks may use the store at once.  A cancelled call raises
+    ``CancelledError`` only when the kernel has let go of its buffers; the change is then wholly
+    done or not begun.
 
     **Errors**: after closing, ``StoreClosed``.  A change of a read-only store is ``StoreReadOnly``; what
     the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
     leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
 
-    To write a store, implement the five abstract methods (``uringblob.buffers.views`` has the checks of
-    arguments) and run ``uringblob.testing.check_async_blob_store`` over it.
+    To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
+    arguments) and run ``uringblob.testing.check_async_blob_store`` over it.  The defaults of all other
+    methods follow from the five; only ``commit`` loses a promise (atomicity) by being inherited.
     """
-
-    _closed = False
-
-    @property
-    def page_size(self) -> int:
-        """The frame size in bytes, the same for the store's whole life."""
-        return PAGE_SIZE
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``aclose`` was called."""
-        return self._closed
 
     # -- the five -----------------------------------------------------------------------------
 
@@ -76,7 +79,7 @@ class AsyncBlobStore(abc.ABC):
 
     @abc.abstractmethod
     async def delete_blob(self, guid: GuidLike) -> None:
-        """Forget the blob; no-op if there is none.  Durable after :meth:`flush`."""
+        """Delete the blob; no-op if there is none.  Durable after :meth:`flush`."""
 
     @abc.abstractmethod
     async def list_blobs(self) -> list[BlobGuid]:
@@ -86,21 +89,6 @@ class AsyncBlobStore(abc.ABC):
     async def flush(self) -> None:
         """Return once everything that returned before the call is durable."""
 
-    # -- buffers ------------------------------------------------------------------------------
-
-    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
-        """Return a zero-filled frame: from the registered pool when it has room, else the heap."""
-        defaults.check_open(self)
-        return AlignedBlobBuf.zeroed(self.page_size)
-
-    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
-        """Return a frame to be filled by the caller, with anything in it.
-
-        It may hold bytes that this process read or wrote earlier, never those of another one.
-        """
-        defaults.check_open(self)
-        return AlignedBlobBuf.uninit(self.page_size)
-
     # -- batches ------------------------------------------------------------------------------
 
     async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
@@ -109,88 +97,189 @@ class AsyncBlobStore(abc.ABC):
         The last write wins for a repeated guid.  After an error any of them may have been
         applied: retry the batch.
         """
-        defaults.check_open(self)
-        await defaults.write_blobs(self, writes)
+        self._check_open()
+        for guid, src in checked_writes(writes, self.page_size).items():
+            await self.write_blob(guid, src)
 
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """Do :meth:`write_blobs`, and have the frames' bytes on the medium at the return.
+        """Do :meth:`write_blobs`; the frames' bytes are on the medium at the return.
 
-        :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.
+        :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.  On
+        io_uring one contiguous run of slots is a gathered write linked to one fdatasync, in one
+        submission (``stats().batches_linked``); otherwise all writes, then one fdatasync
+        (``batches_scattered``).
         """
-        defaults.check_open(self)
-        await defaults.write_blobs_with_data_sync(self, writes)
+        self._check_open()
+        await self.write_blobs(writes)
+        await self.flush()  # of the five methods only this one reaches the medium
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         """Read a batch; return, per position, ``None`` or the error of that position alone.
 
         Wrong guids and lengths raise before any read.
         """
-        defaults.check_open(self)
-        return await defaults.read_blobs(self, reads)
+        self._check_open()
+        checked = [(guid_bytes(guid), dst) for guid, dst in map(as_pair, reads)]
+        for _, dst in checked:
+            check_writable(dst, self.page_size)
+        return [await self._read_one(guid, dst) for guid, dst in checked]
+
+    async def _read_one(self, guid: bytes, dst: BlobBuffer) -> BlobStoreError | None:
+        try:
+            await self.read_blob(guid, dst)
+        except StoreClosed:
+            raise  # the error of the whole batch: the remaining positions cannot be read either
+        except BlobStoreError as error:
+            # The caller keeps the list; a traceback in it would keep the buffers of the batch alive.
+            return error.with_traceback(None)
+        return None
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
         """Fill ``dst`` with the frame's bytes from ``offset`` on.
 
         ``offset`` and ``len(dst)`` are multiples of 4096 inside the frame, else ``ValueError``.
-        Only these bytes are read, so a frame's checksum is not checked (this default reads
+        Only these bytes are read, so a frame's checksum is not checked (the default reads
         the whole frame).
         """
-        defaults.check_open(self)
-        await defaults.read_blob_range(self, guid, offset, dst)
+        self._check_open()
+        key = guid_bytes(guid)
+        size = size_of(dst)
+        check_range(offset, size, self.page_size)
+        check_writable(dst, size)
+        scratch = _Scratch(self.page_size)
+        await self.read_blob(key, scratch)
+        with writable_view(dst, size) as target, scratch.view[offset : offset + size] as part:
+            target[:] = part
 
     async def commit(
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
-        """Apply all of it or none, and have it durable at the return.
+        """Apply all of it or none: atomic, and durable at the return.
 
-        A guid that is both written and deleted is a ``ValueError``.
+        It becomes visible at once, and not before it is durable.  File stores use one device flush,
+        which concurrent commits share; a commit of more than 64 MiB takes two, so that recovery need
+        not read it back.  Of concurrent changes to one guid either may win.
 
-        **This default (writes, deletes, flush) is durable but not atomic**: a crash or an error
+        **The default (writes, deletes, flush) is durable but not atomic**: a crash or an error
         in the middle leaves a part of it, and readers see it grow.
+
+        :raises ValueError: a guid is both written and deleted.
+        :raises BlobStoreIOError: the system refused; ``applied`` says what is known.
+        :raises StorePoisoned: an earlier failure; nothing was applied.
         """
-        defaults.check_open(self)
-        await defaults.commit(self, writes, deletes)
+        self._check_open()
+        latest, doomed = checked_commit(writes, deletes, self.page_size)
+        if latest:
+            await self.write_blobs(list(latest.items()))
+        for guid in doomed:
+            await self.delete_blob(guid)
+        await self.flush()
 
     # -- questions ----------------------------------------------------------------------------
 
-    def needs_flush(self) -> bool:
-        """Return false only if nothing that returned, or failed half-way, still needs a flush.
-
-        Never waits.  This default cannot know and says true.
-        """
-        defaults.check_open(self)
+    async def has_blob(self, guid: GuidLike) -> bool:
+        """Return whether the blob exists; file and memory stores do no I/O, the default reads it."""
+        self._check_open()
+        key = guid_bytes(guid)
+        try:
+            # One frame's transfer, where list_blobs() may be millions of names.
+            await self.read_blob(key, _Scratch(self.page_size))
+        except BlobNotFound:
+            return False
+        except BlobCorrupt:
+            return True
         return True
 
-    async def has_blob(self, guid: GuidLike) -> bool:
-        """Return whether the blob is there (this default reads it)."""
-        defaults.check_open(self)
-        return await defaults.has_blob(self, guid)
+    async def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
+        """Return :meth:`has_blob` of each guid, in order; every guid is checked before any is looked up.
+
+        Each answer is of its own moment: the store may change meanwhile.
+        """
+        self._check_open()
+        keys: list[bytes] = []
+        for count, guid in enumerate(guid_list(guids, "guids"), 1):
+            keys.append(guid_bytes(guid))
+            if count % GUIDS_AT_ONCE == 0:
+                await self._pause()
+        found: list[bool] = []
+        for count, key in enumerate(keys, 1):
+            found.append(await self.has_blob(key))
+            if count % GUIDS_AT_ONCE == 0:
+                await self._pause()
+        return found
+
+    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> AsyncIterator[BlobGuid]:
+        """Iterate over the names of live blobs in ascending order, as bytes compare.
+
+        It begins beyond ``after``, which need not exist, and ends after ``limit`` names: to go on
+        later, give the last name as ``after``.  A blob that exists all the while is yielded exactly once,
+        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  The default
+        lists all names at the beginning, and sorts and merges a bounded number in each step.
+        """
+        self._check_open()
+        return self._iterate(None if after is None else guid_bytes(after), checked_limit(limit))
+
+    async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
+        runs = await self._sorted_runs(after, limit)
+        for count, guid in enumerate(merged(runs, limit), 1):
+            yield guid
+            if count % GUIDS_AT_ONCE == 0:
+                await self._pause()
+
+    async def _sorted_runs(self, after: bytes | None, limit: int | None) -> list[list[BlobGuid]]:
+        """Return the names beyond ``after`` in sorted lists, of each no more than ``limit``."""
+        names = await self.list_blobs()
+        runs: list[list[BlobGuid]] = []
+        while names:
+            part = names[-SORTED_AT_ONCE:]
+            del names[-SORTED_AT_ONCE:]
+            if runs and limit is not None and limit <= SORTED_AT_ONCE:
+                part += runs.pop()  # one list of the first ones is enough
+            runs.append(sorted(part if after is None else filter(after.__lt__, part))[:limit])
+            if names:
+                await self._pause()
+        return runs
 
     async def checksum(self, guid: GuidLike) -> int:
         """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
 
         It is the visible frame's, and changes only when the frame does.  File stores keep it and
-        answer without I/O, whatever the medium holds meanwhile; this default reads the frame.
+        answer without I/O, whatever the medium holds meanwhile; the default reads the frame.
 
         :raises BlobNotFound: there is no such blob.
         """
-        defaults.check_open(self)
-        return await defaults.checksum(self, guid)
+        self._check_open()
+        scratch = _Scratch(self.page_size)
+        await self.read_blob(guid, scratch)
+        return frame_checksum(scratch)
 
-    async def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
+    async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
 
-        Goes on past bad ones.  ``progress(done, total)`` is called after each blob; an
-        exception from it ends the call.
+        Goes on past bad ones.  ``progress(done, total)`` is called after each blob, of a sync store
+        in the calling thread; an exception from it ends the call.
         """
-        defaults.check_open(self)
-        return await defaults.verify(self, progress)
+        self._check_open()
+        guids = await self.list_blobs()
+        bad: list[tuple[BlobGuid, BlobStoreError]] = []
+        checked = 0
+        scratch = _Scratch(self.page_size)
+        for done, guid in enumerate(guids, start=1):
+            error = await self._read_one(guid, scratch)
+            if not isinstance(error, BlobNotFound):  # deleted since it was listed
+                checked += 1
+                if error is not None:
+                    bad.append((BlobGuid(guid), error))
+            if progress is not None:
+                progress(done, len(guids))
+        good_bytes = (checked - len(bad)) * self.page_size
+        return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
 
-    def stats(self) -> StoreStats:
-        """Return a frozen snapshot of what the store counts; works after closing too."""
-        return StoreStats(page_size=self.page_size)
+    async def _pause(self) -> None:
+        """Let other tasks run: what takes longer the more blobs there are does so now and then."""
+        await asyncio.sleep(0)
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -204,12 +293,12 @@ class AsyncBlobStore(abc.ABC):
             return
         try:
             if flush:
-                await defaults.unstoppable(self.flush())
+                await _uncancellable(self.flush())
         finally:
             self._closed = True
 
     async def __aenter__(self: Self) -> Self:
-        defaults.check_open(self)
+        self._check_open()
         return self
 
     async def __aexit__(
@@ -220,6 +309,62 @@ class AsyncBlobStore(abc.ABC):
     ) -> None:
         await self.aclose()
 
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "open"
-        return f"<{type(self).__name__} page_size={self.page_size} {state}>"
+
+#: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
+GUIDS_AT_ONCE = 256
+SORTED_AT_ONCE = 2048
+
+
+def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
+    """Yield up to ``limit`` of the names in sorted lists, in ascending order."""
+
+    def drain(run: list[BlobGuid]) -> Iterator[BlobGuid]:
+        """Yield the names and drop them: freeing a million at the end takes 40 ms."""
+        run.reverse()
+        while run:
+            yield run.pop()
+
+    return itertools.islice(heapq.merge(*map(drain, runs)), limit)
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Return the ``limit`` of an iteration.
+
+    :raises ValueError: it is negative.
+    :raises TypeError: it is no int.
+    """
+    if limit is not None and operator.index(limit) < 0:
+        raise ValueError(f"limit must be 0 or more, or None, not {limit}")
+    return limit
+
+
+class _Scratch(bytearray):
+    """A frame to read into and drop.
+
+    Before Python 3.12 an ``AlignedBlobBuf`` has no buffer protocol, and a store may know
+    ``memoryview(dst)`` only, or ``dst.view`` only; this offers both.
+    """
+
+    __slots__ = ()
+
+    @property
+    def view(self) -> memoryview:
+        return memoryview(self)
+
+
+async def _uncancellable(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` to its end even if the caller is cancelled meanwhile.
+
+    A cancelled caller then gets its ``CancelledError``, unless the coroutine raised an error.
+    """
+    task = asyncio.ensure_future(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

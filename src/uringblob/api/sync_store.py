@@ -1,199 +1,121 @@
-"""``BlobStore``: what every synchronous store offers.
+"""``BlobStore``: the contract of :class:`~uringblob.api.async_store.AsyncBlobStore` without ``async``.
 
-The same names and meanings as :class:`~uringblob.api.async_store.AsyncBlobStore`; the defaults are
-that class's text, run inline over an asynchronous view of the store.
+Documentation and defaults are that class's own.  A default runs over a
+:class:`SyncToAsyncAdapter`, whose coroutines call the synchronous store and never suspend, so one
+step runs it to its end: no event loop is needed, and one that runs in the thread is not touched.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from uringblob.api import defaults
-from uringblob.api.adapter import SyncToAsyncAdapter
-from uringblob.api.inline import run_to_completion
+from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
+from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.stats import StoreStats
-from uringblob.api.verify_report import VerifyReport
+from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer
+from uringblob.buffers.views import BlobBuffer, guid_list
 from uringblob.errors import BlobStoreError
-from uringblob.guid import BlobGuid, GuidLike
-from uringblob.units import PAGE_SIZE
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 Self = TypeVar("Self", bound="BlobStore")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class BlobStore(abc.ABC):
-    """Frames of ``page_size`` bytes under 16-byte names.
+class BlobStore(AnyBlobStore, abc.ABC):
+    """Frames of ``page_size`` bytes under 16-byte names, for threads.
 
-    **Guids** are :class:`BlobGuid`, 16-byte ``bytes`` or ``uuid.UUID``; a wrong length is a
-    ``ValueError``, a wrong type a ``TypeError``.
+    Guids, buffers and errors are those of :class:`AsyncBlobStore`.
 
-    **Buffers** are :class:`AlignedBlobBuf` or anything with the buffer protocol that is
-    C-contiguous and exactly one frame long, writable where it is read into; a wrong length is a
-    ``ValueError`` before any I/O.  Until a call returns or raises, its buffers belong to it.
-
-    **Threads**: every method may be called from any number of threads at once, also from one in
+    **Concurrency**: every method may be called from any number of threads at once, also from one in
     which an event loop runs (which it blocks).  A signal handler that raises ends only the call
-    that it struck, which is then wholly done or not begun.
+    that it interrupted, which is then wholly done or not begun.
 
-    **Errors**: after closing, ``StoreClosed``.  A change of a read-only store is ``StoreReadOnly``; what
-    the system refuses is ``BlobStoreIOError`` (``applied`` says what is known); after a failure that
-    leaves the medium's contents unknown, changes and flushes are ``StorePoisoned``, and reads go on.
+    ``len(store)`` is the number of blobs, ``guid in store`` is :meth:`has_blob`.
 
-    To write a store, implement the five abstract methods (``uringblob.buffers.views`` has the checks of
+    To write a store, implement the five abstract methods (``uringblob.views`` has the checks of
     arguments) and run ``uringblob.testing.check_blob_store`` over it.
     """
 
-    _closed = False
-
-    @property
-    def page_size(self) -> int:
-        """The frame size in bytes, the same for the store's whole life."""
-        return PAGE_SIZE
-
-    @property
-    def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self._closed
+    def _run(self, default: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a default of ``AsyncBlobStore`` on this store."""
+        return run_to_completion(default(SyncToAsyncAdapter(self), *args))
 
     # -- the five -----------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
-        """Fill ``dst`` with the blob's frame.
-
-        :raises BlobNotFound: there is none; ``dst`` is untouched.
-        :raises BlobCorrupt: the bytes on the medium are not those written.
-        """
+    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None: ...
 
     @abc.abstractmethod
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        """Replace the blob's whole frame, atomically.
-
-        A reader or a crash sees the old frame or the new one, never a mix.  Every read that
-        starts after the return sees it; durable after :meth:`flush`.
-        """
+    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None: ...
 
     @abc.abstractmethod
-    def delete_blob(self, guid: GuidLike) -> None:
-        """Forget the blob; no-op if there is none.  Durable after :meth:`flush`."""
+    def delete_blob(self, guid: GuidLike) -> None: ...
 
     @abc.abstractmethod
-    def list_blobs(self) -> list[BlobGuid]:
-        """Return the names of all live blobs, in any order."""
+    def list_blobs(self) -> list[BlobGuid]: ...
 
     @abc.abstractmethod
-    def flush(self) -> None:
-        """Return once everything that returned before the call is durable."""
-
-    # -- buffers ------------------------------------------------------------------------------
-
-    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
-        """Return a zero-filled frame: from the registered pool when it has room, else the heap."""
-        defaults.check_open(self)
-        return AlignedBlobBuf.zeroed(self.page_size)
-
-    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
-        """Return a frame to be filled by the caller, with anything in it.
-
-        It may hold bytes that this process read or wrote earlier, never those of another one.
-        """
-        defaults.check_open(self)
-        return AlignedBlobBuf.uninit(self.page_size)
+    def flush(self) -> None: ...
 
     # -- batches ------------------------------------------------------------------------------
 
     def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """Write a batch; every guid and length is checked before any is applied.
-
-        The last write wins for a repeated guid.  After an error any of them may have been
-        applied: retry the batch.
-        """
-        defaults.check_open(self)
-        run_to_completion(defaults.write_blobs(SyncToAsyncAdapter(self), writes))
+        self._run(AsyncBlobStore.write_blobs, writes)
 
     def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """Do :meth:`write_blobs`, and have the frames' bytes on the medium at the return.
-
-        :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.
-        """
-        defaults.check_open(self)
-        run_to_completion(defaults.write_blobs_with_data_sync(SyncToAsyncAdapter(self), writes))
+        self._run(AsyncBlobStore.write_blobs_with_data_sync, writes)
 
     def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
-        """Read a batch; return, per position, ``None`` or the error of that position alone.
-
-        Wrong guids and lengths raise before any read.
-        """
-        defaults.check_open(self)
-        return run_to_completion(defaults.read_blobs(SyncToAsyncAdapter(self), reads))
+        return self._run(AsyncBlobStore.read_blobs, reads)
 
     def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
-        """Fill ``dst`` with the frame's bytes from ``offset`` on.
-
-        ``offset`` and ``len(dst)`` are multiples of 4096 inside the frame, else ``ValueError``.
-        Only these bytes are read, so a frame's checksum is not checked (this default reads
-        the whole frame).
-        """
-        defaults.check_open(self)
-        run_to_completion(defaults.read_blob_range(SyncToAsyncAdapter(self), guid, offset, dst))
+        self._run(AsyncBlobStore.read_blob_range, guid, offset, dst)
 
     def commit(
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
-        """Apply all of it or none, and have it durable at the return.
-
-        A guid that is both written and deleted is a ``ValueError``.
-
-        **This default (writes, deletes, flush) is durable but not atomic**: a crash or an error
-        in the middle leaves a part of it, and readers see it grow.
-        """
-        defaults.check_open(self)
-        run_to_completion(defaults.commit(SyncToAsyncAdapter(self), writes, deletes))
+        self._run(AsyncBlobStore.commit, writes, deletes)
 
     # -- questions ----------------------------------------------------------------------------
 
-    def needs_flush(self) -> bool:
-        """Return false only if nothing that returned, or failed half-way, still needs a flush.
-
-        Never waits.  This default cannot know and says true.
-        """
-        defaults.check_open(self)
-        return True
-
     def has_blob(self, guid: GuidLike) -> bool:
-        """Return whether the blob is there (this default reads it)."""
-        defaults.check_open(self)
-        return run_to_completion(defaults.has_blob(SyncToAsyncAdapter(self), guid))
+        return self._run(AsyncBlobStore.has_blob, guid)
+
+    def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
+        self._check_open()  # not the default of the other trait, which takes four times as long a guid
+        keys = list(map(guid_bytes, guid_list(guids, "guids")))
+        return [self.has_blob(key) for key in keys]
+
+    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> Iterator[BlobGuid]:
+        self._check_open()
+        # Not over an asynchronous generator: a loop that runs in the thread would take care of its end.
+        beyond = None if after is None else guid_bytes(after)
+        runs = self._run(AsyncBlobStore._sorted_runs, beyond, checked_limit(limit))
+        return merged(runs, limit)
 
     def checksum(self, guid: GuidLike) -> int:
-        """Return the XXH3-64 of the blob's frame: a number from 0 to 2**64 - 1, good as an ETag.
+        return self._run(AsyncBlobStore.checksum, guid)
 
-        It is the visible frame's, and changes only when the frame does.  File stores keep it and
-        answer without I/O, whatever the medium holds meanwhile; this default reads the frame.
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        return self._run(AsyncBlobStore.verify, progress)
 
-        :raises BlobNotFound: there is no such blob.
-        """
-        defaults.check_open(self)
-        return run_to_completion(defaults.checksum(SyncToAsyncAdapter(self), guid))
+    def __len__(self) -> int:
+        return len(self.list_blobs())
 
-    def verify(self, progress: defaults.Progress | None = None) -> VerifyReport:
-        """Read every frame and all metadata, check every checksum, and report what is bad.
+    def __contains__(self, guid: GuidLike) -> bool:
+        return self.has_blob(guid)
 
-        Goes on past bad ones.  ``progress(done, total)`` is called after each blob; an
-        exception from it ends the call.
-        """
-        defaults.check_open(self)
-        return run_to_completion(defaults.verify(SyncToAsyncAdapter(self), progress))
-
-    def stats(self) -> StoreStats:
-        """Return a frozen snapshot of what the store counts; works after closing too."""
-        return StoreStats(page_size=self.page_size)
+    def __bool__(self) -> bool:
+        """Return true: a store without a blob is a store."""
+        return True
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -212,7 +134,7 @@ class BlobStore(abc.ABC):
             self._closed = True
 
     def __enter__(self: Self) -> Self:
-        defaults.check_open(self)
+        self._check_open()
         return self
 
     def __exit__(
@@ -223,6 +145,92 @@ class BlobStore(abc.ABC):
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "open"
-        return f"<{type(self).__name__} page_size={self.page_size} {state}>"
+
+take_documentation(BlobStore, AsyncBlobStore)
+
+
+def _forward(method: F) -> F:
+    name = method.__name__.removeprefix("a")
+
+    @functools.wraps(method, updated=())  # not that it is abstract
+    async def call(self: SyncToAsyncAdapter, *args: object, **options: object) -> object:
+        return await self._do(functools.partial(getattr(self._store, name), *args, **options))
+
+    return cast("F", call)
+
+
+class SyncToAsyncAdapter(AsyncBlobStore):
+    """A synchronous store as an asynchronous one; each coroutine does the work in the calling thread.
+
+    It has no state of its own: closing it closes the store.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
+        names = await self._do(functools.partial(self._store.iter_blobs, after, limit))
+        while (guid := await self._do(functools.partial(next, names, None))) is not None:
+            yield guid
+
+    async def _pause(self) -> None:
+        """Do nothing: there may be no loop, and other threads run anyway."""
+
+    async def _do(self, function: Callable[[], T]) -> T:
+        return function()
+
+    read_blob = _forward(AsyncBlobStore.read_blob)
+    write_blob = _forward(AsyncBlobStore.write_blob)
+    delete_blob = _forward(AsyncBlobStore.delete_blob)
+    list_blobs = _forward(AsyncBlobStore.list_blobs)
+    flush = _forward(AsyncBlobStore.flush)
+    write_blobs = _forward(AsyncBlobStore.write_blobs)
+    write_blobs_with_data_sync = _forward(AsyncBlobStore.write_blobs_with_data_sync)
+    read_blobs = _forward(AsyncBlobStore.read_blobs)
+    read_blob_range = _forward(AsyncBlobStore.read_blob_range)
+    commit = _forward(AsyncBlobStore.commit)
+    has_blob = _forward(AsyncBlobStore.has_blob)
+    has_blobs = _forward(AsyncBlobStore.has_blobs)
+    checksum = _forward(AsyncBlobStore.checksum)
+    verify = _forward(AsyncBlobStore.verify)
+    aclose = _forward(AsyncBlobStore.aclose)
+
+    @property
+    def page_size(self) -> int:
+        return self._store.page_size
+
+    @property
+    def closed(self) -> bool:
+        return self._store.closed
+
+    def _check_open(self) -> None:
+        self._store._check_open()
+
+    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
+        return self._store.alloc_blob_buf_zeroed()
+
+    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
+        return self._store.alloc_blob_buf_uninit()
+
+    def needs_flush(self) -> bool:
+        return self._store.needs_flush()
+
+    def stats(self) -> StoreStats:
+        return self._store.stats()
+
+
+def run_to_completion(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` to its end in one step, and return its result.
+
+    An exception that a signal handler raises meanwhile passes through the coroutine like any other.
+
+    :raises RuntimeError: the coroutine suspends, which needs an event loop.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        coroutine.close()
+    raise RuntimeError(f"{coroutine!r} waits for something: run it on an event loop")

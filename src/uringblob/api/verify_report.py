@@ -1,11 +1,15 @@
-"""What ``verify()`` found."""
+"""What ``verify()`` calls and returns."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid
+
+#: Called as ``progress(done, total)``, in blobs.
+Progress = Callable[[int, int], object]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What a caller may pass where a frame is expected, and how a store gets at its bytes.
+"""Checks of arguments: what a caller may pass where guids and frames are expected, and a frame's bytes.
 
-Also for those who write a store of their own: :func:`readable_view` and :func:`writable_view`
-make the checks that the trait asks for, before any I/O.
+Also for stores of your own: :func:`readable_view` and :func:`writable_view` make the checks that the
+trait demands, before any I/O.
 """
 
 from __future__ import annotations
@@ -36,20 +36,17 @@ def readable_view(src: BlobBuffer, size: int) -> memoryview:
 
 
 def writable_view(dst: BlobBuffer, size: int) -> memoryview:
-    """Do what :func:`readable_view` does, for memory that is about to be filled.
-
-    Memory that is read-only is refused like memory that is not contiguous.
-    """
+    """Do what :func:`readable_view` does, for memory to be filled; read-only memory is a ``ValueError``."""
     return frame_of(dst, size, writable=True, pool=None).view
 
 
 def check_readable(src: BlobBuffer, size: int) -> None:
-    """Raise what :func:`readable_view` would raise, and hold nothing."""
+    """Raise what :func:`readable_view` would raise."""
     readable_view(src, size).release()
 
 
 def check_writable(dst: BlobBuffer, size: int) -> None:
-    """Raise what :func:`writable_view` would raise, and hold nothing."""
+    """Raise what :func:`writable_view` would raise."""
     writable_view(dst, size).release()
 
 
@@ -88,21 +85,21 @@ def _no_pair(given: object) -> Exception:
     return TypeError(f"{text}this {kind} is none: give the items() of a dict, and a single pair in a list")
 
 
-def check_no_single_guid(guids: Iterable[GuidLike]) -> None:
-    """Check that what a commit deletes is not a single guid: its bytes, one by one, are none.
+def check_no_single_guid(guids: Iterable[GuidLike], name: str = "deletes") -> None:
+    """Check that the argument ``name`` is not a single guid, whose bytes one by one are no guids.
 
     :raises TypeError: it is.
     """
     if isinstance(guids, (bytes, str, uuid.UUID)):
-        raise TypeError("deletes holds guids, and this is a single one: write deletes=[guid]")
+        raise TypeError(f"{name} holds guids, and this is a single one: write {name}=[guid]")
 
 
-def guid_list(guids: Iterable[GuidLike]) -> list[GuidLike]:
-    """Return what a commit deletes as a list.
+def guid_list(guids: Iterable[GuidLike], name: str = "deletes") -> list[GuidLike]:
+    """Return the argument ``name``, which holds guids, as a list.
 
     :raises TypeError: it is a single guid.
     """
-    check_no_single_guid(guids)
+    check_no_single_guid(guids, name)
     return list(guids)
 
 

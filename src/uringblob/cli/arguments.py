@@ -7,9 +7,9 @@ import errno
 import os
 import re
 
-from uringblob.engines.select import ENGINES
 from uringblob.guid import GUID_SIZE, BlobGuid, is_guid_text
 from uringblob.sync.file_store import FileBlobStore
+from uringblob.units import ENGINES
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 

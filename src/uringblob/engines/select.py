@@ -22,8 +22,7 @@ from uringblob.engines.unavailable import RingUnavailable
 from uringblob.errors import EngineUnavailable
 from uringblob.limits import memory_limits
 from uringblob.logs import logger
-
-ENGINES = ("auto", "io_uring", "pread")
+from uringblob.units import ENGINES
 
 
 def open_engine(request: EngineRequest) -> Engine:

@@ -1,130 +1,77 @@
-"""What a caller passes for many blobs, checked a few at a time.
+"""Arguments that name many blobs, checked a few at a time.
 
-Every guid and length is checked before anything is done, and a hundred thousand of them take 200 ms.
-Not in the store's job: the caller's own iterators run in here, and what they raise is the caller's.
-What was checked so far is forgotten when something is wrong, or the caller cancelled: an error must not
-keep buffers.
+Every guid and length is checked before anything is done; a hundred thousand of them take 200 ms.
+It runs in the caller's task and not in the store's job: the caller's iterators run here, and what they
+raise is the caller's.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from typing import TypeVar
 
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import BufferPool, frame_of
+from uringblob.buffers.leases import frame_of
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 from uringblob.guid import GuidLike, guid_bytes
+from uringblob.store.core import Core
 from uringblob.store.index.shards import FEW, Mapped, Shards
-from uringblob.store.io.checksum_budget import CHANGE, ChecksumBudget
+from uringblob.store.io.checksum_budget import CHANGE
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256
 #: What such a step takes of an iteration.
 STEP_COST = CHECKED_AT_ONCE * CHANGE
 
-
-class Changes:
-    """The writes and deletes of one call; the last write of a repeated guid wins."""
-
-    def __init__(
-        self,
-        page_size: int,
-        pool: BufferPool,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]],
-        deletes: Iterable[GuidLike] = (),
-    ) -> None:
-        self._page_size = page_size
-        self._pool = pool
-        self._writes = iter(writes)
-        check_no_single_guid(deletes)
-        self._deletes = None if isinstance(deletes, tuple) and not deletes else iter(deletes)
-        self._frames: Mapped[IoBuffer] = {}
-        self._doomed: Mapped[None] = {}
-
-    def check(self) -> bool:
-        """Check the next few; tell whether those were all."""
-        size, pool, frames = self._page_size, self._pool, self._frames
-        room = CHECKED_AT_ONCE
-        try:
-            for pair in self._writes:
-                guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-                frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
-                room -= 1
-                if not room:
-                    if len(frames) > FEW and isinstance(frames, dict):
-                        self._frames = Shards.of(frames)
-                    return False
-            return not self._deletes or self._check_deletes(self._deletes)
-        except BaseException:
-            self.forget()
-            raise
-
-    def _check_deletes(self, deletes: Iterator[GuidLike]) -> bool:
-        some = list(itertools.islice(deletes, CHECKED_AT_ONCE))
-        for guid in checked_deletes(some, self._frames):
-            self._doomed[guid] = None
-        if len(self._doomed) > FEW and isinstance(self._doomed, dict):
-            self._doomed = Shards.of(self._doomed)
-        return len(some) < CHECKED_AT_ONCE
-
-    def hand_over(self) -> tuple[Mapped[IoBuffer], list[bytes]]:
-        """Return what is to be written and what deleted; nothing is kept here."""
-        handed = self._frames, list(self._doomed)
-        self._frames = {}
-        return handed
-
-    def forget(self) -> None:
-        """Hold no memory of the caller's any more."""
-        self._frames, self._doomed = {}, {}
-        self._writes, self._deletes = iter(()), None
+V = TypeVar("V")
 
 
-class Reads:
-    """The reads of one call."""
-
-    def __init__(
-        self, page_size: int, pool: BufferPool, reads: Iterable[tuple[GuidLike, BlobBuffer]]
-    ) -> None:
-        self._page_size = page_size
-        self._pool = pool
-        self._rest = iter(reads)
-        self._reads: list[tuple[bytes, IoBuffer]] = []
-
-    def check(self) -> bool:
-        """Check the next few; tell whether those were all."""
-        size, pool, before = self._page_size, self._pool, len(self._reads)
-        try:
-            self._reads.extend(
-                (guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool))
-                for guid, dst in map(as_pair, itertools.islice(self._rest, CHECKED_AT_ONCE))
-            )
-        except BaseException:
-            self.forget()
-            raise
-        return len(self._reads) - before < CHECKED_AT_ONCE
-
-    def hand_over(self) -> list[tuple[bytes, IoBuffer]]:
-        """Return what is to be read; nothing is kept here."""
-        handed = self._reads
-        self.forget()
-        return handed
-
-    def forget(self) -> None:
-        """Hold no memory of the caller's any more."""
-        self._reads = []
-        self._rest = iter(())
-
-
-async def check_rest(
-    checked: Changes | Reads, budget: ChecksumBudget, check_open: Callable[[], None]
-) -> None:
-    """Check what is left, some at a time; ``check_open`` raises if the store was closed meanwhile."""
+async def checked_changes(
+    core: Core, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike] = ()
+) -> tuple[Mapped[IoBuffer], list[bytes]]:
+    """Return what a call writes, the last write of each guid, and what it deletes, each guid once."""
+    check_no_single_guid(deletes)
+    size, pool = core.page_size, core.file_io.engine.pool
+    frames: Mapped[IoBuffer] = {}
     try:
-        await budget.acquire_after(STEP_COST)
-        while not checked.check():
-            await budget.acquire_after(STEP_COST)
-        check_open()
+        for count, pair in enumerate(writes, 1):
+            guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
+            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+            if count % CHECKED_AT_ONCE == 0:
+                frames = _in_shards(frames)
+                await core.file_io.checksum_budget.acquire_after(STEP_COST)
+        doomed: Mapped[None] = {}
+        rest = iter(deletes)
+        while some := list(itertools.islice(rest, CHECKED_AT_ONCE)):
+            for key in checked_deletes(some, frames):
+                doomed[key] = None
+            if len(some) == CHECKED_AT_ONCE:
+                doomed = _in_shards(doomed)
+                await core.file_io.checksum_budget.acquire_after(STEP_COST)
+        return frames, list(doomed)
     except BaseException:
-        checked.forget()
+        frames = {}  # or the error's traceback would keep views of the caller's buffers
         raise
+
+
+def _in_shards(found: Mapped[V]) -> Mapped[V]:
+    """Return ``found``, in parts if a plain dict of so many entries would grow in one long step."""
+    return Shards.of(found) if len(found) > FEW and isinstance(found, dict) else found
+
+
+async def checked_reads(
+    core: Core, reads: Iterable[tuple[GuidLike, BlobBuffer]]
+) -> list[tuple[bytes, IoBuffer]]:
+    """Return what a call reads, and where to."""
+    size, pool = core.page_size, core.file_io.engine.pool
+    checked: list[tuple[bytes, IoBuffer]] = []
+    try:
+        for guid, dst in map(as_pair, reads):
+            checked.append((guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool)))
+            if len(checked) % CHECKED_AT_ONCE == 0:
+                await core.file_io.checksum_budget.acquire_after(STEP_COST)
+    except BaseException:
+        checked.clear()
+        raise
+    return checked

@@ -1,7 +1,7 @@
-"""``AsyncFileBlobStore``: the file store for one event loop, and the core of the sync one.
+"""``AsyncFileBlobStore``: the file store for one event loop, and what the sync one runs.
 
-This module checks arguments and decides who runs what: changes become jobs that nobody can stop
-half-way, reads run in the caller's task.  What they do is in :mod:`uringblob.store.core`.
+It checks arguments, process and loop, and decides who runs what: changes become jobs that nothing can
+stop half-way, reads run in the caller's task.  What they do is in :mod:`uringblob.store.core`.
 """
 
 from __future__ import annotations
@@ -10,117 +10,69 @@ import asyncio
 import functools
 import os
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
-from uringblob.api.observer import StoreObserver, observe
+from uringblob.api.base import observe
+from uringblob.api.observer import StoreObserver
+from uringblob.api.open_options import OpenOptions, open_options
 from uringblob.api.stats import StoreStats
-from uringblob.api.verify_report import VerifyReport
+from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.views import BlobBuffer, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
-from uringblob.errors import BlobStoreError
+from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.owner import StoreOwner
-from uringblob.store.arguments import Changes, Reads, check_rest
-from uringblob.store.belonging import Belonging, running_loop
+from uringblob.store.arguments import checked_changes, checked_reads
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
-from uringblob.store.opening.open import Options, engine_default
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
-from uringblob.units import MODE
 
 T = TypeVar("T")
 
 
-class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
+class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
     loop or thread is a ``RuntimeError``.  ``alloc_*``, ``needs_flush``, ``stats`` and
     ``page_size`` may be called from any thread.
+
+    ``aclose`` finishes the calls that had begun.  In a forked child it writes and unlocks nothing.
+    Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
+    frees the store without a flush.
     """
 
     def __init__(
         self, core: Core, loop: asyncio.AbstractEventLoop, observer: StoreObserver | None = None
     ) -> None:
         """Use :meth:`open`."""
-        self._closing = None
-        self._loop, self._pid = loop, os.getpid()
         self._core, self._caller_reads = core, core.caller_reads
+        self._loop, self._pid = loop, os.getpid()
         self._page_size = core.page_size
+        #: Calls that have begun and not ended, and what ``aclose`` waits for while there are any.
         self._active, self._idle = 0, cast("Completion[None] | None", None)
+        self._closing: Completion[None] | None = None
         fork.remember(self)
         if observer is not None:
             observe(self, observer)
 
     @classmethod
-    def open(
-        cls,
-        path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-        *,
-        page_size: int | None = None,
-        create: bool = True,
-        read_only: bool = False,
-        engine: str = "auto",
-        direct: bool | None = None,
-        buffers: int | None = None,
-        queue_depth: int = 256,
-        lock_timeout: float = 5.0,
-        verify: bool = True,
-        mode: int = MODE,
-        observer: StoreObserver | None = None,
-    ) -> OpenRequest[AsyncFileBlobStore]:
-        """Open the store at ``path``: ``await`` the result, or use it with ``async with``.
-
-        :param page_size: the frame size in bytes for a new store (default 524288), a power of two
-            from 4096 to 16 MiB; for an existing one ``PageSizeMismatch`` if it differs.
-        :param create: make the store if there is none; false: ``FileNotFoundError``.
-        :param read_only: change no byte on disk.  Several such openers share a store; none beside
-            a writer.  After an unclean end it shows what a writer would find; only where it reads
-            through a cache the last, unconfirmed group is left out (``stats().notes``).
-        :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
-            environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
-        :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where it is.
-        :param buffers: frames in the registered pool (default 64, or as many as 32 MiB hold).
-        :param queue_depth: submission queue entries; more requests wait their turn.
-        :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
-        :param verify: check a frame's checksum whenever it is read.
-        :param mode: permission bits of a newly made file, less the process's umask.
-        :param observer: is told of every call; see :class:`uringblob.StoreObserver`.
-        :raises StoreCorrupt: the file is not a store, or damaged; it is left as it is.
-        :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
-        :raises OSError: what ``os.open`` raises is raised as it is.
-        """
-        return OpenRequest(
-            cls if observer is None else functools.partial(cls, observer=observer),
-            Options.checked(
-                path,
-                page_size=page_size,
-                create=create,
-                read_only=read_only,
-                engine=engine_default(engine),
-                direct=direct,
-                buffers=buffers,
-                queue_depth=queue_depth,
-                lock_timeout=lock_timeout,
-                verify=verify,
-                mode=mode,
-            ),
-        )
-
-    # --- who may call --------------------------------------------------------------------
+    @open_options
+    def open(cls, options: OpenOptions) -> OpenRequest[AsyncFileBlobStore]:
+        """Open the store at ``path``: ``await`` the result, or use it with ``async with``."""
+        return OpenRequest(functools.partial(cls, observer=options.observer), options)
 
     @property
     def page_size(self) -> int:
-        """The frame size in bytes."""
         return self._page_size
 
     @property
@@ -130,21 +82,52 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
 
     @property
     def closed(self) -> bool:
-        """Whether ``aclose`` was called."""
         return self._closing is not None
+
+    # --- who may call --------------------------------------------------------------------
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether it is open and its event loop is closed: only ``aclose`` is of use then."""
+        return self._core.file.fd >= 0 and self._loop.is_closed()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"the store {self.path} was opened before fork(): open it again in the child")
+
+    def _check_open(self) -> None:
+        """Check what may be called from any thread."""
+        self._check_process()
+        if self._closing is not None:
+            raise StoreClosed(f"the store {self.path} is closed: open it again")
+
+    def _check_loop(self) -> None:
+        """Check what must be awaited on the store's own loop."""
+        if os.getpid() != self._pid or self._closing is not None:
+            self._check_open()
+        if _running_loop() is self._loop:
+            return
+        if self._loop.is_closed():
+            raise RuntimeError(
+                f"the store {self.path} belongs to an event loop that is closed: await its "
+                "aclose() on this one, which frees it without a flush, and open it again"
+            )
+        raise RuntimeError(
+            f"the store {self.path} belongs to another event loop: use it on the loop "
+            "that opened it, or use FileBlobStore from threads"
+        )
 
     # --- who runs it ---------------------------------------------------------------------
 
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a change as a job: once begun it ends, whatever becomes of the caller."""
+        """Run a change as a job: once begun it ends, even if the caller is cancelled."""
         self._active += 1
         try:
             job = self._core.file_io.start(coroutine)
             # Without a trip through the loop, where there is one to be spared.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
-            # A signal handler struck the job's first step: nobody else will count it out.
-            self._one_less(None)
+            self._one_less(None)  # a signal handler interrupted the job's first step
             raise
         try:
             return await join(job)
@@ -152,7 +135,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
             del job  # its exception's traceback refers to this function
 
     async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a read in the caller's task: all it leaves behind is a hold on a slot."""
+        """Run a read in the caller's task."""
         self._active += 1
         try:
             await coroutine
@@ -164,86 +147,71 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
-        if self._loop.is_closed():
-            return  # what is collected with its loop has nobody who waits for it
-        if self._active == 0 and self._idle is not None:
+        if self._active == 0 and self._idle is not None and not self._loop.is_closed():
             call_surely(self._loop, self._idle.resolve, None)
 
     # --- reading -------------------------------------------------------------------------
 
+    def _frame(self, dst: BlobBuffer, size: int) -> IoBuffer:
+        return frame_of(dst, size, writable=True, pool=self._core.file_io.engine.pool)
+
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
-        """See :meth:`AsyncBlobStore.read_blob`."""
         self._check_loop()
-        core = self._core
-        self._active += 1
+        self._active += 1  # as _read() does, without its coroutine: this is the hot path
         try:
-            await core.reads.read(
-                guid_bytes(guid),
-                frame_of(dst, self._page_size, writable=True, pool=core.file_io.engine.pool),
-            )
+            await self._core.reads.read(guid_bytes(guid), self._frame(dst, self._page_size))
         except asyncio.CancelledError as error:
             # asyncio holds it until the loop's next iteration, but the buffer is free now.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
-            if self._idle is None:
-                self._active -= 1
-            else:
-                self._one_less(None)
+            self._one_less(None)
 
     def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
         """Read in the calling thread, which may be any; see :meth:`Core.read_in_caller`."""
-        self._check_usable()
-        return self._core.read_in_caller(guid_bytes(guid), self._frame_to_fill(dst))
+        self._check_open()
+        return self._core.read_in_caller(guid_bytes(guid), self._frame(dst, self._page_size))
 
     async def _finish_read(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
-        """Finish a read that did not go as it should; see :meth:`Core.finish_read`."""
+        """Finish a read that :meth:`_read_in_caller` could not; see :meth:`Core.finish_read`."""
         self._check_loop()
-        await self._read(self._core.finish_read(guid_bytes(guid), self._frame_to_fill(dst), answer))
-
-    def _frame_to_fill(self, dst: BlobBuffer) -> IoBuffer:
-        return frame_of(dst, self._page_size, writable=True, pool=self._core.file_io.engine.pool)
+        frame = self._frame(dst, self._page_size)
+        await self._read(self._core.finish_read(guid_bytes(guid), frame, answer))
 
     async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
-        """See :meth:`AsyncBlobStore.read_blob_range`."""
         self._check_loop()
-        key, core = guid_bytes(guid), self._core
-        size = size_of(dst)
+        key, size = guid_bytes(guid), size_of(dst)
         check_range(offset, size, self._page_size)
-        pool = core.file_io.engine.pool
-        await self._read(core.read_range(key, offset, frame_of(dst, size, writable=True, pool=pool)))
+        await self._read(self._core.read_range(key, offset, self._frame(dst, size)))
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
-        """See :meth:`AsyncBlobStore.read_blobs`; the reads go out together."""
         self._check_loop()
-        checked = Reads(self._page_size, self._core.file_io.engine.pool, reads)
-        if not checked.check():
-            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
-        return await self._change(read_batch(self._core.reads, checked.hand_over()))
+        checked = await checked_reads(self._core, reads)
+        self._check_open()  # it may have been closed meanwhile
+        reading = read_batch(self._core.reads, checked)
+        del checked
+        return await self._change(reading)
 
     async def has_blob(self, guid: GuidLike) -> bool:
-        """See :meth:`AsyncBlobStore.has_blob`; does no I/O."""
         self._check_loop()
         return self._has(guid_bytes(guid))
 
     def _has(self, guid: bytes) -> bool:
         """Answer from memory, in any thread."""
-        self._check_usable()
+        self._check_open()
         return self._core.index.find(guid) is not None
 
     async def checksum(self, guid: GuidLike) -> int:
-        """See :meth:`AsyncBlobStore.checksum`; does no I/O."""
         self._check_loop()
         return self._core.reads.checksum(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
-        """See :meth:`AsyncBlobStore.list_blobs`; does no I/O.  The names are those of one moment."""
+        """Return the names of all live blobs, as of one moment, in any order."""
         self._check_loop()
         guids: list[BlobGuid] = []
         await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))
         return guids
 
-    async def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
-        """See :meth:`AsyncBlobStore.verify`; a few frames are read at a time."""
+    async def verify(self, progress: Progress | None = None) -> VerifyReport:
         self._check_loop()
         return await self._change(verify_core(self._core, progress))
 
@@ -251,29 +219,22 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
 
     async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
         self._check_loop()
-        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes)
-        if not checked.check():
-            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
-        await self._change(self._core.write(checked.hand_over()[0], data_sync=data_sync))
+        frames, _ = await checked_changes(self._core, writes)
+        self._check_open()
+        writing = self._core.write(frames, data_sync=data_sync)
+        del frames
+        await self._change(writing)
 
     async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        """See :meth:`AsyncBlobStore.write_blob`."""
-        await self.write_blobs([(guid, src)])
+        await self._write([(guid, src)], data_sync=False)
 
     async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """See :meth:`AsyncBlobStore.write_blobs`."""
         await self._write(writes, data_sync=False)
 
     async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
-        """See :meth:`AsyncBlobStore.write_blobs_with_data_sync`.
-
-        A batch that got one run of slots is one gathered write linked to one fdatasync, in one submission
-        (``stats().batches_linked``); otherwise all writes, then one fdatasync (``batches_scattered``).
-        """
         await self._write(writes, data_sync=True)
 
     async def delete_blob(self, guid: GuidLike) -> None:
-        """See :meth:`AsyncBlobStore.delete_blob`."""
         self._check_loop()
         await self._change(self._core.delete(guid_bytes(guid)))
 
@@ -282,45 +243,32 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
-        """Apply all of it or none: atomic, durable at the return, with one device flush.
-
-        Concurrent commits share a flush.  A commit of more than 64 MiB takes two flushes, so that
-        recovery need not read it back.
-
-        :raises ValueError: a guid is both written and deleted.
-        :raises BlobStoreIOError: the system refused; ``applied`` says what is known.
-        :raises StorePoisoned: an earlier failure; nothing was applied.
-        """
         self._check_loop()
-        checked = Changes(self._page_size, self._core.file_io.engine.pool, writes, deletes)
-        if not checked.check():
-            await check_rest(checked, self._core.file_io.checksum_budget, self._check_loop)
-        await self._change(self._core.commit(*checked.hand_over()))
+        frames, doomed = await checked_changes(self._core, writes, deletes)
+        self._check_open()
+        committing = self._core.commit(frames, doomed)
+        del frames
+        await self._change(committing)
 
     async def flush(self) -> None:
-        """See :meth:`AsyncBlobStore.flush`; makes no system call if nothing is pending."""
         self._check_loop()
         await self._change(self._core.flush())
 
+    # --- any thread may ask --------------------------------------------------------------
+
     def needs_flush(self) -> bool:
-        """See :meth:`AsyncBlobStore.needs_flush`; any thread may ask."""
-        self._check_usable()
+        self._check_open()
         return self._core.needs_flush
 
-    # --- buffers, figures ----------------------------------------------------------------
-
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
-        """See :meth:`AsyncBlobStore.alloc_blob_buf_zeroed`; any thread may ask."""
-        self._check_usable()
+        self._check_open()
         return self._core.file_io.engine.pool.lease_zeroed()
 
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
-        """See :meth:`AsyncBlobStore.alloc_blob_buf_uninit`; any thread may ask."""
-        self._check_usable()
+        self._check_open()
         return self._core.file_io.engine.pool.lease()
 
     def stats(self) -> StoreStats:
-        """See :meth:`AsyncBlobStore.stats`; any thread may ask, also after closing."""
         self._check_process()
         return collect_stats(self._core)
 
@@ -328,33 +276,24 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         state = "closed" if self.closed else "open"
         core = self._core
         return (
-            f"<{type(self).__name__} {core.file.path!r} {core.file_io.engine.name} "
+            f"<{type(self).__name__} {self.path!r} {core.file_io.engine.name} "
             f"page_size={self._page_size} blobs={len(core.index)} {state}>"
         )
 
     # --- the end -------------------------------------------------------------------------
 
     async def aclose(self, flush: bool = True) -> None:
-        """See :meth:`AsyncBlobStore.aclose`.
-
-        Calls that had begun are finished first.  In a forked child it writes and unlocks nothing.
-        Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
-        frees the store without a flush.
-        """
         if os.getpid() != self._pid:
             self.abandon()
-            return
-        if self.left_behind:
+        elif self.left_behind:
             self._free()
-            return
-        if self._closing is not None:
-            if not self._closing.done() and running_loop() is self._loop:
-                # Somebody else is closing it: when this returns it is closed, and the error is theirs.
-                await join(when_done(self._closing))
-            return
-        self._check_loop()
-        self._closing = self._core.file_io.start(self._close(flush))
-        await join(self._closing)
+        elif self._closing is None:
+            self._check_loop()
+            self._closing = self._core.file_io.start(self._close(flush))
+            await join(self._closing)
+        elif not self._closing.done() and _running_loop() is self._loop:
+            # Another task is closing it: when this returns it is closed; that task gets the error.
+            await join(when_done(self._closing))
 
     async def _close(self, flush: bool) -> None:
         try:
@@ -376,7 +315,7 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
         self._core.free()
 
     def abandon(self) -> None:
-        """Let go of ring and file without waiting, writing or unlocking: after ``fork()``."""
+        """Free ring and file without waiting, writing or unlocking: after ``fork()``."""
         self._core.abandon()
 
     def __del__(self) -> None:
@@ -389,3 +328,10 @@ class AsyncFileBlobStore(StoreOwner, Belonging, AsyncBlobStore):
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
         finally:
             core.abandon()  # also where warnings are errors
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

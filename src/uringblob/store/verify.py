@@ -6,8 +6,7 @@ import collections
 import errno
 from collections.abc import Coroutine
 
-from uringblob.api.defaults import Progress
-from uringblob.api.verify_report import VerifyReport
+from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.errors import BlobNotFound, BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
 from uringblob.store.core import Core

@@ -1,4 +1,4 @@
-"""Does a store keep the contract?  For those who write one, and for ours.
+"""The conformance suite, which checks a store against the contract, and a simulated disk.
 
 ::
 
@@ -7,24 +7,25 @@
     def test_my_store():
         check_blob_store(MyStore)
 
-Every check names the sentence of the contract that it asks about.  With pytest, one test a check::
+Every check quotes the sentence of the contract that it checks.  With pytest, one test a check::
 
     @pytest.mark.parametrize("check", CHECKS, ids=str)
     def test_my_store(check):
         check_blob_store(MyStore, checks=[check])
 
-A store's behaviour when power fails is asked of a simulated disk, deterministic under one seed::
+The simulated disk shows what a power cut may leave, deterministic under one seed::
 
     disk, loop = SimDisk(seed, image=new_image()), SimLoop()
     store = loop.run(open_sim_store(disk, loop, rng=disk.rng))
     ...
-    image = disk.crash(disk.rng)  # what a power cut may leave now; disk.all_crashes() yields every one
+    image = disk.crash(disk.rng)  # disk.all_crashes() yields every possible one
 """
 
 from __future__ import annotations
 
 from uringblob.testing.conformance.catalogue import CHECKS
-from uringblob.testing.conformance.check import Check, ConformanceError
+from uringblob.testing.conformance.check import Check
+from uringblob.testing.conformance.expect import ConformanceError
 from uringblob.testing.conformance.runner import ConformanceReport, check_async_blob_store, check_blob_store
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine

@@ -63,6 +63,6 @@ async def test_cancelled_while_it_opens(made, gate, monkeypatch, error):
 
 async def test_an_opening_says_what_it_is_and_touches_nothing(store_path):
     opening = AsyncFileBlobStore.open(store_path, create=False)
-    assert repr(opening) == f"<Opening of {store_path!r}: await it, or use it with 'async with'>"
+    assert repr(opening) == f"<OpenRequest of {store_path!r}: await it, or use it with 'async with'>"
     with pytest.raises(FileNotFoundError):
         await opening

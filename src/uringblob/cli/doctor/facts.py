@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from uringblob.engines.select import ENGINES
+from uringblob.units import ENGINES
 
 #: ``capabilities(7)``.
 CAP_IPC_LOCK, CAP_SYS_ADMIN = 14, 21

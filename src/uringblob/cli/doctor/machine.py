@@ -19,8 +19,8 @@ from typing import Final
 
 from uringblob import _native
 from uringblob.cli.doctor.facts import CAP_IPC_LOCK, CAP_SYS_ADMIN, SECCOMP_FILTER, CheckResult, Level
-from uringblob.engines.select import ENGINES
 from uringblob.errors import encodable
+from uringblob.units import ENGINES
 
 _ROOT: Final = Path("/")
 #: gVisor's constant kernel version.

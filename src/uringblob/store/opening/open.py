@@ -7,16 +7,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import errno
-import numbers
-import os
-from typing import Any
 
+from uringblob.api.open_options import OpenOptions
 from uringblob.engines.base import Engine
 from uringblob.engines.copy_on_write import why_copied
 from uringblob.engines.request import EngineRequest
-from uringblob.engines.select import ENGINES, open_engine
+from uringblob.engines.select import open_engine
 from uringblob.engines.to_thread import to_thread
 from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
@@ -45,109 +41,28 @@ from uringblob.store.opening.create import create_store
 from uringblob.store.opening.newer_log import check_no_newer_log
 from uringblob.store.opening.recover import RecoveredLog, recover
 from uringblob.store.opening.repair import repair
-from uringblob.units import PAGE_SIZE, check_page_size
-
-#: Frames in a pool; more are a mistake in units.
-BUFFERS_MAX = 1 << 20
+from uringblob.units import PAGE_SIZE
 
 #: Free slots behind the last used one that an opener keeps; ``grow`` finds the others.
 _SPARE_SLOTS = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The keyword arguments of ``open``, checked."""
-
-    path: str
-    page_size: int | None
-    create: bool
-    read_only: bool
-    engine: str
-    direct: bool | None
-    buffers: int | None
-    queue_depth: int
-    lock_timeout: float
-    verify: bool
-    mode: int
-
-    @classmethod
-    def checked(cls, path: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Any) -> Options:
-        """Check every option before anything is touched.
-
-        :raises ValueError: a value out of range.
-        :raises TypeError: an unknown option or a wrong type.
-        """
-        name = os.fsdecode(path)
-        if not name:  # which realpath takes for the current directory
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        if name.endswith(os.sep):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        # A symbolic link is followed once, here: creation must not replace the link itself.
-        made = cls(path=os.path.realpath(name), **options)
-        if made.page_size is not None:
-            check_page_size(made.page_size)
-        made._check_types()
-        if made.buffers is not None and not 0 <= made.buffers <= BUFFERS_MAX:
-            raise ValueError(f"buffers must be from 0 to {BUFFERS_MAX}, not {made.buffers}")
-        if not 0 <= made.mode <= 0o7777:
-            raise ValueError(f"mode must be permission bits from 0 to 0o7777, not {made.mode:#o}")
-        if not 1 <= made.queue_depth <= 4096:
-            raise ValueError(f"queue_depth must be from 1 to 4096, not {made.queue_depth}")
-        if not made.lock_timeout >= 0:
-            raise ValueError(f"lock_timeout must be 0 or more seconds, not {made.lock_timeout}")
-        if made.engine not in ENGINES:
-            raise ValueError(f"engine must be 'auto', 'io_uring' or 'pread', not {made.engine!r}")
-        return made
-
-    def _check_types(self) -> None:
-        given: dict[str, Any] = vars(self)
-        # A fraction is refused here, and not half-way.
-        for name in ("buffers", "queue_depth", "mode"):
-            value = given[name]
-            if not hasattr(value, "__index__") and not (name == "buffers" and value is None):
-                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-        seconds = given["lock_timeout"]
-        if not isinstance(seconds, numbers.Real):
-            raise TypeError(
-                f"lock_timeout must be a number of seconds, not {type(seconds).__name__}: "
-                "0 does not wait, float('inf') waits for ever"
-            )
-        if not (given["direct"] is None or isinstance(given["direct"], bool)):
-            raise TypeError(f"direct must be True, False or None, not {given['direct']!r}")
-
-
-def engine_default(engine: str) -> str:
-    """Return ``engine``, or what ``URINGBLOB_ENGINE`` says where that is ``"auto"``.
-
-    :raises ValueError: that is no engine.
-    """
-    if engine != "auto":
-        return engine
-    chosen = os.environ.get("URINGBLOB_ENGINE") or engine
-    if chosen not in ENGINES:
-        raise ValueError(
-            f"the environment variable URINGBLOB_ENGINE is {encodable(chosen)!r}, which is no engine: "
-            f"set it to one of {', '.join(ENGINES)}, or unset it"
-        )
-    return chosen
-
-
-async def find_file(options: Options) -> StoreFile:
-    """Find or make the file, and lock it; cancelled, it leaves nothing open."""
+async def find_file(options: OpenOptions) -> StoreFile:
+    """Find or make the file, and lock it; may be cancelled, and then holds nothing."""
 
     def create(path: str) -> None:
         create_store(path, options.page_size or PAGE_SIZE, options.mode)
 
     return await open_locked(
-        options.path,
+        options.file,
         read_only=options.read_only,
         lock_timeout=options.lock_timeout,
         create=create if options.create and not options.read_only else None,
     )
 
 
-async def open_core(options: Options, file: StoreFile) -> Core:
-    """Open the store in ``file``; on any failure the file is closed and unlocked."""
+async def open_core(options: OpenOptions, file: StoreFile) -> Core:
+    """Open the store in ``file``; whatever goes wrong, the file is closed and unlocked."""
     try:
         with naming(file.path, "opening it"):
             superblocks = await to_thread(read_superblocks, file)
@@ -164,7 +79,7 @@ async def open_core(options: Options, file: StoreFile) -> Core:
 
 
 async def _open_on_engine(
-    options: Options, file: StoreFile, superblocks: list[Superblock | None], page_size: int
+    options: OpenOptions, file: StoreFile, superblocks: list[Superblock | None], page_size: int
 ) -> Core:
     loop = asyncio.get_running_loop()
     engine = open_engine(

@@ -13,13 +13,14 @@ from uringblob.testing.conformance import (
 )
 from uringblob.testing.conformance.check import Check
 
-#: Every check; parametrize over it, ``ids=str``.
-CHECKS: tuple[Check, ...] = (
-    *checks_names.CHECKS,
-    *checks_buffers.CHECKS,
-    *checks_blobs.CHECKS,
-    *checks_batches.CHECKS,
-    *checks_together.CHECKS,
-    *checks_end.CHECKS,
-    *checks_file.CHECKS,
+_MODULES = (
+    checks_names,
+    checks_buffers,
+    checks_blobs,
+    checks_batches,
+    checks_together,
+    checks_end,
+    checks_file,
 )
+#: Every check, as it stands in its file; parametrize over it, ``ids=str``.
+CHECKS = tuple(found for module in _MODULES for found in vars(module).values() if isinstance(found, Check))

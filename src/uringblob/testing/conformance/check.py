@@ -1,17 +1,15 @@
-"""One sentence of the contract and the code that asks a store about it."""
+"""One sentence of the contract and the code that checks a store against it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from uringblob.testing.conformance.subject import Subject
+from uringblob.testing.conformance.subject import Subject
 
-Ask = Callable[["Subject"], Awaitable[None]]
+Ask = Callable[[Subject], Awaitable[None]]
 
-#: What a check may need of a store, and why a store without it is not asked.
+#: What a check may need of a store, and why it is not run on a store without it.
 NEEDS = {
     "async": "only an asynchronous store has tasks",
     "sync": "only a synchronous store has threads",
@@ -22,10 +20,6 @@ NEEDS = {
     "own_needs_flush": "the inherited needs_flush is always true",
     "own_stats": "the inherited stats count nothing",
 }
-
-
-class ConformanceError(AssertionError):
-    """A store broke a sentence of the contract; the message has the sentence and what happened."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +43,3 @@ def check(sentence: str, *needs: str) -> Callable[[Ask], Check]:
         return Check(ask.__name__, sentence, needs, ask)
 
     return decorate
-
-
-def expect(condition: object, happened: str) -> None:
-    """Fail the check, saying what happened, unless ``condition`` holds."""
-    if not condition:
-        raise ConformanceError(happened)
-
-
-async def refused(
-    errors: type[BaseException] | tuple[type[BaseException], ...],
-    call: Callable[..., Any],
-    *args: object,
-) -> BaseException:
-    """Call, and await where there is something to await; return the error, one of ``errors``."""
-    kinds = errors if isinstance(errors, tuple) else (errors,)
-    wanted = " or ".join(kind.__name__ for kind in kinds)
-    what = getattr(call, "__name__", repr(call))
-    try:
-        result = call(*args)
-        if isinstance(result, Awaitable):
-            result = await result
-    except kinds as error:
-        return error
-    except Exception as error:
-        raise ConformanceError(f"{what} raised {error!r} instead of {wanted}") from error
-    raise ConformanceError(f"{what} returned {result!r} instead of raising {wanted}")

@@ -8,7 +8,8 @@ from typing import Any
 
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 
 
@@ -142,15 +143,3 @@ async def commit_is_visible_at_once(s: Subject) -> None:
     finally:
         done.set()
         await asyncio.gather(*watchers)
-
-
-CHECKS = (
-    any_iterable,
-    batches_of_many_sizes,
-    checked_before_applied,
-    last_write_wins,
-    read_many,
-    commit,
-    commit_of_both,
-    commit_is_visible_at_once,
-)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
+from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.errors import BlobNotFound, BlobStoreError
-from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.guid import BlobGuid, GuidLike
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -69,6 +72,40 @@ async def list_all(s: Subject) -> None:
     expect(len(await s.store.list_blobs()) == 20, "clearing the list changed the store")
 
 
+@check("iter_blobs(after, limit): guids in ascending order, beyond after, at most limit.")
+async def iterate(s: Subject) -> None:
+    guids = sorted(BlobGuid.random() for _ in range(12))
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids[::-1])
+    listed = [guid async for guid in s.store.iter_blobs()]
+    expect(listed == guids, "it is not what was written, each once, in ascending order")
+    expect(all(type(guid) is BlobGuid for guid in listed), "it yields something else than BlobGuid")
+    pages: list[BlobGuid] = []
+    while page := [guid async for guid in s.store.iter_blobs(pages[-1] if pages else None, limit=5)]:
+        expect(len(page) <= 5, f"with limit=5 it yields {len(page)}")
+        pages += page
+    expect(pages == guids, "page by page it yields something else")
+    await s.store.delete_blob(guids[3])
+    rest = [guid async for guid in s.store.iter_blobs(after=guids[3].uuid)]
+    expect(rest == guids[4:], "beyond a blob that was deleted it yields something else")
+    expect([guid async for guid in s.store.iter_blobs(limit=0)] == [], "with limit=0 it yields something")
+    for wrong in ({"after": b"short"}, {"limit": -1}):
+        await refused(ValueError, functools.partial(s.raw.iter_blobs, **wrong))
+
+
+@check("iter_blobs: a blob that is there all the while is given exactly once, whatever changes meanwhile.")
+async def iterate_beside_changes(s: Subject) -> None:
+    kept, doomed = ([BlobGuid.random() for _ in range(10)] for _ in range(2))
+    await s.store.write_blobs((guid, s.frame(1)) for guid in [*kept, *doomed])
+    seen: list[BlobGuid] = []
+    async for guid in s.store.iter_blobs():
+        seen.append(guid)
+        if doomed:
+            await s.store.commit([(BlobGuid.random(), s.frame(2)), (kept[0], s.frame(3))], [doomed.pop()])
+    expect(len(seen) == len(set(seen)), "it yields a blob twice")
+    expect(set(seen) >= set(kept), "it misses a blob that was there all the while")
+    expect(seen == sorted(seen), "it is not in ascending order")
+
+
 @check("has_blob tells whether the blob is there.")
 async def has(s: Subject) -> None:
     guid = BlobGuid.random()
@@ -76,6 +113,33 @@ async def has(s: Subject) -> None:
     await s.store.write_blob(guid, s.frame(1))
     expect(await s.store.has_blob(guid) is True, "it is not True after the write")
     expect(await s.store.has_blob(BlobGuid.random()) is False, "it is not False for another guid")
+
+
+@check("len(store) is the number of blobs, guid in store is has_blob(guid); a store is true.", "sync")
+async def len_and_in(s: Subject) -> None:
+    assert isinstance(s.raw, BlobStore)
+    expect(bool(s.raw), "an empty store is false")
+    guids = [BlobGuid.random() for _ in range(3)]
+    for guid in guids:
+        await s.store.write_blob(guid, s.frame(1))
+    await s.store.delete_blob(guids[0])
+    expect(len(s.raw) == 2, f"of two blobs it counts {len(s.raw)}")
+    expect(guids[1] in s.raw and guids[1].uuid in s.raw, "a blob that is there is not in it")
+    expect(guids[0] not in s.raw, "a blob that was deleted is in it")
+
+
+@check("has_blobs(guids): list[bool], in order, without I/O in file and memory stores.")
+async def has_many(s: Subject) -> None:
+    guids = [BlobGuid.random() for _ in range(8)]
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids[::2])
+    before = s.raw.stats().reads
+    names: list[GuidLike] = [*guids, guids[0].uuid, bytes(guids[1])]
+    found = await s.store.has_blobs(iter(names))
+    expect(found == [True, False] * 5, f"of every second one that is there it says {found}")
+    expect(s.raw.stats().reads == before or not s.has("own_stats"), "it read")
+    expect(await s.store.has_blobs([]) == [], "of none it does not say []")
+    await refused(TypeError, s.store.has_blobs, guids[0])
+    await refused(ValueError, s.store.has_blobs, [guids[0], b"short"])
 
 
 @check("read_blob_range fills dst with the frame's bytes from offset on.")
@@ -175,30 +239,13 @@ async def checksums(s: Subject) -> None:
 async def verify(s: Subject) -> None:
     guids = [BlobGuid.random() for _ in range(4)]
     await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
-    heard: list[tuple[int, int]] = []
-    report = await s.store.verify(lambda done, total: heard.append((done, total)))
+    progressed: list[tuple[int, int]] = []
+    report = await s.store.verify(lambda done, total: progressed.append((done, total)))
     expect(report.ok is True, f"a sound store is not ok: {report}")
     expect(report.bad == (), f"a sound store has bad blobs: {report.bad}")
     await refused(dataclasses.FrozenInstanceError, setattr, report, "bad", 1)
-    expect(heard, "progress was never called")
-    expect(heard == sorted(heard), f"progress goes backwards: {heard}")
-    expect(heard[-1][0] == heard[-1][1], f"progress ends at {heard[-1]}")
+    expect(progressed, "progress was never called")
+    expect(progressed == sorted(progressed), f"progress goes backwards: {progressed}")
+    expect(progressed[-1][0] == progressed[-1][1], f"progress ends at {progressed[-1]}")
     report = await s.store.verify()
     expect(report.ok, "the second look differs")
-
-
-CHECKS = (
-    write_then_read,
-    read_of_nothing,
-    delete,
-    list_all,
-    has,
-    read_range,
-    read_range_refused,
-    flush,
-    needs_flush_is_a_bool,
-    needs_no_flush,
-    needs_flush_after_changes,
-    checksums,
-    verify,
-)

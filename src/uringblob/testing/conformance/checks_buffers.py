@@ -11,7 +11,8 @@ from typing import Any
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -217,17 +218,3 @@ async def buffers_come_back(s: Subject) -> None:
     await refused(BlobNotFound, s.store.read_blob, BlobGuid.random(), buf)
     await asyncio.sleep(0)  # until then asyncio holds the error, whose traceback holds the buffer
     buf.release()
-
-
-CHECKS = (
-    every_kind_of_buffer,
-    buffer_of_wrong_length,
-    read_only_buffer,
-    no_buffer,
-    released_buffer,
-    buffer_of_another_store,
-    buffer_from_before_a_reopen,
-    zeroed_buffers,
-    uninit_buffers,
-    buffers_come_back,
-)

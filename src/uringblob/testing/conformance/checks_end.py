@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from uringblob.api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.errors import StoreClosed
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 from uringblob.units import BUF_ALIGN
 
@@ -57,6 +58,8 @@ def _calls(s: Subject, guid: BlobGuid) -> list[Callable[[], Any]]:
         lambda: store.write_blobs_with_data_sync([(guid, frame)]),
         store.needs_flush,
         lambda: store.has_blob(guid),
+        lambda: store.has_blobs([guid]),
+        lambda: store.iter_blobs(guid),
         lambda: store.checksum(guid),
         lambda: store.read_blobs([(guid, s.blank())]),
         lambda: store.read_blob_range(guid, 0, bytearray(BUF_ALIGN)),
@@ -187,20 +190,3 @@ async def one_winner(s: Subject) -> None:
         seen = await s.read(guid)
         await s.reopen(flush=False)
         expect(await s.read(guid) == seen, f"readers saw {seen}, after reopening it is {await s.read(guid)}")
-
-
-CHECKS = (
-    closes_twice,
-    closes_without_flush,
-    context_manager,
-    later_calls,
-    after_closing,
-    buffers_after_closing,
-    cancelled_close,
-    close_beside_calls,
-    writes_survive,
-    deletes_survive,
-    commits_survive,
-    close_flushes,
-    one_winner,
-)

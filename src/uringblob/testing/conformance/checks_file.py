@@ -6,9 +6,10 @@ import asyncio
 import gc
 import warnings
 
-from uringblob.api import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect, refused
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect, refused
 from uringblob.testing.conformance.subject import Subject
 
 
@@ -115,15 +116,3 @@ async def plain_methods(s: Subject) -> None:
         s.raw.stats(),
     ):
         expect(not asyncio.iscoroutine(value), f"{value!r} is a coroutine")
-
-
-CHECKS = (
-    stats_of_a_file,
-    pool_then_heap,
-    flush_of_nothing,
-    has_without_io,
-    one_flush_a_commit,
-    another_loop,
-    collected_while_open,
-    plain_methods,
-)

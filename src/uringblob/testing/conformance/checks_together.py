@@ -6,10 +6,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from uringblob.api import BlobStore
+from uringblob.api.sync_store import BlobStore
 from uringblob.errors import BlobNotFound
 from uringblob.guid import BlobGuid
-from uringblob.testing.conformance.check import check, expect
+from uringblob.testing.conformance.check import check
+from uringblob.testing.conformance.expect import expect
 from uringblob.testing.conformance.subject import Subject
 
 
@@ -137,6 +138,3 @@ async def goes_on_after_errors(s: Subject) -> None:
             expect(isinstance(result, (BlobNotFound, ValueError)), f"it gave {result!r}")
     await s.store.write_blob(guid, s.frame(1))
     expect(await s.read(guid) == 1, "it does not go on")
-
-
-CHECKS = (no_mix, all_at_once, beside_a_loop, cancelled_calls, goes_on_after_errors)

@@ -1,4 +1,4 @@
-"""Runs the checks: a fresh store for each, closed afterwards."""
+"""Runs the checks: a new store for each, closed afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from uringblob.testing.conformance.catalogue import CHECKS
-from uringblob.testing.conformance.check import NEEDS, Check, ConformanceError
+from uringblob.testing.conformance.check import NEEDS, Check
+from uringblob.testing.conformance.expect import ConformanceError
 from uringblob.testing.conformance.subject import MakeStore, Subject
 
 #: Seconds after which a check counts as hanging.
@@ -18,7 +19,7 @@ PATIENCE = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class ConformanceReport:
-    """The checks that a store passed, and those it was not asked, each with the reason."""
+    """The checks that a store passed, and those that were not run, each with the reason."""
 
     passed: tuple[Check, ...] = ()
     not_asked: tuple[tuple[Check, str], ...] = ()
@@ -36,10 +37,10 @@ def check_blob_store(
     checks: Iterable[Check] = CHECKS,
     timeout: float = PATIENCE,
 ) -> ConformanceReport:
-    """Ask a :class:`~uringblob.BlobStore` about every sentence of the contract.
+    """Check a :class:`~uringblob.BlobStore` against every sentence of the contract.
 
     :param make_store: makes a new, empty store at each call; its class will do, if it can be
-        made without arguments.  Stores of any ``page_size`` may be asked.
+        made without arguments.  Stores of any ``page_size`` may be checked.
     :param reopen: for a store that outlives its closing: opens again what ``make_store`` made
         last, after that was closed.
     :param checks: which checks to run.
@@ -60,7 +61,7 @@ async def check_async_blob_store(
     checks: Iterable[Check] = CHECKS,
     timeout: float = PATIENCE,
 ) -> ConformanceReport:
-    """Ask an :class:`~uringblob.AsyncBlobStore`; like :func:`check_blob_store`, on this loop.
+    """Check an :class:`~uringblob.AsyncBlobStore`, like :func:`check_blob_store`, on this loop.
 
     ``make_store`` and ``reopen`` may also return an awaitable of a store.
     """
@@ -77,7 +78,7 @@ async def check_async_blob_store(
 
 
 async def _run(check: Check, subject: Subject, patience: float) -> str | None:
-    """Run one check; return why it was not asked, or ``None``."""
+    """Run one check; return why it was not run, or ``None``."""
     await subject.begin()
     failed = True
     try:
@@ -95,7 +96,7 @@ async def _run(check: Check, subject: Subject, patience: float) -> str | None:
         raise _broken(check, f"it raised {error!r}") from error
     finally:
         if failed:
-            # A store that broke one sentence may break its closing too: the first is told.
+            # A store that fails a check may fail to close, too: only the first failure is reported.
             with contextlib.suppress(Exception):
                 await subject.end()
     return None

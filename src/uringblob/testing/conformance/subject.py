@@ -1,4 +1,4 @@
-"""The store under test, as the checks see it: asynchronous, whatever face it has."""
+"""The store under test, as the checks see it: asynchronous, of whichever trait it is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, Union
 
-from uringblob.api import AsyncBlobStore, BlobStore
-from uringblob.api.adapter import SyncToAsyncAdapter
+from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
 from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
-from uringblob.testing.conformance.check import ConformanceError
+from uringblob.testing.conformance.expect import ConformanceError
 
 T = TypeVar("T")
 AnyStore = Union[BlobStore, AsyncBlobStore]
@@ -23,18 +23,18 @@ STAMP_SIZE = 8
 
 
 class ThreadedView(SyncToAsyncAdapter):
-    """A synchronous store whose calls run in threads, so that tasks become threads."""
+    """A synchronous store whose calls run in threads: tasks of a check become threads."""
 
     def __init__(self, store: BlobStore, threads: ThreadPoolExecutor) -> None:
         super().__init__(store)
         self._threads = threads
 
-    async def _do(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+    async def _do(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
 
 class Subject:
-    """One check's store, its relatives, and the frames to put into it.
+    """The store of one check, more stores like it, and the frames to write.
 
     ``store`` is asynchronous; ``raw`` is what the user made.
     """
@@ -57,7 +57,7 @@ class Subject:
         return (await self._open(self._make))[0]
 
     def forget(self, store: AsyncBlobStore) -> None:
-        """Do not close ``store`` at the end."""
+        """Leave ``store`` open at the end."""
         self._opened.remove(store)
 
     async def reopen(self, *, flush: bool) -> None:
@@ -105,7 +105,7 @@ class Subject:
         return number.to_bytes(STAMP_SIZE, "little") * (self.page_size // STAMP_SIZE)
 
     def blank(self) -> bytearray:
-        """Return room for a frame, filled with what no stamp is."""
+        """Return a buffer for a frame, filled with what no stamp is."""
         return bytearray(b"\xee") * self.page_size
 
     def number(self, frame: bytes | bytearray | memoryview) -> int:

@@ -2,24 +2,24 @@
 
 What it models, and nothing more:
 
-* **Two images.**  ``live`` is what a read sees now, ``durable`` what no power cut can take back.
-  Between them stand the *un-flushed* writes, in the order they were asked for.
+* **Two images.**  ``live`` is what a read sees now, ``durable`` what survives a power cut.
+  Between them are the *un-flushed* writes, in submission order.
 * **A power cut** leaves the durable image and any subset of the un-flushed writes, each whole or
   torn at 512 bytes; the later of two writes to one place wins if both landed.  Growth of the
   file is an un-flushed write, too: without it, what lies behind the old end is lost.
-* **A flush** covers only writes that were complete when it began.  A *failed* flush loses any of
-  what it covered, for good: no later flush brings it back (that is what ext4 and xfs do).
+* **A flush** covers only writes that were complete when it began.  A *failed* flush may lose any of
+  what it covered, and no later flush writes it again (as on ext4 and xfs).
 * **Completions** come in any order and at any delay that the seed chooses.
-* **Faults**: ``faults(index, kind)`` is asked about the ``index``-th request and may answer with a
+* **Faults**: ``faults(index, kind)`` is called for the ``index``-th request and may return a
   :class:`Fault`.  A write that failed may have landed in part.
-* **A disk that lies**: a write that is lost or lands elsewhere and says that it went well, a read that
-  shows what was there before, a request that takes seconds or half a minute of simulated time.
+* **Silent faults**: a write that is lost or lands elsewhere and reports success, a read that
+  returns the previous contents, a request that takes up to half a minute of simulated time.
 * **A full disk**: ``capacity`` bounds the file's length; with ``sparse`` growth always succeeds and
   a first write into a block may find no room.  With ``copies`` (copy-on-write) growth allocates, and
   every write takes new room, for which what it replaces is given back by the next flush.
 
-Pristine otherwise: reads return what was written, and two writes in flight to one place, or
-memory changed under a write in flight, are bugs of the program under test and are raised.
+Otherwise reads return what was written.  Two writes in flight to one place, or memory changed
+under a write in flight, are bugs of the program under test, and raise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from uringblob.testing.sim.image import BLOCK, SECTOR, Image
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """How a request goes wrong; without ``errno`` it says that it went well.
+    """How a request goes wrong; without ``errno`` it reports success.
 
     ``errno``: it fails.  ``moved``: only ``moved(size)`` bytes of it are moved.  ``delay_s``: it takes
     so many seconds of simulated time.  ``lost``: a write that never lands.  ``to``: a write that
@@ -57,7 +57,7 @@ Faults = Callable[[int, str], "Fault | None"]
 class Write:
     """A write or a growth of the file (``data`` is ``None``) that no flush has covered.
 
-    ``done`` says that it was reported complete; ``number`` is its place in the order of asking.
+    ``done``: it was reported complete; ``number``: its place in submission order.
     """
 
     number: int
@@ -73,10 +73,10 @@ class Write:
 
 
 class SimDisk:
-    """One simulated file on one simulated disk.  See the module's first paragraph.
+    """One simulated file on one simulated disk.
 
-    ``on_step`` is called whenever the set of possible crash images has changed, with a word that
-    says why: ``"write"``, ``"grow"``, ``"sync"``.
+    ``on_step`` is called whenever the set of possible crash images has changed, with the reason:
+    ``"write"``, ``"grow"``, ``"sync"``.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class SimDisk:
         self.requests = 0
         self._writes = 0
         self._before: dict[int, bytes] = {}  # each block before its last write, for stale reads
-        #: Blocks that have room; a file may claim any length, so only where somebody counts.
+        #: Allocated blocks; counted only where it matters, because a file may have any length.
         self._allocated = set(range(self.durable.size // BLOCK)) if sparse or copies else set()
-        self._replaced = 0  # blocks that were copied since the last flush: they have their room still
+        self._replaced = 0  # blocks copied since the last flush, which still occupy room
 
     def __repr__(self) -> str:
         return f"<SimDisk seed={self.seed} {self.live.size} bytes, {len(self.unflushed)} un-flushed writes>"
@@ -117,7 +117,7 @@ class SimDisk:
         return None if self.faults is None else self.faults(self.requests - 1, kind)
 
     def begin_write(self, offset: int, data: bytes) -> Write:
-        """A write was asked for: from now on any part of it may land."""
+        """Begin a write: from now on any part of it may land."""
         end = offset + len(data)
         for other in self.unflushed:
             if not other.done and other.offset < end and offset < other.end:
@@ -131,7 +131,7 @@ class SimDisk:
         return write
 
     def finish_write(self, write: Write, moved: int) -> None:
-        """A write is complete: its first ``moved`` bytes are seen by reads from now on."""
+        """Complete a write: reads see its first ``moved`` bytes from now on."""
         assert write.data is not None
         write.data = write.data[:moved]
         write.done = True
@@ -140,24 +140,24 @@ class SimDisk:
         self.live.write(write.offset, write.data)
 
     def lose_write(self, write: Write) -> None:
-        """A write says that it is complete, and never lands."""
+        """Complete a write that never lands."""
         self.unflushed.remove(write)
 
     def misdirect_write(self, write: Write, to: int) -> None:
-        """A write says that it is complete, and landed at offset ``to``."""
+        """Complete a write that landed at offset ``to``."""
         write.offset = to
         assert write.data is not None
         self.finish_write(write, len(write.data))
 
     def read_stale(self, offset: int, size: int) -> bytes:
-        """Return what a read sees of which every block is as it was before its last write."""
+        """Return the bytes as they were before the last write of each block."""
         old = self.live.copy()
         for block, content in self._before.items():
             old.write(block * BLOCK, content)
         return old.read(offset, size)
 
     def tear_write(self, write: Write) -> None:
-        """A write failed: the seed decides what of it landed anyway."""
+        """Fail a write: the seed decides what of it landed anyway."""
         assert write.data is not None
         before = self.live.read(write.offset, len(write.data)).ljust(len(write.data), b"\0")
         torn = Image(size=len(write.data))
@@ -168,7 +168,7 @@ class SimDisk:
         self.live.write(write.offset, write.data)
 
     def no_room_for(self, offset: int, size: int) -> bool:
-        """Tell whether a disk that allocates as it is written is too full for this write; else allocates."""
+        """Return whether a disk that allocates on write is too full for this one; else allocate."""
         if not (self.sparse or self.copies) or self.capacity is None:
             return False
         blocks = set(range(offset // BLOCK, -(-(offset + size) // BLOCK)))
@@ -197,10 +197,10 @@ class SimDisk:
         self._writes += 1
 
     def begin_sync(self, *, failing: bool) -> list[Write]:
-        """A flush begins: return what it covers.
+        """Begin a flush; return what it covers.
 
-        If it is ``failing``, the seed decides now what of that lands; the rest is lost, and a flush
-        that begins later, or even ends earlier, will not say so.
+        If it is ``failing``, the seed decides now what of that lands; the rest is lost, and no other
+        flush reports it.
         """
         covered = [write for write in self.unflushed if write.done]
         if failing:
@@ -211,7 +211,7 @@ class SimDisk:
         return covered
 
     def finish_sync(self, covered: list[Write]) -> None:
-        """A flush ends: what it covers is durable."""
+        """End a flush: what it covers is durable."""
         flushed = set(covered)
         self._replaced = 0
         for write in self.unflushed:
@@ -227,7 +227,7 @@ class SimDisk:
             self.durable.write(write.offset, write.data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return what a read sees that ends now; what is being written is seen in part."""
+        """Return what a read that ends now sees; of a write in flight it sees a part."""
         data = self.live.read(offset, size)
         for write in self.unflushed:
             if not write.done and write.data and write.offset < offset + len(data) and offset < write.end:
@@ -239,9 +239,9 @@ class SimDisk:
     # --- the end of the process, or of the power -----------------------------------------
 
     def restart(self, *, cache_kept: bool = False) -> None:
-        """The process died and the machine did not: all is written out, lost pages are dropped.
+        """Model the death of the process, not of the machine: all is written out, lost pages are dropped.
 
-        ``cache_kept``: nobody drops them, so reads go on to show what a failed flush lost.
+        ``cache_kept``: they stay in the cache, so reads still return what a failed flush lost.
         """
         for write in self.unflushed:
             self._make_durable(write)
@@ -250,7 +250,7 @@ class SimDisk:
             self.live = self.durable.copy()
 
     def crash(self, rng: random.Random) -> Image:
-        """Return one image that a power cut may leave now."""
+        """Return one image that a power cut now may leave."""
         image = self.durable.copy()
         # Mostly-landed and mostly-lost are as likely as anything between.
         chance = rng.choice((0.0, 0.2, 0.5, 0.8, 0.95, 1.0))
@@ -272,7 +272,7 @@ class SimDisk:
 
         :param limit: with more un-flushed writes than that, the oldest are taken as landed or
             lost together.
-        :param torn: with a source of chance, each landed write is torn once more, beside being whole.
+        :param torn: a random source: yield each image a second time, its landed writes torn.
         """
         extra = max(0, len(self.unflushed) - limit)
         parts = [self.unflushed[: extra + 1], *([write] for write in self.unflushed[extra + 1 :])]
@@ -301,7 +301,7 @@ def _land_whole(image: Image, write: Write) -> None:
 
 
 def _land(image: Image, write: Write, rng: random.Random) -> None:
-    """Land nothing, a beginning, an end, some sectors, or all of ``write``."""
+    """Land none, the beginning, the end, some sectors, or all of ``write``."""
     how = rng.randrange(5)
     if how == 0:
         return

@@ -22,8 +22,8 @@ class SimEngine:
     """An :class:`~uringblob.engines.base.Engine` on a :class:`SimDisk`.
 
     ``rng`` chooses which request completes next and when; without it they complete in order, in
-    the next round of the loop.  ``instant``: each is complete before the asking returns, so that
-    nothing is ever in flight: three times as quick, for those who look at one image after another.
+    the next round of the loop.  ``instant``: each is complete when the call returns, so that
+    nothing is ever in flight: three times as fast, for a search through many images.
     """
 
     name = "simulated"
@@ -48,7 +48,7 @@ class SimEngine:
         self._instant = instant
         self._counters = IoCounters()
         self._waiting: list[_Finish] = []
-        self._slow = 0  # in flight, and the clock decides when they end
+        self._slow = 0  # requests in flight that end at a time, not by chance
         self._closing: asyncio.Future[None] | None = None
         loop.add_device(self._poll)
 
@@ -57,7 +57,7 @@ class SimEngine:
 
     @property
     def counters(self) -> IoCounters:
-        """What was asked of the disk so far."""
+        """Requests made and bytes moved so far."""
         return self._counters
 
     @property
@@ -98,7 +98,6 @@ class SimEngine:
     # --- requests ------------------------------------------------------------------------
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`Engine.read`."""
         self._counters.reads += 1
         fault = self.disk.next_fault("read")
         size = sum(frame.size for frame in frames)
@@ -122,16 +121,14 @@ class SimEngine:
         return done
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """See :meth:`Engine.read_each`."""
         for offset, frame in reads:
             answers.append(self.read(offset, (frame,)))
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:  # noqa: ARG002 - the protocol's
-        """Return 0: there are no threads here, and nothing may block."""
+        """Return 0, which sends the read to the loop: nothing may block here."""
         return 0
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`Engine.write`."""
         done = self._completion()
         self._write(offset, frames, done.resolve)
         return done
@@ -165,7 +162,6 @@ class SimEngine:
         self._when_complete(finish, fault)
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
-        """See :meth:`Engine.write_then_sync`."""
         done: Completion[tuple[int, int]] = Completion(loop=self._loop)
         size = sum(frame.size for frame in frames)
 
@@ -180,7 +176,6 @@ class SimEngine:
         return done
 
     def sync(self) -> Completion[int]:
-        """See :meth:`Engine.sync`."""
         done = self._completion()
         self._sync(done.resolve)
         return done
@@ -198,7 +193,6 @@ class SimEngine:
         self._when_complete(finish, fault)
 
     def grow(self, size: int) -> Completion[int]:
-        """See :meth:`Engine.grow`."""
         done = self._completion()
         fault = self.disk.next_fault("grow")
         number = 0 if fault is None else fault.errno
@@ -206,7 +200,6 @@ class SimEngine:
         return done
 
     def file_size(self) -> int:
-        """See :meth:`Engine.file_size`."""
         return self.disk.live.size
 
     def _completion(self) -> Completion[int]:
@@ -215,7 +208,6 @@ class SimEngine:
     # --- the end -------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """See :meth:`Engine.close`."""
         while self._waiting:
             tick: asyncio.Future[None] = self._loop.create_future()
             self._loop.call_soon(tick.set_result, None)
@@ -226,7 +218,6 @@ class SimEngine:
         self._loop.remove_device(self._poll)
 
     def abandon(self) -> None:
-        """See :meth:`Engine.abandon`."""
         self._loop.remove_device(self._poll)
 
 

@@ -1,4 +1,4 @@
-"""What a store was asked to do, what it acknowledged, and what may therefore be there afterwards.
+"""The calls made to a store, what it acknowledged, and what it may therefore contain afterwards.
 
 A *change* gives one guid one new content (``None``: deleted) and belongs to a *call*; a call has a
 beginning and, once it ended, an end, both counted in events.  Two rules judge what a store shows
@@ -10,7 +10,7 @@ after a crash:
   shows what is older than the commit.
 
 A change is known to be durable when its commit returned, when a flush that began after it
-returned has returned, or when somebody has read what a commit wrote.
+returned has returned, or when a read returned what a commit wrote.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NEVER = 1 << 62
 class Call:
     """One call: its name, when it began and ended, and whether all of it is one unit.
 
-    ``refused`` says that the store told the caller that nothing of it was applied; a call that
-    raised and said nothing stays without an end: its changes may be there or not.
+    ``refused``: the store reported that nothing of it was applied; a call that raised
+    without that report stays without an end: its changes may be there or not.
     """
 
     number: int
@@ -65,13 +65,13 @@ class History:
         self.now = 0
 
     def begin(self, name: str, changes: Mapping[bytes, bytes | None], *, atomic: bool = False) -> Call:
-        """A call begins that will give each guid its content (``None``: delete it)."""
+        """Record the beginning of a call that gives each guid its content (``None``: delete it)."""
         call = Call(len(self.calls), name, atomic, self._tick(), changes=dict(changes))
         self.calls.append(call)
         return call
 
     def end(self, call: Call, *, durable: bool = False, refused: bool = False) -> None:
-        """A call returned; or it raised and said that nothing was applied (``refused``)."""
+        """Record the return of a call, or an error that reports that nothing was applied (``refused``)."""
         self._tick()
         if refused:
             call.refused = True
@@ -99,7 +99,7 @@ class History:
     def seen(self, guid: bytes, content: bytes | None, began: int) -> None:
         """A read that began at ``began`` returned ``content`` just now: is that possible?
 
-        :raises HistoryError: it is older than the read allows, or nobody wrote it.
+        :raises HistoryError: it is older than the read allows, or was never written.
         """
         now = self._tick()
         candidates = [c for c in self.calls if guid in c.changes and not c.refused and c.began < now]
@@ -156,7 +156,7 @@ def _explain(
         fitting.append(None)
     if not fitting:
         origin = [call for call, _, _, _ in entries if call.changes[guid] == content]
-        what = f"what {origin[-1]} gave it" if origin else f"{_short(content)}, which nobody wrote"
+        what = f"what {origin[-1]} gave it" if origin else f"{_short(content)}, which was never written"
         newest = [str(call) for call, _, durable, _ in entries if durable]
         raise HistoryError(f"blob {guid.hex()} shows {what}; durable were {newest or 'none'}")
     return fitting

@@ -3,7 +3,7 @@
 Callbacks run in the order they were asked for, as asyncio's own loop does it.  After each round
 the *devices* (simulated engines) may complete some of what is in flight.  Timers fire when
 nothing else can happen, and the clock jumps to them.  If nothing at all can happen, the program
-under test waits for something that will never come: that is :class:`SimStuck`.
+under test is deadlocked: :class:`SimStuck`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Ready = tuple[asyncio.Handle, Callable[..., object], tuple[Any, ...]]
 
 
 class SimStuck(AssertionError):
-    """Everybody waits, and nothing is in flight: a deadlock in the program under test."""
+    """Every task waits, and nothing is in flight: a deadlock in the program under test."""
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -50,7 +50,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
         May be called while another :class:`SimLoop` of this thread runs.
 
-        :raises SimStuck: it waits for something that cannot happen.
+        :raises SimStuck: it waits, and nothing that could end the wait is in flight.
         """
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
@@ -58,13 +58,13 @@ class SimLoop(asyncio.AbstractEventLoop):
             task: asyncio.Task[T] = self.create_task(coroutine)
             while not task.done():
                 if not self._round() and not task.done():
-                    raise SimStuck("everybody waits, and nothing is in flight")
+                    raise SimStuck("every task waits, and nothing is in flight")
             return task.result()
         finally:
             asyncio._set_running_loop(outer)
 
     def _round(self) -> bool:
-        """Run what is ready, ask the devices; false if nothing is left that can happen."""
+        """Run what is ready, then poll the devices; return false if nothing can happen any more."""
         ready = self._ready
         for _ in range(len(ready)):
             handle, callback, args = ready.popleft()
@@ -82,15 +82,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         return True
 
     def add_device(self, device: Device) -> None:
-        """Ask ``device`` after each round from now on."""
+        """Poll ``device`` after each round from now on."""
         self._devices.append(device)
 
     def remove_device(self, device: Device) -> None:
-        """Ask it no more; an unknown device is no error."""
+        """Stop polling ``device``; an unknown one is no error."""
         if device in self._devices:
             self._devices.remove(device)
 
-    # --- what asyncio asks of a loop -----------------------------------------------------
+    # --- asyncio's loop interface --------------------------------------------------------
 
     def call_soon(  # type: ignore[override]
         self,
@@ -98,7 +98,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        """See :meth:`asyncio.loop.call_soon`."""
         handle = asyncio.Handle(callback, args, self, context)
         if context is None:
             self._ready.append((handle, callback, args))
@@ -113,7 +112,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """See :meth:`asyncio.loop.call_later`; the clock stands still until nothing else can happen."""
+        """Call back at ``delay``; the clock stands still until nothing else can happen."""
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
@@ -123,7 +122,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """See :meth:`asyncio.loop.call_at`."""
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         run = callback if context is None else context.run
         given = args if context is None else (callback, *args)
@@ -132,18 +130,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Nothing to do: a cancelled timer is passed over when its time comes."""
+        """Do nothing: a cancelled timer is skipped when its time comes."""
 
     def time(self) -> float:
         """Return the simulated time in seconds."""
         return self._now
 
     def create_future(self) -> asyncio.Future[Any]:
-        """See :meth:`asyncio.loop.create_future`."""
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        """See :meth:`asyncio.loop.create_task`."""
         return asyncio.Task(coro, loop=self, **options)
 
     def get_debug(self) -> bool:
@@ -151,7 +147,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         return False
 
     def is_running(self) -> bool:
-        """See :meth:`asyncio.loop.is_running`."""
         return asyncio._get_running_loop() is self
 
     def is_closed(self) -> bool:

@@ -39,10 +39,10 @@ async def open_sim_store(
 
     What an earlier process left un-flushed is flushed, and what a failed flush lost is lost.
 
-    :param rng: chooses the order of completions (default: as asked for, in the loop's next round).
-    :param instant: every request is complete before the asking returns; quick, and nothing is in flight.
-    :param cache_kept: reads still show what a failed flush lost; with ``direct_io=False``, where a system
-        keeps it in its cache.
+    :param rng: chooses the order of completions (default: submission order, in the loop's next round).
+    :param instant: every request is complete when its call returns: fast, and nothing is in flight.
+    :param cache_kept: reads still return what a failed flush lost, as from a page cache that keeps it; with
+        ``direct_io=False``.
     :raises StoreCorrupt: as ``AsyncFileBlobStore.open`` would.
     """
     disk.restart(cache_kept=cache_kept)
