@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "engines.uring": ("ground", "buffers", "engine protocol", "ring"),
     "engines.pread": ("ground", "buffers", "engine protocol"),
     "engines": ("ground", "buffers", "_native", "engine protocol", "engines.uring", "engines.pread"),
-    "store.format": ("ground",),
+    "store.format": (),
     "store.index": ("ground", "store.format"),
     "store.io": ("ground", "buffers", "engine protocol", "store.format"),
     "store.log": ("ground", "store.format", "store.index", "store.io"),
@@ -63,18 +63,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("store", "store.format", "store.index", "store.io", "store.log"),
     ),
     "store.async_store": ("ground", "buffers", "api", "store", "store.io", "store.opening"),
-    "sync": ("ground", "buffers", "api", "store", "store.io", "store.async_store", "store.opening"),
+    "sync": ("ground", "buffers", "api", "store.async_store", "store.opening"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
-        *("store", "store.format", "store.io", "store.opening", "store.async_store"),
+        *("store", "store.format", "store.opening", "store.async_store"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
     # What the doctor and the other commands share.
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "engines", "sync"),
+    "cli": ("ground", "cli base", "sync"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.

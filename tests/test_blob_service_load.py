@@ -35,7 +35,9 @@ class Process:
     """The service, started from the command line; its port is what it says."""
 
     def __init__(self, store_path, *options, file_size_max=resource.RLIM_INFINITY):
-        command = [sys.executable, "-m", "blob_service", store_path, "--port", "0", "--page-size", str(PAGE)]
+        # -B: where files may not grow byte code would be cut, and CPython takes the half for the whole.
+        command = [sys.executable, "-B", "-m", "blob_service", store_path, "--port", "0"]
+        command += ["--page-size", str(PAGE)]
         self.process = subprocess.Popen(
             [*command, *options],
             cwd=EXAMPLES,

@@ -103,7 +103,7 @@ def test_output_that_cannot_be_written_fails_whatever_the_command_and_the_buffer
 @pytest.mark.parametrize("unbuffered", ["1", ""])
 def test_a_frame_that_is_written_in_part_is_an_error(shell, store, guids, unbuffered):
     """With a raw standard output the part was taken for the whole, and the exit code was 0."""
-    line = f"ulimit -f 2; PYTHONUNBUFFERED={unbuffered} uringblob get $STORE $GUID - > part"
+    line = f"ulimit -f 2; PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED={unbuffered} uringblob get $STORE $GUID - > part"
     done = shell(f"({line}); code=$?; stat -c %s part; exit $code", STORE=store, GUID=guids[0])
     assert (done.returncode, done.stdout) == (3, b"2048\n")
     assert done.stderr == b"uringblob get: standard output: File too large\n"

@@ -13,7 +13,7 @@
 
 A signal handler may raise between any two bytecodes of the caller, so the store's thread decides
 whether a call begins and whether it has ended; submitting and notifying are idempotent.  A caller
-returns only when the call has ended: until then the kernel may have its buffers.  ``docs/design.md``
+returns only when the call has ended: until then the kernel may have its buffers.  ``docs/maintainers/design.md``
 has a table of where a handler can raise.
 
 The wake-up is a lock that the caller acquires and the store's thread releases.  Signals interrupt

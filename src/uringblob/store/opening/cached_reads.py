@@ -1,4 +1,4 @@
-"""Whether reads show what the medium holds, or may be a cache's (docs/format.md, rules 12 and 14).
+"""Whether reads show what the medium holds, or may be a cache's (docs/maintainers/format.md, rules 12 and 14).
 
 After a failed flush a cache still shows what the medium lost.  So an opener trusts its reads where one
 of these holds:

@@ -1,4 +1,4 @@
-"""Making a store file atomically (docs/format.md, rule 11).
+"""Making a store file atomically (docs/maintainers/format.md, rule 11).
 
 The file is written and flushed under a temporary name and then *linked* to its own.  That fails if the
 name is taken: an existing file is never replaced, and of two creators one opens the other's file.

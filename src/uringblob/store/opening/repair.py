@@ -1,4 +1,4 @@
-"""What a writable open writes before it hands out a slot (docs/format.md, rules 4, 9, 10 and 12).
+"""What a writable open writes before it hands out a slot (docs/maintainers/format.md, rules 4, 9, 10 and 12).
 
 After a failed flush Linux, macOS and the BSDs keep the lost pages as clean ones, and no later flush
 writes them out.  The process that saw the error poisons its store; the next opener sees none.  It drops
