@@ -135,6 +135,7 @@ class HoldsViews(Sound):
     def read_blob(self, guid, dst):
         target = writable_view(dst, PAGE)
         if guid_bytes(guid) not in self.frames:
+            self.held = target
             raise BlobNotFound(guid_bytes(guid))
         target[:] = self.frames[guid_bytes(guid)]
 

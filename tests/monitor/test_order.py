@@ -42,8 +42,8 @@ class Play:
         self.promises = Promises(self.monitor)
         self.super = decode_superblock(self.image.read(0, BLOCK), 0)
         self.slots = granule_slots(BLOCK)
-        self.place = self.super.head_slot * BLOCK
-        self.tail = self.super.head_slot + self.slots
+        self.place = self.super.head.slot * BLOCK
+        self.tail = self.super.head.slot + self.slots
         self.read(self.place, self.slots * BLOCK)
         self.read(self.tail * BLOCK, self.slots * BLOCK)
         if verified:
@@ -408,7 +408,7 @@ def test_two_parsers_one_format():
         assert (ours.page_size, ours.store_id, ours.revision) == (4096, theirs.store_id, theirs.revision)
         assert (ours.log_id, ours.head, ours.floor) == (
             theirs.log_id,
-            (theirs.head_slot, theirs.head_slots),
+            (theirs.head.slot, theirs.head.slots),
             theirs.floor,
         )
         assert ours.version == theirs.version == 2

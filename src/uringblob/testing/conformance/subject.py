@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar, Union, cast
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
@@ -30,7 +30,21 @@ class ThreadedView(SyncToAsyncAdapter):
         self._threads = threads
 
     async def _do(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        errors: list[BaseException] = []
+
+        def run() -> T | None:
+            try:
+                return function()
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                errors.append(error)
+                return None
+
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        if errors:
+            # Not as the future's exception: the executor's thread would hold it, and the call's buffers
+            # with it, for a moment longer.
+            raise errors.pop()
+        return cast("T", result)
 
 
 class Subject:
