@@ -46,31 +46,19 @@ class SyncFailed(BlobStoreIOError):
 
 
 async def read_whole(
-    engine: Engine, offset: int, frames: Sequence[IoBuffer], what: object, answer: int | None = None
+    engine: Engine, offset: int, frame: IoBuffer, what: object, answer: int | None = None
 ) -> int:
-    """Fill ``frames``, in order, from ``offset`` on; return the number of bytes read.
-
-    That is less than the frames hold only at the end of the file.
+    """Fill ``frame`` from ``offset`` on; return the number of bytes read: fewer only at the end of the file.
 
     :param what: its string names the operation, file and offset in an error's message; it is made
         only then.
-    :param answer: the engine's answer to the first request, if the caller has made it: for a
-        single frame only.
+    :param answer: the engine's answer to the first request, if the caller has made it.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
-    if len(frames) == 1:
-        size = frames[0].size
-        got = await engine.read(offset, frames) if answer is None else answer
-        return got if got == size else await _finish(engine, frames, offset, size, got, what, reading=True)
-    done = 0
-    for gather, size in _gathers(frames):
-        got = await engine.read(offset + done, gather)
-        if got != size:
-            got = await _finish(engine, gather, offset + done, size, got, what, reading=True)
-        done += got
-        if got < size:
-            break
-    return done
+    got = await engine.read(offset, (frame,)) if answer is None else answer
+    if got == frame.size:
+        return got
+    return await _finish(engine, (frame,), offset, frame.size, got, what, reading=True)
 
 
 def one_request(count: int, size_bytes: int) -> bool:

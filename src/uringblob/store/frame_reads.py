@@ -150,7 +150,7 @@ class FrameRead:
         file_io = self._reads.file_io
         context = ErrorContext("reading blob", file_io.path, self.offset, self.guid)
         try:
-            got = await transfers.read_whole(file_io.engine, self.offset, [target], context, answer)
+            got = await transfers.read_whole(file_io.engine, self.offset, target, context, answer)
         except BlobStoreIOError as error:
             error.guid = BlobGuid(self.guid)
             raise

@@ -157,7 +157,7 @@ class FileIO:
             try:
                 frame = scratch.part(0, wanted)
                 context = ErrorContext(what, self.path, start)
-                got = await transfers.read_whole(self.engine, start, [frame], context)
+                got = await transfers.read_whole(self.engine, start, frame, context)
                 pieces.append(bytes(frame.view[:got]))
             finally:
                 self._keep_scratch(scratch)
