@@ -13,17 +13,10 @@ from typing import Protocol
 
 
 class Inherited(Protocol):
-    """An object with descriptors that a forked child closes."""
+    """An object with descriptors that a forked child closes.
 
-    @property
-    def path(self) -> str:
-        """The store file; empty where there is none."""
-        ...
-
-    @property
-    def left_behind(self) -> bool:
-        """Whether it is an open store whose event loop is closed."""
-        ...
+    A store also has its ``path``, and ``left_behind``: it is open, and its event loop is closed.
+    """
 
     def abandon(self) -> None:
         """Close this process's copies; write nothing, unlock nothing, take no lock."""
@@ -44,7 +37,8 @@ def forget(each: Inherited) -> None:
 
 def left_behind(path: str) -> bool:
     """Whether an open store of this process whose event loop is closed has the file at ``path``."""
-    return any(each.path == path and each.left_behind for each in list(_inherited))
+    stores = (each for each in list(_inherited) if getattr(each, "left_behind", False))
+    return any(getattr(store, "path", "") == path for store in stores)
 
 
 def _in_child() -> None:

@@ -18,6 +18,7 @@ import weakref
 import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
+from uringblob.engines.to_thread import to_thread
 from uringblob.errors import BlobNotFound, BlobStoreIOError, StoreClosed
 from uringblob.guid import BlobGuid
 from uringblob.sync.file_store import FileBlobStore
@@ -391,7 +392,7 @@ class TestSignals:
         async def opener():
             core = FakeCore()
             cores.put(core)
-            await asyncio.get_running_loop().run_in_executor(None, gate.wait, PATIENCE)
+            await to_thread(gate.wait, PATIENCE)
             return core
 
         def helper():

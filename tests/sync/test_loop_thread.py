@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import os
 import queue
@@ -15,6 +14,7 @@ import pytest
 
 from fake_core import PAGE, FakeCore, open_fake
 from uringblob import fork
+from uringblob.engines.to_thread import to_thread
 from uringblob.errors import StoreClosed
 from uringblob.sync.call import LoopCall
 from uringblob.sync.loop_thread import LoopThread
@@ -251,7 +251,7 @@ def test_a_fork_while_the_store_opens_leaves_the_child_no_waiting_call():
 
     async def slow():
         begun.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, gate.wait, PATIENCE)
+        await to_thread(gate.wait, PATIENCE)
         return FakeCore()
 
     handles = []

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from uringblob._native.types import Ffi, Lib
+from uringblob._native.types import Ffi, Lib
 
 ffi: Ffi | None = None
 lib: Lib | None = None

@@ -41,9 +41,6 @@ class _Copy:
 
     __slots__ = ("__weakref__", "abandon")
 
-    path = ""
-    left_behind = False
-
     def __init__(self, lib: Lib, core: CRing) -> None:
         self.abandon = functools.partial(lib.ub_abandon, core)
         fork.remember(self)

@@ -55,8 +55,6 @@ _ROUNDS_MAX = 32
 class StoreFile(StoreOwner):
     """An open, locked store file: the one owner of its descriptor, which a forked child closes."""
 
-    left_behind = False
-
     def __init__(self, fd: int, path: str, *, read_only: bool) -> None:
         self.fd = fd
         self.path = path
@@ -64,9 +62,6 @@ class StoreFile(StoreOwner):
         self.read_only = read_only
         self.flushed = False  #: whether a flush has returned 0 since it was locked
         self.why_copied = ""  #: why overwriting it may take new room; see ``engines.copy_on_write``
-
-    def __repr__(self) -> str:
-        return f"<StoreFile {self.path!r} fd={self.fd}>"
 
     def close(self) -> None:
         """Unlock and close; a second call does nothing.

@@ -13,23 +13,20 @@ The thread does not refer to the synchronous store, whose finalizer requests the
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import selectors
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uringblob import fork
 from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
 from uringblob.owner import StoreOwner
+from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync.call import LoopCall
-
-if TYPE_CHECKING:
-    from uringblob.store.async_store import AsyncFileBlobStore
 
 #: Signals that a thread raises itself by a fault: blocked, they would kill without a traceback.
 FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
@@ -44,10 +41,6 @@ class NoThread(RuntimeError):
 class LoopThread(StoreOwner):
     """An asyncio loop in a thread of its own, and the asynchronous store that runs on it."""
 
-    #: For the at-fork registry: the asynchronous store has its own entry there.
-    path = ""
-    left_behind = False
-
     def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
         self.core: AsyncFileBlobStore | None = None
         self._opener = opener
@@ -58,15 +51,12 @@ class LoopThread(StoreOwner):
         self._core_closed = False
         self._made_in = threading.get_native_id()
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        # It starts no thread before it is given work.
-        self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=name)
         self._selector = selectors.DefaultSelector()
         try:
             self._loop = asyncio.SelectorEventLoop(self._selector)
         except BaseException:
             self._selector.close()
             raise
-        self._loop.set_default_executor(self._executor)
         fork.remember(self)
 
     # -- from any thread, signal handler or finalizer -----------------------------------------
@@ -188,8 +178,6 @@ class LoopThread(StoreOwner):
                 persist(self._cancel_running)
         finally:
             try:
-                # Not shutdown_default_executor(), which starts a thread: the system may have none.
-                self._executor.shutdown()
                 self._loop.close()
             finally:
                 fork.forget(self)

@@ -6,15 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
+from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync.call import LoopCall
 from uringblob.sync.loop_thread import CLOSED, LoopThread
-
-if TYPE_CHECKING:
-    from uringblob.store.async_store import AsyncFileBlobStore
 
 T = TypeVar("T")
 
