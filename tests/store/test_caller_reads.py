@@ -151,7 +151,7 @@ def test_close_waits_for_a_reader_and_registers_no_other(store_path, engine):
         assert outcome.get(timeout=PATIENCE_S) == frame(1, PAGE)
         assert closed.get(timeout=PATIENCE_S) is None
     assert core.file.fd < 0
-    assert not core.index.slots.visits
+    assert not core.index.slots.caller_reads
 
 
 def test_a_reader_that_registers_after_the_store_was_closed_is_refused(store_path, engine, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_handler_that_raises_at_any_line_reaches_the_caller_and_the_slot_is_un
         except Struck:
             raised += 1
         line += 1
-        assert not slots.visits, f"line {line}: a reader stayed"
+        assert not slots.caller_reads, f"line {line}: a reader stayed"
     assert raised > 15
     assert raised == line - 1
     buf.release()
@@ -241,7 +241,7 @@ def test_a_handler_that_raises_in_the_checksum_is_raised_when_the_slot_is_unregi
     monkeypatch.setattr(frame_reads, "frame_checksum", struck)
     with pytest.raises(Struck, match="in the checksum"):
         read(store, 1)
-    assert store._core._core.index.slots.visits == {}
+    assert store._core._core.index.slots.caller_reads == {}
     assert read(store, 1) == frame(1, PAGE)
 
 
@@ -259,7 +259,7 @@ async def test_a_closing_store_waits_for_registered_reads_only():
         assert not closing.done()
     reads.unregister(registered)
     await closing
-    assert slots.visits == {}
+    assert slots.caller_reads == {}
 
 
 def test_a_counter_loses_no_increment():
@@ -308,7 +308,7 @@ def test_many_threads_read_while_one_overwrites(store):
     store.flush()
     slots = store._core._core.index.slots
     assert not wrong
-    assert not slots.visits
+    assert not slots.caller_reads
     assert store.stats().reads_here == 8 * 200
     store.commit(deletes=[guid(0)])
     assert slots.count(SlotState.WRITING) == slots.count(SlotState.PENDING) == 0

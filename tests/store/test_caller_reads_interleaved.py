@@ -116,7 +116,7 @@ class World:
     def _blocked(self, name):
         if name != "s" or not getattr(self, "waits", False):
             return False
-        polls = self.loop.timers and not self.slots.visits  # earlier, it would only poll again
+        polls = self.loop.timers and not self.slots.caller_reads  # earlier, it would only poll again
         return not self.loop.calls and not polls and "r" not in self.over
 
     def step(self, choice):
@@ -153,7 +153,7 @@ class World:
 
     def end(self):
         assert self.over == {"r", "s"}, "a thread waits for ever"
-        assert not self.slots.visits, "a reader stayed"
+        assert not self.slots.caller_reads, "a reader stayed"
         assert not self.slots._awaiting_readers, "a slot is retired for ever"
 
 
@@ -184,15 +184,15 @@ def end(world):
 PROGRAMS = {delete: 1, end: 1, overwrite: 0}
 BROKEN = {
     "no second look": ("or reads.index.find(read.guid) != read.entry:", "or False:"),
-    "a look before registering": ("        self._slots.visits[caller] = caller.slot\n        return not self._closing",
-                                  "        closing = self._closing\n        self._slots.visits[caller] = caller.slot\n        return not closing"),
-    "a look before unregistering": ("        self._slots.visits.pop(caller, None)\n        if self._slots.awaits_readers(caller.slot):",
-                                    "        waits = self._slots.awaits_readers(caller.slot)\n        self._slots.visits.pop(caller, None)\n        if waits:"),
+    "a look before registering": ("        self._slots.caller_reads[caller] = caller.slot\n        return not self._closing",
+                                  "        closing = self._closing\n        self._slots.caller_reads[caller] = caller.slot\n        return not closing"),
+    "a look before unregistering": ("        self._slots.caller_reads.pop(caller, None)\n        if self._slots.awaits_readers(caller.slot):",
+                                    "        waits = self._slots.awaits_readers(caller.slot)\n        self._slots.caller_reads.pop(caller, None)\n        if waits:"),
     "a look before it says that it waits": ("        self._awaiting_readers.add(slot)\n        self.try_free(slot)",
-                                            "        if not self._is_visited(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._awaiting_readers.add(slot)"),
-    "a look before it says that it closes": ("        self._closing = True\n        while self._slots.visits:",
-                                             "        inside = bool(self._slots.visits)\n        self._closing = True\n        while inside and self._slots.visits:"),
-    "nobody looks for readers": ("return bool(self.visits) and slot in", "return False and slot in"),
+                                            "        if not self._is_read_by_caller(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._awaiting_readers.add(slot)"),
+    "a look before it says that it closes": ("        self._closing = True\n        while self._slots.caller_reads:",
+                                             "        inside = bool(self._slots.caller_reads)\n        self._closing = True\n        while inside and self._slots.caller_reads:"),
+    "nobody looks for readers": ("return bool(self.caller_reads) and slot in", "return False and slot in"),
     "unregistering is done once only": ("        except BaseException:\n            self.unregister(caller)\n", "        except BaseException:\n"),
 }  # fmt: skip
 OF_THE_END = {"a look before registering", "a look before it says that it closes"}

@@ -100,7 +100,7 @@ def test_a_slot_that_waits_for_a_struck_reader_comes_back(store, kind):
         except kind:
             raised += 1
         line += 1
-        assert not slots_of(store).visits, f"line {line}: a reader stayed"
+        assert not slots_of(store).caller_reads, f"line {line}: a reader stayed"
         store.list_blobs()  # a trip through the store's thread, behind the notification
         assert not slots_of(store)._awaiting_readers, f"line {line}: a slot waits for no reader"
     assert raised == line - 1
@@ -135,7 +135,7 @@ def test_a_handler_uses_the_store_at_any_line(store, use):
         line += 1
     assert line > 40
     store.flush()
-    assert not slots_of(store).visits
+    assert not slots_of(store).caller_reads
     assert not slots_of(store)._awaiting_readers
     assert store.verify().ok
     other.release()
@@ -281,6 +281,6 @@ def test_a_stack_that_is_used_up(store, name):
         except RecursionError:
             outcomes.add("refused")
     assert outcomes == {"worked", "refused"}
-    assert not slots_of(store).visits
+    assert not slots_of(store).caller_reads
     assert store.stats().in_flight == 0
     buf.release()

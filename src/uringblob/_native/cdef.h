@@ -45,7 +45,7 @@ void ub_abandon(struct ub_ring *ring);
 
 int ub_register_files(struct ub_ring *ring, const int *fds, unsigned count);
 int ub_unregister_files(struct ub_ring *ring);
-int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, unsigned count);
+int ub_register_buffers(struct ub_ring *ring, const struct iovec *vectors, unsigned count);
 int ub_unregister_buffers(struct ub_ring *ring);
 int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count);
 

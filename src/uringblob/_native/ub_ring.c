@@ -99,11 +99,11 @@ int ub_unregister_files(struct ub_ring *ring)
     return io_uring_unregister_files(&ring->uring);
 }
 
-int ub_register_buffers(struct ub_ring *ring, const struct iovec *stretches, unsigned count)
+int ub_register_buffers(struct ub_ring *ring, const struct iovec *vectors, unsigned count)
 {
     if (ring->fd < 0)
         return -EBADF;
-    int rc = io_uring_register_buffers(&ring->uring, stretches, count);
+    int rc = io_uring_register_buffers(&ring->uring, vectors, count);
     if (rc >= 0)
         ring->buffers_registered = count;
     return rc;

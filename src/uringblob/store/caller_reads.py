@@ -74,13 +74,13 @@ class CallerReads:
     @property
     def active(self) -> int:
         """Reads in progress."""
-        return len(self._slots.visits)
+        return len(self._slots.caller_reads)
 
     @property
     def interrupted(self) -> bool:
         """Whether the calling thread is inside a read: then this is a signal handler that interrupted it."""
         me = threading.get_ident()
-        return any(caller.thread == me for caller in list(self._slots.visits))
+        return any(caller.thread == me for caller in list(self._slots.caller_reads))
 
     def read(self, read: FrameRead) -> int:
         """Return the frame's size, ``RETRY_ON_LOOP``, or the ``-errno`` of the system call."""
@@ -112,12 +112,12 @@ class CallerReads:
 
     def register(self, caller: CallerRead) -> bool:
         """Keep the slot from being reused; False if the store is closing."""
-        self._slots.visits[caller] = caller.slot
+        self._slots.caller_reads[caller] = caller.slot
         return not self._closing
 
     def unregister(self, caller: CallerRead) -> None:
         """Let the slot be reused; may be repeated."""
-        self._slots.visits.pop(caller, None)
+        self._slots.caller_reads.pop(caller, None)
         if self._slots.awaits_readers(caller.slot):
             self._notify(caller.slot)
 
@@ -135,7 +135,7 @@ class CallerReads:
     async def close(self) -> None:
         """Register no read any more, and wait for those in progress: they use the descriptor."""
         self._closing = True
-        while self._slots.visits:
+        while self._slots.caller_reads:
             pause: Completion[None] = Completion(loop=self._loop)
             self._loop.call_later(POLL_SECONDS, pause.resolve, None)
             await pause

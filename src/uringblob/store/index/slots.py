@@ -77,12 +77,8 @@ class SlotTable:
         self._awaiting_readers: set[int] = set()
         self._pins: dict[int, int] = {}
         #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
-        self.visits: dict[Any, int] = {}
+        self.caller_reads: dict[Any, int] = {}
         self.confirmed = 0
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{s.name.lower()}={self._counts[s]}" for s in _S if self._counts[s])
-        return f"<SlotTable limit={self.limit} {counts}>"
 
     @property
     def limit(self) -> int:
@@ -274,13 +270,13 @@ class SlotTable:
 
     def try_free(self, slot: int) -> None:
         """Free ``slot`` if it awaits its readers and the last of them is done."""
-        if slot in self._awaiting_readers and slot not in self._pins and not self._is_visited(slot):
+        if slot in self._awaiting_readers and slot not in self._pins and not self._is_read_by_caller(slot):
             self._awaiting_readers.discard(slot)
             self.move(slot, _FREE)
 
-    def _is_visited(self, slot: int) -> bool:
+    def _is_read_by_caller(self, slot: int) -> bool:
         # A copy, made in one step: reading threads register and unregister meanwhile.
-        return bool(self.visits) and slot in list(self.visits.values())
+        return bool(self.caller_reads) and slot in list(self.caller_reads.values())
 
     def _drain(self, slot: int) -> None:
         # In this order: a caller's read unregisters first, and then looks whether its slot awaits readers.
