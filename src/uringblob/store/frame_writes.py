@@ -14,6 +14,7 @@ Memory that the engine cannot move (not 4096-aligned where I/O is direct) is cop
 from __future__ import annotations
 
 import collections
+import dataclasses
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -61,17 +62,18 @@ async def _sorted_in_steps(
     return merged
 
 
+@dataclasses.dataclass
 class Piece:
-    """Consecutive frames for one run of slots."""
+    """Consecutive frames for one run of slots.
 
-    def __init__(
-        self, run: SlotRun, guids: Sequence[bytes], frames: Sequence[IoBuffer], *, bounced: bool
-    ) -> None:
-        self.run = run
-        self.guids = guids
-        self.frames = frames
-        self.bounced = bounced  #: the engine cannot move these frames from where they lie
-        self.error: BaseException | None = None
+    ``bounced``: the engine cannot move these frames from where they lie.
+    """
+
+    run: SlotRun
+    guids: Sequence[bytes]
+    frames: Sequence[IoBuffer]
+    bounced: bool
+    error: BaseException | None = None
 
 
 class Batch:
@@ -112,7 +114,7 @@ class Batch:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
         align = self._file_io.engine.memory_align
         bounced = align > 1 and any(frame.address % align for frame in frames)
-        self.pieces.append(Piece(run, guids, frames, bounced=bounced))
+        self.pieces.append(Piece(run, guids, frames, bounced))
 
     def _places(self) -> Iterator[tuple[int, bytes, IoBuffer]]:
         for piece in self.pieces:

@@ -8,6 +8,7 @@ the next change (see :mod:`uringblob.store.io.repairs`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 from uringblob.completion import Completion
@@ -27,7 +28,8 @@ from uringblob.store.log.writer import BlockRun, Log
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
 
 
-class Member:
+@dataclasses.dataclass(eq=False)
+class Waiter:
     """One caller's part of a group.
 
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
@@ -36,30 +38,19 @@ class Member:
     a record.  ``done`` resolves when all of it is durable.
     """
 
-    def __init__(
-        self,
-        done: Completion[None],
-        build_changes: Callable[[], Iterable[tuple[bytes, Change]]],
-        *,
-        size: int = 0,
-        flushes: bool = False,
-        written: PendingWrite | Job[None] | None = None,
-        frame_bytes: int = 0,
-        forced: bool = False,
-    ) -> None:
-        self.done = done
-        self.build_changes = build_changes
-        self.size = size
-        self.flushes = flushes
-        self.written = written
-        self.frame_bytes = frame_bytes
-        self.forced = forced
+    done: Completion[None]
+    build_changes: Callable[[], Iterable[tuple[bytes, Change]]]
+    size: int = 0
+    flushes: bool = False
+    written: PendingWrite | Job[None] | None = None
+    frame_bytes: int = 0
+    forced: bool = False
 
 
 class Group:
     """One group, from its members' changes to a durable record."""
 
-    def __init__(self, log: Log, file_io: FileIO, members: list[Member]) -> None:
+    def __init__(self, log: Log, file_io: FileIO, members: list[Waiter]) -> None:
         self._log = log
         self._file_io = file_io
         self._members = members
@@ -91,7 +82,7 @@ class Group:
                 if change.pending is not None and not change.pending.synced:
                     self._unsynced += self._log.page_size
 
-    async def write(self) -> dict[Member, BaseException]:
+    async def write(self) -> dict[Waiter, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.
 
         :raises BlobStoreIOError: by no member's fault; the store is poisoned, or the log had no room.
@@ -123,7 +114,7 @@ class Group:
         self._log.accept(self.seq, runs)
         return {}
 
-    async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
+    async def _sync_first(self) -> tuple[bool, dict[Waiter, BaseException]]:
         """Flush a large group's frames before its blocks; return whether all frames are flushed."""
         if self._unsynced <= LARGE_GROUP_BYTES:
             return self._unsynced == 0, {}
@@ -132,9 +123,9 @@ class Group:
             await self._file_io.sync(f"frames of group {self.seq}")
         return True, failed
 
-    async def _failed_members(self) -> dict[Member, BaseException]:
+    async def _failed_members(self) -> dict[Waiter, BaseException]:
         """Wait for every member's frames; return the members whose frames failed."""
-        rest: list[tuple[Member, PendingWrite | Job[None]]] = []
+        rest: list[tuple[Waiter, PendingWrite | Job[None]]] = []
         for member in reversed(self._members):  # mostly all are written when the last one's are
             written = member.written
             if isinstance(written, PendingWrite):
@@ -146,7 +137,7 @@ class Group:
                     written.finish_short()  # all of them at the same time
             if written is not None:
                 rest.append((member, written))
-        failed: dict[Member, BaseException] = {}
+        failed: dict[Waiter, BaseException] = {}
         for member, written in rest:
             errors = await wait_all([written])
             if errors:
@@ -156,8 +147,8 @@ class Group:
         return failed
 
     async def _wipe(
-        self, runs: list[BlockRun], failed: dict[Member, BaseException]
-    ) -> dict[Member, BaseException]:
+        self, runs: list[BlockRun], failed: dict[Waiter, BaseException]
+    ) -> dict[Waiter, BaseException]:
         """Wipe the group; return the members that fail, with their errors."""
         if await self._log.wipe(runs):
             return failed

@@ -17,6 +17,7 @@ import collections
 import contextlib
 import errno
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
@@ -27,7 +28,7 @@ from uringblob.store.index.shards import Mapped, Shards
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, Lock, wait_all
 from uringblob.store.io.pending_write import PendingWrite
-from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
+from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Waiter
 from uringblob.store.log.in_turns import confirm_in_turns, each_in_turns
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.writer import ActiveLog, Log
@@ -61,16 +62,12 @@ class GroupQueue:
         self._active = active
         self._maintenance = maintenance
         self._before_group = before_group
-        self._waiting: collections.deque[Member] = collections.deque()
+        self._waiting: collections.deque[Waiter] = collections.deque()
         self._running: Job[None] | None = None
         self._recent_group_size = 0  # callers who shared a group of late
         self.groups = 0
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
         self.names_still = Lock()
-
-    def __repr__(self) -> str:
-        state = "idle" if self.idle else "writing"
-        return f"<GroupQueue {state} waiting={len(self._waiting)} groups={self.groups}>"
 
     @property
     def idle(self) -> bool:
@@ -86,8 +83,7 @@ class GroupQueue:
 
     def join_flush(self) -> Completion[None]:
         """Make every change durable that is pending when the group is formed."""
-        pending = self._index.pending_count
-        return self._join(Member(self._completion(), self._index.pending_changes, size=pending, flushes=True))
+        return self._join(self._index.pending_changes, size=self._index.pending_count, flushes=True)
 
     def join_commit(
         self,
@@ -103,18 +99,16 @@ class GroupQueue:
             return self._index.commit_changes(entries, deletes)
 
         size = len(entries) + len(deletes)
-        return self._join(
-            Member(self._completion(), build_changes, size=size, written=written, frame_bytes=frame_bytes)
-        )
+        return self._join(build_changes, size=size, written=written, frame_bytes=frame_bytes)
 
     def commit_empty_group(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""
-        return self._join(Member(self._completion(), tuple, forced=True))
+        return self._join(tuple, forced=True)
 
-    def _completion(self) -> Completion[None]:
-        return Completion(loop=self._file_io.loop)
-
-    def _join(self, member: Member) -> Completion[None]:
+    def _join(
+        self, build_changes: Callable[[], Iterable[tuple[bytes, Change]]], **fields: Any
+    ) -> Completion[None]:
+        member = Waiter(Completion(loop=self._file_io.loop), build_changes, **fields)
         self._waiting.append(member)
         try:
             if self.idle:
@@ -130,7 +124,7 @@ class GroupQueue:
 
     async def _run(self) -> None:
         while self._waiting:
-            members: list[Member] = []
+            members: list[Waiter] = []
             try:
                 await self._let_others_join()
                 self._take_members(members)
@@ -161,11 +155,11 @@ class GroupQueue:
         if len(self._waiting) < self._recent_group_size and first is not None and not first.done():
             await wait_all([first])
 
-    def _fail(self, members: list[Member], error: Exception) -> None:
+    def _fail(self, members: list[Waiter], error: Exception) -> None:
         for member in members:
             member.done.reject(one_each(error))
 
-    def _take_members(self, members: list[Member]) -> None:
+    def _take_members(self, members: list[Waiter]) -> None:
         """Move waiting members into ``members``, as far as they make one group."""
         frame_bytes = 0
         while self._waiting and len(members) < MEMBERS_MAX:
@@ -178,7 +172,7 @@ class GroupQueue:
             self._waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
 
-    async def _write_group(self, members: list[Member]) -> None:
+    async def _write_group(self, members: list[Waiter]) -> None:
         compactions = 0
         while not await self._try_write_group(members):
             if compactions == COMPACTIONS_MAX:
@@ -191,7 +185,7 @@ class GroupQueue:
             await self._maintenance.wait_unpinned()
             await self._maintenance.start_compaction()
 
-    async def _try_write_group(self, members: list[Member]) -> bool:
+    async def _try_write_group(self, members: list[Waiter]) -> bool:
         """Write a group of ``members`` and acknowledge it; False if the log has no room for it."""
         async with self._active.exclusive:
             await self._file_io.ready()
@@ -215,7 +209,7 @@ class GroupQueue:
                     self._maintenance.after_group()
         return True
 
-    async def _form_group(self, members: list[Member]) -> Group | None:
+    async def _form_group(self, members: list[Waiter]) -> Group | None:
         """Build the changes of ``members``; ``None`` if the log has no room for them."""
         group = Group(self._active.log, self._file_io, members)
         self._index.begin_group(group.changes)
@@ -229,9 +223,9 @@ class GroupQueue:
         await self._abort(group.changes)  # what is pending may change before the next attempt
         return None
 
-    async def _make_durable(self, group: Group) -> dict[Member, BaseException]:
+    async def _make_durable(self, group: Group) -> dict[Waiter, BaseException]:
         """Write ``group``; return the members at fault, if it was wiped."""
-        failed: dict[Member, BaseException] = {}
+        failed: dict[Waiter, BaseException] = {}
         try:
             if not group.is_empty:
                 failed = await group.write()
@@ -271,7 +265,7 @@ class GroupQueue:
         if isinstance(changes, Shards):
             await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
 
-    async def _acknowledge_in_turns(self, members: list[Member]) -> None:
+    async def _acknowledge_in_turns(self, members: list[Waiter]) -> None:
         """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.
 
         64 of them, acknowledged at once, submit their next frames of 512 KiB 0.4 ms later, and the device
@@ -287,7 +281,7 @@ class GroupQueue:
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes
 
-    def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
+    def _regroup(self, members: list[Waiter], failed: dict[Waiter, BaseException]) -> None:
         for member in reversed(members):
             if member in failed:
                 member.done.reject(failed[member])

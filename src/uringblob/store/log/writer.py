@@ -73,12 +73,6 @@ class Log:
         self._space = space
         self._extending: Job[None] | None = None
 
-    def __repr__(self) -> str:
-        return (
-            f"<Log id={self.log_id:016x} seq={self.seq} segments={len(self.segments)}"
-            f" room={self.room} blocks>"
-        )
-
     # --- places --------------------------------------------------------------------------
 
     def offset_of(self, segment: SlotRun) -> int:
@@ -126,7 +120,10 @@ class Log:
     ) -> list[BlockRun]:
         """Return the only block of a group; writes and changes nothing."""
         [offset] = self.next_offsets(1)
-        return [(offset, self._encode(offset, block_type, seq, records, flags=flags))]
+        fields = {"log_id": self.log_id, "seq": seq, "flags": flags}
+        return [
+            (offset, encode_block(self.store_id, offset, block_type=block_type, records=records, **fields))
+        ]
 
     async def encode_group(
         self,
@@ -153,36 +150,15 @@ class Log:
                 encoded = []
             start = start if encoded else offset
             part = list(itertools.islice(rest, RECORDS_PER_BLOCK))
-            encoded.append(self._encode(offset, block_type, seq, part, flags=flags, index=index, count=count))
+            fields = {"log_id": self.log_id, "seq": seq, "flags": flags, "index": index, "count": count}
+            encoded.append(encode_block(self.store_id, offset, block_type=block_type, records=part, **fields))
         return [*runs, (start, b"".join(encoded))]
 
     def encode_header(self, index: int, segment: SlotRun, successor: SlotRun) -> bytes:
         """Return the header block of ``segment``, the ``index``-th of the chain."""
         link = link_record(index, segment.slots, successor.slot, successor.slots)
-        return self._encode(self.offset_of(segment), BlockType.SEGMENT, 0, [link])
-
-    def _encode(
-        self,
-        offset: int,
-        block_type: BlockType,
-        seq: int,
-        records: Sequence[bytes],
-        *,
-        flags: int = 0,
-        index: int = 0,
-        count: int = 1,
-    ) -> bytes:
-        return encode_block(
-            self.store_id,
-            offset,
-            log_id=self.log_id,
-            block_type=block_type,
-            seq=seq,
-            flags=flags,
-            index=index,
-            count=count,
-            records=records,
-        )
+        offset, kind = self.offset_of(segment), BlockType.SEGMENT
+        return encode_block(self.store_id, offset, log_id=self.log_id, block_type=kind, seq=0, records=[link])
 
     async def write(self, runs: Sequence[BlockRun], what: str = "writing the log") -> None:
         """Write encoded blocks; nothing is flushed and the position does not move."""
