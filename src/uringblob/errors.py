@@ -262,7 +262,7 @@ def errno_name(errno: int) -> str:
     return f"{name} ({os.strerror(errno)})"
 
 
-def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool | None = False) -> int:
+def check_rc(rc: int, what: object) -> int:
     """Return ``rc`` if it is not negative, else raise it as a :class:`BlobStoreIOError`.
 
     The only place where a negative number becomes an exception.  ``what`` names the operation, file
@@ -272,4 +272,4 @@ def check_rc(rc: int, what: object, *, guid: bytes | None = None, applied: bool 
         return rc
     offset = getattr(what, "offset", None)
     text = with_remedy(f"{what}: {errno_name(-rc)}", -rc)
-    raise BlobStoreIOError(-rc, text, guid=guid, offset=offset, applied=applied)
+    raise BlobStoreIOError(-rc, text, offset=offset)

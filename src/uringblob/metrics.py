@@ -50,7 +50,6 @@ class HasStats(Protocol):
 
     def stats(self) -> StoreStats:
         """Return a frozen snapshot; any thread may ask."""
-        ...
 
 
 class PrometheusObserver:

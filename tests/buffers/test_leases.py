@@ -99,7 +99,7 @@ def test_bytes_written_through_a_survivor_are_not_someone_elses(pool):
     buf = pool.lease()
     array_of_it = np.frombuffer(buf.view, dtype=np.uint8)
     del buf
-    others = [pool.lease_zeroed() for _ in range(8)]
+    others = [pool.lease(zero=True) for _ in range(8)]
     array_of_it[:] = 7
     assert not any(any(other.view) for other in others)
 

@@ -13,7 +13,6 @@ from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, St
 from uringblob.store import async_store
 from uringblob.store import frame_writes as batch
 from uringblob.store.index.slots import SlotState
-from uringblob.store.log.reader import LogReader
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]
@@ -181,25 +180,3 @@ async def test_as_many_blocks_as_come_together_are_kept_and_no_more(store):
     blocks = await asyncio.gather(*(file_io.start(file_io.read(0, PAGE, "a test's read")) for _ in range(20)))
     assert set(blocks) == {blocks[0]}
     assert len(file_io._scratch[PAGE]) == 8
-
-
-async def test_everything_inside_says_in_one_line_how_it_stands(store):
-    """For debugging: the figures that tell states apart."""
-    core = store._core
-    assert repr(core.file) == f"<StoreFile {store.path!r} fd={core.file.fd}>"
-    assert repr(core.queue) == f"<GroupQueue idle waiting=0 groups={core.queue.groups}>"
-    log = core.log
-    assert f"seq={log.seq} segments=" in repr(log)
-    reader = LogReader.of_log(log)
-    assert repr(reader) == f"<LogReader id={log.log_id:016x} segments=0 position=(0, 1)>"
-    assert f"floor={core.superblocks.current.floor}" in repr(core.superblocks)
-    assert repr(core.index).startswith("<BlobIndex blobs=6 pending=0 <SlotTable limit=")
-    assert " live=6" in repr(core.index.slots)
-    assert f"{core.index.slots!r}" in repr(core.allocator)
-    assert repr(core.maintenance) == "<LogMaintenance idle compactions=0 pins=0>"
-    core.maintenance.pin()
-    assert "pins=1" in repr(core.maintenance)
-    core.maintenance.unpin()
-    await store.write_blob(GUIDS[0], fill(9))
-    assert "pending=1" in repr(core.index)
-    await store.flush()

@@ -30,7 +30,6 @@ class StoreObserver(Protocol):
         :param duration_s: seconds from the call to its return, waiting included.
         :param outcome: ``"ok"``, ``"cancelled"``, or the name of the exception's class.
         """
-        ...
 
 
 #: Each operation, with the bytes that it moves: of frame size, arguments and result.  An iteration is

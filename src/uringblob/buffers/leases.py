@@ -237,10 +237,6 @@ class BufferPool(Owner):
         """Note that the kernel no longer holds the slab; leased buffers stay usable memory."""
         self.registered = False
 
-    def lease_zeroed(self) -> AlignedBlobBuf:
-        """Return a zero-filled frame; otherwise as :meth:`lease`."""
-        return self.lease(zero=True)
-
     def lease(self, *, zero: bool = False) -> AlignedBlobBuf:
         """Return a frame, whose contents are arbitrary unless ``zero``.
 
@@ -275,10 +271,6 @@ class BufferPool(Owner):
             if owners.get(index) is token:
                 owners.pop(index)
             raise
-
-    def __repr__(self) -> str:
-        kind = "registered" if self.registered else "not registered"
-        return f"<BufferPool {self.leased} of {self.capacity} frames leased, {self.asked} asked, {kind}>"
 
 
 def _buffer(

@@ -56,16 +56,13 @@ class Engine(Protocol):
     @property
     def counters(self) -> IoCounters:
         """Requests and bytes so far."""
-        ...
 
     @property
     def in_flight(self) -> int:
         """Operations whose completion is not resolved, queued ones included."""
-        ...
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
-        ...
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         """Fill each frame from its own offset on, all queued together.
@@ -73,18 +70,15 @@ class Engine(Protocol):
         Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
         If this raises, those in the list were queued, and no others.
         """
-        ...
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` from ``offset`` on, blocking the calling thread, which may be any.
 
         Returns bytes read or ``-errno``; 0 also where the engine cannot do it.  Not counted here.
         """
-        ...
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Write ``frames``, in order, from ``offset`` on; yields bytes written."""
-        ...
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         """One gathered write linked to one fdatasync that begins only after it, in one submission.
@@ -92,11 +86,9 @@ class Engine(Protocol):
         Yields both results.  The sync counts only if the write's result is the whole length;
         a short or failed write cancels it (``-ECANCELED``).
         """
-        ...
 
     def sync(self) -> Completion[int]:
         """fdatasync (on macOS: ``F_FULLFSYNC``); yields 0."""
-        ...
 
     def grow(self, size: int) -> Completion[int]:
         """Allocate the file up to ``size`` bytes; yields 0.
@@ -104,11 +96,9 @@ class Engine(Protocol):
         Real blocks where the file system can (fallocate), else only the length.
         After a failure the file is as long as before.
         """
-        ...
 
     def file_size(self) -> int:
         """The file's current length in bytes, or ``-errno``."""
-        ...
 
     async def close(self) -> None:
         """Wait for everything in flight, then free ring, threads and registrations.
@@ -116,7 +106,6 @@ class Engine(Protocol):
         The descriptor that the engine was given stays open and is the caller's.  A second call does
         nothing.
         """
-        ...
 
     def abandon(self) -> None:
         """Free what can be freed without waiting or locking: for a forked child and finalizers.
@@ -125,4 +114,3 @@ class Engine(Protocol):
         locked, until then.  Closes this process's copy of the ring's descriptor; changes nothing that
         the parent process shares.
         """
-        ...

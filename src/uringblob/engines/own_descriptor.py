@@ -24,9 +24,6 @@ class OwnDescriptor:
 
     __slots__ = ("__weakref__", "fd")
 
-    path = ""
-    left_behind = False
-
     def __init__(self, fd: int | None) -> None:
         """Duplicate ``fd``, which stays the caller's; ``None``: closed from the start.
 
@@ -36,9 +33,6 @@ class OwnDescriptor:
         if fd is not None:
             self.fd = os.dup(fd)
             fork.remember(self)
-
-    def __repr__(self) -> str:
-        return f"<OwnDescriptor {self.fd}>"
 
     def close(self) -> None:
         """Close it, without unlocking; a second call does nothing."""

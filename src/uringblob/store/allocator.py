@@ -34,9 +34,6 @@ class SlotAllocator:
         self._growth = growth
         self._reclaimer = reclaimer
 
-    def __repr__(self) -> str:
-        return f"<SlotAllocator {self._growth!r}>"
-
     def allocate_ready(self, count: int) -> SlotRun | None:
         """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first."""
         if not self._file_io.takes_changes or not self._growth.log_space_suffices(count):

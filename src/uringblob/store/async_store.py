@@ -262,7 +262,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         self._check_open()
-        return self._core.file_io.engine.pool.lease_zeroed()
+        return self._core.file_io.engine.pool.lease(zero=True)
 
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
         self._check_open()

@@ -81,11 +81,6 @@ def entry_slot(entry: int) -> int:
     return entry >> CHECKSUM_BITS
 
 
-def entry_checksum(entry: int) -> int:
-    """Return the frame checksum of a packed entry."""
-    return entry & CHECKSUM_MASK
-
-
 def first_slot(page_size: int) -> int:
     """Return the lowest slot that does not overlap the superblocks (slot 0 never exists)."""
     return -(-HEADER_SIZE // page_size)

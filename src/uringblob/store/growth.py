@@ -50,9 +50,6 @@ class FileGrowth:
         self._superblocks = superblocks
         self.lock = Lock()
 
-    def __repr__(self) -> str:
-        return f"<FileGrowth {self._log_space!r} {self._slots!r}>"
-
     # --- log space -----------------------------------------------------------------------
 
     def log_space_suffices(self, more_records: int) -> bool:

@@ -46,9 +46,6 @@ class FileIdentity:
         self._log: Log | None = None
         self._mark: tuple[Place, int] = ((0, 0), 0)
 
-    def __repr__(self) -> str:
-        return f"<FileIdentity of {self._file!r}: {self.note() or 'as it was opened'}>"
-
     # --- the name and the length ---------------------------------------------------------
 
     def note(self) -> str:

@@ -103,13 +103,6 @@ def test_a_run_is_no_larger_than_a_thread_should_be_busy_with(part_of):
     ]
 
 
-def test_it_says_how_it_stands(part_of):
-    run = CoalescedWrite(part_of(1), Disk(), Box())
-    assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, waiting>"
-    work_off(run)
-    assert repr(run) == "<CoalescedWrite of 4096 bytes up to 8192, taken>"
-
-
 # ---- results ------------------------------------------------------------------------------------
 
 

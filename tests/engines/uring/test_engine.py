@@ -335,7 +335,7 @@ async def test_the_lease_of_a_cancelled_reader_ends_with_its_operation(engine, f
 async def test_the_first_read_leaves_the_pool_zero(fd):
     os.pwrite(fd, b"x" * PAGE, 0)
     engine = UringEngine(request_for(fd), False, 1)
-    assert bytes(engine.pool.lease_zeroed().view) == bytes(PAGE)
+    assert bytes(engine.pool.lease(zero=True).view) == bytes(PAGE)
     await engine.close()
 
 

@@ -47,9 +47,6 @@ class Part(Answer):
         self.views = views
         self.size_bytes = size_bytes
 
-    def __repr__(self) -> str:
-        return f"<Part of {self.size_bytes} bytes at {self.offset}, result {self.result!r}>"
-
 
 def _count_write(counters: IoCounters, result: int) -> None:
     counters.bytes_written += max(result, 0)
@@ -71,10 +68,6 @@ class CoalescedWrite:
         #: The parts that the worker has taken, after an initial ``None``.
         self._mine: list[Part | None] = [None]
         self._posted = 0
-
-    def __repr__(self) -> str:
-        state = "taken" if self._taken else "waiting"
-        return f"<CoalescedWrite of {self._size_bytes} bytes up to {self._end}, {state}>"
 
     def add(self, part: Part) -> bool:
         """Add ``part`` if it is adjacent and no worker has taken this write.  On the loop's thread.

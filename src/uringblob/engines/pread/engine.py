@@ -59,23 +59,19 @@ class PreadEngine(WorkerPool, Owner):
         return self._descriptor.fd
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`.Engine.read`."""
         self.counters.reads += 1
         call = functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset)
         return self.submit(_count_read, _NO_MEMORY, call)
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """See :meth:`.Engine.read_each`."""
         for offset, frame in reads:
             answers.append(self.read(offset, (frame,)))
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
-        """See :meth:`.Engine.read_now`."""
         descriptor = self._descriptor  # kept open if the engine is abandoned meanwhile
         return number_of(self._calls.readv, descriptor.fd, (frame.view,), offset)
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`.Engine.write`."""
         self.counters.writes += 1
         completion = self._new_completion()
         part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
@@ -97,26 +93,16 @@ class PreadEngine(WorkerPool, Owner):
         return self.submit(_count_write_then_sync, (_NO_MEMORY, _NO_MEMORY), call)
 
     def sync(self) -> Completion[int]:
-        """See :meth:`.Engine.sync`."""
         self.counters.syncs += 1
         call = functools.partial(number_of, _sync, self._calls, self._fd)
         return self.submit(count_nothing, _NO_MEMORY, call)
 
     def grow(self, size: int) -> Completion[int]:
-        """See :meth:`.Engine.grow`."""
         call = functools.partial(number_of, _grow, self._grow_lock, self._fd, size)
         return self.submit(count_nothing, _NO_MEMORY, call)
 
     def file_size(self) -> int:
-        """See :meth:`.Engine.file_size`."""
         return size_of_file(self._fd)
-
-    def __repr__(self) -> str:
-        state = "open" if self._open else "closed"
-        return (
-            f"<PreadEngine {state} fd={self._fd} direct_io={self.direct_io} "
-            f"in_flight={self.in_flight} threads={len(self._threads)}>"
-        )
 
 
 def _views(frames: Sequence[IoBuffer]) -> list[memoryview]:

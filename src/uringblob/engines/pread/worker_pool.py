@@ -62,9 +62,6 @@ class WorkItem(Answer):
         self._results = results
         self._call: Callable[[], Any] | None = call
 
-    def __repr__(self) -> str:
-        return f"<WorkItem {self._call!r}>"
-
     def work(self) -> None:
         """Make the call; an exception is a result, too."""
         call = self._call
@@ -203,9 +200,6 @@ class Worker:
         self._ended.acquire()
         run = _run(works.get, works, descriptor, self._ended, threading.gettrace())
         _thread.start_new_thread(next, (run, None))
-
-    def __repr__(self) -> str:
-        return f"<Worker, {'running' if self._ended.locked() else 'ended'}>"
 
     def join(self) -> None:
         """Wait until it has ended."""

@@ -90,7 +90,6 @@ class UringEngine(Owner):
 
     @property
     def counters(self) -> IoCounters:
-        """See :attr:`.Engine.counters`."""
         counters, ring = self._counters, self.ring
         counters.ring_enters = ring.enters
         counters.bytes_read = ring.bytes_read - self._moved_before[0]
@@ -99,7 +98,6 @@ class UringEngine(Owner):
 
     @property
     def in_flight(self) -> int:
-        """See :attr:`.Engine.in_flight`."""
         return self.ring.in_flight
 
     @property
@@ -107,7 +105,6 @@ class UringEngine(Owner):
         return self._descriptor.fd
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`.Engine.read`."""
         self._counters.reads += 1
         if len(frames) == 1:
             frame = frames[0]
@@ -140,7 +137,6 @@ class UringEngine(Owner):
         return number_of(self._calls.readv, descriptor.fd, (frame.view,), offset)
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        """See :meth:`.Engine.write`."""
         self._counters.writes += 1
         ring = self.ring
         if len(frames) == 1:
@@ -162,7 +158,6 @@ class UringEngine(Owner):
         return queued > _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
-        """See :meth:`.Engine.write_then_sync`."""
         size = sum(frame.size for frame in frames)
         ring = self.ring
         split = ring.chains_split
@@ -176,7 +171,6 @@ class UringEngine(Owner):
         )
 
     def sync(self) -> Completion[int]:
-        """See :meth:`.Engine.sync`."""
         self._counters.syncs += 1
         return self.ring.submit([_FDATASYNC])[0]
 
@@ -197,11 +191,9 @@ class UringEngine(Owner):
         return done
 
     def file_size(self) -> int:
-        """See :meth:`.Engine.file_size`."""
         return size_of_file(self._fd)
 
     async def close(self) -> None:
-        """See :meth:`.Engine.close`."""
         try:
             await self.ring.aclose()
         except GeneratorExit:
@@ -212,14 +204,9 @@ class UringEngine(Owner):
             self._descriptor.close()
 
     def abandon(self) -> None:
-        """See :meth:`.Engine.abandon`."""
         self.pool.retire()
         self.ring.abandon()
         self._descriptor = CLOSED  # the kernel refers to the file itself for what is in flight
-
-    def __repr__(self) -> str:
-        kind = "direct" if self.direct_io else "buffered"
-        return f"<UringEngine on descriptor {self._fd}, {kind}, {self.ring!r}>"
 
 
 def _join(

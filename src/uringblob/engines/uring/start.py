@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from typing import Final
 
 from uringblob.buffers.leases import BufferPool
@@ -39,7 +38,10 @@ def start_ring(request: EngineRequest) -> tuple[Ring, BufferPool]:
     """
     ring = Ring(request.queue_depth, loop=request.loop)
     try:
-        _step("register files", lambda: ring.register_files([request.fd]))
+        try:
+            ring.register_files([request.fd])
+        except OSError as error:
+            raise RingUnavailable("register files", error.errno or 0) from error
         _check("nop", ring.wait(ring.nop()))
         pool = _make_pool(ring, request)
         _try_requests(ring, pool, writes=not request.read_only)
@@ -99,13 +101,6 @@ def _answer(ring: Ring, op: Op) -> int:
     """Make one request; a full file system is no refusal."""
     result = ring.wait(ring.submit([op])[0])
     return 0 if -result in NO_SPACE_ERRNOS else result
-
-
-def _step(stage: str, step: Callable[[], None]) -> None:
-    try:
-        step()
-    except OSError as error:
-        raise RingUnavailable(stage, error.errno or 0) from error
 
 
 def _check(stage: str, result: int) -> None:

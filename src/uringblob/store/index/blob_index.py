@@ -43,10 +43,6 @@ class BlobIndex:
         self._moments: list[Moment] = []
         self._live = 0  # visible blobs
 
-    def __repr__(self) -> str:
-        frozen = "" if self._delta is None else f" delta={len(self._delta)}"
-        return f"<BlobIndex blobs={self._live} pending={len(self._pending)}{frozen} {self.slots!r}>"
-
     # --- questions -----------------------------------------------------------------------
 
     def find(self, guid: bytes) -> int | None:

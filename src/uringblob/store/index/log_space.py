@@ -62,9 +62,6 @@ class LogSpace:
         for segment in used:
             self._cut(segment)
 
-    def __repr__(self) -> str:
-        return f"<LogSpace {self.free_granules} of {self.capacity} granules of {self.granule} slots free>"
-
     @property
     def free_granules(self) -> int:
         """Granules in no segment."""

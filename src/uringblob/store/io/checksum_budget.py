@@ -49,9 +49,6 @@ class ChecksumBudget:
         self._due: object = None
         self._waiting: collections.deque[tuple[int, Completion[None]]] = collections.deque()
 
-    def __repr__(self) -> str:
-        return f"<ChecksumBudget left={self._left} waiting={len(self._waiting)}>"
-
     def try_acquire(self, size_bytes: int) -> bool:
         """Take ``size_bytes`` if this iteration has budget left and nothing waits for it."""
         if self._left <= 0 or self._waiting:

@@ -50,10 +50,6 @@ class LogMaintenance:
         self._unpinned: Completion[None] | None = None
         self._ended = False
 
-    def __repr__(self) -> str:
-        state = "compacting" if self.compacting else "idle"
-        return f"<LogMaintenance {state} compactions={self.compactions} pins={self._pins}>"
-
     @property
     def compacting(self) -> bool:
         """Whether a compaction is under way."""

@@ -71,9 +71,6 @@ class LogReader:
         """Return a reader for an open log, from its head on."""
         return cls(log.file_io, log.store_id, log.log_id, log.page_size, log.segments[0])
 
-    def __repr__(self) -> str:
-        return f"<LogReader id={self.log_id:016x} segments={len(self.segments)} position={self.position}>"
-
     # --- the chain -----------------------------------------------------------------------
 
     async def enter(self) -> bool:

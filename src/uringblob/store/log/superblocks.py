@@ -28,9 +28,6 @@ class Superblocks:
         self._writing = Lock()
         self._tried = current.revision  # the highest that may be there, by a failed write
 
-    def __repr__(self) -> str:
-        return f"<Superblocks revision={self.current.revision} floor={self.current.floor}>"
-
     async def change(self, **fields: Any) -> None:
         """Rewrite both with these fields and new revisions; one change after the other."""
         async with self._writing:

@@ -46,7 +46,7 @@ class SimEngine:
         self._loop = loop
         self._rng = rng
         self._instant = instant
-        self._counters = IoCounters()
+        self.counters = IoCounters()
         self._waiting: list[_Finish] = []
         self._slow = 0  # requests in flight that end at a time, not by chance
         self._closing: asyncio.Future[None] | None = None
@@ -54,11 +54,6 @@ class SimEngine:
 
     def __repr__(self) -> str:
         return f"<SimEngine in_flight={self.in_flight} on {self.disk!r}>"
-
-    @property
-    def counters(self) -> IoCounters:
-        """Requests made and bytes moved so far."""
-        return self._counters
 
     @property
     def in_flight(self) -> int:
@@ -98,7 +93,7 @@ class SimEngine:
     # --- requests ------------------------------------------------------------------------
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
-        self._counters.reads += 1
+        self.counters.reads += 1
         fault = self.disk.next_fault("read")
         size = sum(frame.size for frame in frames)
         done = self._completion()
@@ -114,7 +109,7 @@ class SimEngine:
                 part = data[at : at + frame.size]
                 frame.view[: len(part)] = part
                 at += len(part)
-            self._counters.bytes_read += len(data)
+            self.counters.bytes_read += len(data)
             done.resolve(len(data))
 
         self._when_complete(finish, fault)
@@ -134,7 +129,7 @@ class SimEngine:
         return done
 
     def _write(self, offset: int, frames: Sequence[IoBuffer], then: Callable[[int], None]) -> None:
-        self._counters.writes += 1
+        self.counters.writes += 1
         disk = self.disk
         fault = disk.next_fault("write")
         data = b"".join([frame.view for frame in frames])
@@ -156,7 +151,7 @@ class SimEngine:
                 disk.misdirect_write(write, fault.to)
             else:
                 disk.finish_write(write, moved)
-            self._counters.bytes_written += moved
+            self.counters.bytes_written += moved
             then(moved)
 
         self._when_complete(finish, fault)
@@ -169,7 +164,7 @@ class SimEngine:
             if rc != size:
                 done.resolve((rc, -errno.ECANCELED))
             else:
-                self._counters.linked_syncs += 1
+                self.counters.linked_syncs += 1
                 self._sync(lambda synced: done.resolve((rc, synced)))
 
         self._write(offset, frames, written)
@@ -181,7 +176,7 @@ class SimEngine:
         return done
 
     def _sync(self, then: Callable[[int], None]) -> None:
-        self._counters.syncs += 1
+        self.counters.syncs += 1
         fault = self.disk.next_fault("sync")
         number = 0 if fault is None else fault.errno
         covered = self.disk.begin_sync(failing=bool(number))
