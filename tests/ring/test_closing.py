@@ -67,7 +67,7 @@ async def test_aclose_waits_for_everything_also_if_memory_is_short_for_a_moment(
     assert not closing.done()
     os.write(pipe[1], b"xyz")
     await closing
-    assert (len(tries), read.result(), ring._core.fd) == (2, 3, -1)
+    assert (len(tries), read.result(), ring._c_ring.fd) == (2, 3, -1)
 
 
 async def test_cancelling_aclose_does_not_stop_it(pipe):
@@ -82,7 +82,7 @@ async def test_cancelling_aclose_does_not_stop_it(pipe):
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert read.result() == 3
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
 
 
 async def test_two_acloses_wait_for_the_same_end(pipe):
@@ -147,7 +147,7 @@ def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, 
         except RuntimeError as error:
             refused = "parent" in str(error)
         ring.close()
-        return refused and ring._core.fd == -1
+        return refused and ring._c_ring.fd == -1
 
     assert in_child(child) == 0
     assert ring.in_flight == 1
@@ -156,7 +156,7 @@ def test_a_forked_child_cannot_use_the_ring_and_its_close_changes_nothing(ring, 
 
 
 def test_a_forked_child_closes_its_copy_at_once(ring):
-    assert in_child(lambda: ring._core.fd == -1) == 0
+    assert in_child(lambda: ring._c_ring.fd == -1) == 0
     assert ring.wait(ring.nop()) == 0
 
 
@@ -180,7 +180,7 @@ async def test_abandoned_on_a_living_loop_it_ends_when_all_has_completed(pipe):
         ring.nop()
     os.write(pipe[1], b"x")
     assert await read == 1
-    while ring._core.fd >= 0:
+    while ring._c_ring.fd >= 0:
         await asyncio.sleep(0)
 
 
@@ -190,11 +190,11 @@ async def test_abandoned_before_anything_has_completed_it_ends_with_the_last(pip
     ring.abandon()
     for ended in (1, 2):
         await a_few_rounds()
-        assert ring._core.fd >= 0, "the kernel may still write"
+        assert ring._c_ring.fd >= 0, "the kernel may still write"
         os.write(pipe[1], b"x")
         while sum(read.done() for read in reads) < ended:
             await asyncio.sleep(0)
-    while ring._core.fd >= 0:
+    while ring._c_ring.fd >= 0:
         await asyncio.sleep(0)
 
 
@@ -209,7 +209,7 @@ async def test_abandoned_while_it_is_closed_both_wait_for_the_same_end(pipe):
     os.write(pipe[1], b"x")
     await closing
     await a_few_rounds()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
 
 
 async def test_abandoning_twice_frees_once():
@@ -217,7 +217,7 @@ async def test_abandoning_twice_frees_once():
     ring.abandon()
     ring.abandon()
     await a_few_rounds()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
 
 
 async def a_few_rounds():
@@ -230,7 +230,7 @@ def test_abandoned_without_a_loop_it_keeps_the_memory_that_the_kernel_may_write(
     freed = {0: "leased"}
     read_into_exporter(ring, pipe, freed)
     ring.abandon()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     del ring
     gc.collect()
     assert freed
@@ -239,7 +239,7 @@ def test_abandoned_without_a_loop_it_keeps_the_memory_that_the_kernel_may_write(
 
 def test_abandoned_idle_and_without_a_loop_it_is_freed_at_once():
     ring = Ring(8)
-    fd = ring._core.fd
+    fd = ring._c_ring.fd
     assert ring.wait(ring.nop()) == 0
     ring.abandon()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
@@ -260,11 +260,11 @@ def test_abandoned_in_the_moment_in_which_its_loop_is_closed(pipe):
     ring = Ring(8, loop=loop)
     freed = {0: "leased"}
     read_into_exporter(ring, pipe, freed)
-    loop.remove_reader(ring._core.fd)
+    loop.remove_reader(ring._c_ring.fd)
     ring._loop = Closing(loop)
     ring.abandon()
     loop.close()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     del ring
     gc.collect()
     assert freed
@@ -278,7 +278,7 @@ def test_a_close_that_the_kernel_refuses_to_wait_for_is_raised_and_keeps_the_mem
     with pytest.raises(OSError, match="waiting for a completion") as raised:
         ring.close()
     assert raised.value.errno == errno.EPERM
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     ring.close()
     del ring, raised
     gc.collect()
@@ -302,7 +302,7 @@ def test_close_blocks_until_the_last_has_completed(pipe):
     faulty._lib = WritesFirst()
     ring.close()
     assert read.result() == 1
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
 
 
 def read_into_exporter(ring, pipe, freed):
@@ -356,8 +356,8 @@ def test_an_aclose_that_ends_before_its_condition_frees_nothing_that_the_kernel_
     os.write(pipe[1], b"x")
     if not loop.is_closed():
         # Then the loop frees it when all operations have ended.
-        assert ring._core.fd >= 0
-        while ring._core.fd >= 0:
+        assert ring._c_ring.fd >= 0
+        while ring._c_ring.fd >= 0:
             loop.run_until_complete(asyncio.sleep(0))
         del ring
         gc.collect()
@@ -371,7 +371,7 @@ def test_an_aclose_that_is_collected_with_its_ring_and_its_loop_frees_nothing_ei
     freed = {0: "leased"}
     read_into_exporter(ring, pipe, freed)
     closing = step_into_aclose(ring)
-    fd = ring._core.fd
+    fd = ring._c_ring.fd
     loop.close()
     del ring, closing, loop
     gc.collect()
@@ -396,7 +396,7 @@ def test_of_two_acloses_one_may_be_dropped(pipe):
     assert not other.done()
     os.write(pipe[1], b"x")
     loop.run_until_complete(other)
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     with pytest.raises(RuntimeError, match="already awaited"):
         loop.run_until_complete(dropped)
     loop.close()
@@ -408,7 +408,7 @@ async def test_an_aclose_that_another_loop_refuses_to_wait_for_frees_nothing(pip
     read_into_exporter(ring, pipe, freed)
     with pytest.raises(RuntimeError):
         await ring.aclose()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     del ring
     gc.collect()
     assert freed
@@ -429,9 +429,9 @@ async def test_an_aclose_that_there_is_no_memory_to_begin_frees_nothing(pipe, mo
             await ring.aclose()
     assert freed
     await a_few_rounds()
-    assert ring._core.fd >= 0
+    assert ring._c_ring.fd >= 0
     os.write(pipe[1], b"x")
-    while ring._core.fd >= 0:
+    while ring._c_ring.fd >= 0:
         await asyncio.sleep(0)
 
 
@@ -447,7 +447,7 @@ def test_a_ring_forgotten_while_the_kernel_may_still_write_keeps_the_memory(pipe
 
 def test_a_ring_forgotten_while_idle_warns_and_is_freed():
     ring = Ring(8)
-    fd = ring._core.fd
+    fd = ring._c_ring.fd
     with pytest.warns(ResourceWarning, match="unclosed"):
         del ring
         gc.collect()

@@ -190,7 +190,7 @@ def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, 
 async def test_a_completion_event_comes_again_after_an_interrupted_reaping(loop_ring):
     nops = [loop_ring.nop() for _ in range(8)]
     loop_ring._queue.flush()
-    loop_ring._lib.ub_reap(loop_ring._core)  # copied, and interrupted before any is resolved
+    loop_ring._lib.ub_reap(loop_ring._c_ring)  # copied, and interrupted before any is resolved
     assert await asyncio.gather(*nops) == [0] * 8
 
 

@@ -31,7 +31,7 @@ class Looks:
         ring = self.ring
         ring.stats(), repr(ring), ring.closed
         ring.abandon()
-        assert ring._core.fd == -1
+        assert ring._c_ring.fd == -1
 
 for number in range(60):
     first, last = Looks(), Looks()
@@ -42,7 +42,7 @@ for number in range(60):
     first.ring = last.ring = ring
     # The collector puts what it meets alive in the order in which it meets it; so, sometimes, the
     # ring's memory comes before the ring, and later ends before it.
-    order = [first, ring._in_flight, ring, last, ring._core]
+    order = [first, ring._in_flight, ring, last, ring._c_ring]
     order = order[number % 5 :] + order[: number % 5]
     del first, last, ring
     gc.collect()
@@ -68,10 +68,10 @@ def test_its_memory_has_no_destructor_of_its_own():
     """Then the collector cannot free it before the finalizers have run: it only counts references."""
     ring = Ring(8)
     # A pointer with a destructor would not own what it points to, and the collector would track it.
-    assert "owning" in repr(ring._core)
-    assert not gc.is_tracked(ring._core)
+    assert "owning" in repr(ring._c_ring)
+    assert not gc.is_tracked(ring._c_ring)
     ring.close()
-    assert ring._core.fd == -1
+    assert ring._c_ring.fd == -1
     assert ring.stats().closed
 
 

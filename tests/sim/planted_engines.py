@@ -32,28 +32,28 @@ def interrupted_wait_takes_the_next_completion():
     def entering(self, ops):
         taken = enter(self, ops)
         if taken == -errno.EINTR:
-            interrupted.add(self._core)
+            interrupted.add(self._c_ring)
         return taken
 
     def blocking(self):
         block(self)
-        interrupted.add(self._core)
+        interrupted.add(self._c_ring)
 
     def reap(self):
-        total, swaps, used = 0, mistaken[self._core], kept[self._core]
-        while (count := self.lib.ub_reap(self._core)) > 0:
+        total, swaps, used = 0, mistaken[self._c_ring], kept[self._c_ring]
+        while (count := self.lib.ub_reap(self._c_ring)) > 0:
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
                 used.pop(user_data, None)
                 owner = swaps.pop(user_data, user_data)
-                if self._core in interrupted and owner in self.table:
+                if self._c_ring in interrupted and owner in self.table:
                     oldest = next(iter(self.table))
                     swaps[next((each for each, to in swaps.items() if to == oldest), oldest)] = owner
                     owner = oldest
-                    interrupted.discard(self._core)
+                    interrupted.discard(self._c_ring)
                 if owner != user_data:
                     used[owner] = self.table.get(owner)
                 self.complete(owner, result)
-            self._core.consumed = 1
+            self._c_ring.consumed = 1
             total += count
         return total
 

@@ -35,10 +35,10 @@ _never_freed: list[dict[int, tuple[Completion[int], object]]] = []
 class InFlight:
     """Operations queued or submitted whose completion is not resolved; used by one thread."""
 
-    __slots__ = ("_core", "_cqe_buffer", "lib", "next_user_data", "table")
+    __slots__ = ("_c_ring", "_cqe_buffer", "lib", "next_user_data", "table")
 
-    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, cqe_buffer: Any) -> None:
-        self._core = core
+    def __init__(self, ffi: Ffi, lib: Lib, c_ring: CRing, cqe_buffer: Any) -> None:
+        self._c_ring = c_ring
         self.lib = lib
         self._cqe_buffer: Any = memoryview(ffi.buffer(cqe_buffer))  # keeps it alive
         self.table: dict[int, tuple[Completion[int], object]] = {}
@@ -58,10 +58,10 @@ class InFlight:
         Those beyond ``BYTES_AT_ONCE`` stay in the completion queue for the next call, and the
         descriptor stays readable.
         """
-        core, table, lib = self._core, self.table, self.lib
+        c_ring, table, lib = self._c_ring, self.table, self.lib
         total = moved = 0
         completion: Completion[int] | None = None
-        while (count := lib.ub_reap(core)) > 0:
+        while (count := lib.ub_reap(c_ring)) > 0:
             # complete() and finish() inlined: this is the hottest loop of the library.
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
                 entry = table.get(user_data)
@@ -77,7 +77,7 @@ class InFlight:
                     if completion._resumes:
                         completion._resume_all()
                     table.pop(user_data, None)
-            core.consumed = 1
+            c_ring.consumed = 1
             total += count
         # A traceback raised by a resumed callback keeps this stack frame.
         entry = completion = None

@@ -24,7 +24,7 @@ from uringblob.owner import Owner
 from uringblob.ring.completions import InFlight
 from uringblob.ring.no_loop import NO_LOOP
 from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
-from uringblob.ring.setup import SetupFlags, blank_core, open_core
+from uringblob.ring.setup import SetupFlags, blank_ring, open_ring
 from uringblob.ring.submission import TRANSIENT, SubmissionQueue
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class _Copy:
 
     __slots__ = ("__weakref__", "abandon")
 
-    def __init__(self, lib: Lib, core: CRing) -> None:
-        self.abandon = functools.partial(lib.ub_abandon, core)
+    def __init__(self, lib: Lib, c_ring: CRing) -> None:
+        self.abandon = functools.partial(lib.ub_abandon, c_ring)
         fork.remember(self)
 
 
@@ -51,9 +51,9 @@ class RingDriver(Owner):
 
     __slots__ = (
         "__weakref__",
+        "_c_ring",
         "_closing",
         "_copy",
-        "_core",
         "_drained",
         "_ffi",
         "_flush_due",
@@ -72,13 +72,13 @@ class RingDriver(Owner):
         self._closing = True  # until it is open, for the finalizer
         self._ffi, self._lib = require_lib()
         self._pid = os.getpid()
-        self._core = blank_core(self._ffi)
-        cqe_buffer = open_core(self._ffi, self._lib, self._core, entries, setup_ladder)
-        self._copy = _Copy(self._lib, self._core)
+        self._c_ring = blank_ring(self._ffi)
+        cqe_buffer = open_ring(self._ffi, self._lib, self._c_ring, entries, setup_ladder)
+        self._copy = _Copy(self._lib, self._c_ring)
         self._loop = loop
         self._future_loop = NO_LOOP if loop is None else loop
-        self._in_flight = InFlight(self._ffi, self._lib, self._core, cqe_buffer)
-        self._queue = SubmissionQueue(self._ffi, self._lib, self._core, self._in_flight.complete)
+        self._in_flight = InFlight(self._ffi, self._lib, self._c_ring, cqe_buffer)
+        self._queue = SubmissionQueue(self._ffi, self._lib, self._c_ring, self._in_flight.complete)
         # A partial object is a fifth faster than a call with a keyword.
         self._new_completion: Callable[[], Completion[int]] = functools.partial(
             Completion, loop=self._future_loop
@@ -86,7 +86,7 @@ class RingDriver(Owner):
         self._flush_due = _NOT_DUE
         self._drained: Completion[None] | None = None
         if loop is not None:
-            loop.add_reader(self._core.fd, self._on_completion_event)
+            loop.add_reader(self._c_ring.fd, self._on_completion_event)
         self._closing = False
 
     # -- submission -----------------------------------------------------------------------
@@ -225,7 +225,7 @@ class RingDriver(Owner):
     @property
     def in_kernel(self) -> int:
         """Operations that the kernel has accepted and whose completion is not reaped."""
-        return self._core.accepted - self._core.reaped
+        return self._c_ring.accepted - self._c_ring.reaped
 
     @property
     def in_flight(self) -> int:
@@ -272,7 +272,7 @@ class RingDriver(Owner):
     def _block(self) -> None:
         """Sleep until there is a completion to reap, or room to submit."""
         if self.in_kernel:
-            rc = self._lib.ub_wait(self._core)
+            rc = self._lib.ub_wait(self._c_ring)
             if rc not in TRANSIENT:
                 check_rc(rc, "io_uring_enter while waiting for a completion")
         elif len(self._queue):
@@ -303,23 +303,23 @@ class RingDriver(Owner):
         """Free the ring, in which nothing is in flight, and stop watching it."""
         # A child shares the parent's selector: there the reader stays.
         if self._is_mine() and self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._core.fd)
+            self._loop.remove_reader(self._c_ring.fd)
         self._free()
 
     def _free(self) -> None:
         """Close this process's copies; keep memory that the kernel may still write."""
         if self._is_mine() and not self.in_kernel:
-            self._lib.ub_close(self._core)
+            self._lib.ub_close(self._c_ring)
             return
         if self._is_mine():
             self._in_flight.never_free()
-        self._lib.ub_abandon(self._core)
+        self._lib.ub_abandon(self._c_ring)
 
     # -- misuse ---------------------------------------------------------------------------
 
     def _is_mine(self) -> bool:
         """Whether the ring is open and this process made it."""
-        return self._core.fd >= 0 and self._pid == os.getpid()
+        return self._c_ring.fd >= 0 and self._pid == os.getpid()
 
     def _check_open(self) -> None:
         if self._closing:

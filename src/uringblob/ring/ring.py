@@ -80,14 +80,14 @@ class Ring(RingDriver):
         :raises OSError: refused, or there are registered files already.
         """
         self._check_open()
-        rc = self._lib.ub_register_files(self._core, list(fds), len(fds))
+        rc = self._lib.ub_register_files(self._c_ring, list(fds), len(fds))
         check_rc(rc, f"io_uring_register of {len(fds)} files")
         self._files = len(fds)
 
     def unregister_files(self) -> None:
         """Unregister the files; nothing may be in flight on them."""
         self._check_open()
-        check_rc(self._lib.ub_unregister_files(self._core), "io_uring_register: unregister files")
+        check_rc(self._lib.ub_unregister_files(self._c_ring), "io_uring_register: unregister files")
         self._files = 0
 
     def register_slab(self, slab: Slab, count: int | None = None) -> int:
@@ -103,7 +103,7 @@ class Ring(RingDriver):
         vector = self._ffi.new("struct iovec *")
         vector.iov_base = self._ffi.cast("void *", slab.address)
         vector.iov_len = size
-        rc = self._lib.ub_register_buffers(self._core, vector, 1)
+        rc = self._lib.ub_register_buffers(self._c_ring, vector, 1)
         check_rc(rc, f"io_uring_register of a buffer of {size} bytes")
         self._registered_bytes = size
         return 0
@@ -111,14 +111,14 @@ class Ring(RingDriver):
     def unregister_buffers(self) -> None:
         """Unregister the slab; nothing may be in flight on it."""
         self._check_open()
-        check_rc(self._lib.ub_unregister_buffers(self._core), "io_uring_register: unregister buffers")
+        check_rc(self._lib.ub_unregister_buffers(self._c_ring), "io_uring_register: unregister buffers")
         self._registered_bytes = 0
 
     def supports(self, opcode: int) -> bool:
         """Whether this kernel has ``opcode``, by IORING_REGISTER_PROBE."""
         if self._opcodes is None:
             self._check_open()
-            self._opcodes = probe_opcodes(self._ffi, self._lib, self._core)
+            self._opcodes = probe_opcodes(self._ffi, self._lib, self._c_ring)
         return opcode in self._opcodes
 
     # -- operations -----------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Ring(RingDriver):
         self._free()
 
     def __del__(self) -> None:
-        if getattr(self, "_core", None) is None or not self._is_mine():
+        if getattr(self, "_c_ring", None) is None or not self._is_mine():
             return
         try:
             if not self._closing:
@@ -295,30 +295,30 @@ class Ring(RingDriver):
     @property
     def enters(self) -> int:
         """Calls of ``io_uring_enter``."""
-        return self._core.enters
+        return self._c_ring.enters
 
     @property
     def bytes_read(self) -> int:
         """Bytes that completed reads have transferred."""
-        return self._core.moved[0]
+        return self._c_ring.moved[0]
 
     @property
     def bytes_written(self) -> int:
         """Bytes that completed writes have transferred."""
-        return self._core.moved[1]
+        return self._c_ring.moved[1]
 
     def stats(self) -> RingStats:
         """Return the current figures; works after ``close`` too."""
-        core = self._core
+        c_ring = self._c_ring
         return RingStats(
-            sq_entries=core.sq_entries,
-            cq_entries=core.cq_entries,
-            setup_flags=SetupFlags(core.setup_flags),
+            sq_entries=c_ring.sq_entries,
+            cq_entries=c_ring.cq_entries,
+            setup_flags=SetupFlags(c_ring.setup_flags),
             files=self._files,
             registered_bytes=self._registered_bytes,
-            enters=core.enters,
-            submitted=core.accepted,
-            completed=core.reaped,
+            enters=c_ring.enters,
+            submitted=c_ring.accepted,
+            completed=c_ring.reaped,
             waiting=len(self._queue),
             in_flight=self.in_flight,
             closed=self.closed,
@@ -326,4 +326,4 @@ class Ring(RingDriver):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.in_flight} in flight"
-        return f"<Ring of {self._core.sq_entries} entries, {state}, {self._core.accepted} submitted>"
+        return f"<Ring of {self._c_ring.sq_entries} entries, {state}, {self._c_ring.accepted} submitted>"

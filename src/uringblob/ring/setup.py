@@ -50,24 +50,24 @@ _UNSUPPORTED: Final = dict(enumerate("IOPOLL SQPOLL SQ_AFF CQSIZE".split())) | d
 _UNSUPPORTED.update({5: "ATTACH_WQ", 6: "R_DISABLED"})
 
 
-def blank_core(ffi: Ffi) -> CRing:
+def blank_ring(ffi: Ffi) -> CRing:
     """Return the memory of a ring that is not open.
 
     It has no destructor.  In a garbage cycle cffi's destructors and Python's finalizers run in any
     order, and a ring's finalizer would use freed memory (seen as "corrupted double-linked list" at
     interpreter exit).  Plain memory is freed with its last reference, after all finalizers.
     """
-    core: CRing = ffi.new("struct ub_ring *")
-    core.fd = -1
-    return core
+    c_ring: CRing = ffi.new("struct ub_ring *")
+    c_ring.fd = -1
+    return c_ring
 
 
-def open_core(
-    ffi: Ffi, lib: Lib, core: CRing, entries: int, ladder: Sequence[SetupFlags] = SETUP_LADDER
+def open_ring(
+    ffi: Ffi, lib: Lib, c_ring: CRing, entries: int, ladder: Sequence[SetupFlags] = SETUP_LADDER
 ) -> Any:
-    """Open ``core`` and return its ``cqe_buffer``, which the caller keeps alive.
+    """Open ``c_ring`` and return its ``cqe_buffer``, which the caller keeps alive.
 
-    :raises OSError: the kernel refuses every rung; ``core`` is unchanged.
+    :raises OSError: the kernel refuses every rung; ``c_ring`` is unchanged.
     :raises ValueError: there is no rung, or one has a flag that no ring here can have.
     """
     rungs = [_checked(flags) for flags in ladder]
@@ -75,11 +75,11 @@ def open_core(
         raise ValueError("the setup ladder is empty: give at least one set of flags, such as SetupFlags.NONE")
     rc = 0
     for flags in rungs:
-        rc = lib.ub_open(core, entries, flags)
+        rc = lib.ub_open(c_ring, entries, flags)
         if rc >= 0:
             break
     check_rc(rc, f"io_uring_setup of {entries} entries")
-    core.cqe_buffer = cqe_buffer = ffi.new("struct ub_completion[]", core.cq_entries)
+    c_ring.cqe_buffer = cqe_buffer = ffi.new("struct ub_completion[]", c_ring.cq_entries)
     return cqe_buffer
 
 
@@ -98,9 +98,9 @@ def _checked(flags: int) -> int:
     return number
 
 
-def probe_opcodes(ffi: Ffi, lib: Lib, core: CRing) -> frozenset[int]:
+def probe_opcodes(ffi: Ffi, lib: Lib, c_ring: CRing) -> frozenset[int]:
     """Return the opcodes of this kernel; empty where it has no probe (before 5.6)."""
     supported = ffi.new("uint8_t[]", OPCODES_PROBED)
-    if lib.ub_probe(core, supported, OPCODES_PROBED) < 0:
+    if lib.ub_probe(c_ring, supported, OPCODES_PROBED) < 0:
         return frozenset()
     return frozenset(opcode for opcode in range(OPCODES_PROBED) if supported[opcode])

@@ -45,8 +45,8 @@ class SubmissionQueue:
     """
 
     __slots__ = (
+        "_c_ring",
         "_complete",
-        "_core",
         "_ffi",
         "_refusal",
         "_refusals",
@@ -58,15 +58,15 @@ class SubmissionQueue:
         "waiting",
     )
 
-    def __init__(self, ffi: Ffi, lib: Lib, core: CRing, complete: Callable[[int, int], None]) -> None:
+    def __init__(self, ffi: Ffi, lib: Lib, c_ring: CRing, complete: Callable[[int, int], None]) -> None:
         self._ffi = ffi
         self.lib = lib
-        self._core = core
+        self._c_ring = c_ring
         self._complete = complete
         #: Append here, or extend by a whole chain; another list after each flush.
         self.waiting: list[bytes] = []
         self._staged = _Staged([], 0)
-        self.in_flight_max = core.cq_entries
+        self.in_flight_max = c_ring.cq_entries
         self.trace: Callable[[list[TracedOp]], None] | None = None
         #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
@@ -77,11 +77,11 @@ class SubmissionQueue:
     @property
     def chain_max(self) -> int:
         """The longest chain, in operations, that fits one submission."""
-        return min(self._core.sq_entries, self.in_flight_max)
+        return min(self._c_ring.sq_entries, self.in_flight_max)
 
     def __len__(self) -> int:
         staged, waiting = self._staged, self.waiting
-        left = len(staged.ops) - (self._core.passed - staged.begins_at)
+        left = len(staged.ops) - (self._c_ring.passed - staged.begins_at)
         return left if staged.ops is waiting else left + len(waiting)
 
     @property
@@ -91,11 +91,11 @@ class SubmissionQueue:
 
     def flush(self) -> None:
         """Submit what the kernel accepts now; the rest stays in the queue."""
-        core = self._core
+        c_ring = self._c_ring
         while True:
             staged = self._stage()
             ops = staged.ops
-            at = core.passed - staged.begins_at
+            at = c_ring.passed - staged.begins_at
             if at == len(ops):
                 return
             if at and is_linked(ops[at - 1]):
@@ -124,13 +124,13 @@ class SubmissionQueue:
             return
         self._refusals = 0
         staged = self._stage()
-        while len(staged.ops) > (at := self._core.passed - staged.begins_at):
+        while len(staged.ops) > (at := self._c_ring.passed - staged.begins_at):
             self._give_up(staged, at, len(staged.ops), self._refusal or -errno.EAGAIN)
             staged = self._stage()
 
     def _stage(self) -> _Staged:
         staged = self._staged
-        passed = self._core.passed
+        passed = self._c_ring.passed
         if passed - staged.begins_at == len(staged.ops) and self.waiting:
             self._staged = staged = _Staged(self.waiting, passed)
         if staged.ops is self.waiting:
@@ -138,8 +138,8 @@ class SubmissionQueue:
         return staged
 
     def _fitting(self, ops: list[bytes], at: int) -> int:
-        core = self._core
-        room = min(core.sq_entries, self.in_flight_max - (core.accepted - core.reaped))
+        c_ring = self._c_ring
+        room = min(c_ring.sq_entries, self.in_flight_max - (c_ring.accepted - c_ring.reaped))
         count = min(room, len(ops) - at)
         while count > 0 and is_linked(ops[at + count - 1]):
             count -= 1
@@ -147,7 +147,7 @@ class SubmissionQueue:
 
     def _enter(self, ops: list[bytes]) -> int:
         packed = self._ffi.from_buffer("struct ub_op[]", b"".join(ops))
-        taken = self.lib.ub_submit(self._core, packed, len(ops))
+        taken = self.lib.ub_submit(self._c_ring, packed, len(ops))
         if self.trace is not None and taken > 0:
             self.trace([traced(op) for op in ops[:taken]])
         return taken
@@ -162,4 +162,4 @@ class SubmissionQueue:
     def _give_up(self, staged: _Staged, at: int, end: int, result: int) -> None:
         for packed in staged.ops[at:end]:
             self._complete(user_data_of(packed), result)
-        self._core.passed = staged.begins_at + end
+        self._c_ring.passed = staged.begins_at + end
