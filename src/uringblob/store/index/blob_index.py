@@ -110,8 +110,7 @@ class BlobIndex:
 
     def names(self, first: int, stop: int, moment: Moment | None) -> list[bytes]:
         """Return the visible guids of the parts from ``first`` to ``stop``, as they were at ``moment``."""
-        changed = moment is not None and len(moment.was)
-        if not changed and not self._pending and self._delta is None:
+        if not moment and not self._pending and self._delta is None:
             return list(itertools.chain.from_iterable(self._base.parts[first:stop]))
         names: list[bytes] = []
         for part in range(first, stop):
@@ -122,7 +121,7 @@ class BlobIndex:
             for guid, pending in self._pending.parts[part].items():
                 _list(guids, guid, listed=pending.entry is not None)
             if moment is not None:
-                for guid, was in moment.was.parts[part].items():
+                for guid, was in moment.parts[part].items():
                     _list(guids, guid, listed=was)
             names.extend(guids)
         return names
@@ -131,8 +130,8 @@ class BlobIndex:
         """Before ``guid`` changes: note its visibility in every listing that has not noted it yet."""
         was = self.find(guid) is not None
         for moment in self._moments:
-            if guid not in moment.was:
-                moment.was[guid] = was
+            if guid not in moment:
+                moment[guid] = was
 
     # --- visible changes -----------------------------------------------------------------
 

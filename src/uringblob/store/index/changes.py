@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from uringblob.store.index.shards import Shards
 
 
+@dataclasses.dataclass(eq=False, slots=True)
 class Pending:
     """One visible change that no durable group holds: a new frame, or a deletion (``None``)."""
 
-    __slots__ = ("entry", "grouped", "synced")
-
-    def __init__(self, entry: int | None, *, synced: bool) -> None:
-        self.entry = entry
-        self.synced = synced  #: the frame's bytes are on the medium already
-        self.grouped = False  #: a group in flight carries this change
+    entry: int | None
+    synced: bool  #: the frame's bytes are on the medium already
+    grouped: bool = False  #: a group in flight carries this change
 
 
+@dataclasses.dataclass(eq=False, slots=True)
 class Change:
     """What one group does to one guid.
 
@@ -23,18 +24,10 @@ class Change:
     change that it overrules (of a commit).
     """
 
-    __slots__ = ("entry", "pending", "replaces")
-
-    def __init__(self, entry: int | None, pending: Pending | None = None) -> None:
-        self.entry = entry
-        self.pending = pending
-        self.replaces: Pending | None = None
+    entry: int | None
+    pending: Pending | None = None
+    replaces: Pending | None = None
 
 
-class Moment:
-    """A listing in several steps: ``was`` maps each guid changed since it began to its visibility then."""
-
-    __slots__ = ("was",)
-
-    def __init__(self) -> None:
-        self.was: Shards[bool] = Shards()
+#: A listing in several steps: each guid that changed since it began, with its visibility then.
+Moment = Shards[bool]
