@@ -210,7 +210,7 @@ def test_an_observer_that_fails_is_logged_and_changes_nothing(caplog):
 def test_a_store_is_observed_once_where_its_caller_waits(store_path):
     with FileBlobStore.open(store_path, page_size=PAGE, observer=Notes()) as store:
         assert type(store) is FileBlobStore
-        assert store._core._observers is None
+        assert not store._core._observers
         assert store._observers
 
 

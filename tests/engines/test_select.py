@@ -85,11 +85,6 @@ async def test_an_engine_asked_for_by_name_is_that_engine(request_of, engine):
     assert await works(opened)
 
 
-async def test_an_unknown_engine_is_a_value_error(request_of):
-    with pytest.raises(ValueError, match="auto, io_uring, pread"):
-        open_engine(request_of("aio"))
-
-
 # ---- refusals -----------------------------------------------------------------------------------
 
 #: Stage, errno; words of the remedy.

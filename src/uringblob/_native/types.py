@@ -23,22 +23,13 @@ class CRing(Protocol):
 
 
 class Ffi(Protocol):
-    """The part of cffi's FFI object that is used."""
+    """The part of cffi's FFI object that is used; its documentation has the meanings."""
 
-    def new(self, ctype: str, init: object = ...) -> Any:
-        """Allocate C memory owned by the object returned."""
-
-    def string(self, cdata: Any) -> bytes:
-        """Return the bytes of a C string."""
-
-    def buffer(self, cdata: Any, size: int = ...) -> Any:
-        """Return a buffer over C memory."""
-
-    def from_buffer(self, ctype: str, source: object) -> Any:
-        """Return a C pointer to a Python buffer, which it keeps alive."""
-
-    def cast(self, ctype: str, value: Any) -> Any:
-        """Convert without a check."""
+    def new(self, ctype: str, init: object = ...) -> Any: ...
+    def string(self, cdata: Any) -> bytes: ...
+    def buffer(self, cdata: Any, size: int = ...) -> Any: ...
+    def from_buffer(self, ctype: str, source: object) -> Any: ...
+    def cast(self, ctype: str, value: Any) -> Any: ...
 
 
 class Lib(Protocol):

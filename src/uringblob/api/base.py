@@ -20,7 +20,7 @@ class AnyBlobStore:
     """Base of :class:`BlobStore` and :class:`AsyncBlobStore`."""
 
     _closed = False
-    _observers: tuple[StoreObserver, ...] | None = None
+    _observers: tuple[StoreObserver, ...] = ()
 
     @property
     def page_size(self) -> int:
@@ -80,7 +80,7 @@ def observe(store: Store, observer: StoreObserver) -> Store:
         raise TypeError(f"only a BlobStore or AsyncBlobStore can be observed, not {store!r}")
     if not callable(getattr(observer, "observe", None)):
         raise TypeError(f"an observer has a method observe(), {observer!r} has none")
-    store._observers = (*(store._observers or ()), observer)
+    store._observers = (*store._observers, observer)
     cls: type[Any] = type(store)
     for name in OPERATIONS:
         method = getattr(cls, name, None)
@@ -107,7 +107,7 @@ def _reporting(name: str, method: Callable[..., Any], *, is_async: bool) -> Call
 
     @functools.wraps(method)
     def call(self: AnyBlobStore, *args: Any, **kwargs: Any) -> Any:
-        if self._observers is None or is_part_of_call(self):
+        if not self._observers or is_part_of_call(self):
             return method(self, *args, **kwargs)
         with observed_call(self, reported) as observed:
             args = listed(args, kwargs)
@@ -117,7 +117,7 @@ def _reporting(name: str, method: Callable[..., Any], *, is_async: bool) -> Call
 
     @functools.wraps(method)
     async def call_async(self: AnyBlobStore, *args: Any, **kwargs: Any) -> Any:
-        if self._observers is None or is_part_of_call(self):
+        if not self._observers or is_part_of_call(self):
             return await method(self, *args, **kwargs)
         with observed_call(self, reported) as observed:
             args = listed(args, kwargs)

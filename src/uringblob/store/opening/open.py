@@ -138,13 +138,13 @@ async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Supe
     """Do what must be done before the first change; without room for it, only changes are refused."""
     file_io = core.file_io
 
-    async def settle_crash() -> None:
+    async def repair_crash() -> None:
         await repair(file_io, found, core.superblocks, superblocks)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         await confirm_in_turns(file_io.checksum_budget, core.index.slots, found.seq)
 
     try:
-        await file_io.repairs.make(settle_crash)
+        await file_io.repairs.make(repair_crash)
     except BlobStoreIOError as error:
         if not file_io.repairs.lacks_room(error):
             raise
