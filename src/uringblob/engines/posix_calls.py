@@ -1,4 +1,4 @@
-"""Positional calls as numbers: bytes moved or ``-errno``, with substitutes for what this system lacks.
+"""Positional calls, with substitutes for those that this system lacks.
 
 ``preadv`` and ``pwritev`` are missing before macOS 11, ``fdatasync`` on macOS, and fsync there leaves
 the data in the drive's cache, so macOS needs ``F_FULLFSYNC``.  The calls are chosen when an engine is

@@ -178,7 +178,7 @@ async def _finish(
 
 
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
-    """After the ``idle``-th answer in a row without progress: return to try again, or raise."""
+    """After ``idle`` results in a row without progress: return, perhaps after a pause, to try again; or raise."""
     if idle >= RETRIES_MAX:
         head = f"{what}: no progress in {idle} attempts"
         if rc == -errno.ECANCELED:

@@ -111,7 +111,7 @@ class CallerReads:
         return got if not reads.verifies or read.matches() else RETRY_ON_LOOP
 
     def register(self, caller: CallerRead) -> bool:
-        """Keep the slot from being reused; False if the store is closing."""
+        """Keep the caller's slot from being reused; False if the store is closing."""
         self._slots.visits[caller] = caller.slot
         return not self._closing
 

@@ -167,7 +167,7 @@ class Core(StoreOwner):
         size_bytes = len(writes) * self.page_size
         overlap = size_bytes >= COMMIT_OVERLAP_BYTES_MIN
         if not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
-            # Before anything else: so the first of many commits writes while the others wait.
+            # Before slots are allocated: the first of many commits writes while the others wait for budget.
             await self.file_io.checksum_budget.acquire(size_bytes)
         batch = await self._prepare(writes)
         pending: PendingWrite | Job[None] | None = None

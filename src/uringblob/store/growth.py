@@ -70,10 +70,10 @@ class FileGrowth:
                     raise
 
     async def extend_log_space(self, more_records: int) -> None:
-        """Give logs the space that so many more records need.
+        """Lengthen the log space until ``more_records`` more records fit.
 
-        An extent is used only when both superblocks list it: the next opener would give its slots to
-        frames.
+        An extent is used only when both superblocks list it: an opener that reads the other one would
+        give its slots to frames.
         """
         while not self.log_space_suffices(more_records):
             extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
@@ -85,7 +85,7 @@ class FileGrowth:
         self._log_space.add(extent)
 
     async def _allocate_extent(self, wanted: int) -> SlotRun:
-        """Allocate free slots for log space: in one extent and an eighth more than needed, where that can be."""
+        """Allocate free slots for log space: one extent, an eighth larger than needed, if there is room."""
         granule = self._log_space.granule
         if len(self._log_space.extents) >= EXTENTS_MAX:
             raise BlobStoreIOError(
@@ -108,7 +108,11 @@ class FileGrowth:
     # --- the file ------------------------------------------------------------------------
 
     def is_cheap(self, slots: int, count: int) -> bool:
-        """Whether the file may grow by ``slots`` for the sake of one run of ``count`` frames."""
+        """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
+
+        Contents are live blobs, writes in progress and ``count`` more frames; small stores may have
+        ``GROWTH_BYTES_MIN`` more.
+        """
         table = self._slots
         frames = table.limit - table.first - table.count(SlotState.LOG)
         blobs = len(self._blobs)

@@ -46,7 +46,10 @@ class _Requests:
         self._unexpected: Exception | None = None
 
     def start(self, position: int) -> int:
-        """Request the reads from ``position`` on, as many as one step may; return the next position."""
+        """Request reads from ``position`` on, until they count :data:`READS_AT_ONCE`; return the next position.
+
+        A bounced read counts :data:`JOB_COST`.
+        """
         shared, plain = self._shared, self.plain
         places: list[tuple[int, IoBuffer]] = []
         room = READS_AT_ONCE

@@ -181,7 +181,7 @@ class WorkerPool:
 
     def _dismiss(self) -> list[Worker]:
         threads, self._threads = self._threads, []
-        self._queue.put(None)  # each thread hands it on, also one that a signal handler kept off the list
+        self._queue.put(None)  # each thread puts it back for the next, listed or not
         return threads
 
     def __del__(self) -> None:

@@ -293,7 +293,7 @@ class FileIO:
             self._forcing -= 1
 
     def _sync_now(self) -> None:
-        # Its failure poisons, which every caller sees.
+        # A failure poisons the store, so the exception is only marked as retrieved.
         self.start(self.sync("sync")).add_done_callback(lambda job: job.exception())
 
 

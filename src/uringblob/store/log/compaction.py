@@ -49,7 +49,7 @@ _BLOCKS_AT_ONCE = 8
 
 
 class CompactionStopped(BlobStoreError):
-    """The store is being closed: its next opener compacts."""
+    """Raised inside a compaction when the store closes; the next opener compacts."""
 
 
 class Compaction:

@@ -214,7 +214,7 @@ class Log:
         try:
             return await self.file_io.read(offset, size, _WIPING) == bytes(size)
         except BlobStoreIOError:
-            return False  # an unreadable block may be writable
+            return False  # zero it: a block that cannot be read may still be written
 
     async def undo_failed(self, error: BaseException, runs: Sequence[BlockRun]) -> None:
         """Writing ``runs`` failed: wipe them if the reason was lack of room, else poison the store.
