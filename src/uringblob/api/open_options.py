@@ -49,7 +49,7 @@ class OpenOptions:
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     :raises StoreCorrupt: the file is empty, not a store, or damaged; it is left as it is.
     :raises StoreLocked: another opener held the store all the time.
-    :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
+    :raises EngineUnavailable: the requested engine or direct I/O is not available here.
     :raises OSError: what ``os.open`` raises is raised as it is.
     :raises BlobStoreIOError: the system refused something else, such as a sync store's thread.
     :raises ValueError: an option is out of range.

@@ -1,4 +1,4 @@
-"""What the store asks for when it asks for an engine."""
+"""The options with which a store opens its engine."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Whole transfers out of possibly short ones, once for all engines.
 
-An engine yields the kernel's answer: a short count, EINTR, EAGAIN, a cancelled link.  Here that
+An engine yields the kernel's result: a short count, EINTR, EAGAIN, a cancelled link.  Here that
 becomes a whole transfer or an error:
 
 * **A transfer resumes at the last 4096-byte boundary it passed.**  With O_DIRECT an unaligned
   remainder is ``EINVAL``; moving part of a block twice is harmless, because no one else uses the memory.
-* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any, the last
-  answer is the error.  ``ECANCELED`` counts as such an answer: io_uring found no kernel thread for the
+* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` results in a row without any, the last
+  one is the error.  ``ECANCELED`` counts as such a result: io_uring found no kernel thread for the
   request, which never began, or a link was cut.
 * **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time, so an
   fsync is never repeated for the same data, not even after EINTR.  Only a linked fsync that its short
@@ -31,7 +31,7 @@ from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
 
-#: Answers in a row without progress before a transfer gives up.
+#: Results in a row without progress before a transfer gives up.
 RETRIES_MAX = 10
 
 #: Memory or a thread is short for the moment.
@@ -54,8 +54,7 @@ async def read_whole(
 
     :param what: its string names the operation, file and offset in an error's message; it is made
         only then.
-    :param answer: the engine's answer to the first request, if the caller has made it: for a
-        single frame only.
+    :param answer: the first request's result, if the caller has made it: for a single frame only.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
     if len(frames) == 1:
@@ -83,7 +82,7 @@ async def write_whole(
 ) -> None:
     """Write all of ``frames``, in order, from ``offset`` on; gathers go out one after the other.
 
-    :param answer: the engine's answer to the only request, if the caller has made it.
+    :param answer: the only request's result, if the caller has made it.
     :raises BlobStoreIOError: the system refused; any part may have been written.
     """
     for gather, size in _gathers(frames):
@@ -155,7 +154,7 @@ async def _finish(
     *,
     reading: bool,
 ) -> int:
-    """Continue a transfer whose first answer was ``moved``; return ``size``, or less at the end of the file."""
+    """Continue a transfer whose first result was ``moved``; return ``size``, or less at the end of the file."""
     start = done = idle = 0
     while True:
         if moved > 0 and start + moved > done:
@@ -166,7 +165,7 @@ async def _finish(
             idle += 1
             if moved == 0 and not reading:
                 check_rc(-errno.EIO, f"{what}: the system wrote no byte")
-            # At the end of the file no progress is the answer; elsewhere it is transient.
+            # At the end of the file no progress is final; elsewhere it is transient.
             if reading and moved >= 0:
                 end = check_rc(engine.file_size(), f"{what}: the file's length")
                 if offset + done >= end:

@@ -21,7 +21,7 @@ from uringblob.store.io.checksum_budget import CHANGE
 
 #: Guids and buffers that are checked in one step.
 CHECKED_AT_ONCE = 256
-#: What such a step takes of an iteration.
+#: What such a step takes of the checksum budget.
 STEP_COST = CHECKED_AT_ONCE * CHANGE
 
 V = TypeVar("V")
@@ -56,14 +56,14 @@ async def checked_changes(
 
 
 def _in_shards(found: Mapped[V]) -> Mapped[V]:
-    """Return ``found``, in parts if a plain dict of so many entries would grow in one long step."""
+    """Return ``found``; as :class:`Shards` if it is so large that a plain dict would take long to grow."""
     return Shards.of(found) if len(found) > FEW and isinstance(found, dict) else found
 
 
 async def checked_reads(
     core: Core, reads: Iterable[tuple[GuidLike, BlobBuffer]]
 ) -> list[tuple[bytes, IoBuffer]]:
-    """Return what a call reads, and where to."""
+    """Return the guids that a call reads, each with the memory to fill."""
     size, pool = core.page_size, core.file_io.engine.pool
     checked: list[tuple[bytes, IoBuffer]] = []
     try:

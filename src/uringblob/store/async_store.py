@@ -124,7 +124,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._active += 1
         try:
             job = self._core.file_io.start(coroutine)
-            # Without a trip through the loop, where there is one to be spared.
+            # A callback of a job that is not done is called without a trip through the loop.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
             self._one_less(None)  # a signal handler interrupted the job's first step

@@ -108,7 +108,7 @@ class Core(StoreOwner):
         async with self.queue.names_still:
             moment = index.begin_moment()
             try:
-                # As many parts as have a few names; a part of the largest stores has some thousands.
+                # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
                 count = len(index) + index.pending_count
                 step = max(1, LISTED_AT_ONCE // 2 * PARTS // (count + 1))
                 for first in range(0, PARTS, step):

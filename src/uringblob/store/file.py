@@ -289,7 +289,7 @@ def _is_sane(superblock: Superblock | None) -> bool:
         check_page_size(superblock.page_size)
     except ValueError:
         return False
-    # No store counts that far, and everything can be counted up from there.
+    # No real store reaches the limit, and every count can still grow beyond it.
     counts = superblock.head.slot, superblock.head.slots, superblock.revision, superblock.floor
     return max(counts) < COUNT_LIMIT and superblock.head.slots >= 1 and superblock.log_id > 0
 
@@ -305,7 +305,7 @@ def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock,
 
 
 def check_page_size_matches(superblock: Superblock, page_size: int | None, path: str) -> None:
-    """Raise ``PageSizeMismatch`` if ``page_size`` was asked for and is not the store's."""
+    """Raise ``PageSizeMismatch`` if ``page_size`` is given and is not the store's."""
     if page_size is not None and page_size != superblock.page_size:
         raise PageSizeMismatch(
             f"{path} has frames of {superblock.page_size} bytes, not {page_size}: "

@@ -1,9 +1,9 @@
-"""Reading one frame: a plan, the engine's request, and what its answer means.
+"""Reading one frame: a plan, the engine's request, and what its result means.
 
 :meth:`FrameReads.plan` decides without an await: the blob's slot, the place in the file, and whether the
 engine can fill this memory.  Who makes the request differs: the caller's task (:meth:`FrameReads.read`), a
 batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblob.store.caller_reads`).
-:meth:`FrameRead.finish` takes the answer: it reads what is missing, and compares the checksum.
+:meth:`FrameRead.finish` takes the result: it reads what is missing, and compares the checksum.
 """
 
 from __future__ import annotations
@@ -119,14 +119,14 @@ class FrameRead:
         self.bounced = dst.address % reads.align != 0
 
     async def finish(self, answer: int | None = None) -> None:
-        """Fill ``dst`` and compare the checksum; ``answer`` is the engine's, if the request was made."""
+        """Fill ``dst`` and compare the checksum; ``answer`` is the request's result, if it was made."""
         if answer != self.dst.size:
             await self.fill(answer)
         if self._reads.verifies:
             await self.check_in_steps()
 
     async def fill(self, answer: int | None = None) -> None:
-        """Fill ``dst`` wholly; ``answer`` is the engine's to the first request, if it was made."""
+        """Fill ``dst`` wholly; ``answer`` is the first request's result, if it was made."""
         slots = self._reads.slots
         slots.pin(self.slot)
         try:

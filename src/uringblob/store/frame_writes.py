@@ -121,9 +121,9 @@ class Batch:
     # --- checksums -----------------------------------------------------------------------
 
     async def checksum_and_start(self, start: Callable[[], W], *, overlap: bool) -> W:
-        """Fill ``entries`` and return ``start()``, which starts the write; with ``overlap`` that comes first.
+        """Checksum the frames into ``entries``, and return ``start()``, which starts their write.
 
-        If this raises, no request is in flight.
+        With ``overlap`` the write starts first.  If this raises, no request is in flight.
         """
         if not overlap:
             for slot, guid, frame in self._places():
@@ -135,7 +135,7 @@ class Batch:
         return write
 
     async def _checksum_in_steps(self) -> None:
-        await self._file_io.next_tick()  # the requests are submitted at this one's end
+        await self._file_io.next_tick()  # the requests are submitted at the end of this tick
         budget = self._file_io.checksum_budget
         for slot, guid, frame in self._places():
             if frame.size <= STEP_BYTES and budget.try_acquire(frame.size):
@@ -147,7 +147,7 @@ class Batch:
     # --- writing -------------------------------------------------------------------------
 
     def start_write(self) -> PendingWrite | Job[None]:
-        """Start to write every frame; awaited, the result says that no request is in flight any more."""
+        """Start to write every frame; the result, awaited, ends when no request is in flight."""
         self._started = True
         if len(self.pieces) > 1:
             return self._file_io.start(self._write_pieces())

@@ -1,9 +1,9 @@
 """Many reads as one call: requested together, each with an outcome of its own.
 
-One job makes all requests and finishes the answers in turn; a job for each read took as much CPU for a
-read of 4 KiB as a call of its own, this takes 0.65 to 0.8 of it.  Where frames are checked, it begins with
-the first answer, because the checksums then overlap with the reads that follow; where they are not, with
-the last one: when that has come, most others have, too, and an answer that is there costs no await.
+One job makes all requests and handles their results in turn; a job for each read took as much CPU for a
+read of 4 KiB as a call of its own, this takes 0.65 to 0.8 of it.  With checksums it begins at the first
+result, so that they overlap with the reads that follow; without, at the last: by then most of the others
+are there, too, and a result that is there costs no await.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Read = tuple[bytes, IoBuffer]
 
 
 class _Requests:
-    """The requests of one call: slots stay pinned, and frames belong to the kernel, until each has its answer."""
+    """The requests of one call; until each completes its slot is pinned and its frame belongs to the kernel."""
 
     def __init__(self, shared: FrameReads, reads: Sequence[Read]) -> None:
         self._shared = shared
         self._reads = reads
         self.outcomes: list[BlobStoreError | None] = [None] * len(reads)
-        #: Positions and packed entries of what one request should fill; each has its answer.
+        #: Positions and packed entries of reads by one request each; ``answers`` has their completions.
         self.plain: list[tuple[int, int]] = []
         self.answers: list[Completion[int]] = []
-        #: Positions of what needs a bounce frame; each has its job.
+        #: Positions of reads through a bounce frame; ``jobs`` has their jobs.
         self.bounced: list[int] = []
         self.jobs: list[Job[None]] = []
         self._unpinned = 0
@@ -86,7 +86,7 @@ class _Requests:
         return stop < len(plain)
 
     async def finish_all(self) -> None:
-        """Note each read's error, and raise one that is no frame's own when all have ended."""
+        """Note each read's ``BlobStoreError``; when all have ended, raise any other exception."""
         shared, budget = self._shared, self._shared.file_io.checksum_budget
         verifies, page_size = shared.verifies, shared.page_size
         pairs = list(zip(self.plain, self.answers, strict=True))

@@ -10,8 +10,8 @@
 While a snapshot is written, the durable layer is *frozen*: its changes go to a ``delta`` beside it.  So
 it can be iterated in steps, and nothing is copied (2,000,000 entries take about 290 MB on CPython 3.11).
 
-Nothing here takes longer the more blobs there are, but :meth:`BlobIndex.load`; what covers many guids
-can be done a few at a time.
+Only :meth:`BlobIndex.load` takes time that grows with the number of blobs; work on many guids can be done
+a few at a time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class BlobIndex:
 
     def find_durable(self, guid: bytes) -> int | None:
         """Return the packed entry that survives a crash now, or ``None``."""
-        delta = self._delta  # once: another thread may be asking
+        delta = self._delta  # read once: another thread may replace it
         if delta is not None:
             found = delta.parts[crc32(guid) & MASK].get(guid, -1)
             if found != -1:
@@ -104,7 +104,7 @@ class BlobIndex:
         return moment
 
     def end_moment(self, moment: Moment) -> None:
-        """The listing is over."""
+        """End the listing of ``moment``."""
         self._moments.remove(moment)
 
     @property

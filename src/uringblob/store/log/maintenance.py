@@ -60,7 +60,7 @@ class LogMaintenance:
         return self._compacting is not None and not self._compacting.done()
 
     def after_group(self) -> None:
-        """A group is durable: begin what the length of the log, or of its chain, asks for."""
+        """Begin a compaction, or lengthen the chain, if the log needs it after a group."""
         if self._pins or self._ended:
             return
         log, space = self._active.log, self._log_space
@@ -78,8 +78,8 @@ class LogMaintenance:
     def log_fits(self, blocks: int) -> bool:
         """Whether a group of ``blocks`` may be written: there is room for it and for what must follow.
 
-        That is a compaction of all there is then; or the end of the one under way, with this group in its
-        carry, and another one after it.
+        That is a compaction of the whole index; while one is under way, its CARRY with this group, and then
+        another compaction.
         """
         log, space, named = self._active.log, self._log_space, self._index.slots.named
         if self._superblocks.current.version < VERSION:

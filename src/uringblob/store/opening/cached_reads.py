@@ -6,8 +6,8 @@ of these holds:
 * **The reads are direct, and a flush has returned.**  Direct I/O bypasses the page cache, and what the
   device had cached is flushed.  ``O_DIRECT`` on the descriptor does not prove it: ext4 with
   ``data=journal``, btrfs (compressed and inline extents), ZFS before 2.3, FUSE and NFS accept the flag
-  and read through a cache.  A read of one byte at offset 1 tells them apart: a device moves whole
-  sectors, so a direct read is EINVAL, and only a cache can answer it.  (Linux 6.18: ext4, xfs and
+  and read through a cache.  A read of one byte at offset 1 distinguishes them: a device moves whole
+  sectors, so a direct read is EINVAL, and only a cache can serve it.  (Linux 6.18: ext4, xfs and
   overlays on them refuse; ext4 with ``data=journal``, btrfs and tmpfs answer.)
 * **The cache is the medium**, as in tmpfs.
 * **The file system cannot be written**, so its cache never lost anything.  A read-only *mount* does not

@@ -4,7 +4,7 @@ A *change* gives one guid one new content (``None``: deleted) and belongs to a *
 beginning and, once it ended, an end, both counted in events.  Two rules judge what a store shows
 after a crash:
 
-* **Nothing acknowledged is lost.**  A guid holds the content of a change that was asked for, but of
+* **Nothing acknowledged is lost.**  A guid holds the content of a change that was requested, but of
   none that ended before another change of that guid began which is known to be durable.
 * **A commit is atomic.**  If one guid shows what a commit gave it, no other guid of that commit
   shows what is older than the commit.
