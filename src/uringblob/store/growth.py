@@ -80,7 +80,7 @@ class FileGrowth:
             await self._file_io.repairs.make(functools.partial(self._record, extent))
 
     async def _record(self, extent: SlotRun) -> None:
-        """One superblock may list ``extent`` already, so it must be log space in both."""
+        """List ``extent`` in both superblocks, then use it; a repair, because one may list it already."""
         await self._superblocks.record_extents(self._log_space.with_extent(extent))
         self._log_space.add(extent)
 

@@ -136,7 +136,7 @@ def why_limited(facts: Facts) -> list[Cause]:
 
 
 def _refusals(facts: Facts) -> list[Cause]:
-    """Return who refused the calls."""
+    """Return what refused the three calls, each with its remedy."""
     numbers = {"setup": facts.setup, "enter": facts.enter, "register": facts.register}
     answers = ", ".join(f"{call} {errno_name(n).split()[0]}" for call, n in numbers.items() if n)
     answers = answers or f"{facts.uring_stage}: {errno_name(facts.uring_store)}"

@@ -99,12 +99,12 @@ class Compaction:
         await self._fold()
 
     async def _fold(self) -> None:
-        """Bring what changed meanwhile into the durable index."""
+        """Merge the delta into the thawed durable index."""
         while self._index.fold(GUIDS_AT_ONCE):
             await acquire_changes(self._file_io.checksum_budget)
 
     async def _give_up(self, error: Exception) -> None:
-        """The old log stays: nothing names the new one's segments."""
+        """Keep the old log, and give back the new one's segments, which nothing names."""
         if self._adopting or self._file_io.poison_cause is not None:
             return
         if self._new is not None:
@@ -168,7 +168,7 @@ class Compaction:
         return new
 
     async def _switch(self, old: Log, new: Log) -> None:
-        """No group is in flight, and none begins before this returns."""
+        """Make the new log the store's; until this returns the caller keeps groups from being written."""
         await self._file_io.ready()
         self._check_not_stopped()
         await self._superblocks.check_ours()
@@ -183,7 +183,7 @@ class Compaction:
         await self._file_io.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
 
     async def _adopt(self, old: Log, new: Log, *, upgrades: bool) -> None:
-        """The new log is the store's: both superblocks name it, and then the old one is free."""
+        """Name the new log in both superblocks, and then free the old one's segments."""
         await self._superblocks.change(
             version=VERSION,
             log_id=new.log_id,

@@ -161,8 +161,8 @@ class Group:
         """Wipe the group; return the members that fail, with their errors."""
         if await self._log.wipe(runs):
             return failed
-        # After a crash an opener may find it, and it is whole if the missing frames were there already.
-        # So no member was refused for certain, and none may join another group before it is wiped.
+        # After a crash recovery may find the group, whole if the missing frames reached the medium.  So the
+        # outcome of every member is unknown, and none may join another group before the wipe.
         errors = {member: failed.get(member) or self._file_io.repairs.refusal() for member in self._members}
         for error in errors.values():
             if isinstance(error, BlobStoreIOError):

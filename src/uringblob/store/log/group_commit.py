@@ -146,12 +146,11 @@ class GroupQueue:
                 raise
 
     async def _let_others_join(self) -> None:
-        """Wait for the callers of the last group, who come back together: for this tick, for their
-        checksums, and for the first one's frames if some are still missing.
+        """Wait for the last group's callers, which resume together, to submit their next commits.
 
-        Otherwise 64 committers fall into groups of 1 and 63, and each waits for the other's flush, again
-        and again.  A lone committer never waits here; and when all are there, the group's blocks are
-        written while the device is busy with the frames.
+        At most for this tick, for their checksums, and for the first one's frames.  Otherwise 64 committers
+        fall into groups of 1 and 63 that wait for each other's flush.  A lone committer never waits here; and
+        when all are there, the group's blocks are written while the device is busy with the frames.
         """
         if len(self._waiting) >= self._recent_group_size:
             return
@@ -252,7 +251,7 @@ class GroupQueue:
         index.end_group()
 
     async def _apply(self, group: Group) -> None:
-        """``group`` is durable: make it visible, and free what it replaced."""
+        """Make the durable ``group`` visible, and free what it replaced."""
         index, budget, changes, seq = self._index, self._file_io.checksum_budget, group.changes, group.seq
         if group.is_empty:
             index.end_group()

@@ -129,7 +129,7 @@ class LogMaintenance:
             await wait_all([self._compacting])
 
     async def end(self) -> None:
-        """Begin nothing from now on, and give up what can be given up."""
+        """Start no more maintenance; stop a compaction if it can still be given up, and wait for it."""
         self._ended = True
         if self._compaction is not None:
             self._compaction.stop()

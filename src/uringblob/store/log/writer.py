@@ -192,8 +192,8 @@ class Log:
     async def wipe(self, runs: Sequence[BlockRun]) -> bool:
         """Zero the blocks of a group that failed, and flush, so that no opener finds them.
 
-        False if there is no room even for that: then the wipe is due before any other change, and after
-        a crash an opener may find the group, and it may be whole.
+        False if there is no room for the wipe: it is then due before any other change, and after a crash
+        recovery may find the group, whole.
         """
         try:
             await self.file_io.repairs.make(lambda: self._wipe(runs))
@@ -217,9 +217,9 @@ class Log:
             return False  # zero it: a block that cannot be read may still be written
 
     async def undo_failed(self, error: BaseException, runs: Sequence[BlockRun]) -> None:
-        """Writing ``runs`` failed: wipe them if the reason was lack of room, else poison the store.
+        """Wipe ``runs`` if writing them failed for lack of room; else poison the store.
 
-        After any other failure what the medium holds there is unknown.
+        After any other failure it is unknown what the medium holds there.
         """
         if not isinstance(error, BlobStoreIOError) or error.errno not in NO_SPACE_ERRNOS:
             self.file_io.poison(error)
@@ -227,7 +227,7 @@ class Log:
             error.applied = None
 
     def accept(self, seq: int, runs: Sequence[BlockRun]) -> None:
-        """Group ``seq`` in ``runs`` is durable: move behind it."""
+        """Move the position behind the durable group ``seq``, which ``runs`` holds."""
         blocks = sum(len(data) for _, data in runs) // BLOCK_SIZE
         self.skip(blocks)
         self.group_blocks += blocks
