@@ -31,7 +31,7 @@ GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
 
 class FileGrowth:
-    """Grows the file and the log space, for ``lock``'s holder."""
+    """Grows the file and the log space.  Hold ``lock`` around ``extend_log_space`` and ``grow_for_frames``."""
 
     def __init__(
         self,

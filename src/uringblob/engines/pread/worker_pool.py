@@ -128,7 +128,7 @@ class WorkerPool:
         try:
             put(work)
         except BaseException:
-            pending.discard(completion)  # it is not queued, except where a signal handler raised
+            pending.discard(completion)  # not queued, unless a signal handler raised after that
             raise
         if not self._threads:
             self._work_here()

@@ -1,21 +1,17 @@
 """Rewriting the log as a snapshot of the durable index, while commits go on (rule 9).
 
-1. Freeze the durable index at sequence number S and write it into fresh segments: a SNAPSHOT.
-   Commits go on in the old log; what they change is collected beside the frozen index.
-2. With no group in flight, write the collected changes behind the snapshot, as one CARRY; flush.
-3. Write a SWITCH group into the old log: "goes on in log X at Y"; flush.  From here on the new
-   log is the store's log, whichever superblock an opener finds.
-4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
-   free.
+docs/maintainers/format.md ("Compaction") has the steps: SNAPSHOT and CARRY in the new log, SWITCH in the
+old one, both superblocks.  Each is flushed before the next.  From the SWITCH on the new log is the store's
+log, whichever superblock an opener finds.
 
 A store of version 1 is upgraded in this way before its first change: its log's segments lie among
 the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
 only would follow into a log that it cannot judge: until the second superblock is durable no group is
 written, so both logs say the same.
 
-Until step 3 a compaction can be given up without a trace; a SWITCH for which there was no room is
-wiped.  Without room for step 4, it is due before anything else changes.  From step 3 on any other
-failure poisons.
+Until the SWITCH a compaction can be given up without a trace; a SWITCH for which there was no room is
+wiped.  Without room for the superblocks, they are due before anything else changes.  Any other failure from
+the SWITCH on poisons.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
 """Group commit: one group at a time, which all who wait for it share.
 
-The order that makes a commit durable with one flush (docs/maintainers/format.md, rules 1, 2 and 5):
-
-1. frames go to fresh slots, the group's blocks to fresh log space, together;
-2. when *all* of them are wholly written, one fdatasync;
-3. when that has returned: publish, acknowledge, and only now begin the next group.
-
-Meanwhile the frames of the next commits are written, and their records wait here for the next group.
-If a part of a group fails, the member at fault fails and the others join the next group
-(:mod:`uringblob.store.log.group`).  A group for which the log has no room waits for a compaction.
+:mod:`uringblob.store.log.group` makes a group durable by one flush; the next one begins only when it is
+published and acknowledged.  Meanwhile the frames of the next commits are written, and their records wait
+here.  If a part of a group fails, the member at fault fails and the others join the next group.  A group
+for which the log has no room waits for a compaction.
 """
 
 from __future__ import annotations
@@ -37,7 +32,7 @@ COMPACTIONS_MAX = 2
 #: Waiters acknowledged per loop iteration, limited by count and by frame bytes.
 ACKNOWLEDGED_AT_ONCE = 64
 ACKNOWLEDGED_BYTES_AT_ONCE = 2 * 1024 * 1024
-#: Members of one group: a millisecond to count them and to look for their frames.
+#: Members of one group at most: counting them and checking their frames takes a millisecond.
 MEMBERS_MAX = 2048
 #: A group of so many changes is applied in one step.
 APPLIED_AT_ONCE = 256
@@ -172,7 +167,7 @@ class GroupQueue:
             frame_bytes += member.frame_bytes
             if members and frame_bytes > LARGE_GROUP_BYTES:
                 break
-            # For a moment in both lists, never in none: should a signal handler raise, all of them fail.
+            # In both lists for a moment, never in none: if a signal handler raises, all of them fail.
             members.append(member)
             self._waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
