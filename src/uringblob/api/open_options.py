@@ -17,7 +17,7 @@ from uringblob.units import ENGINES, MODE, check_page_size
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
-#: Frames in a pool: more are a mistake in units.
+#: Frames in a pool at most: a larger number is taken for a mistake in units.
 BUFFERS_MAX = 1 << 20
 QUEUE_DEPTH_MAX = 4096
 

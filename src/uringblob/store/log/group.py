@@ -143,7 +143,7 @@ class Group:
                 if written.whole:
                     written = member.written = None  # it holds the caller's buffers
                 else:
-                    written.finish_short()  # all of them at the same time
+                    written.finish_short()  # all short writes are finished concurrently
             if written is not None:
                 rest.append((member, written))
         failed: dict[Member, BaseException] = {}
