@@ -24,6 +24,7 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import GATHER_BYTES_MAX, GATHER_PIECES_MAX, IoBuffer
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
@@ -36,9 +37,6 @@ RETRIES_MAX = 10
 
 #: Memory or a thread is short for the moment.
 _COMES_BACK = frozenset({-errno.EAGAIN, -errno.ECANCELED})
-
-#: Seconds of pause after the first of these in a row; n times as many after the n-th.
-AGAIN_PAUSE_SECONDS = 0.0001
 
 
 class SyncFailed(BlobStoreIOError):
@@ -186,7 +184,7 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     if rc in _COMES_BACK:
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
-        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.resolve, None)
+        persist(loop.call_later, idle * tuning.AGAIN_PAUSE_S, pause.resolve, None)
         await pause
     elif rc != -errno.EINTR:
         check_rc(rc, what)

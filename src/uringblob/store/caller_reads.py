@@ -25,13 +25,12 @@ import os
 import sys
 import threading
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.store.frame_reads import FrameRead, FrameReads
 
 #: The read was not made, or what it brought cannot be trusted: read through the loop.
 RETRY_ON_LOOP = 0
-#: A closing store looks at these intervals whether its readers have ended.
-POLL_SECONDS = 0.001
 
 
 class AtomicCounter:
@@ -136,5 +135,5 @@ class CallerReads:
         self._closing = True
         while self._slots.visits:
             pause: Completion[None] = Completion(loop=self._loop)
-            self._loop.call_later(POLL_SECONDS, pause.resolve, None)
+            self._loop.call_later(tuning.READERS_POLL_S, pause.resolve, None)
             await pause

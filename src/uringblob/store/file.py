@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from uringblob import fork
+from uringblob import fork, tuning
 from uringblob.engines.to_thread import to_thread
 from uringblob.errors import (
     BlobStoreError,
@@ -45,8 +45,6 @@ from uringblob.store.format import (
 )
 from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size
-
-_LOCK_POLL_S = 0.002
 
 #: Attempts of an opener whose path was made to name another file meanwhile.
 _ROUNDS_MAX = 32
@@ -183,7 +181,7 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
                 f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"
             )
-        await asyncio.sleep(_LOCK_POLL_S)
+        await asyncio.sleep(tuning.LOCK_POLL_S)
 
 
 # --- superblocks, before there is an engine ----------------------------------------------

@@ -8,6 +8,7 @@ batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblo
 
 from __future__ import annotations
 
+from uringblob import tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
@@ -15,7 +16,6 @@ from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.index.blob_index import BlobIndex
-from uringblob.store.io.checksum_budget import JOB, STEP_BYTES
 from uringblob.store.io.file_io import ErrorContext, FileIO
 
 
@@ -50,7 +50,7 @@ class FrameReads:
         finally:
             slots.unpin(slot)
         if self.verifies:
-            if dst.size > STEP_BYTES:
+            if dst.size > tuning.STEP_BYTES:
                 await FrameRead(self, guid, entry, dst).check_in_steps()
             elif frame_checksum(dst.view) != entry & CHECKSUM_MASK:
                 raise FrameRead(self, guid, entry, dst).mismatch()
@@ -143,7 +143,7 @@ class FrameRead:
         with file_io.bounces.releasing([lease]):
             target = lease._frame(file_io.engine.pool).part(0, self.dst.size)
             await self._fill(target)
-            await file_io.checksum_budget.acquire(JOB)
+            await file_io.checksum_budget.acquire(tuning.JOB_COST_BYTES)
             await file_io.checksum_budget.copy(self.dst.view, target.view)
 
     async def _fill(self, target: IoBuffer, answer: int | None = None) -> None:

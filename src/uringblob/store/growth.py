@@ -15,6 +15,7 @@ import errno
 import functools
 from collections.abc import Iterable, Sized
 
+from uringblob import tuning
 from uringblob.engines import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import EXTENTS_MAX, SlotRun
@@ -24,10 +25,6 @@ from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 from uringblob.store.log.superblocks import Superblocks
-
-#: The file grows by a sixteenth of its blobs, within these.
-GROWTH_BYTES_MIN = 64 * 1024
-GROWTH_BYTES_MAX = 64 * 1024 * 1024
 
 
 class FileGrowth:
@@ -111,12 +108,12 @@ class FileGrowth:
         """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
 
         Contents are live blobs, writes in progress and ``count`` more frames; small stores may have
-        ``GROWTH_BYTES_MIN`` more.
+        ``tuning.GROWTH_BYTES_MIN`` more.
         """
         table = self._slots
         frames = table.limit - table.first - table.count(SlotState.LOG)
         blobs = len(self._blobs)
-        comfort = blobs + blobs // 16 + GROWTH_BYTES_MIN // self._page_size
+        comfort = blobs + blobs // 16 + tuning.GROWTH_BYTES_MIN // self._page_size
         return frames + slots <= comfort + table.count(SlotState.WRITING) + count
 
     def is_small(self, count: int) -> bool:
@@ -125,8 +122,8 @@ class FileGrowth:
 
     async def grow_for_frames(self, count: int, missing: int) -> None:
         """Grow by a run of ``count`` slots, or more, where that is cheap; else by the ``missing`` ones."""
-        least = GROWTH_BYTES_MIN // self._page_size
-        most = min(max(len(self._blobs) // 16, least), GROWTH_BYTES_MAX // self._page_size)
+        least = tuning.GROWTH_BYTES_MIN // self._page_size
+        most = min(max(len(self._blobs) // 16, least), tuning.GROWTH_BYTES_MAX // self._page_size)
         steps = {step for step in (max(count, most), count) if self.is_cheap(step, count)}
         if missing:
             steps |= {missing, max(missing, least)}

@@ -11,18 +11,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Sequence
 
+from uringblob import tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.frame_reads import FrameRead, FrameReads
-from uringblob.store.io.checksum_budget import CHANGE, NAME, STEP_BYTES
 from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import WaitOnError
 
-#: Reads that are requested in one step: a millisecond.
-READS_AT_ONCE = 256
 #: A read that is a job of its own takes as long as so many others.
 JOB_COST = 8
 #: One read of a call: its guid and the frame to fill.
@@ -46,13 +44,13 @@ class _Requests:
         self._unexpected: Exception | None = None
 
     def start(self, position: int) -> int:
-        """Request reads from ``position`` on, until they count :data:`READS_AT_ONCE`; return the next position.
+        """Request reads from ``position`` on, until they count ``tuning.READS_AT_ONCE``; return the next position.
 
         A bounced read counts :data:`JOB_COST`.
         """
         shared, plain = self._shared, self.plain
         places: list[tuple[int, IoBuffer]] = []
-        room = READS_AT_ONCE
+        room = tuning.READS_AT_ONCE
         while position < len(self._reads) and room > 0:
             guid, frame = self._reads[position]
             try:
@@ -93,16 +91,16 @@ class _Requests:
         for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
             got = answer.result() if answer.done() else await answer
             if got == page_size and not verifies:
-                if number % READS_AT_ONCE == 0:
-                    await budget.acquire(READS_AT_ONCE * NAME)
+                if number % tuning.READS_AT_ONCE == 0:
+                    await budget.acquire(tuning.READS_AT_ONCE * tuning.NAME_COST_BYTES)
                 continue
             guid, frame = self._reads[position]
-            in_one_step = got == page_size <= STEP_BYTES and budget.try_acquire(page_size)
+            in_one_step = got == page_size <= tuning.STEP_BYTES and budget.try_acquire(page_size)
             if in_one_step and frame_checksum(frame.view) == entry & CHECKSUM_MASK:
                 continue
             await self._note(position, FrameRead(shared, guid, entry, frame).finish(got))
-        while self.unpin(READS_AT_ONCE):
-            await budget.acquire(READS_AT_ONCE * CHANGE)
+        while self.unpin(tuning.READS_AT_ONCE):
+            await budget.acquire(tuning.READS_AT_ONCE * tuning.CHANGE_COST_BYTES)
         for position, job in zip(self.bounced, self.jobs, strict=True):
             await self._note(position, job)
         if self._unexpected is not None:
@@ -121,14 +119,16 @@ async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStor
     """Fill every frame with the blob that is visible now; return each position's error, or None.
 
     Runs as a job.  Returns or raises when no request is in flight any more; until then every slot is
-    pinned.  More than :data:`READS_AT_ONCE` are planned and requested in steps.
+    pinned.  More than ``tuning.READS_AT_ONCE`` are planned and requested in steps.
     """
     requests, position = _Requests(shared, reads), 0
     try:
         async with WaitOnError(requests.answers, requests.jobs):
             while position < len(reads):
                 if position:
-                    await shared.file_io.checksum_budget.acquire_after(READS_AT_ONCE * CHANGE)
+                    await shared.file_io.checksum_budget.acquire_after(
+                        tuning.READS_AT_ONCE * tuning.CHANGE_COST_BYTES
+                    )
                 position = requests.start(position)
             await requests.finish_all()
     finally:

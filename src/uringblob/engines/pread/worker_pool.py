@@ -29,10 +29,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Answer, Count, ResultQueue
+from uringblob.engines.pread.results import NO_MEMORY, Answer, Count, ResultQueue
 
 
 class Work(Protocol):
@@ -233,7 +234,7 @@ def _run(
                 works.put(None)
                 break
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)
     finally:
         # Not with the stack frame: a stored exception may keep that alive.
         del descriptor
@@ -254,10 +255,10 @@ def _work(take: Callable[[], Work | None]) -> None:
             return
         except NO_MEMORY:
             if item is None:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)
         while item is not None:
             try:
                 item.post()
                 item = None
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)

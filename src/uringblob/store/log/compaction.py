@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -39,9 +40,6 @@ from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.in_turns import acquire_changes, confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log, new_log_id
-
-#: Blocks of a snapshot that are written together.
-_BLOCKS_AT_ONCE = 8
 
 
 class CompactionStopped(BlobStoreError):
@@ -123,9 +121,9 @@ class Compaction:
         self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         encoded = (set_record(guid, entry) for guid, entry in frozen)
-        for first in range(0, blocks, _BLOCKS_AT_ONCE):
+        for first in range(0, blocks, tuning.SNAPSHOT_BLOCKS_AT_ONCE):
             self._check_not_stopped()
-            part = range(first, min(first + _BLOCKS_AT_ONCE, blocks))
+            part = range(first, min(first + tuning.SNAPSHOT_BLOCKS_AT_ONCE, blocks))
             some = itertools.islice(encoded, len(part) * RECORDS_PER_BLOCK)
             runs = await new.encode_group(BlockType.SNAPSHOT, seq, some, blocks, blocks=part)
             await new.write(runs, "writing a snapshot")

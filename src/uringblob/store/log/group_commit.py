@@ -13,6 +13,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterable, Sequence
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
 from uringblob.store.format import blocks_for
@@ -29,13 +30,6 @@ from uringblob.store.log.writer import ActiveLog, Log
 
 #: Compactions that one group waits for: the first may have begun before, and leave too little room.
 COMPACTIONS_MAX = 2
-#: Waiters acknowledged per loop iteration, limited by count and by frame bytes.
-ACKNOWLEDGED_AT_ONCE = 64
-ACKNOWLEDGED_BYTES_AT_ONCE = 2 * 1024 * 1024
-#: Members of one group at most: counting them and checking their frames takes a millisecond.
-MEMBERS_MAX = 2048
-#: A group of so many changes is applied in one step.
-APPLIED_AT_ONCE = 256
 
 
 class GroupQueue:
@@ -162,7 +156,7 @@ class GroupQueue:
     def _take_members(self, members: list[Member]) -> None:
         """Move waiting members into ``members``, as far as they make one group."""
         frame_bytes = 0
-        while self._waiting and len(members) < MEMBERS_MAX:
+        while self._waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
             member = self._waiting[0]
             frame_bytes += member.frame_bytes
             if members and frame_bytes > LARGE_GROUP_BYTES:
@@ -251,7 +245,7 @@ class GroupQueue:
         if group.is_empty:
             index.end_group()
             return
-        if len(changes) <= APPLIED_AT_ONCE:
+        if len(changes) <= tuning.APPLIED_AT_ONCE:
             index.finish_group(changes, seq)
         else:
             await each_in_turns(budget, index.mark_slot_live, changes.values())
@@ -274,7 +268,10 @@ class GroupQueue:
         """
         acknowledged = acknowledged_bytes = 0
         for member in members:
-            if acknowledged >= ACKNOWLEDGED_AT_ONCE or acknowledged_bytes >= ACKNOWLEDGED_BYTES_AT_ONCE:
+            if (
+                acknowledged >= tuning.ACKNOWLEDGED_AT_ONCE
+                or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE
+            ):
                 await self._file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
             member.done.resolve(None)

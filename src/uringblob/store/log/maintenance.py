@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
@@ -19,9 +20,6 @@ from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog
-
-#: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
-COMPACTION_BLOCKS_MIN = 1024
 
 
 class LogMaintenance:
@@ -42,7 +40,7 @@ class LogMaintenance:
         self._active = active
         self._superblocks = superblocks
         self._complete_log_space = complete_log_space
-        self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
+        self.compaction_blocks_min = tuning.COMPACTION_BLOCKS_MIN
         self.compactions = 0
         self._compaction: Compaction | None = None
         self._compacting: Job[None] | None = None

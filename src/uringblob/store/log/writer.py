@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 
+from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -24,8 +25,7 @@ from uringblob.store.format import (
     link_record,
 )
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.checksum_budget import BLOCK
-from uringblob.store.io.file_io import SCRATCH_BYTES, FileIO
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, Lock
 
 _WIPING = "wiping a failed group"
@@ -146,9 +146,9 @@ class Log:
         start = 0
         for index, offset in zip(blocks, self.next_offsets(len(blocks)), strict=True):
             if index:
-                await budget.acquire(BLOCK)
+                await budget.acquire(tuning.LOG_BLOCK_COST_BYTES)
             size = len(encoded) * BLOCK_SIZE
-            if encoded and (offset != start + size or size == SCRATCH_BYTES):
+            if encoded and (offset != start + size or size == tuning.SCRATCH_BYTES):
                 runs.append((start, b"".join(encoded)))
                 encoded = []
             start = start if encoded else offset
