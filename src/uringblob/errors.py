@@ -179,8 +179,8 @@ class BlobStoreIOError(BlobStoreError, OSError):
     """The system refused an I/O.
 
     ``errno`` is the reason; ``guid`` names the blob and ``offset`` the place in the file, in bytes,
-    where one of them is at fault.  ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
-    outcome is unknown until the store is opened again.
+    where one of them is at fault.  ``applied`` is ``False`` where the change is known not to be applied,
+    ``None`` where the outcome is unknown until the store is opened again.
     """
 
     def __init__(

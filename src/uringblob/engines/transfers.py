@@ -175,7 +175,7 @@ async def _finish(
 
 
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
-    """After ``idle`` results in a row without progress: return, perhaps after a pause, to try again; or raise."""
+    """After ``idle`` results in a row without progress: return for another attempt, or raise."""
     if idle >= RETRIES_MAX:
         head = f"{what}: no progress in {idle} attempts"
         if rc == -errno.ECANCELED:

@@ -44,9 +44,9 @@ class _Requests:
         self._unexpected: Exception | None = None
 
     def start(self, position: int) -> int:
-        """Request reads from ``position`` on, until they count ``tuning.READS_AT_ONCE``; return the next position.
+        """Request reads from ``position`` on; return the next position.
 
-        A bounced read counts :data:`JOB_COST`.
+        They count at most ``tuning.READS_AT_ONCE``, a bounced one as :data:`JOB_COST`.
         """
         shared, plain = self._shared, self.plain
         places: list[tuple[int, IoBuffer]] = []

@@ -98,7 +98,7 @@ class BlobIndex:
         return self.names(0, PARTS, None)
 
     def begin_moment(self) -> Moment:
-        """Begin a listing: until :meth:`end_moment` the returned moment records what was visible before changes."""
+        """Begin a listing: the returned moment records what was visible, until :meth:`end_moment`."""
         moment = Moment()
         self._moments.append(moment)
         return moment

@@ -230,7 +230,7 @@ class SlotTable:
     # --- fences --------------------------------------------------------------------------
 
     def retire(self, slot: int, fence: int) -> None:
-        """Retire ``slot``, which the map no longer names; free it when ``fence`` is confirmed and no reader has it."""
+        """Retire ``slot``, which the map no longer names: free once ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
         if fence <= self.confirmed:
             self._drain(slot)

@@ -32,8 +32,8 @@ class Member:
 
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
-    wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a group even without
-    a record.  ``done`` resolves when all of it is durable.
+    wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
+    group even without a record.  ``done`` resolves when all of it is durable.
     """
 
     def __init__(
