@@ -31,7 +31,7 @@ C_FILE_LINES_MAX = 600
 
 #: The rooms, and what each may import from.  A file belongs to the most exact entry; a room may always
 #: import from itself.  Lower rooms never see higher ones.
-GROUND = ("errors", "guid", "units", "logs", "completion", "owner", "limits", "fork")
+GROUND = ("errors", "guid", "units", "logs", "completion", "owner", "limits", "fork", "tuning")
 ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
     *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),
@@ -99,7 +99,10 @@ EXTRAS = {
     "metrics": {"prometheus_client"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
-PUBLIC_MODULES = {"ring", "testing", "errors", "metrics", "completion", "guid", "slab", "views", "checksums"}
+PUBLIC_MODULES = {
+    *("ring", "testing", "errors", "metrics", "completion"),
+    *("guid", "slab", "views", "checksums", "tuning"),
+}
 
 PUBLIC_NAMES = set(
     """

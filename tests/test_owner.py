@@ -179,7 +179,9 @@ def test_what_was_never_wholly_made_ends_quietly(kind, complaints):
     assert [str(complaint.exc_value) for complaint in complaints] == []
 
 
-@pytest.mark.parametrize("step", ["_ffi", "_pid", "_c_ring", "_in_flight", "_queue", "_flush_due", "_closing"])
+@pytest.mark.parametrize(
+    "step", ["_ffi", "_pid", "_c_ring", "_in_flight", "_queue", "_flush_due", "_closing"]
+)
 def test_a_ring_that_could_not_be_wholly_made_leaves_nothing(needs_uring, complaints, step):
     """Whatever part of it there was no memory for."""
     before = len(os.listdir("/proc/self/fd"))

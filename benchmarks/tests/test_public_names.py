@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC_MODULES = {
     "uringblob",
     *(f"uringblob.{name}" for name in ("ring", "testing", "errors", "metrics", "completion")),
-    *(f"uringblob.{name}" for name in ("guid", "slab", "views", "checksums")),
+    *(f"uringblob.{name}" for name in ("guid", "slab", "views", "checksums", "tuning")),
 }
 #: A named tuple's methods are public.
 NAMED_TUPLE = {"_replace", "_asdict", "_fields"}
@@ -41,7 +41,8 @@ def test_it_imports_public_names_of_public_modules(path):
     for module, name in imports_of_uringblob(path):
         if module.split(".")[0] == "uringblob":
             assert module in PUBLIC_MODULES, f"{module} is private"
-            assert name in {"", *importlib.import_module(module).__all__}, f"{module}.{name} is private"
+            if f"{module}.{name}" not in PUBLIC_MODULES:
+                assert name in {"", *importlib.import_module(module).__all__}, f"{module}.{name} is private"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -2,7 +2,7 @@
 
 Two bounds.  A number of requests may be in progress at once, from their first byte to the last of
 their answer: each holds a frame, so this bounds the memory.  And one change of a name at a time:
-who comes second is told so, instead of waiting with a frame in hand.
+the second one is refused at once, instead of waiting while it holds a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RETRY_AFTER_S = 1
 class Admission:
     """ASGI middleware: at most ``requests_max`` requests for frames are in progress.
 
-    ``on_refusal`` is told the method of each that is turned away.
+    ``on_refusal`` is called with the method of each refused request.
     """
 
     def __init__(self, app: ASGIApp, requests_max: int, on_refusal: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ from uringblob.metrics import PrometheusObserver, StoreCollector
 OCTETS = "application/octet-stream"
 LIST_LIMIT = 1000
 
-#: Opens the store, on the server's loop, with the observer that is to be told of its calls.
+#: Opens the store, on the server's loop, with the observer of its calls.
 OpenStore = Callable[[PrometheusObserver], Awaitable[AsyncBlobStore]]
 
 

@@ -12,7 +12,7 @@
          ├─ StoreReadOnly                    you opened it read_only
          ├─ StorePoisoned                    it broke: close and open it again
          ├─ PageSizeMismatch                 the store has another frame size
-         ├─ EngineUnavailable                the engine asked for cannot run here
+         ├─ EngineUnavailable                the requested engine cannot run here
          └─ BlobStoreIOError (also OSError)  the system refused an I/O
 
 Misuse is ``ValueError``, ``TypeError`` or ``RuntimeError`` and never changes a store.
@@ -163,7 +163,7 @@ class PageSizeMismatch(BlobStoreError):
 
 
 class EngineUnavailable(BlobStoreError):
-    """The engine asked for by name cannot run here.
+    """The engine requested by name cannot run here.
 
     ``errno`` (or ``None``) and ``stage`` are what was refused; the message names the likely
     cause and its remedy.  ``engine="auto"`` falls back instead of raising.
@@ -179,8 +179,8 @@ class BlobStoreIOError(BlobStoreError, OSError):
     """The system refused an I/O.
 
     ``errno`` is the reason; ``guid`` names the blob and ``offset`` the place in the file, in bytes,
-    where one of them is at fault.  ``applied`` is ``False`` where the change is known not to be applied, ``None`` where the
-    outcome is unknown until the store is opened again.
+    where one of them is at fault.  ``applied`` is ``False`` where the change is known not to be applied,
+    ``None`` where the outcome is unknown until the store is opened again.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ def _rebuild(
 
 
 def _known_guid(value: object) -> BlobGuid | None:
-    """Return ``value`` as a guid, ``None`` if it is none: that must not hide the error itself."""
+    """Return ``value`` as a guid, else ``None``: a ``ValueError`` here would hide the error itself."""
     if isinstance(value, uuid.UUID) or (isinstance(value, bytes) and len(value) == GUID_SIZE):
         return BlobGuid(value)
     return BlobGuid(value) if isinstance(value, str) and is_guid_text(value) else None

@@ -49,7 +49,7 @@ class HasStats(Protocol):
     """A store of either face."""
 
     def stats(self) -> StoreStats:
-        """Return a frozen snapshot; any thread may ask."""
+        """Return a frozen snapshot; any thread may call it."""
 
 
 class PrometheusObserver:

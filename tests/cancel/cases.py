@@ -23,8 +23,7 @@ from unittest import mock
 
 from behaviour.quiet import PATIENCE
 from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
-from uringblob import StoreClosed
-from uringblob.store import core
+from uringblob import StoreClosed, tuning
 from uringblob.store.index.slots import SlotState
 from uringblob.store.log.compaction import CompactionStopped
 from uringblob.testing.sim.disk import SimDisk
@@ -214,8 +213,8 @@ def _overlap(always: bool):
         yield
         return
     with (
-        mock.patch.object(core, "WRITE_OVERLAP_BYTES_MIN", 0),
-        mock.patch.object(core, "COMMIT_OVERLAP_BYTES_MIN", 0),
+        mock.patch.object(tuning, "WRITE_OVERLAP_BYTES_MIN", 0),
+        mock.patch.object(tuning, "COMMIT_OVERLAP_BYTES_MIN", 0),
     ):
         yield
 

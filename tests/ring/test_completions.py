@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from uringblob import tuning
 from uringblob.buffers.slab import Slab
 from uringblob.ring import Ring, completions
 
@@ -160,7 +161,7 @@ def test_a_reaping_resolves_a_limited_number_of_bytes(ring, monkeypatch):
     """A reader works on its frame in the same loop iteration; the other completions stay in the queue."""
     nops = [ring.nop() for _ in range(6)]
     ring._queue.flush()
-    monkeypatch.setattr(completions, "BYTES_AT_ONCE", 2)
+    monkeypatch.setattr(tuning, "COMPLETED_BYTES_AT_ONCE", 2)
     every_result_is_one_byte(monkeypatch)
     for done in (2, 4, 6):
         assert ring._in_flight.reap()
@@ -178,7 +179,7 @@ def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, 
     nops[2].add_immediate_callback(resumed.append)
     nops[3].add_immediate_callback(resumed.append)
     ring._queue.flush()
-    monkeypatch.setattr(completions, "BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(tuning, "COMPLETED_BYTES_AT_ONCE", 1)
     every_result_is_one_byte(monkeypatch)
     for done in (3, 4, 6):
         assert ring._in_flight.reap()

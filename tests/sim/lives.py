@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import uringblob.store.format
-from uringblob import fork
+from uringblob import fork, tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import core
@@ -93,7 +93,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
     patches = [
         mock.patch.object(log_space, "GRANULE_BYTES", segment_bytes),
         mock.patch.object(log_space, "BASE_BYTES", 10 * segment_bytes),
-        mock.patch.object(log_reader, "_READ_AHEAD_BYTES", 4 * PAGE),
+        mock.patch.object(tuning, "LOG_READ_AHEAD_BYTES", 4 * PAGE),
         # Maps of a few blobs in a few parts: an opener makes and walks several.
         *(mock.patch.object(module, "PARTS", 4) for module in (shards, blob_index, core)),
         *(mock.patch.object(module, "MASK", 3) for module in (shards, blob_index)),

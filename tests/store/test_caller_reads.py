@@ -13,7 +13,15 @@ import pytest
 
 from behaviour.work import frame, guid
 from striking import Handler
-from uringblob import AlignedBlobBuf, BlobCorrupt, BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
+from uringblob import (
+    AlignedBlobBuf,
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStoreIOError,
+    FileBlobStore,
+    StoreClosed,
+    tuning,
+)
 from uringblob.store import caller_reads, frame_reads
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.slots import SlotState, SlotTable
@@ -255,7 +263,7 @@ async def test_a_closing_store_waits_for_registered_reads_only():
     assert not reads.register(late)
     for _ in range(2):
         reads.unregister(late)
-        await asyncio.sleep(2 * caller_reads.POLL_SECONDS)
+        await asyncio.sleep(2 * tuning.READERS_POLL_S)
         assert not closing.done()
     reads.unregister(registered)
     await closing

@@ -15,13 +15,12 @@ import sys
 import pytest
 
 from sim.lives import PAGE, forget, frame, guid, lend, small_log, used_image
+from uringblob import tuning
 from uringblob.api.open_options import OpenOptions
 from uringblob.buffers.leases import frame_of
-from uringblob.store import core
 from uringblob.store.closing import close_core
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.format import HEADER_SIZE
-from uringblob.store.io import checksum_budget
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening import open as opening
 from uringblob.store.opening.open import _open_on_engine
@@ -100,9 +99,9 @@ def test_dropped_in_the_middle(name, ticks, overlap, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     monkeypatch.setattr(opening, "open_engine", engine_of)
     if overlap:  # batches are checksummed while they are written
-        monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
-        monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
+        monkeypatch.setattr(tuning, "WRITE_OVERLAP_BYTES_MIN", 0)
+        monkeypatch.setattr(tuning, "COMMIT_OVERLAP_BYTES_MIN", 0)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", PAGE)  # and wait for their turns at it
     with small_log():
         loop = SimLoop()
         loop.run(_begin(loop, WORK[name], ticks))

@@ -12,31 +12,23 @@ import errno
 
 import pytest
 
-from uringblob import BlobGuid, BlobStoreIOError, StoreClosed
+from uringblob import BlobGuid, BlobStoreIOError, StoreClosed, tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.core import LISTED_AT_ONCE
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import FEW, Shards
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io import checksum_budget, file_io
+from uringblob.store.io import file_io
 from uringblob.store.io.bounces import Bounces
-from uringblob.store.io.checksum_budget import (
-    BYTES_PER_ITERATION,
-    CHANGE,
-    COPIED,
-    GUIDS_AT_ONCE,
-    STEP_BYTES,
-    ChecksumBudget,
-)
+from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.store.log import writer as log
 
 PAGE = 4096
 MANY = 3000
 #: Changes that an iteration may make, with the step that passes the limit; two, as a beat may see them.
-CHANGES_MAX = 2 * (BYTES_PER_ITERATION // CHANGE + GUIDS_AT_ONCE)
+CHANGES_MAX = 2 * (tuning.BYTES_PER_ITERATION // tuning.CHANGE_COST_BYTES + GUIDS_AT_ONCE)
 
 
 @pytest.fixture
@@ -96,7 +88,7 @@ STEPS = {
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
     "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
-    "log blocks": (log, "encode_block", 2 * (BYTES_PER_ITERATION // checksum_budget.BLOCK + 1)),
+    "log blocks": (log, "encode_block", 2 * (tuning.BYTES_PER_ITERATION // tuning.LOG_BLOCK_COST_BYTES + 1)),
     "freeing": (SlotTable, "try_free", CHANGES_MAX),
 }
 
@@ -170,7 +162,7 @@ async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):
         await store.write_blobs(frames(first, MANY))
     monkeypatch.setattr(async_store, "known_guids", iterations.counting(async_store.known_guids, len))
     assert sorted(await store.list_blobs()) == [guid(number) for number in range(9000)]
-    assert iterations.most <= 2 * LISTED_AT_ONCE
+    assert iterations.most <= 2 * tuning.LISTED_AT_ONCE
 
 
 async def test_a_compaction_brings_in_what_changed_meanwhile_in_turns(store, iterations, monkeypatch):
@@ -207,7 +199,9 @@ async def test_a_large_frame_is_copied_in_turns(iterations):
         *(Job(shared.copy(Memory(iterations), memoryview(bytes(size))), shared._loop) for _ in range(2))
     )
     assert sum(iterations.done.values()) == 2 * size
-    assert iterations.most * COPIED <= 2 * (BYTES_PER_ITERATION + STEP_BYTES * COPIED)
+    assert iterations.most * tuning.COPY_COST <= 2 * (
+        tuning.BYTES_PER_ITERATION + tuning.STEP_BYTES * tuning.COPY_COST
+    )
 
 
 async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(iterations):
@@ -215,7 +209,7 @@ async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(i
     frame = memoryview(bytes(range(256)) * (5 * 1024 * 4 + 1))
     before = iterations.number
     assert await shared.checksum(frame) == frame_checksum(frame)
-    assert iterations.number - before >= len(frame) // (BYTES_PER_ITERATION + STEP_BYTES)
+    assert iterations.number - before >= len(frame) // (tuning.BYTES_PER_ITERATION + tuning.STEP_BYTES)
 
 
 @pytest.mark.parametrize("buffers", [0, 64])
@@ -261,9 +255,9 @@ async def test_scratch_memory_has_a_bound(store, monkeypatch):
     writes = [door.start(door.write(0, bytes(size), "a test")) for size in sizes]
     await asyncio.gather(*writes, door.start(door.zero(0, 2**24 + PAGE, "a test")))
     assert sum(written) == sum(sizes) + 2**24 + PAGE
-    assert max(mapped) == file_io.SCRATCH_BYTES
+    assert max(mapped) == tuning.SCRATCH_BYTES
     kept = sum(frame.size for frames in door._scratch.values() for frame in frames)
-    assert kept <= 8 * (file_io.SCRATCH_BYTES + PAGE)
+    assert kept <= 8 * (tuning.SCRATCH_BYTES + PAGE)
 
 
 # ---- and yet at once --------------------------------------------------------------------------
@@ -309,7 +303,7 @@ async def test_changes_beside_a_large_commit_that_is_being_applied_win(store, mo
 
 @pytest.mark.parametrize("change", ["commit", "write", "delete", "flush"])
 async def test_a_list_is_that_of_its_moment(store, change):
-    count = 2 * LISTED_AT_ONCE
+    count = 2 * tuning.LISTED_AT_ONCE
     await store.commit(frames(0, count))
     await store.write_blobs(frames(count, 10))
     listing = asyncio.ensure_future(store.list_blobs())
@@ -328,7 +322,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
 
 
 async def test_a_cancelled_list_leaves_nothing(store):
-    await store.commit(frames(0, 2 * LISTED_AT_ONCE))
+    await store.commit(frames(0, 2 * tuning.LISTED_AT_ONCE))
     listing = asyncio.ensure_future(store.list_blobs())
     await asyncio.sleep(0)
     listing.cancel()

@@ -8,7 +8,15 @@ import os
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStoreIOError, StorePoisoned
+from uringblob import (
+    AsyncFileBlobStore,
+    BlobCorrupt,
+    BlobGuid,
+    BlobNotFound,
+    BlobStoreIOError,
+    StorePoisoned,
+    tuning,
+)
 from uringblob.completion import Completion
 from uringblob.store import multi_read
 from uringblob.store.io import checksum_budget
@@ -273,7 +281,7 @@ async def test_what_a_handler_raises_between_two_frames_is_raised_when_the_other
 @verifying
 async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
     """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 4 * PAGE)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 4 * PAGE)
     store._core.file_io.checksum_budget._left = 4 * PAGE
     sums = [0]
 

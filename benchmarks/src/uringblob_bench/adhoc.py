@@ -6,9 +6,12 @@ import dataclasses
 from collections.abc import Callable
 
 from uringblob_bench.bench import Bench
+from uringblob_bench.contenders.base import Contender
 from uringblob_bench.contenders.catalogue import CONTENDERS
+from uringblob_bench.contenders.tuned import Tuned
 from uringblob_bench.interleave import Entry
 from uringblob_bench.load import Load, Verb
+from uringblob_bench.tune import Tune
 
 #: Name: the loads, from frames in flight (or tasks, or threads) and frames in a batch.
 WORKLOADS: dict[str, Callable[[int, int], tuple[Load, ...]]] = {
@@ -32,6 +35,7 @@ class AdHoc:
     batch: int
     name: str = "ad hoc"
     turns: int = 2
+    tune: Tune | None = None
 
     @property
     def title(self) -> str:
@@ -44,7 +48,11 @@ class AdHoc:
 
     def run(self, bench: Bench) -> None:
         """Run it as one case."""
-        contenders = [CONTENDERS[name](bench.params, bench.workdir) for name in self.contenders]
+        contenders: list[Contender] = [
+            CONTENDERS[name](bench.params, bench.workdir) for name in self.contenders
+        ]
+        if (tune := self.tune) is not None:
+            contenders = [Tuned(each, tune.constant, value) for each in contenders for value in tune.values]
         case = bench.case(self.title, [Entry(contender, self.loads()) for contender in contenders])
         if not case.samples:
             raise RuntimeError(f"no contender could run: {case.failures}")

@@ -16,7 +16,7 @@ EXIT_DONE, EXIT_FAILED = 0, 1
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what was asked for.
+    """Run the requested workloads.
 
     :returns: 0: everything ran (the table says which targets were reached); 1: something failed, the
         rest ran.

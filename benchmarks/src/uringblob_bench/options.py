@@ -6,6 +6,7 @@ import argparse
 
 from uringblob_bench.load import MIB
 from uringblob_bench.names import CONTENDER_NAMES, DEFAULT_CONTENDERS, SYNCS, WORKLOADS
+from uringblob_bench.tune import tune_of
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 FULL_BUDGET_S, QUICK_BUDGET_S = 1200.0, 75.0
@@ -109,6 +110,12 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument(
         "--wakeup", choices=("ring", "eventfd"), default="ring", help="how a ring wakes its loop"
+    )
+    own.add_argument(
+        "--tune",
+        type=tune_of,
+        metavar="NAME=V[,V]",
+        help="with these values of a constant of uringblob.tuning, side by side",
     )
     own.add_argument("--one-core", action="store_true", help="hold every contender on one CPU")
 

@@ -45,7 +45,10 @@ def chosen(args: argparse.Namespace) -> list[Step]:
     """
     if args.workload:
         contenders = tuple(args.contenders)
-        return [AdHoc(args.workload, contenders, args.depth, args.batch, turns=len(contenders))]
+        turns = len(contenders) * (len(args.tune.values) if args.tune else 1)
+        return [AdHoc(args.workload, contenders, args.depth, args.batch, turns=turns, tune=args.tune)]
+    if args.tune:
+        raise ValueError("--tune compares values under one --workload: name that, too")
     all_of_it = args.measures is None and not args.sweeps
     numbers = list(MEASURES) if all_of_it else args.measures or []
     default = list(QUICK_SWEEPS if args.quick else SWEEPS)

@@ -195,7 +195,7 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
     async def has_blobs(self, guids: Iterable[GuidLike]) -> list[bool]:
         """Return :meth:`has_blob` of each guid, in order; every guid is checked before any is looked up.
 
-        Each answer is of its own moment: the store may change meanwhile.
+        Each guid is looked up at its own moment: the store may change meanwhile.
         """
         self._check_open()
         keys: list[bytes] = []
@@ -236,7 +236,7 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
             part = names[-SORTED_AT_ONCE:]
             del names[-SORTED_AT_ONCE:]
             if runs and limit is not None and limit <= SORTED_AT_ONCE:
-                part += runs.pop()  # one list of the first ones is enough
+                part += runs.pop()  # merge into one list: only the first ``limit`` names count
             runs.append(sorted(part if after is None else filter(after.__lt__, part))[:limit])
             if names:
                 await self._pause()
@@ -278,7 +278,7 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
 
     async def _pause(self) -> None:
-        """Let other tasks run: what takes longer the more blobs there are does so now and then."""
+        """Let other tasks run, between the steps of work that grows with the number of blobs."""
         await asyncio.sleep(0)
 
     # -- the end ------------------------------------------------------------------------------

@@ -90,10 +90,10 @@ def observe(store: Store, observer: StoreObserver) -> Store:
 
 
 def _reporting(name: str, method: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
-    """Return ``method``, reported where its store has observers.
+    """Return a wrapper of ``method`` that reports each call to the store's observers.
 
-    It takes its place in the class at the first :func:`observe` of such a store: until then not even
-    the ``if`` is paid for (0.3 us a call on CPython 3.11, where ``has_blob`` in memory takes 0.5).
+    The first :func:`observe` of a class installs it: until then not even the ``if`` is paid for
+    (0.3 us a call on CPython 3.11, where ``has_blob`` in memory takes 0.5).
     """
     takes_batch = name in ("write_blobs", "write_blobs_with_data_sync", "commit")
     reported = name.removeprefix("a")
@@ -131,7 +131,7 @@ def _reporting(name: str, method: Callable[..., Any], *, is_async: bool) -> Call
 
 
 def take_documentation(target: type, source: type) -> None:
-    """Give the methods of ``target`` that have no documentation that of their namesakes in ``source``."""
+    """Copy docstrings from ``source`` to the methods of ``target`` of the same name that have none."""
     for name, member in vars(target).items():
         if inspect.isfunction(member) and member.__doc__ is None:
             member.__doc__ = getattr(getattr(source, name, None), "__doc__", None)

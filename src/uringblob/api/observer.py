@@ -64,7 +64,7 @@ _current: contextvars.ContextVar[Callable[[], _Call | None]] = contextvars.Conte
 
 
 def is_part_of_call(store: object) -> bool:
-    """Whether an observed call of ``store`` is calling: one call is one report, whatever it is made of."""
+    """Whether this runs inside an observed call of ``store``: nested calls are not reported."""
     call = _current.get()()
     return call is not None and call.store is store
 

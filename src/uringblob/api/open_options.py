@@ -17,7 +17,7 @@ from uringblob.units import ENGINES, MODE, check_page_size
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
-#: Frames in a pool: more are a mistake in units.
+#: Frames in a pool at most: a larger number is taken for a mistake in units.
 BUFFERS_MAX = 1 << 20
 QUEUE_DEPTH_MAX = 4096
 
@@ -49,7 +49,7 @@ class OpenOptions:
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     :raises StoreCorrupt: the file is empty, not a store, or damaged; it is left as it is.
     :raises StoreLocked: another opener held the store all the time.
-    :raises EngineUnavailable: the engine or the ``direct`` asked for cannot be had here.
+    :raises EngineUnavailable: the requested engine or direct I/O is not available here.
     :raises OSError: what ``os.open`` raises is raised as it is.
     :raises BlobStoreIOError: the system refused something else, such as a sync store's thread.
     :raises ValueError: an option is out of range.

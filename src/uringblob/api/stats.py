@@ -16,7 +16,7 @@ class StoreStats:
 
     #: The engine in use: ``"io_uring"``, ``"pread"``, ``"memory"``, or ``"custom"``.
     engine: str = "custom"
-    #: Why this engine: what was asked for, or which stage was refused with which errno.
+    #: Why this engine: requested by name, or which stage was refused with which errno.
     engine_reason: str = ""
     #: Whether frames bypass the page cache (``O_DIRECT``).
     direct_io: bool = False
@@ -41,7 +41,7 @@ class StoreStats:
     #: Slots that only the log may use: log space, in use or not.
     slots_log: int = 0
 
-    #: Frames asked for in the registered pool.
+    #: Frames requested for the registered pool.
     buffers: int = 0
     #: Frames that the kernel registered.
     buffers_registered: int = 0
@@ -94,7 +94,7 @@ class StoreStats:
     def amplification(self) -> float:
         """Bytes of the file per byte of live blobs; 0.0 where there is no blob, or no file.
 
-        What it tends to, and the fixed cost that a small store has besides, stand in ``docs/operators/durability.md``.
+        ``docs/operators/durability.md`` has its usual values, and the fixed cost of a small store.
         """
         live_bytes = self.blobs * self.page_size
         return self.file_bytes / live_bytes if live_bytes else 0.0

@@ -96,7 +96,7 @@ class BlobStore(AnyBlobStore, abc.ABC):
 
     def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> Iterator[BlobGuid]:
         self._check_open()
-        # Not over an asynchronous generator: a loop that runs in the thread would take care of its end.
+        # Not over an asynchronous generator, which a loop running in this thread would finalize.
         beyond = None if after is None else guid_bytes(after)
         runs = self._run(AsyncBlobStore._sorted_runs, beyond, checked_limit(limit))
         return merged(runs, limit)

@@ -6,7 +6,7 @@ import xxhash
 
 
 def frame_checksum(frame: memoryview | bytes | bytearray) -> int:
-    """Return the XXH3-64 of a frame's bytes: what ``store.checksum(guid)`` answers once it is written."""
+    """Return the XXH3-64 of a frame's bytes: what ``store.checksum(guid)`` returns once it is written."""
     return xxhash.xxh3_64_intdigest(frame)
 
 

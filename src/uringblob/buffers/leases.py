@@ -176,7 +176,7 @@ class AlignedBlobBuf:
     def _frame(self, pool: BufferPool | None) -> IoBuffer:
         """Return the whole buffer, with a view of its own, for an engine that leases from ``pool``.
 
-        That of a registered frame is kept: making one costs as much as queueing a request.
+        Cached for a registered frame: making one costs as much as queueing a request.
         """
         if pool is None or not self._leased or self._pool is not pool or not pool.registered:
             return IoBuffer(memoryview(self._check_held()), self._address, self._size)
@@ -192,7 +192,7 @@ class BufferPool(Owner):
 
     :param page_size: bytes in a frame.
     :param slab: where the frames lie; ``None`` leases from the heap only.
-    :param asked: how many frames the user asked for.
+    :param asked: how many frames the user requested.
     :param buf_index: the index under which the kernel knows the slab, -1 if it does not.
     :param reason: why fewer frames than asked are registered, in words; may be empty.
     :param capacity: lease only the first ``capacity`` frames; default all of the slab.

@@ -38,7 +38,7 @@ def print_result(args: argparse.Namespace, value: Any, text: str | None = None) 
 
 
 def table(rows: Mapping[str, str], *, warn: str) -> str:
-    """Return ``name  value`` lines; on a terminal that named ``warn`` is coloured."""
+    """Return a ``name  value`` line per row; the row named ``warn`` is yellow on a terminal."""
     width = max(map(len, rows))
     lines = {name: f"{name:<{width}}  {text}" for name, text in rows.items()}
     if warn in lines and sys.stdout.isatty() and "NO_COLOR" not in os.environ:

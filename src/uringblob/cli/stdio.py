@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final, TextIO
 
 STDIN: Final = "standard input"
 STDOUT: Final = "standard output"
-#: Bytes of one read, which allocates as much as it asks for.
+#: Bytes of one read: the buffer for all of them is allocated first.
 _READ_BYTES: Final = 1 << 20
 
 

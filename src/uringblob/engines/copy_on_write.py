@@ -76,7 +76,7 @@ def why_copied(fd: int, proc: Path = Path("/proc/self")) -> str:
 
 
 def file_system(fd: int, proc: Path = Path("/proc/self")) -> str:
-    """Return the type of the file system of ``fd``; ``""`` where /proc does not tell."""
+    """Return the type of the file system of ``fd``; ``""`` where /proc does not show it."""
     try:
         info = (proc / "fdinfo" / str(fd)).read_text("ascii", "replace")
         mount = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))

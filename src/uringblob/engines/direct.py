@@ -85,7 +85,7 @@ def disable_direct(fd: int) -> None:
 
 
 def _asked_alignment(fd: int) -> int:
-    """Return the memory alignment that the file system asks for, in bytes."""
+    """Return the memory alignment that the file system requires, in bytes."""
     if _native.ffi is None or _native.lib is None:
         return BUF_ALIGN
     memory = _native.ffi.new("uint32_t *")

@@ -1,10 +1,9 @@
 """A duplicate of the store's descriptor, for one engine only.
 
-A number in a queue outlives its descriptor: after a close, the next file opened anywhere in the process
-gets the number, and the queued write.  So an engine duplicates the descriptor.  ``dup`` gives a second
-number for the same open file description: same flags, same flock, which is held until the last of them
-is closed.  (Linux 6.18; a flock belongs to the description, not to the number.)  A forked child closes
-its copy, which would keep the flock.
+If the store's descriptor were closed with a write queued, the next file opened in the process would get
+its number, and the write.  ``dup`` gives a second number for the same open file description: same flags,
+same flock, which is held until the last of them is closed (Linux 6.18), a forked child's copy included.
+So the child closes its copy.
 """
 
 from __future__ import annotations

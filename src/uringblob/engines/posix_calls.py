@@ -1,4 +1,4 @@
-"""Positional calls as numbers: bytes moved or ``-errno``, with substitutes for what this system lacks.
+"""Positional calls, with substitutes for those that this system lacks.
 
 ``preadv`` and ``pwritev`` are missing before macOS 11, ``fdatasync`` on macOS, and fsync there leaves
 the data in the drive's cache, so macOS needs ``F_FULLFSYNC``.  The calls are chosen when an engine is
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: Answers of a file system without F_FULLFSYNC (a network mount, for example).
+#: Errnos of a file system without F_FULLFSYNC (a network mount, for example).
 _NO_FULLFSYNC = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
 
-#: Answers of fallocate where blocks cannot be reserved.  (With O_DIRECT glibc's emulation of
+#: Errnos of fallocate where blocks cannot be reserved.  (With O_DIRECT glibc's emulation of
 #: posix_fallocate, which writes single bytes, ends in EINVAL.)
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 
@@ -118,7 +118,7 @@ def _allocate(fd: int, before: int, size: int) -> int:
 
 
 def finish_growth(fd: int, before: int, size: int, rc: int) -> int:
-    """Finish growing from ``before`` to ``size`` bytes, for which fallocate answered ``rc``.
+    """Finish growing from ``before`` to ``size`` bytes, for which fallocate returned ``rc``.
 
     Returns 0, or ``-errno``; then the file is as long as before.
     """

@@ -1,12 +1,11 @@
-"""What the store asks for when it asks for an engine."""
+"""The options with which a store opens its engine."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 
-BUFFERS_DEFAULT = 64
-BUFFERS_DEFAULT_BYTES_MAX = 32 * 1024 * 1024
+from uringblob import tuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,4 +31,4 @@ class EngineRequest:
         """How many frames the pool shall have: ``buffers``, or 64 or as many as 32 MiB hold."""
         if self.buffers is not None:
             return self.buffers
-        return max(1, min(BUFFERS_DEFAULT, BUFFERS_DEFAULT_BYTES_MAX // self.page_size))
+        return max(1, min(tuning.BUFFERS_DEFAULT, tuning.BUFFERS_DEFAULT_BYTES_MAX // self.page_size))

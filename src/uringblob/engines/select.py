@@ -1,7 +1,7 @@
 """The choice of an engine, by trying.
 
 ``"auto"`` takes io_uring if every step of starting it works, first real requests included; any refusal
-falls back to pread, and stage and errno are in ``engine.reason`` and in the log.  An engine asked for by
+falls back to pread, and stage and errno are in ``engine.reason`` and in the log.  An engine requested by
 name is that engine, or an error with the remedy.
 """
 
@@ -25,12 +25,12 @@ from uringblob.logs import logger
 
 
 def open_engine(request: EngineRequest) -> Engine:
-    """Return the engine that ``request`` asks for, or the best that works here.
+    """Return the engine that ``request`` names; for ``"auto"``, the best that works here.
 
     Runs on the loop's thread and blocks for a few system calls.  When it raises, the descriptor
     is still the caller's to close.
 
-    :raises EngineUnavailable: the engine asked for by name cannot run, or ``direct=True`` and
+    :raises EngineUnavailable: the engine requested by name cannot run, or ``direct=True`` and
         this file has no direct I/O.
     """
     direct = _decide_direct(request)

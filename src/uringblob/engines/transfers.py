@@ -1,12 +1,12 @@
 """Whole transfers out of possibly short ones, once for all engines.
 
-An engine yields the kernel's answer: a short count, EINTR, EAGAIN, a cancelled link.  Here that
+An engine yields the kernel's result: a short count, EINTR, EAGAIN, a cancelled link.  Here that
 becomes a whole transfer or an error:
 
 * **A transfer resumes at the last 4096-byte boundary it passed.**  With O_DIRECT an unaligned
   remainder is ``EINVAL``; moving part of a block twice is harmless, because no one else uses the memory.
-* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` answers in a row without any, the last
-  answer is the error.  ``ECANCELED`` counts as such an answer: io_uring found no kernel thread for the
+* **Progress may be slow, but not absent**: after ``RETRIES_MAX`` results in a row without any, the last
+  one is the error.  ``ECANCELED`` counts as such a result: io_uring found no kernel thread for the
   request, which never began, or a link was cut.
 * **A failed fsync is final.**  ext4 and xfs report a lost write once and success the next time, so an
   fsync is never repeated for the same data, not even after EINTR.  Only a linked fsync that its short
@@ -24,6 +24,7 @@ import asyncio
 import errno
 from collections.abc import Iterator, Sequence
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import GATHER_BYTES_MAX, GATHER_PIECES_MAX, IoBuffer
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
@@ -31,14 +32,11 @@ from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
 
-#: Answers in a row without progress before a transfer gives up.
+#: Results in a row without progress before a transfer gives up.
 RETRIES_MAX = 10
 
 #: Memory or a thread is short for the moment.
 _COMES_BACK = frozenset({-errno.EAGAIN, -errno.ECANCELED})
-
-#: Seconds of pause after the first of these in a row; n times as many after the n-th.
-AGAIN_PAUSE_SECONDS = 0.0001
 
 
 class SyncFailed(BlobStoreIOError):
@@ -52,7 +50,7 @@ async def read_whole(
 
     :param what: its string names the operation, file and offset in an error's message; it is made
         only then.
-    :param answer: the engine's answer to the first request, if the caller has made it.
+    :param answer: the first request's result, if the caller has made it.
     :raises BlobStoreIOError: the system refused, or made no progress before the end of the file.
     """
     got = await engine.read(offset, (frame,)) if answer is None else answer
@@ -71,7 +69,7 @@ async def write_whole(
 ) -> None:
     """Write all of ``frames``, in order, from ``offset`` on; gathers go out one after the other.
 
-    :param answer: the engine's answer to the only request, if the caller has made it.
+    :param answer: the only request's result, if the caller has made it.
     :raises BlobStoreIOError: the system refused; any part may have been written.
     """
     for gather, size in _gathers(frames):
@@ -143,7 +141,7 @@ async def _finish(
     *,
     reading: bool,
 ) -> int:
-    """Continue a transfer whose first answer was ``moved``; return ``size``, or less at the end of the file."""
+    """Continue a transfer whose first result was ``moved``; return ``size``, or less at the end of the file."""
     start = done = idle = 0
     while True:
         if moved > 0 and start + moved > done:
@@ -154,7 +152,7 @@ async def _finish(
             idle += 1
             if moved == 0 and not reading:
                 check_rc(-errno.EIO, f"{what}: the system wrote no byte")
-            # At the end of the file no progress is the answer; elsewhere it is transient.
+            # At the end of the file no progress is final; elsewhere it is transient.
             if reading and moved >= 0:
                 end = check_rc(engine.file_size(), f"{what}: the file's length")
                 if offset + done >= end:
@@ -166,7 +164,7 @@ async def _finish(
 
 
 async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
-    """After the ``idle``-th answer in a row without progress: return to try again, or raise."""
+    """After ``idle`` results in a row without progress: return for another attempt, or raise."""
     if idle >= RETRIES_MAX:
         head = f"{what}: no progress in {idle} attempts"
         if rc == -errno.ECANCELED:
@@ -175,7 +173,7 @@ async def _pause_or_raise(rc: int, idle: int, what: object) -> None:
     if rc in _COMES_BACK:
         loop = asyncio.get_running_loop()
         pause: Completion[None] = Completion(loop=loop)
-        persist(loop.call_later, idle * AGAIN_PAUSE_SECONDS, pause.resolve, None)
+        persist(loop.call_later, idle * tuning.AGAIN_PAUSE_S, pause.resolve, None)
         await pause
     elif rc != -errno.EINTR:
         check_rc(rc, what)

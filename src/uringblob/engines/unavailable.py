@@ -1,8 +1,8 @@
 """Why io_uring cannot run here, and the remedy.
 
 Any step may be refused, with almost any errno: setup may be allowed while enter or register is not.
-So no decision depends on an errno; it only selects the remedy.  Seen in the wild: Docker 25 and
-containerd 2 answer ``EPERM``, podman and gVisor ``ENOSYS``, one managed Kubernetes ``EOPNOTSUPP``,
+So no decision depends on an errno; it only selects the remedy.  Observed: Docker 25 and
+containerd 2 return ``EPERM``, podman and gVisor ``ENOSYS``, one managed Kubernetes ``EOPNOTSUPP``,
 RHEL 9 ``EPERM`` by sysctl, a zero memlock limit ``ENOMEM``.
 """
 
@@ -40,7 +40,7 @@ class RingUnavailable(Exception):
     """A step of starting io_uring was refused.
 
     ``stage`` names the step (``"import"``, ``"setup"``, ``"register files"``, ``"nop"``,
-    ``"first read"``), ``errno`` the answer (0 where there was none), ``hint`` further facts (may be
+    ``"first read"``), ``errno`` the error (0 where there was none), ``hint`` further facts (may be
     empty), ``remedy`` the likely cause and remedy where the errno does not imply them.
     """
 

@@ -16,17 +16,13 @@ import itertools
 import struct
 from typing import Any, Final
 
+from uringblob import tuning
 from uringblob._native.types import CRing, Ffi, Lib
 from uringblob.completion import Completion, set_bare_result, set_outcome
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
 
-#: Bytes of results per reaping.  A reader checksums its frame in the same loop iteration, 30 to 50 µs
-#: for 512 KiB; this limit keeps an iteration below half a millisecond.  32 frames at once stalled the
-#: loop for 1.5 ms (p99, Linux 6.18).  A light completion that no job awaits counts as nothing: else 64
-#: writes of one group that ended together took 16 iterations, while the disk was idle.
-BYTES_AT_ONCE: Final = 2 * 1024 * 1024
 
 #: Tables of rings that were dropped with operations in flight: the kernel may still write there.
 _never_freed: list[dict[int, tuple[Completion[int], object]]] = []
@@ -55,7 +51,7 @@ class InFlight:
     def reap(self) -> int:
         """Resolve the posted completions; return 0 only if there was none.
 
-        Those beyond ``BYTES_AT_ONCE`` stay in the completion queue for the next call, and the
+        Those beyond ``tuning.COMPLETED_BYTES_AT_ONCE`` stay in the completion queue for the next call, and the
         descriptor stays readable.
         """
         c_ring, table, lib = self._c_ring, self.table, self.lib
@@ -66,7 +62,7 @@ class InFlight:
             for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
                 entry = table.get(user_data)
                 if entry is not None:
-                    if moved >= BYTES_AT_ONCE:
+                    if moved >= tuning.COMPLETED_BYTES_AT_ONCE:
                         entry = completion = None
                         return total + 1
                     completion = entry[0]

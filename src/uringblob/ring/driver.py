@@ -213,7 +213,7 @@ class RingDriver(Owner):
                 self._flush_later()
 
     def _flush_later(self) -> None:
-        """Leave the rest to the next completion event, or to a timer if the kernel has no operation."""
+        """Have the operations that did not fit submitted: by a timer if no completion event will come."""
         if not self.in_kernel and self._loop is not None and not self._flush_due:
             self._queue.give_up_if_hopeless()
             if len(self._queue):
@@ -315,7 +315,7 @@ class RingDriver(Owner):
             self._in_flight.never_free()
         self._lib.ub_abandon(self._c_ring)
 
-    # -- misuse ---------------------------------------------------------------------------
+    # -- checks of process and state ------------------------------------------------------
 
     def _is_mine(self) -> bool:
         """Whether the ring is open and this process made it."""

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from uringblob._native.types import CRing, Ffi, Lib
 from uringblob.ring.ops import TracedOp, is_linked, traced, user_data_of
 
-#: Answers of ``io_uring_enter`` after which the caller reaps and tries again.
+#: Errnos of ``io_uring_enter`` after which the caller reaps and tries again.
 TRANSIENT: Final = frozenset({-errno.EAGAIN, -errno.EBUSY, -errno.EINTR})
 
 #: Refusals in a row, each followed by a pause, before the queue is given up: some seconds.
@@ -70,7 +70,7 @@ class SubmissionQueue:
         self.trace: Callable[[list[TracedOp]], None] | None = None
         #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
-        # Refusals in a row while the kernel had no operation of this ring, and the last answer.
+        # Refusals in a row while the kernel had no operation of this ring, and the last errno.
         self._refusals = 0
         self._refusal = 0
 

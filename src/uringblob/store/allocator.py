@@ -55,7 +55,7 @@ class SlotAllocator:
         return await self._allocate_trusted(count)
 
     def free(self, run: SlotRun, state: SlotState) -> None:
-        """No record names these frames: their slots are ``FREE`` again, or ``BAD``."""
+        """Move the slots of frames that no record names to ``state``: ``FREE``, or ``BAD``."""
         self._slots.move_run(run, state)
 
     def _reclaiming_is_cheaper(self, count: int) -> bool:
@@ -81,7 +81,7 @@ class SlotAllocator:
         return True
 
     async def _allocate_trusted(self, count: int) -> list[SlotRun]:
-        """Allocate nothing once the store is poisoned, or while a repair is due.
+        """Allocate slots; raise once the store is poisoned, or while a repair finds no room.
 
         A slot may be free because a group failed, and the medium may hold that group.
         """

@@ -11,18 +11,16 @@ import itertools
 from collections.abc import Iterable
 from typing import TypeVar
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import frame_of
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
 from uringblob.guid import GuidLike, guid_bytes
 from uringblob.store.core import Core
 from uringblob.store.index.shards import FEW, Mapped, Shards
-from uringblob.store.io.checksum_budget import CHANGE
 
-#: Guids and buffers that are checked in one step.
-CHECKED_AT_ONCE = 256
-#: What such a step takes of an iteration.
-STEP_COST = CHECKED_AT_ONCE * CHANGE
+#: What such a step takes of the checksum budget.
+STEP_COST = tuning.CHECKED_AT_ONCE * tuning.CHANGE_COST_BYTES
 
 V = TypeVar("V")
 
@@ -38,15 +36,15 @@ async def checked_changes(
         for count, pair in enumerate(writes, 1):
             guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
             frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
-            if count % CHECKED_AT_ONCE == 0:
+            if count % tuning.CHECKED_AT_ONCE == 0:
                 frames = _in_shards(frames)
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
         doomed: Mapped[None] = {}
         rest = iter(deletes)
-        while some := list(itertools.islice(rest, CHECKED_AT_ONCE)):
+        while some := list(itertools.islice(rest, tuning.CHECKED_AT_ONCE)):
             for key in checked_deletes(some, frames):
                 doomed[key] = None
-            if len(some) == CHECKED_AT_ONCE:
+            if len(some) == tuning.CHECKED_AT_ONCE:
                 doomed = _in_shards(doomed)
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
         return frames, list(doomed)
@@ -56,20 +54,20 @@ async def checked_changes(
 
 
 def _in_shards(found: Mapped[V]) -> Mapped[V]:
-    """Return ``found``, in parts if a plain dict of so many entries would grow in one long step."""
+    """Return ``found``; as :class:`Shards` if it is so large that a plain dict would take long to grow."""
     return Shards.of(found) if len(found) > FEW and isinstance(found, dict) else found
 
 
 async def checked_reads(
     core: Core, reads: Iterable[tuple[GuidLike, BlobBuffer]]
 ) -> list[tuple[bytes, IoBuffer]]:
-    """Return what a call reads, and where to."""
+    """Return the guids that a call reads, each with the memory to fill."""
     size, pool = core.page_size, core.file_io.engine.pool
     checked: list[tuple[bytes, IoBuffer]] = []
     try:
         for guid, dst in map(as_pair, reads):
             checked.append((guid_bytes(guid), frame_of(dst, size, writable=True, pool=pool)))
-            if len(checked) % CHECKED_AT_ONCE == 0:
+            if len(checked) % tuning.CHECKED_AT_ONCE == 0:
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
     except BaseException:
         checked.clear()

@@ -96,13 +96,13 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             raise RuntimeError(f"the store {self.path} was opened before fork(): open it again in the child")
 
     def _check_open(self) -> None:
-        """Check what may be called from any thread."""
+        """Raise if the store is closed, or was inherited through a fork."""
         self._check_process()
         if self._closing is not None:
             raise StoreClosed(f"the store {self.path} is closed: open it again")
 
     def _check_loop(self) -> None:
-        """Check what must be awaited on the store's own loop."""
+        """Raise, also, unless this runs on the store's own loop."""
         if os.getpid() != self._pid or self._closing is not None:
             self._check_open()
         if _running_loop() is self._loop:
@@ -124,7 +124,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._active += 1
         try:
             job = self._core.file_io.start(coroutine)
-            # Without a trip through the loop, where there is one to be spared.
+            # A callback of a job that is not done is called without a trip through the loop.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
             self._one_less(None)  # a signal handler interrupted the job's first step

@@ -1,20 +1,19 @@
 """Reads made by their callers' own threads; slot and descriptor stay as they are meanwhile.
 
-A synchronous read that is handed to the store's thread costs two thread switches and two hand-overs of
-the interpreter lock: 380 µs where the system call takes 200, and with eight threads 0.7 of what the
-device gives (512 KiB frames, Linux 6.18).  The caller waits anyway, so it makes the system call itself.
-All other reads, and each one that does not go as it should, go through the store's loop.
+Through the store's thread a read takes 380 µs where the system call takes 200 (docs/maintainers/design.md).
+Its caller waits anyway, so it makes the call itself.  A read that fails, or comes short, and every other
+kind of read goes through the store's loop.
 
 No lock is taken, because a signal handler may read, too.  Two orders replace it:
 
-* a reader *registers*, then checks again whether its blob still lies in that slot, and whether the store
-  closes; the store's thread first removes the blob (or sets that it closes), then looks for readers.  So
-  at least one of the two sees the other.
-* a reader *unregisters*, then checks whether its slot waits for readers; the store's thread first sets
-  that it waits, then looks for readers.
+* a reader *registers*, then checks again that its blob still lies in that slot and that the store does not
+  close; the store's thread removes a blob (or marks itself closing), then checks for readers.  So at least
+  one of the two sees the other.
+* a reader *unregisters*, then checks whether its slot awaits readers; the store's thread marks the slot as
+  awaiting them, then checks for readers.
 
-A signal handler that raises is raised to the caller after :meth:`CallerReads.unregister`, which may be
-repeated: it may have come between its two halves.
+A signal handler's exception is raised to the caller after :meth:`CallerReads.unregister`, which may be
+repeated: the handler may have interrupted it.
 """
 
 from __future__ import annotations
@@ -26,13 +25,12 @@ import os
 import sys
 import threading
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.store.frame_reads import FrameRead, FrameReads
 
 #: The read was not made, or what it brought cannot be trusted: read through the loop.
 RETRY_ON_LOOP = 0
-#: A closing store looks at these intervals whether its readers have ended.
-POLL_SECONDS = 0.001
 
 
 class AtomicCounter:
@@ -111,7 +109,7 @@ class CallerReads:
         return got if not reads.verifies or read.matches() else RETRY_ON_LOOP
 
     def register(self, caller: CallerRead) -> bool:
-        """Keep the slot from being reused; False if the store is closing."""
+        """Keep the caller's slot from being reused; False if the store is closing."""
         self._slots.caller_reads[caller] = caller.slot
         return not self._closing
 
@@ -137,5 +135,5 @@ class CallerReads:
         self._closing = True
         while self._slots.caller_reads:
             pause: Completion[None] = Completion(loop=self._loop)
-            self._loop.call_later(POLL_SECONDS, pause.resolve, None)
+            self._loop.call_later(tuning.READERS_POLL_S, pause.resolve, None)
             await pause

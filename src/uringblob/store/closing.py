@@ -24,7 +24,7 @@ async def close_core(core: Core, *, flush: bool) -> None:
 
 
 async def _end(core: Core, *, flush: bool) -> BaseException | None:
-    """Flush, wait for what runs in the background, and seal; return the first error, after which none is sealed."""
+    """Flush, wait for background work, and seal unless one of these failed; return the first error."""
     error: BaseException | None = None
     for step in (Core.flush, _end_background, _seal) if flush else (_end_background, _seal):
         if error is not None and step is _seal:
@@ -55,7 +55,7 @@ async def _seal(core: Core) -> None:
     except BlobStoreIOError as error:
         if not core.file_io.repairs.lacks_room(error):
             raise
-        # All that was acknowledged is durable: the next opener does what it does after a crash.
+        # Everything acknowledged is durable; the next open recovers as after a crash.
         logger.info(
             "%s: closed without its seal: %s",
             core.file.path,

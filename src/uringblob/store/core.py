@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.errors import StoreReadOnly
 from uringblob.owner import StoreOwner
@@ -26,7 +27,7 @@ from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME
+from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
@@ -34,13 +35,6 @@ from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log
-
-#: Names that are listed in one step.
-LISTED_AT_ONCE = 2048
-#: A batch below this is checksummed before it is written: waiting for a tick would cost more.
-WRITE_OVERLAP_BYTES_MIN = 64 * 1024
-#: A commit below this is checksummed first, so that its frames and its log block share a submission.
-COMMIT_OVERLAP_BYTES_MIN = 1024 * 1024
 
 
 class Core(StoreOwner):
@@ -102,20 +96,20 @@ class Core(StoreOwner):
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Pass the guids of all blobs that are visible now to ``found``, some at a time."""
         index, count = self.index, len(self.index) + self.index.pending_count
-        if count <= LISTED_AT_ONCE and not index.applying:
+        if count <= tuning.LISTED_AT_ONCE and not index.applying:
             found(index.guids())
             return
         async with self.queue.names_still:
             moment = index.begin_moment()
             try:
-                # As many parts as have a few names; a part of the largest stores has some thousands.
+                # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
                 count = len(index) + index.pending_count
-                step = max(1, LISTED_AT_ONCE // 2 * PARTS // (count + 1))
+                step = max(1, tuning.LISTED_AT_ONCE // 2 * PARTS // (count + 1))
                 for first in range(0, PARTS, step):
                     names = index.names(first, min(first + step, PARTS), moment)
-                    for start in range(0, len(names), LISTED_AT_ONCE):
-                        part = names[start : start + LISTED_AT_ONCE]
-                        await self.file_io.checksum_budget.acquire(len(part) * NAME)
+                    for start in range(0, len(names), tuning.LISTED_AT_ONCE):
+                        part = names[start : start + tuning.LISTED_AT_ONCE]
+                        await self.file_io.checksum_budget.acquire(len(part) * tuning.NAME_COST_BYTES)
                         found(part)
             finally:
                 index.end_moment(moment)
@@ -134,7 +128,7 @@ class Core(StoreOwner):
             self.check_writable()
             return
         batch = await self._prepare(writes)
-        overlap = batch.size_bytes >= WRITE_OVERLAP_BYTES_MIN
+        overlap = batch.size_bytes >= tuning.WRITE_OVERLAP_BYTES_MIN
         try:
             if data_sync:
                 linked = await (await batch.checksum_and_start(batch.start_synced_write, overlap=overlap))
@@ -148,7 +142,7 @@ class Core(StoreOwner):
         entries = batch.entries
         for start in range(0, len(entries), GUIDS_AT_ONCE):
             if start:
-                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * tuning.CHANGE_COST_BYTES)
             self.index.publish(entries[start : start + GUIDS_AT_ONCE], synced=data_sync)
 
     async def delete(self, guid: bytes) -> None:
@@ -165,9 +159,9 @@ class Core(StoreOwner):
             self.commits += 1
             return
         size_bytes = len(writes) * self.page_size
-        overlap = size_bytes >= COMMIT_OVERLAP_BYTES_MIN
+        overlap = size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN
         if not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
-            # Before anything else: so the first of many commits writes while the others wait.
+            # Before slots are allocated: the first of many commits writes while the others wait for budget.
             await self.file_io.checksum_budget.acquire(size_bytes)
         batch = await self._prepare(writes)
         pending: PendingWrite | Job[None] | None = None
@@ -190,7 +184,7 @@ class Core(StoreOwner):
             if self.index.exists_in_any_layer(guid):
                 return True
             if number % GUIDS_AT_ONCE == 0:
-                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * NAME)
+                await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * tuning.NAME_COST_BYTES)
         return False
 
     async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:

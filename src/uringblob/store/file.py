@@ -21,7 +21,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
-from uringblob import fork
+from uringblob import fork, tuning
 from uringblob.engines.to_thread import to_thread
 from uringblob.errors import (
     BlobStoreError,
@@ -45,8 +45,6 @@ from uringblob.store.format import (
 )
 from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size
-
-_LOCK_POLL_S = 0.002
 
 #: Attempts of an opener whose path was made to name another file meanwhile.
 _ROUNDS_MAX = 32
@@ -178,7 +176,7 @@ async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
                 f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"
             )
-        await asyncio.sleep(_LOCK_POLL_S)
+        await asyncio.sleep(tuning.LOCK_POLL_S)
 
 
 # --- superblocks, before there is an engine ----------------------------------------------
@@ -284,7 +282,7 @@ def _is_sane(superblock: Superblock | None) -> bool:
         check_page_size(superblock.page_size)
     except ValueError:
         return False
-    # No store counts that far, and everything can be counted up from there.
+    # No real store reaches the limit, and every count can still grow beyond it.
     counts = superblock.head.slot, superblock.head.slots, superblock.revision, superblock.floor
     return max(counts) < COUNT_LIMIT and superblock.head.slots >= 1 and superblock.log_id > 0
 
@@ -300,7 +298,7 @@ def newest(superblocks: list[Superblock | None], path: str) -> tuple[Superblock,
 
 
 def check_page_size_matches(superblock: Superblock, page_size: int | None, path: str) -> None:
-    """Raise ``PageSizeMismatch`` if ``page_size`` was asked for and is not the store's."""
+    """Raise ``PageSizeMismatch`` if ``page_size`` is given and is not the store's."""
     if page_size is not None and page_size != superblock.page_size:
         raise PageSizeMismatch(
             f"{path} has frames of {superblock.page_size} bytes, not {page_size}: "

@@ -3,11 +3,10 @@
 ``docs/maintainers/format.md`` is the same in prose with the reasons; the two change in one commit.
 All integers are little-endian and unsigned.
 
-A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512
-bytes; each begins with a 32-byte sector header that names type, log and sequence number, so
-that a single surviving sector of a torn block still tells which group it belongs to, and none
-is ever all zero.  Behind the sector headers lie 120 cells of 32 bytes: cell 0 is the block
-header, the rest are records.
+A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512 bytes; each
+begins with a 32-byte sector header that names type, log and sequence number, so that a single surviving
+sector of a torn block still identifies its group, and none is ever all zero.  Behind the sector headers
+lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Reading one frame: a plan, the engine's request, and what its answer means.
+"""Reading one frame: a plan, the engine's request, and what its result means.
 
 :meth:`FrameReads.plan` decides without an await: the blob's slot, the place in the file, and whether the
 engine can fill this memory.  Who makes the request differs: the caller's task (:meth:`FrameReads.read`), a
 batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblob.store.caller_reads`).
-:meth:`FrameRead.finish` takes the answer: it reads what is missing, and compares the checksum.
+:meth:`FrameRead.finish` takes the result: it reads what is missing, and compares the checksum.
 """
 
 from __future__ import annotations
 
+from uringblob import tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
@@ -15,7 +16,6 @@ from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.index.blob_index import BlobIndex
-from uringblob.store.io.checksum_budget import JOB, STEP_BYTES
 from uringblob.store.io.file_io import ErrorContext, FileIO
 
 
@@ -50,7 +50,7 @@ class FrameReads:
         finally:
             slots.unpin(slot)
         if self.verifies:
-            if dst.size > STEP_BYTES:
+            if dst.size > tuning.STEP_BYTES:
                 await FrameRead(self, guid, entry, dst).check_in_steps()
             elif frame_checksum(dst.view) != entry & CHECKSUM_MASK:
                 raise FrameRead(self, guid, entry, dst).mismatch()
@@ -119,14 +119,14 @@ class FrameRead:
         self.bounced = dst.address % reads.align != 0
 
     async def finish(self, answer: int | None = None) -> None:
-        """Fill ``dst`` and compare the checksum; ``answer`` is the engine's, if the request was made."""
+        """Fill ``dst`` and compare the checksum; ``answer`` is the request's result, if it was made."""
         if answer != self.dst.size:
             await self.fill(answer)
         if self._reads.verifies:
             await self.check_in_steps()
 
     async def fill(self, answer: int | None = None) -> None:
-        """Fill ``dst`` wholly; ``answer`` is the engine's to the first request, if it was made."""
+        """Fill ``dst`` wholly; ``answer`` is the first request's result, if it was made."""
         slots = self._reads.slots
         slots.pin(self.slot)
         try:
@@ -143,7 +143,7 @@ class FrameRead:
         with file_io.bounces.releasing([lease]):
             target = lease._frame(file_io.engine.pool).part(0, self.dst.size)
             await self._fill(target)
-            await file_io.checksum_budget.acquire(JOB)
+            await file_io.checksum_budget.acquire(tuning.JOB_COST_BYTES)
             await file_io.checksum_budget.copy(self.dst.view, target.view)
 
     async def _fill(self, target: IoBuffer, answer: int | None = None) -> None:

@@ -20,6 +20,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
+from uringblob import tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import GATHER_PIECES_MAX, IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -31,13 +32,10 @@ from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import SlotRun, pack_entry
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, NAME, STEP_BYTES, ChecksumBudget
+from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite, WaitOnError
-
-#: Frames that are sorted in one step: half a millisecond.
-SORTED_AT_ONCE = 1024
 
 W = TypeVar("W", bound=Awaitable[object])
 
@@ -51,13 +49,13 @@ async def _sorted_in_steps(
 ) -> list[tuple[bytes, IoBuffer]]:
     """Return ``items`` by address; a hundred thousand of them take 100 ms in one step."""
     runs = []
-    for start in range(0, len(items), SORTED_AT_ONCE):
-        await budget.acquire(SORTED_AT_ONCE * NAME)
-        runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=_address))
+    for start in range(0, len(items), tuning.GUIDS_SORTED_AT_ONCE):
+        await budget.acquire(tuning.GUIDS_SORTED_AT_ONCE * tuning.NAME_COST_BYTES)
+        runs.append(sorted(items[start : start + tuning.GUIDS_SORTED_AT_ONCE], key=_address))
     merged: list[tuple[bytes, IoBuffer]] = []
     for number, item in enumerate(heapq.merge(*runs, key=_address)):
         if number % GUIDS_AT_ONCE == 0:
-            await budget.acquire(GUIDS_AT_ONCE * CHANGE)
+            await budget.acquire(GUIDS_AT_ONCE * tuning.CHANGE_COST_BYTES)
         merged.append(item)
     return merged
 
@@ -94,7 +92,7 @@ class Batch:
         :raises BlobStoreIOError: there is no room; no slot was allocated.
         """
         frames = list(writes.items())
-        if len(frames) > SORTED_AT_ONCE:
+        if len(frames) > tuning.GUIDS_SORTED_AT_ONCE:
             frames = await _sorted_in_steps(frames, self._file_io.checksum_budget)
         elif len(frames) > 1:
             frames.sort(key=_address)
@@ -106,7 +104,7 @@ class Batch:
             for start in range(0, run.slots, GATHER_PIECES_MAX):
                 piece = SlotRun(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
                 if done:
-                    await self._file_io.checksum_budget.acquire(piece.slots * CHANGE)
+                    await self._file_io.checksum_budget.acquire(piece.slots * tuning.CHANGE_COST_BYTES)
                 self._lay_out(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
@@ -123,9 +121,9 @@ class Batch:
     # --- checksums -----------------------------------------------------------------------
 
     async def checksum_and_start(self, start: Callable[[], W], *, overlap: bool) -> W:
-        """Fill ``entries`` and return ``start()``, which starts the write; with ``overlap`` that comes first.
+        """Checksum the frames into ``entries``, and return ``start()``, which starts their write.
 
-        If this raises, no request is in flight.
+        With ``overlap`` the write starts first.  If this raises, no request is in flight.
         """
         if not overlap:
             for slot, guid, frame in self._places():
@@ -137,10 +135,10 @@ class Batch:
         return write
 
     async def _checksum_in_steps(self) -> None:
-        await self._file_io.next_tick()  # the requests are submitted at this one's end
+        await self._file_io.next_tick()  # the requests are submitted at the end of this tick
         budget = self._file_io.checksum_budget
         for slot, guid, frame in self._places():
-            if frame.size <= STEP_BYTES and budget.try_acquire(frame.size):
+            if frame.size <= tuning.STEP_BYTES and budget.try_acquire(frame.size):
                 checksum = frame_checksum(frame.view)
             else:
                 checksum = await budget.checksum(frame.view)
@@ -149,7 +147,7 @@ class Batch:
     # --- writing -------------------------------------------------------------------------
 
     def start_write(self) -> PendingWrite | Job[None]:
-        """Start to write every frame; awaited, the result says that no request is in flight any more."""
+        """Start to write every frame; the result, awaited, ends when no request is in flight."""
         self._started = True
         if len(self.pieces) > 1:
             return self._file_io.start(self._write_pieces())
@@ -170,7 +168,7 @@ class Batch:
         async with WaitOnError(pending):
             for number, piece in enumerate(self.pieces, 1):
                 if number % GUIDS_AT_ONCE == 0:
-                    await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * CHANGE)
+                    await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * tuning.CHANGE_COST_BYTES)
                 pending.append(self._start_piece(piece))
                 if piece.bounced:
                     await wait_all(pending)

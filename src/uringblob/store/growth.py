@@ -15,6 +15,7 @@ import errno
 import functools
 from collections.abc import Iterable, Sized
 
+from uringblob import tuning
 from uringblob.engines import transfers
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import EXTENTS_MAX, SlotRun
@@ -25,13 +26,9 @@ from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 from uringblob.store.log.superblocks import Superblocks
 
-#: The file grows by a sixteenth of its blobs, within these.
-GROWTH_BYTES_MIN = 64 * 1024
-GROWTH_BYTES_MAX = 64 * 1024 * 1024
-
 
 class FileGrowth:
-    """Grows the file and the log space, for ``lock``'s holder."""
+    """Grows the file and the log space.  Hold ``lock`` around ``extend_log_space`` and ``grow_for_frames``."""
 
     def __init__(
         self,
@@ -67,22 +64,22 @@ class FileGrowth:
                     raise
 
     async def extend_log_space(self, more_records: int) -> None:
-        """Give logs the space that so many more records need.
+        """Lengthen the log space until ``more_records`` more records fit.
 
-        An extent is used only when both superblocks list it: the next opener would give its slots to
-        frames.
+        An extent is used only when both superblocks list it: an opener that reads the other one would
+        give its slots to frames.
         """
         while not self.log_space_suffices(more_records):
             extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
             await self._file_io.repairs.make(functools.partial(self._record, extent))
 
     async def _record(self, extent: SlotRun) -> None:
-        """One superblock may list ``extent`` already, so it must be log space in both."""
+        """List ``extent`` in both superblocks, then use it; a repair, because one may list it already."""
         await self._superblocks.record_extents(self._log_space.with_extent(extent))
         self._log_space.add(extent)
 
     async def _allocate_extent(self, wanted: int) -> SlotRun:
-        """Allocate free slots for log space: in one extent and an eighth more than needed, where that can be."""
+        """Allocate free slots for log space: one extent, an eighth larger than needed, if there is room."""
         granule = self._log_space.granule
         if len(self._log_space.extents) >= EXTENTS_MAX:
             raise BlobStoreIOError(
@@ -105,11 +102,15 @@ class FileGrowth:
     # --- the file ------------------------------------------------------------------------
 
     def is_cheap(self, slots: int, count: int) -> bool:
-        """Whether the file may grow by ``slots`` for the sake of one run of ``count`` frames."""
+        """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
+
+        Contents are live blobs, writes in progress and ``count`` more frames; small stores may have
+        ``tuning.GROWTH_BYTES_MIN`` more.
+        """
         table = self._slots
         frames = table.limit - table.first - table.count(SlotState.LOG)
         blobs = len(self._blobs)
-        comfort = blobs + blobs // 16 + GROWTH_BYTES_MIN // self._page_size
+        comfort = blobs + blobs // 16 + tuning.GROWTH_BYTES_MIN // self._page_size
         return frames + slots <= comfort + table.count(SlotState.WRITING) + count
 
     def is_small(self, count: int) -> bool:
@@ -118,8 +119,8 @@ class FileGrowth:
 
     async def grow_for_frames(self, count: int, missing: int) -> None:
         """Grow by a run of ``count`` slots, or more, where that is cheap; else by the ``missing`` ones."""
-        least = GROWTH_BYTES_MIN // self._page_size
-        most = min(max(len(self._blobs) // 16, least), GROWTH_BYTES_MAX // self._page_size)
+        least = tuning.GROWTH_BYTES_MIN // self._page_size
+        most = min(max(len(self._blobs) // 16, least), tuning.GROWTH_BYTES_MAX // self._page_size)
         steps = {step for step in (max(count, most), count) if self.is_cheap(step, count)}
         if missing:
             steps |= {missing, max(missing, least)}

@@ -1,15 +1,11 @@
 """Whether the file is still the one that was opened: its name, its length, its contents.
 
-The lock keeps other openers out, but not ``rm``, ``mv``, ``cp`` and a restored backup.
+The lock keeps other openers out, but not ``rm``, ``mv``, ``cp`` and a restored backup.  What is checked
+before each group, before both superblocks are rewritten, and at close, with its cost and its consequence,
+is a table in docs/maintainers/format.md ("What others do to an open file").
 
-* **Before each group** one ``stat`` of the path (1.7 µs; an ``fstat`` alone takes 0.9 and does not see
-  that the path names another file).  If the name is gone, or is another file's, a commit is refused: it
-  would be durable where no opener looks.  That poisons nothing, because the name may come back.  A file
-  that is shorter than its slots was cut, and that poisons.
-* **Before both superblocks are rewritten** (compaction, close) they are read, so that another store's
-  are not overwritten.
-* **At close** this opener's groups are read back, 4 KiB for each: an older copy of the same store, put in
-  its place, has the right superblocks and lacks them.
+A commit into a file without its name would be durable where no opener looks, so it is refused.  That
+poisons nothing, because the name may come back.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import collections
 import errno
 from collections.abc import Coroutine
 
+from uringblob import tuning
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.errors import BlobNotFound, BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
@@ -16,12 +17,9 @@ from uringblob.store.format import (
     BlockType,
     decode_superblock,
 )
-from uringblob.store.io.checksum_budget import JOB
 from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import WaitOnError
 from uringblob.store.log.reader import LogReader
-
-_FRAMES_AT_ONCE = 8
 
 
 async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
@@ -35,7 +33,7 @@ async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
     jobs: collections.deque[Job[bool]] = collections.deque()
     async with WaitOnError(jobs):
         while waiting or jobs:
-            while waiting and len(jobs) < _FRAMES_AT_ONCE:
+            while waiting and len(jobs) < tuning.VERIFIED_AT_ONCE:
                 guids.append(waiting.pop())
                 jobs.append(core.file_io.start(_check_frame(core, guids[-1])))
             guid, job = guids.popleft(), jobs.popleft()
@@ -63,7 +61,7 @@ async def _check_frame(core: Core, guid: bytes) -> bool:
     except BlobNotFound:
         return False
     await read.fill()
-    await budget.acquire(JOB)
+    await budget.acquire(tuning.JOB_COST_BYTES)
     await read.check_in_steps()
     return True
 

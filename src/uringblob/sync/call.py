@@ -32,7 +32,7 @@ from uringblob.errors import StoreClosed
 
 T = TypeVar("T")
 
-#: Progress reports that a slow callback has not had yet; of more, the oldest are dropped.
+#: Progress reports queued for a slow callback; of more, the oldest are dropped.
 PROGRESS_QUEUED_MAX = 1024
 
 #: Stack frames that submitting needs, with asyncio's debug mode.

@@ -124,7 +124,7 @@ class LoopThread(StoreOwner):
                 self._dispatch(call)
             except Exception as error:  # noqa: BLE001 - no memory, most likely: it ends this call alone
                 if call.uncancellable:
-                    self._submitted.append(call)  # try again until it begins
+                    self._submitted.append(call)  # closing must begin: dispatch it again
                 else:
                     self._running.discard(call)
                     call.reject(error)

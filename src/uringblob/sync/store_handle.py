@@ -46,7 +46,7 @@ class StoreHandle(StoreOwner):
         return os.getpid() != self._pid
 
     def check(self) -> None:
-        """Raise if the store may not be used here."""
+        """Raise if the store is closed, or was inherited through a fork."""
         if self.inherited:
             raise RuntimeError("this store was inherited through fork(): open it anew in the child")
         if self.closed:

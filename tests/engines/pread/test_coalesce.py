@@ -13,12 +13,12 @@ import weakref
 
 import pytest
 
+from uringblob import tuning
 from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.completion import Completion
 from uringblob.engines.posix_calls import pick_calls
-from uringblob.engines.pread import coalesce
-from uringblob.engines.pread.coalesce import RUN_BYTES_MAX, RUN_PARTS_MAX, CoalescedWrite, Part
-from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
+from uringblob.engines.pread.coalesce import CoalescedWrite, Part
+from uringblob.engines.pread.engine import PreadEngine
 
 BLOCK = 4096
 
@@ -93,14 +93,14 @@ def test_what_does_not_follow_is_not_added(part_of, number):
 
 
 def test_a_run_is_no_larger_than_a_thread_should_be_busy_with(part_of):
-    half = RUN_BYTES_MAX // 2
+    half = tuning.COALESCED_BYTES_MAX // 2
     run = CoalescedWrite(part_of(0, half), Disk(), Box())
     assert run.add(part_of(half // BLOCK, half))
-    assert not run.add(part_of(RUN_BYTES_MAX // BLOCK))
+    assert not run.add(part_of(tuning.COALESCED_BYTES_MAX // BLOCK))
     many = CoalescedWrite(part_of(0), Disk(), Box())
-    assert [many.add(part_of(n)) for n in range(1, RUN_PARTS_MAX + 1)] == [True] * (RUN_PARTS_MAX - 1) + [
-        False
-    ]
+    assert [many.add(part_of(n)) for n in range(1, tuning.COALESCED_WRITES_MAX + 1)] == [True] * (
+        tuning.COALESCED_WRITES_MAX - 1
+    ) + [False]
 
 
 # ---- results ------------------------------------------------------------------------------------
@@ -283,7 +283,9 @@ class Gate:
         self._open = threading.Event()
         self._busy = threading.Semaphore(0)
         engine._calls = engine._calls._replace(writev=self._write)
-        self.held = [engine.write(2 * n * BLOCK, frames(b"h")) for n in range(100, 100 + THREADS_MAX)]
+        self.held = [
+            engine.write(2 * n * BLOCK, frames(b"h")) for n in range(100, 100 + tuning.PREAD_THREADS_MAX)
+        ]
         for _ in self.held:
             self._busy.acquire()
 
@@ -310,14 +312,14 @@ async def test_while_all_threads_are_busy_what_follows_waits_for_one_of_them(eng
     with Gate(engine) as gate:
         written = [engine.write(n * BLOCK, frames(bytes([n]) * BLOCK)) for n in range(4)]
         apart = engine.write(6 * BLOCK, frames(b"\6" * BLOCK))
-        assert engine.in_flight == THREADS_MAX + 5
-    assert [await each for each in gate.held] == [1] * THREADS_MAX
+        assert engine.in_flight == tuning.PREAD_THREADS_MAX + 5
+    assert [await each for each in gate.held] == [1] * tuning.PREAD_THREADS_MAX
     assert [await each for each in (*written, apart)] == [BLOCK] * 5
     assert sorted(gate.calls) == [(0, 4), (6 * BLOCK, 1)]
     assert os.pread(engine._fd, 4 * BLOCK, 0) == b"".join(bytes([n]) * BLOCK for n in range(4))
     assert (engine.counters.writes, engine.counters.bytes_written) == (
-        THREADS_MAX + 5,
-        5 * BLOCK + THREADS_MAX,
+        tuning.PREAD_THREADS_MAX + 5,
+        5 * BLOCK + tuning.PREAD_THREADS_MAX,
     )
 
 
@@ -414,7 +416,7 @@ async def test_many_writes_beside_one_another_are_each_made_once(engine, monkeyp
         made.append(sum(len(view) for view in views))
         return real(fd, views, offset)
 
-    monkeypatch.setattr(coalesce, "RUN_BYTES_MAX", 8 * BLOCK)
+    monkeypatch.setattr(tuning, "COALESCED_BYTES_MAX", 8 * BLOCK)
     engine._calls = engine._calls._replace(writev=write)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

@@ -16,11 +16,11 @@ import weakref
 
 import pytest
 
+from uringblob import tuning
 from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.engines import posix_calls
 from uringblob.engines.posix_calls import grow_file, pick_calls
-from uringblob.engines.pread import engine as pread
-from uringblob.engines.pread.engine import THREADS_MAX, PreadEngine
+from uringblob.engines.pread.engine import PreadEngine
 from uringblob.engines.transfers import read_whole, write_whole_then_sync
 
 BLOCK = 4096
@@ -295,10 +295,10 @@ async def test_threads_are_started_when_needed_and_are_few(engine):
     gate = Gate()
     replace_calls(engine, writev=gate)
     asked = [engine.write(0, frames(b"abc")) for _ in range(100)]
-    for _ in range(THREADS_MAX):
+    for _ in range(tuning.PREAD_THREADS_MAX):
         gate.inside.acquire()
     assert not gate.inside.acquire(blocking=False)
-    assert len(engine._threads) == THREADS_MAX
+    assert len(engine._threads) == tuning.PREAD_THREADS_MAX
     assert engine.in_flight == 100
     gate.opened.set()
     assert await asyncio.gather(*asked) == [3] * 100
@@ -552,4 +552,4 @@ async def test_many_writers_and_readers_at_once(engine):
             assert got == data
 
     await asyncio.gather(*[work(number) for number in range(32)])
-    assert len(engine._threads) <= pread.THREADS_MAX
+    assert len(engine._threads) <= tuning.PREAD_THREADS_MAX

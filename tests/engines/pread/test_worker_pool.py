@@ -15,6 +15,7 @@ import weakref
 
 import pytest
 
+from uringblob import tuning
 from uringblob.buffers.leases import BufferPool, frame_of
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import pick_calls
@@ -103,7 +104,7 @@ class NoThreads:
 def test_every_request_ends_whichever_allocation_of_a_worker_fails(name, fd, loop, monkeypatch, no_memory):
     """From the queue to the results, and the wake-up of the loop."""
     NoThreads(monkeypatch)
-    monkeypatch.setattr(results, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(tuning, "RESULTS_PAUSE_S", 0)
     for index in range(INDEXES):
         engine = open_engine(loop, fd)
         completion = REQUESTS[name](engine)

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from uringblob import BlobGuid, StorePoisoned
-from uringblob.store import core, frame_writes
+from uringblob import BlobGuid, StorePoisoned, tuning
+from uringblob.store import frame_writes
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.io import checksum_budget
 from uringblob.store.io.checksum_budget import ChecksumBudget
@@ -32,8 +32,8 @@ class Struck(BaseException):
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch):
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", LIMIT)
-    monkeypatch.setattr(core, "WRITE_OVERLAP_BYTES_MIN", 0)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", LIMIT)
+    monkeypatch.setattr(tuning, "WRITE_OVERLAP_BYTES_MIN", 0)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ WORK = {
 @pytest.mark.parametrize("name", WORK)
 async def test_many_tasks_together_keep_the_limit(store, iterations, name, overlap, monkeypatch):
     if overlap:
-        monkeypatch.setattr(core, "COMMIT_OVERLAP_BYTES_MIN", 0)
+        monkeypatch.setattr(tuning, "COMMIT_OVERLAP_BYTES_MIN", 0)
     await make_room(store)
     iterations.sums = [0]
     await asyncio.gather(*(WORK[name](store, 16 * n) for n in range(16)))
@@ -243,7 +243,7 @@ def test_a_lone_commit_takes_no_more_iterations_than_without(monkeypatch):
 
 
 async def test_closing_waits_for_queued_requests(store, monkeypatch):
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(12)]
     await asyncio.sleep(0)
     assert store._core.file_io.checksum_budget._waiting
@@ -252,7 +252,7 @@ async def test_closing_waits_for_queued_requests(store, monkeypatch):
 
 
 async def test_a_cancelled_caller_waits_for_its_budget_and_its_commit(store, monkeypatch):
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
     tasks[5].cancel()
@@ -262,7 +262,7 @@ async def test_a_cancelled_caller_waits_for_its_budget_and_its_commit(store, mon
 
 
 async def test_a_commit_that_waits_while_the_store_is_poisoned_is_refused(store, monkeypatch):
-    monkeypatch.setattr(checksum_budget, "BYTES_PER_ITERATION", 1)
+    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
     store._core.file_io.poison(OSError(5, "for this test"))

@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 
-from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError
+from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError, tuning
 from uringblob.completion import Completion
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log import group_commit as groups
@@ -33,7 +33,7 @@ async def store(store_path, engine):
 
 @pytest.fixture
 def in_turns(monkeypatch):
-    monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 2)
+    monkeypatch.setattr(tuning, "ACKNOWLEDGED_AT_ONCE", 2)
 
 
 class Frames:
@@ -186,9 +186,9 @@ class Noted:
 async def test_of_many_committers_few_are_acknowledged_in_one_iteration(store, monkeypatch, limit):
     """So that their next frames reach the device while the others are acknowledged."""
     if limit == "members":
-        monkeypatch.setattr(groups, "ACKNOWLEDGED_AT_ONCE", 4)
+        monkeypatch.setattr(tuning, "ACKNOWLEDGED_AT_ONCE", 4)
     else:
-        monkeypatch.setattr(groups, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
+        monkeypatch.setattr(tuning, "ACKNOWLEDGED_BYTES_AT_ONCE", 4 * PAGE)
     await make_room(store)
     resumed, acknowledged = [0], []
     in_turns = groups.GroupQueue._acknowledge_in_turns

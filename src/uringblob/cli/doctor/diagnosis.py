@@ -3,9 +3,9 @@
 Who refused a call cannot be deduced from its errno alone (checked on Linux 6.18, and against filters with
 several errnos):
 
-* the sysctl answers EPERM, and to ``io_uring_setup`` only; enter and register still check their descriptor;
-* a seccomp filter answers any errno, to any of the three, and ``Seccomp:`` in ``/proc/self/status`` is 2;
-* a kernel without io_uring answers ENOSYS to all three, and has no ``kernel.io_uring_disabled``
+* the sysctl causes EPERM, of ``io_uring_setup`` only; enter and register still check their descriptor;
+* a seccomp filter returns any errno, from any of the three, and ``Seccomp:`` in ``/proc/self/status`` is 2;
+* a kernel without io_uring returns ENOSYS from all three, and has no ``kernel.io_uring_disabled``
   (from Linux 6.6 on, a kernel with io_uring has it);
 * EPERM or EACCES without a filter, on a kernel whose sysctl is 0, comes from a security module or from
   an emulated kernel.
@@ -25,7 +25,7 @@ from uringblob.errors import encodable, errno_name
 
 EXIT_URING, EXIT_FALLBACK, EXIT_UNUSABLE = 0, 1, 2
 
-#: Answers about resources; the kernel gives them only after it permitted the call.
+#: Errnos about resources; the kernel returns them only after it permitted the call.
 _RESOURCE_ERRNOS: Final = frozenset({errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
 #: The first kernels with io_uring, and with its sysctl.
 _KERNEL_WITH_RING, _KERNEL_WITH_SYSCTL = (5, 1), (6, 6)
@@ -136,7 +136,7 @@ def why_limited(facts: Facts) -> list[Cause]:
 
 
 def _refusals(facts: Facts) -> list[Cause]:
-    """Return who refused the calls."""
+    """Return what refused the three calls, each with its remedy."""
     numbers = {"setup": facts.setup, "enter": facts.enter, "register": facts.register}
     answers = ", ".join(f"{call} {errno_name(n).split()[0]}" for call, n in numbers.items() if n)
     answers = answers or f"{facts.uring_stage}: {errno_name(facts.uring_store)}"

@@ -81,7 +81,7 @@ def check_seccomp(root: Path = _ROOT) -> CheckResult:
 
 
 def check_rights(root: Path = _ROOT) -> CheckResult:
-    """User, groups and the two capabilities that io_uring asks for."""
+    """User, groups and the two capabilities that io_uring checks."""
     mask = int(_status_field(root, "CapEff") or "0", 16)
     mapped = read_or_empty(root / "proc/self/uid_map").split()
     inside = bool(mapped) and mapped[:3] != ["0", "0", "4294967295"]

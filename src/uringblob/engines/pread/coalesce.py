@@ -18,14 +18,10 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.pread.results import Answer, ResultQueue
-
-#: A larger write would keep one thread busy while others are idle.
-RUN_BYTES_MAX: Final = 2 * 1024 * 1024
-#: Far below the 1,024 pieces of a ``pwritev``.
-RUN_PARTS_MAX: Final = 64
 
 #: Writes views from an offset on; returns bytes, ``-errno`` or an exception.
 Write = Callable[["list[memoryview]", int], Any]
@@ -77,8 +73,8 @@ class CoalescedWrite:
         if (
             self._taken
             or part.offset != self._end
-            or len(self._parts) >= RUN_PARTS_MAX
-            or self._size_bytes + part.size_bytes > RUN_BYTES_MAX
+            or len(self._parts) >= tuning.COALESCED_WRITES_MAX
+            or self._size_bytes + part.size_bytes > tuning.COALESCED_BYTES_MAX
         ):
             return False
         self._size_bytes += part.size_bytes

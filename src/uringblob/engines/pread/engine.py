@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion
@@ -22,9 +23,6 @@ from uringblob.engines.pread.coalesce import CoalescedWrite, Part
 from uringblob.engines.pread.results import count_nothing
 from uringblob.engines.pread.worker_pool import WorkerPool
 from uringblob.owner import Owner
-
-#: Enough to keep a solid-state drive busy; each blocks in one call at a time.
-THREADS_MAX = 8
 
 _NO_MEMORY: Final = -errno.ENOMEM
 
@@ -52,7 +50,7 @@ class PreadEngine(WorkerPool, Owner):
         self._calls = pick_calls()
         self._run: CoalescedWrite | None = None  # the newest, which the next write may join
         self._grow_lock = threading.Lock()  # taken by worker threads only
-        super().__init__(loop, self.counters, OwnDescriptor(fd), THREADS_MAX)
+        super().__init__(loop, self.counters, OwnDescriptor(fd), tuning.PREAD_THREADS_MAX)
 
     @property
     def _fd(self) -> int:

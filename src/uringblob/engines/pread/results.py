@@ -15,11 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
-
-#: Seconds until the next attempt where there is no memory for a wake-up.
-PAUSE_SECONDS: Final = 0.001
 
 #: Raised by a failed allocation; CPython raises SystemError where it has no memory for the error itself.
 NO_MEMORY: Final = (MemoryError, SystemError)
@@ -105,7 +103,7 @@ class ResultQueue:
             try:
                 self.loop.call_soon(self._deliver)
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)  # this thread could do nothing else either
+                time.sleep(tuning.RESULTS_PAUSE_S)  # this thread could do nothing else either
             else:
                 return
 

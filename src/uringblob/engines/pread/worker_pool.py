@@ -29,10 +29,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.pread.results import NO_MEMORY, PAUSE_SECONDS, Answer, Count, ResultQueue
+from uringblob.engines.pread.results import NO_MEMORY, Answer, Count, ResultQueue
 
 
 class Work(Protocol):
@@ -125,7 +126,7 @@ class WorkerPool:
         try:
             put(work)
         except BaseException:
-            pending.discard(completion)  # it is not queued, except where a signal handler raised
+            pending.discard(completion)  # not queued, unless a signal handler raised after that
             raise
         if not self._threads:
             self._work_here()
@@ -178,7 +179,7 @@ class WorkerPool:
 
     def _dismiss(self) -> list[Worker]:
         threads, self._threads = self._threads, []
-        self._queue.put(None)  # each thread hands it on, also one that a signal handler kept off the list
+        self._queue.put(None)  # each thread puts it back for the next, listed or not
         return threads
 
     def __del__(self) -> None:
@@ -227,7 +228,7 @@ def _run(
                 works.put(None)
                 break
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)
     finally:
         # Not with the stack frame: a stored exception may keep that alive.
         del descriptor
@@ -248,10 +249,10 @@ def _work(take: Callable[[], Work | None]) -> None:
             return
         except NO_MEMORY:
             if item is None:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)
         while item is not None:
             try:
                 item.post()
                 item = None
             except NO_MEMORY:
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(tuning.RESULTS_PAUSE_S)

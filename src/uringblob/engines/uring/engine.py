@@ -29,6 +29,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.engines.base import IoCounters
@@ -43,18 +44,6 @@ from uringblob.ring import ops as _ops
 
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 _FDATASYNC: Final = _ops.fsync(FILE, data_only=True, flags=_FIXED_FILE)
-
-#: Reads of this size in bytes, and every second such write, are submitted at once: the checksum takes
-#: longer than an ``io_uring_enter``.
-_LARGE: Final = 64 * 1024
-#: Writes of this size are submitted at once instead of waiting for the tick's ``io_uring_enter``.
-_HUGE: Final = 1024 * 1024
-#: Of smaller requests this many wait for the tick's end, and the next one submits them ...
-_QUEUED_MAX: Final = 3
-#: ... while the kernel has fewer operations than this.
-_IN_KERNEL_ENOUGH: Final = 16
-#: Reads of a batch, if below ``_HUGE`` bytes, per submission.
-_TOGETHER: Final = 8
 
 
 class UringEngine(Owner):
@@ -109,7 +98,7 @@ class UringEngine(Owner):
         if len(frames) == 1:
             frame = frames[0]
             if frame.buf_index >= 0:
-                submit = frame.size >= _LARGE or self._device_starves()
+                submit = frame.size >= tuning.URING_LARGE_BYTES or self._device_starves()
                 return self.ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, submit=submit)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
@@ -119,12 +108,12 @@ class UringEngine(Owner):
         In few submissions, but not in one: the device begins while the next reads are prepared.  (With
         16 frames of 4 KiB in one submission a seventh fewer a second were read.)
         """
-        step = min(_TOGETHER, max(_HUGE // reads[0][1].size, 1)) if reads else 1
+        step = min(tuning.URING_TOGETHER, max(tuning.URING_HUGE_BYTES // reads[0][1].size, 1)) if reads else 1
         for start in range(0, len(reads), step):
             part = reads[start : start + step]
             size_bytes = sum([frame.size for _, frame in part])
             self._counters.reads += len(part)
-            submit = size_bytes >= _LARGE or self._device_starves(len(part))
+            submit = size_bytes >= tuning.URING_LARGE_BYTES or self._device_starves(len(part))
             if all(frame.buf_index >= 0 for _, frame in part):
                 self.ring.read_fixed_each(FILE, part, answers, flags=_FIXED_FILE, submit=submit)
             else:
@@ -144,24 +133,30 @@ class UringEngine(Owner):
             size = frame.size
             if frame.buf_index >= 0:
                 # The first waits: a commit's log block follows and shares the enter.
-                submit = self._device_starves() or (size >= _LARGE and bool(self._queue.waiting))
-                self._held_at = ring.enters if size >= _LARGE and not submit else -1
+                submit = self._device_starves() or (
+                    size >= tuning.URING_LARGE_BYTES and bool(self._queue.waiting)
+                )
+                self._held_at = ring.enters if size >= tuning.URING_LARGE_BYTES and not submit else -1
                 return ring.write_fixed(FILE, offset, frame, flags=_FIXED_FILE, submit=submit)
         else:
             size = sum(frame.size for frame in frames)
-        submit = size >= _HUGE or (size < _LARGE and ring.enters == self._held_at)
-        self._held_at = ring.enters if _LARGE <= size < _HUGE else -1
+        submit = size >= tuning.URING_HUGE_BYTES or (
+            size < tuning.URING_LARGE_BYTES and ring.enters == self._held_at
+        )
+        self._held_at = ring.enters if tuning.URING_LARGE_BYTES <= size < tuning.URING_HUGE_BYTES else -1
         return ring.submit([self._writes.op(offset, frames)], submit=submit)[0]
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more
-        return queued > _QUEUED_MAX and self.ring.in_kernel < _IN_KERNEL_ENOUGH
+        return queued > tuning.URING_QUEUED_MAX and self.ring.in_kernel < tuning.URING_IN_KERNEL_ENOUGH
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         size = sum(frame.size for frame in frames)
         ring = self.ring
         split = ring.chains_split
-        write, sync = ring.chain(self._writes.op(offset, frames), _FDATASYNC, submit=size >= _HUGE)
+        write, sync = ring.chain(
+            self._writes.op(offset, frames), _FDATASYNC, submit=size >= tuning.URING_HUGE_BYTES
+        )
         counters = self._counters
         counters.writes += 1
         counters.syncs += 1

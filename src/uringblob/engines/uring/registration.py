@@ -15,7 +15,7 @@ from uringblob.buffers.slab import Slab
 from uringblob.engines.unavailable import RingUnavailable
 from uringblob.ring import Ring
 
-#: Answers that mean the limit; any other errno is a prohibition.
+#: Errnos that mean the limit; any other errno is a prohibition.
 _LIMIT_ERRNOS = frozenset({errno.ENOMEM, errno.EAGAIN})
 
 

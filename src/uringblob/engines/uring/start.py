@@ -5,9 +5,9 @@ makes later is tried here.
 
 **Some requests need a kernel thread**: fsync, fallocate, writes that lengthen a file.  At a limit of
 threads (RLIMIT_NPROC, a container's pids.max) a nop and a read work, and these end with ``ECANCELED``.
-So the trials ask for a thread.  The kernel keeps it while the loop's thread lives, so that a limit
-reached later costs speed only (Linux 6.18).  Writes are tried on a file in memory, because no byte of
-the store's file may be overwritten.
+So the trials set ``IOSQE_ASYNC``, which takes such a thread.  The kernel keeps it while the loop's thread
+lives, so that a limit reached later costs speed only (Linux 6.18).  Writes are tried on a file in memory,
+because no byte of the store's file may be overwritten.
 """
 
 from __future__ import annotations

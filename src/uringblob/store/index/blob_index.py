@@ -10,8 +10,8 @@
 While a snapshot is written, the durable layer is *frozen*: its changes go to a ``delta`` beside it.  So
 it can be iterated in steps, and nothing is copied (2,000,000 entries take about 290 MB on CPython 3.11).
 
-Nothing here takes longer the more blobs there are, but :meth:`BlobIndex.load`; what covers many guids
-can be done a few at a time.
+Only :meth:`BlobIndex.load` takes time that grows with the number of blobs; work on many guids can be done
+a few at a time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class BlobIndex:
 
     def find_durable(self, guid: bytes) -> int | None:
         """Return the packed entry that survives a crash now, or ``None``."""
-        delta = self._delta  # once: another thread may be asking
+        delta = self._delta  # read once: another thread may replace it
         if delta is not None:
             found = delta.parts[crc32(guid) & MASK].get(guid, -1)
             if found != -1:
@@ -94,13 +94,13 @@ class BlobIndex:
         return self.names(0, PARTS, None)
 
     def begin_moment(self) -> Moment:
-        """Remember from now on what was visible, until :meth:`end_moment`."""
+        """Begin a listing: the returned moment records what was visible, until :meth:`end_moment`."""
         moment = Moment()
         self._moments.append(moment)
         return moment
 
     def end_moment(self, moment: Moment) -> None:
-        """The listing is over."""
+        """End the listing of ``moment``."""
         self._moments.remove(moment)
 
     @property
@@ -127,7 +127,7 @@ class BlobIndex:
         return names
 
     def _remember(self, guid: bytes) -> None:
-        """Before ``guid`` changes: note its visibility in every listing that has not noted it yet."""
+        """Record the visibility of ``guid``, which is about to change, in every listing that has not yet."""
         was = self.find(guid) is not None
         for moment in self._moments:
             if guid not in moment:
@@ -221,7 +221,7 @@ class BlobIndex:
             change.replaces = self._pending.get(guid)
 
     def finish_group(self, changes: Mapped[Change], seq: int) -> None:
-        """Group ``seq`` is durable: apply it in one step."""
+        """Apply the durable group ``seq`` in one step."""
         if self._moments:
             for guid in changes:
                 self._remember(guid)
@@ -233,15 +233,15 @@ class BlobIndex:
         self.end_group()
 
     def mark_slot_live(self, change: Change) -> None:
-        """The group of ``change`` is durable: so is the slot that it names.  Before :meth:`show_group`."""
+        """Mark the slot that ``change`` names as live: its group is durable.  Before :meth:`show_group`."""
         if change.entry is not None:
             self.slots.move(entry_slot(change.entry), _LIVE)
 
     def show_group(self, changes: Mapped[Change]) -> None:
         """Make a durable group visible in one step, when its slots are live.
 
-        Then each change goes to :meth:`apply_change`, in as many steps as wanted but with no listing under
-        way, and then comes :meth:`end_group`.  Other changes go on meanwhile.
+        Call :meth:`apply_change` with each change, in any number of steps while nothing is listed, and then
+        :meth:`end_group`.  Other changes may be made meanwhile.
         """
         self._applying = changes
 
@@ -255,7 +255,7 @@ class BlobIndex:
         self._live += (entry is not None) - (before is not None)
 
     def end_group(self) -> None:
-        """All changes of the group were applied, or all were aborted."""
+        """End the group, when all of its changes were applied, or all aborted."""
         self._in_flight = ()
         self._applying = None
 
@@ -285,9 +285,10 @@ class BlobIndex:
             self._base[guid] = entry
 
     def abort_change(self, guid: bytes, change: Change) -> None:
-        """The group of ``change`` was given up: a pending change needs another one, if it still stands.
+        """Detach ``change`` from its group, which was given up; its pending change joins a later one.
 
-        When every change of the group was aborted, in as many steps as wanted, comes :meth:`end_group`.
+        If a newer change has replaced the pending one, its frame is retired.  :meth:`end_group` comes after
+        the last change.
         """
         pending = change.pending
         if pending is not None:

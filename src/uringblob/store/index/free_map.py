@@ -36,7 +36,7 @@ class FreeMap:
         self.grown()
 
     def grown(self) -> None:
-        """``states`` has its first length, or has become longer."""
+        """Lengthen the levels to the length of ``states``."""
         missing = -(-len(self._states) // CHUNK_SLOTS) - len(self._levels)
         # A run that begins in one chunk ends in the next one at the latest.
         for old in range(max(0, len(self._levels) - 2), len(self._levels)):
@@ -44,7 +44,7 @@ class FreeMap:
         self._levels.extend([_LEVEL_MAX] * missing)
 
     def freed(self, slot: int) -> None:
-        """``slot`` has become free."""
+        """Raise the levels for ``slot``, which has become free."""
         levels, chunk = self._levels, slot // CHUNK_SLOTS
         level = levels[chunk]
         if (slot + 1) % CHUNK_SLOTS == 0:
@@ -56,7 +56,7 @@ class FreeMap:
             levels[chunk - 1] = _LEVEL_MAX
 
     def freed_run(self, begin: int, end: int) -> None:
-        """The slots from ``begin`` up to ``end`` have become free."""
+        """Raise the levels for the slots from ``begin`` up to ``end``, which have become free."""
         for chunk in range(max(0, begin // CHUNK_SLOTS - 1), (end - 1) // CHUNK_SLOTS + 1):
             self._levels[chunk] = _LEVEL_MAX
 

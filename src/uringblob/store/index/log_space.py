@@ -114,13 +114,13 @@ class LogSpace:
         return segment
 
     def free(self, segment: SlotRun) -> None:
-        """No log has ``segment`` any more."""
+        """Return ``segment``, which no log uses any more, to the free space."""
         if not self.owns(segment):
             raise AssertionError(f"{segment} is no log space")
         self._free = _merged([*self._free, segment])
 
     def forfeit(self, segment: SlotRun) -> None:
-        """A write into ``segment`` failed and may still land: it stays unused until the store is reopened."""
+        """Leave ``segment`` unused until the store is reopened: a failed write may still land in it."""
         self.capacity -= segment.slots // self.granule
 
     def owns(self, segment: SlotRun) -> bool:
@@ -134,7 +134,7 @@ class LogSpace:
         self._free = _merged([*self._free, extent])
 
     def with_extent(self, extent: SlotRun) -> list[SlotRun]:
-        """Return what the extents will be with ``extent``."""
+        """Return the extents with ``extent`` added."""
         return _merged([*self.extents, extent])
 
     def _cut(self, segment: SlotRun) -> None:
@@ -147,7 +147,7 @@ class LogSpace:
 
 
 def _merged(runs: Iterable[SlotRun]) -> list[SlotRun]:
-    """Return ``runs`` in order, adjacent ones as one."""
+    """Return ``runs`` in order, with adjacent ones joined."""
     merged: list[SlotRun] = []
     for run in sorted(runs, key=lambda run: run.slot):
         if merged and merged[-1].end == run.slot:

@@ -161,7 +161,7 @@ class SlotTable:
         return inside + beyond
 
     def extend(self, limit: int) -> None:
-        """The file has grown to ``limit`` slots; those that already had a state keep it."""
+        """Lengthen the table to ``limit`` slots, the new ones free; those that already had a state keep it."""
         old = len(self._states)
         self._states.extend(bytes(limit - old))
         known = [(slot, state) for slot, state in self._beyond.items() if slot < limit]
@@ -226,7 +226,7 @@ class SlotTable:
     # --- fences --------------------------------------------------------------------------
 
     def retire(self, slot: int, fence: int) -> None:
-        """The map no longer leads to ``slot``: free it when group ``fence`` is confirmed and no reader has it."""
+        """Retire ``slot``, which the map no longer names: free once ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
         if fence <= self.confirmed:
             self._drain(slot)
@@ -234,7 +234,7 @@ class SlotTable:
             self._retired.append((fence, slot))
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
-        """Groups up to ``seq`` are durable, and none of them is the last: pass their fences.
+        """Pass the fences of groups up to ``seq``, which are durable and not the last.
 
         Frees up to ``at_most`` slots; returns whether there are more.
         """

@@ -13,13 +13,11 @@ import collections
 import contextlib
 from collections.abc import Iterator
 
+from uringblob import tuning
 from uringblob.buffers.leases import AlignedBlobBuf, BufferPool
 from uringblob.completion import Completion
-from uringblob.store.io.checksum_budget import COPIED, STEP_BYTES, ChecksumBudget
+from uringblob.store.io.checksum_budget import ChecksumBudget
 from uringblob.units import BUF_ALIGN
-
-BOUNCE_FRAMES = 64
-BOUNCE_BYTES = 8 * 1024 * 1024
 
 
 class Bounces:
@@ -32,7 +30,7 @@ class Bounces:
         self._pool = pool
         self._budget = budget
         self._loop = loop
-        self.limit = max(2, min(BOUNCE_FRAMES, BOUNCE_BYTES // pool.page_size))
+        self.limit = max(2, min(tuning.BOUNCE_FRAMES_MAX, tuning.BOUNCE_BYTES_MAX // pool.page_size))
         self.lent = 0  #: frames lent so far
         self._out = 0
         self._spare: list[AlignedBlobBuf] = []
@@ -70,9 +68,9 @@ class Bounces:
     async def _touch(self, lease: AlignedBlobBuf) -> None:
         """Make the system allocate the memory's pages, within the budget."""
         view = lease.view
-        for start in range(0, len(lease), STEP_BYTES):
-            stop = min(start + STEP_BYTES, len(lease))
-            await self._budget.acquire((stop - start) * COPIED)
+        for start in range(0, len(lease), tuning.STEP_BYTES):
+            stop = min(start + tuning.STEP_BYTES, len(lease))
+            await self._budget.acquire((stop - start) * tuning.COPY_COST)
             view[start:stop:BUF_ALIGN] = bytes(len(range(start, stop, BUF_ALIGN)))
 
     @contextlib.contextmanager

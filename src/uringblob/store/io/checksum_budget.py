@@ -1,7 +1,7 @@
 """How much work one loop iteration may do for this store, all of its calls together.
 
 The unit is one checksummed byte.  Other work is converted to it: a copied byte counts as
-:data:`COPIED`, each guid of a long list as a fixed number of bytes.  Only such counts make a simulated
+``tuning.COPY_COST``, each guid of a long list as a fixed number of bytes.  Only such counts make a simulated
 run repeatable; a clock would be more exact.  One iteration takes 0.3 to 1.5 ms.
 
 The limit is one for all calls because everything else on the loop waits for their sum.  Beside 64 commits
@@ -16,22 +16,10 @@ from __future__ import annotations
 import asyncio
 import collections
 
+from uringblob import tuning
 from uringblob.buffers.checksum import FrameHasher, frame_checksum
 from uringblob.completion import Completion, call_surely
 
-#: Bytes for one iteration; the request that exceeds the limit (a frame, a commit below 1 MiB) is still granted.
-BYTES_PER_ITERATION = 2 * 1024 * 1024
-#: What a copied byte counts: 0.1 ms a MiB in memory that is in use, 0.5 in fresh memory.
-COPIED = 2
-#: The largest step of one frame's checksum or copy; larger frames are taken in pieces.
-STEP_BYTES = 512 * 1024
-#: What a guid counts in each pass over a list of them: 2,048 names, or 256 changes, in an iteration.
-NAME = 1024
-CHANGE = 8 * 1024
-#: What a small frame counts at least where a job of its own moves it: 20 to 40 µs.
-JOB = 32 * 1024
-#: What encoding a log block of 119 records counts.
-BLOCK = 256 * 1024
 #: Guids between two requests for budget.
 GUIDS_AT_ONCE = 64
 
@@ -44,7 +32,7 @@ class ChecksumBudget:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._left = BYTES_PER_ITERATION
+        self._left = tuning.BYTES_PER_ITERATION
         #: Identifies the scheduled refill, if there is one.
         self._due: object = None
         self._waiting: collections.deque[tuple[int, Completion[None]]] = collections.deque()
@@ -75,20 +63,20 @@ class ChecksumBudget:
 
     async def copy(self, target: memoryview, source: memoryview) -> None:
         """Copy bytes in steps, each within the budget."""
-        for start in range(0, len(source), STEP_BYTES):
-            stop = min(start + STEP_BYTES, len(source))
-            await self.acquire((stop - start) * COPIED)
+        for start in range(0, len(source), tuning.STEP_BYTES):
+            stop = min(start + tuning.STEP_BYTES, len(source))
+            await self.acquire((stop - start) * tuning.COPY_COST)
             target[start:stop] = source[start:stop]
 
     async def checksum(self, frame: memoryview) -> int:
         """Return the checksum of a frame, computed in steps, each within the budget."""
         size = len(frame)
-        if size <= STEP_BYTES:
+        if size <= tuning.STEP_BYTES:
             await self.acquire(size)
             return frame_checksum(frame)
         hasher = FrameHasher()
-        for start in range(0, size, STEP_BYTES):
-            part = frame[start : start + STEP_BYTES]
+        for start in range(0, size, tuning.STEP_BYTES):
+            part = frame[start : start + tuning.STEP_BYTES]
             await self.acquire(len(part))
             hasher.update(part)
         return hasher.intdigest()
@@ -108,7 +96,7 @@ class ChecksumBudget:
         if due is not self._due:
             return  # the second call of call_surely
         try:
-            self._left = BYTES_PER_ITERATION
+            self._left = tuning.BYTES_PER_ITERATION
             while self._waiting and self._left > 0:
                 # Removed last: if a signal handler raises in between, the next refill resolves it again.
                 size_bytes, granted = self._waiting[0]
@@ -116,7 +104,7 @@ class ChecksumBudget:
                 granted.resolve(None)
                 self._waiting.popleft()
         finally:
-            if self._waiting or self._left < BYTES_PER_ITERATION:
+            if self._waiting or self._left < tuning.BYTES_PER_ITERATION:
                 self._schedule_refill()
             else:
                 self._due = None

@@ -19,6 +19,7 @@ import mmap
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
+from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import frame_of
 from uringblob.completion import Completion, call_surely
@@ -30,16 +31,11 @@ from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.io.bounces import Bounces
-from uringblob.store.io.checksum_budget import COPIED, ChecksumBudget
+from uringblob.store.io.checksum_budget import ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.store.io.repairs import Repairs
 
 T = TypeVar("T")
-
-#: What one request for blocks moves at most, and so the size of the larger scratch buffers.
-SCRATCH_BYTES = 256 * 1024
-#: Scratch buffers kept of each of the two sizes: at most 2.3 MiB, with the one that stays zero.
-_SCRATCH_KEPT = 8
 
 
 class ErrorContext(NamedTuple):
@@ -72,7 +68,7 @@ class FileIO:
         self._sync_waiters: list[Completion[None]] = []
         self._forcing = 0
         self._syncing: set[Completion[None]] = set()
-        self._scratch: dict[int, list[IoBuffer]] = {BLOCK_SIZE: [], SCRATCH_BYTES: []}
+        self._scratch: dict[int, list[IoBuffer]] = {BLOCK_SIZE: [], tuning.SCRATCH_BYTES: []}
         self._zeros: IoBuffer | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
@@ -151,8 +147,8 @@ class FileIO:
         ``offset`` and ``size`` are multiples of 4096.
         """
         pieces: list[bytes] = []
-        for start in range(offset, offset + size, SCRATCH_BYTES):
-            wanted = min(SCRATCH_BYTES, offset + size - start)
+        for start in range(offset, offset + size, tuning.SCRATCH_BYTES):
+            wanted = min(tuning.SCRATCH_BYTES, offset + size - start)
             scratch = self._take_scratch(wanted)
             try:
                 frame = scratch.part(0, wanted)
@@ -171,12 +167,12 @@ class FileIO:
         A poisoned store writes no block any more: what it builds on may have been lost.
         """
         size = len(data)
-        for start in range(0, size, SCRATCH_BYTES):
+        for start in range(0, size, tuning.SCRATCH_BYTES):
             context = ErrorContext(what, self.path, offset + start)
             piece = data
-            if size > SCRATCH_BYTES:
-                piece = data[start : start + SCRATCH_BYTES]
-                await self.checksum_budget.acquire(len(piece) * COPIED)
+            if size > tuning.SCRATCH_BYTES:
+                piece = data[start : start + tuning.SCRATCH_BYTES]
+                await self.checksum_budget.acquire(len(piece) * tuning.COPY_COST)
             self._check_trusted(context)
             scratch = self._take_scratch(len(piece))
             try:
@@ -191,8 +187,8 @@ class FileIO:
         context = ErrorContext(what, self.path, offset)
         self._check_trusted(context)
         if self._zeros is None:
-            self._zeros = self._map_scratch(SCRATCH_BYTES)
-        whole, rest = divmod(size, SCRATCH_BYTES)
+            self._zeros = self._map_scratch(tuning.SCRATCH_BYTES)
+        whole, rest = divmod(size, tuning.SCRATCH_BYTES)
         frames = [self._zeros] * whole
         if rest:
             frames.append(self._zeros.part(0, rest))
@@ -206,8 +202,8 @@ class FileIO:
         return check_rc(self.engine.file_size(), f"{self.path}: asking for the file's length")
 
     def _take_scratch(self, size: int) -> IoBuffer:
-        """Return memory for ``size`` bytes, at most :data:`SCRATCH_BYTES`: one of two sizes."""
-        size = BLOCK_SIZE if size <= BLOCK_SIZE else SCRATCH_BYTES
+        """Return memory for ``size`` bytes, at most ``tuning.SCRATCH_BYTES``: one of two sizes."""
+        size = BLOCK_SIZE if size <= BLOCK_SIZE else tuning.SCRATCH_BYTES
         kept = self._scratch[size]
         return kept.pop() if kept else self._map_scratch(size)
 
@@ -220,7 +216,7 @@ class FileIO:
 
     def _keep_scratch(self, scratch: IoBuffer) -> None:
         kept = self._scratch[scratch.size]
-        if len(kept) < _SCRATCH_KEPT:
+        if len(kept) < tuning.SCRATCH_KEPT_MAX:
             kept.append(scratch)
 
     # --- syncs ---------------------------------------------------------------------------
@@ -293,7 +289,7 @@ class FileIO:
             self._forcing -= 1
 
     def _sync_now(self) -> None:
-        # Its failure poisons, which every caller sees.
+        # A failure poisons the store, so the exception is only marked as retrieved.
         self.start(self.sync("sync")).add_done_callback(lambda job: job.exception())
 
 

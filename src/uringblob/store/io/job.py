@@ -22,14 +22,14 @@ from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
 
-#: What a job awaits that runs, or has ended.
+#: The ``_awaited`` of a job whose step is running, or that has ended.
 _NOTHING: Final = object()
 
 
 class Job(Completion[T]):
     """Drives ``coroutine``; resolves with its result or its exception.
 
-    ``on_interrupt`` is called with an exception that no core raises: a signal handler's.
+    ``on_interrupt`` is called with an exception that a signal handler raised inside the coroutine.
     Belongs to ``loop``'s thread.  asyncio logs an exception that is never retrieved.
     """
 

@@ -20,8 +20,8 @@ from uringblob.store.io.job import Job, wait_all
 class PendingWrite:
     """Awaited, it returns when every frame is wholly written, or raises why one is not.
 
-    ``answer`` is the engine's answer to the one request that was made; if it is not ``size_bytes``, the
-    coroutine ``finish(answer)`` writes the rest.
+    ``answer`` is the completion of the one request that was made; if it yields another number than
+    ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
     __slots__ = ("_file_io", "_finish", "_job", "_size_bytes", "answer")

@@ -1,21 +1,17 @@
 """Rewriting the log as a snapshot of the durable index, while commits go on (rule 9).
 
-1. Freeze the durable index at sequence number S and write it into fresh segments: a SNAPSHOT.
-   Commits go on in the old log; what they change is collected beside the frozen index.
-2. With no group in flight, write the collected changes behind the snapshot, as one CARRY; flush.
-3. Write a SWITCH group into the old log: "goes on in log X at Y"; flush.  From here on the new
-   log is the store's log, whichever superblock an opener finds.
-4. Rewrite both superblocks, one after the other, each flushed.  Only now the old segments are
-   free.
+docs/maintainers/format.md ("Compaction") has the steps: SNAPSHOT and CARRY in the new log, SWITCH in the
+old one, both superblocks.  Each is flushed before the next.  From the SWITCH on the new log is the store's
+log, whichever superblock an opener finds.
 
 A store of version 1 is upgraded in this way before its first change: its log's segments lie among
 the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
 only would follow into a log that it cannot judge: until the second superblock is durable no group is
 written, so both logs say the same.
 
-Until step 3 a compaction can be given up without a trace; a SWITCH for which there was no room is
-wiped.  Without room for step 4, it is due before anything else changes.  From step 3 on any other
-failure poisons.
+Until the SWITCH a compaction can be given up without a trace; a SWITCH for which there was no room is
+wiped.  Without room for the superblocks, they are due before anything else changes.  Any other failure from
+the SWITCH on poisons.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -44,12 +41,9 @@ from uringblob.store.log.in_turns import acquire_changes, confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log, new_log_id
 
-#: Blocks of a snapshot that are written together.
-_BLOCKS_AT_ONCE = 8
-
 
 class CompactionStopped(BlobStoreError):
-    """The store is being closed: its next opener compacts."""
+    """Raised inside a compaction when the store closes; the next opener compacts."""
 
 
 class Compaction:
@@ -99,12 +93,12 @@ class Compaction:
         await self._fold()
 
     async def _fold(self) -> None:
-        """Bring what changed meanwhile into the durable index."""
+        """Merge the delta into the thawed durable index."""
         while self._index.fold(GUIDS_AT_ONCE):
             await acquire_changes(self._file_io.checksum_budget)
 
     async def _give_up(self, error: Exception) -> None:
-        """The old log stays: nothing names the new one's segments."""
+        """Keep the old log, and give back the new one's segments, which nothing names."""
         if self._adopting or self._file_io.poison_cause is not None:
             return
         if self._new is not None:
@@ -127,9 +121,9 @@ class Compaction:
         self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
         encoded = (set_record(guid, entry) for guid, entry in frozen)
-        for first in range(0, blocks, _BLOCKS_AT_ONCE):
+        for first in range(0, blocks, tuning.SNAPSHOT_BLOCKS_AT_ONCE):
             self._check_not_stopped()
-            part = range(first, min(first + _BLOCKS_AT_ONCE, blocks))
+            part = range(first, min(first + tuning.SNAPSHOT_BLOCKS_AT_ONCE, blocks))
             some = itertools.islice(encoded, len(part) * RECORDS_PER_BLOCK)
             runs = await new.encode_group(BlockType.SNAPSHOT, seq, some, blocks, blocks=part)
             await new.write(runs, "writing a snapshot")
@@ -168,7 +162,7 @@ class Compaction:
         return new
 
     async def _switch(self, old: Log, new: Log) -> None:
-        """No group is in flight, and none begins before this returns."""
+        """Make the new log the store's; until this returns the caller keeps groups from being written."""
         await self._file_io.ready()
         self._check_not_stopped()
         await self._superblocks.check_ours()
@@ -183,7 +177,7 @@ class Compaction:
         await self._file_io.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
 
     async def _adopt(self, old: Log, new: Log, *, upgrades: bool) -> None:
-        """The new log is the store's: both superblocks name it, and then the old one is free."""
+        """Name the new log in both superblocks, and then free the old one's segments."""
         await self._superblocks.change(
             version=VERSION,
             log_id=new.log_id,

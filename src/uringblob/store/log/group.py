@@ -34,8 +34,8 @@ class Waiter:
 
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
-    wholly written; ``frame_bytes`` of them no flush has covered.  ``forced``: write a group even without
-    a record.  ``done`` resolves when all of it is durable.
+    wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
+    group even without a record.  ``done`` resolves when all of it is durable.
     """
 
     done: Completion[None]
@@ -134,7 +134,7 @@ class Group:
                 if written.whole:
                     written = member.written = None  # it holds the caller's buffers
                 else:
-                    written.finish_short()  # all of them at the same time
+                    written.finish_short()  # all short writes are finished concurrently
             if written is not None:
                 rest.append((member, written))
         failed: dict[Waiter, BaseException] = {}
@@ -152,8 +152,8 @@ class Group:
         """Wipe the group; return the members that fail, with their errors."""
         if await self._log.wipe(runs):
             return failed
-        # After a crash an opener may find it, and it is whole if the missing frames were there already.
-        # So no member was refused for certain, and none may join another group before it is wiped.
+        # After a crash recovery may find the group, whole if the missing frames reached the medium.  So the
+        # outcome of every member is unknown, and none may join another group before the wipe.
         errors = {member: failed.get(member) or self._file_io.repairs.refusal() for member in self._members}
         for error in errors.values():
             if isinstance(error, BlobStoreIOError):

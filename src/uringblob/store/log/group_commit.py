@@ -1,14 +1,9 @@
 """Group commit: one group at a time, which all who wait for it share.
 
-The order that makes a commit durable with one flush (docs/maintainers/format.md, rules 1, 2 and 5):
-
-1. frames go to fresh slots, the group's blocks to fresh log space, together;
-2. when *all* of them are wholly written, one fdatasync;
-3. when that has returned: publish, acknowledge, and only now begin the next group.
-
-Meanwhile the frames of the next commits are written, and their records wait here for the next group.
-If a part of a group fails, the member at fault fails and the others join the next group
-(:mod:`uringblob.store.log.group`).  A group for which the log has no room waits for a compaction.
+:mod:`uringblob.store.log.group` makes a group durable by one flush; the next one begins only when it is
+published and acknowledged.  Meanwhile the frames of the next commits are written, and their records wait
+here.  If a part of a group fails, the member at fault fails and the others join the next group.  A group
+for which the log has no room waits for a compaction.
 """
 
 from __future__ import annotations
@@ -19,6 +14,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
 from uringblob.store.format import blocks_for
@@ -35,13 +31,6 @@ from uringblob.store.log.writer import ActiveLog, Log
 
 #: Compactions that one group waits for: the first may have begun before, and leave too little room.
 COMPACTIONS_MAX = 2
-#: Waiters acknowledged per loop iteration, limited by count and by frame bytes.
-ACKNOWLEDGED_AT_ONCE = 64
-ACKNOWLEDGED_BYTES_AT_ONCE = 2 * 1024 * 1024
-#: Members of one group: a millisecond to count them and to look for their frames.
-MEMBERS_MAX = 2048
-#: A group of so many changes is applied in one step.
-APPLIED_AT_ONCE = 256
 
 
 class GroupQueue:
@@ -140,12 +129,11 @@ class GroupQueue:
                 raise
 
     async def _let_others_join(self) -> None:
-        """Wait for the callers of the last group, who come back together: for this tick, for their
-        checksums, and for the first one's frames if some are still missing.
+        """Wait for the last group's callers, which resume together, to submit their next commits.
 
-        Otherwise 64 committers fall into groups of 1 and 63, and each waits for the other's flush, again
-        and again.  A lone committer never waits here; and when all are there, the group's blocks are
-        written while the device is busy with the frames.
+        At most for this tick, for their checksums, and for the first one's frames.  Otherwise 64 committers
+        fall into groups of 1 and 63 that wait for each other's flush.  A lone committer never waits here; and
+        when all are there, the group's blocks are written while the device is busy with the frames.
         """
         if len(self._waiting) >= self._recent_group_size:
             return
@@ -162,12 +150,12 @@ class GroupQueue:
     def _take_members(self, members: list[Waiter]) -> None:
         """Move waiting members into ``members``, as far as they make one group."""
         frame_bytes = 0
-        while self._waiting and len(members) < MEMBERS_MAX:
+        while self._waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
             member = self._waiting[0]
             frame_bytes += member.frame_bytes
             if members and frame_bytes > LARGE_GROUP_BYTES:
                 break
-            # For a moment in both lists, never in none: should a signal handler raise, all of them fail.
+            # In both lists for a moment, never in none: if a signal handler raises, all of them fail.
             members.append(member)
             self._waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
@@ -246,12 +234,12 @@ class GroupQueue:
         index.end_group()
 
     async def _apply(self, group: Group) -> None:
-        """``group`` is durable: make it visible, and free what it replaced."""
+        """Make the durable ``group`` visible, and free what it replaced."""
         index, budget, changes, seq = self._index, self._file_io.checksum_budget, group.changes, group.seq
         if group.is_empty:
             index.end_group()
             return
-        if len(changes) <= APPLIED_AT_ONCE:
+        if len(changes) <= tuning.APPLIED_AT_ONCE:
             index.finish_group(changes, seq)
         else:
             await each_in_turns(budget, index.mark_slot_live, changes.values())
@@ -274,7 +262,10 @@ class GroupQueue:
         """
         acknowledged = acknowledged_bytes = 0
         for member in members:
-            if acknowledged >= ACKNOWLEDGED_AT_ONCE or acknowledged_bytes >= ACKNOWLEDGED_BYTES_AT_ONCE:
+            if (
+                acknowledged >= tuning.ACKNOWLEDGED_AT_ONCE
+                or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE
+            ):
                 await self._file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
             member.done.resolve(None)

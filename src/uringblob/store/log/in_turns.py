@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from uringblob import tuning
 from uringblob.store.index.slots import SlotTable
-from uringblob.store.io.checksum_budget import CHANGE, GUIDS_AT_ONCE, ChecksumBudget
+from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
 
 T = TypeVar("T")
 
 
 async def acquire_changes(budget: ChecksumBudget) -> None:
     """Wait until the next :data:`GUIDS_AT_ONCE` changes may be made."""
-    await budget.acquire(GUIDS_AT_ONCE * CHANGE)
+    await budget.acquire(GUIDS_AT_ONCE * tuning.CHANGE_COST_BYTES)
 
 
 async def each_in_turns(budget: ChecksumBudget, step: Callable[[T], object], items: Iterable[T]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
@@ -19,9 +20,6 @@ from uringblob.store.io.job import Job, wait_all
 from uringblob.store.log.compaction import Compaction, CompactionStopped
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog
-
-#: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
-COMPACTION_BLOCKS_MIN = 1024
 
 
 class LogMaintenance:
@@ -42,7 +40,7 @@ class LogMaintenance:
         self._active = active
         self._superblocks = superblocks
         self._complete_log_space = complete_log_space
-        self.compaction_blocks_min = COMPACTION_BLOCKS_MIN
+        self.compaction_blocks_min = tuning.COMPACTION_BLOCKS_MIN
         self.compactions = 0
         self._compaction: Compaction | None = None
         self._compacting: Job[None] | None = None
@@ -56,7 +54,7 @@ class LogMaintenance:
         return self._compacting is not None and not self._compacting.done()
 
     def after_group(self) -> None:
-        """A group is durable: begin what the length of the log, or of its chain, asks for."""
+        """Begin a compaction, or lengthen the chain, if the log needs it after a group."""
         if self._pins or self._ended:
             return
         log, space = self._active.log, self._log_space
@@ -74,8 +72,8 @@ class LogMaintenance:
     def log_fits(self, blocks: int) -> bool:
         """Whether a group of ``blocks`` may be written: there is room for it and for what must follow.
 
-        That is a compaction of all there is then; or the end of the one under way, with this group in its
-        carry, and another one after it.
+        That is a compaction of the whole index; while one is under way, its CARRY with this group, and then
+        another compaction.
         """
         log, space, named = self._active.log, self._log_space, self._index.slots.named
         if self._superblocks.current.version < VERSION:
@@ -125,7 +123,7 @@ class LogMaintenance:
             await wait_all([self._compacting])
 
     async def end(self) -> None:
-        """Begin nothing from now on, and give up what can be given up."""
+        """Start no more maintenance; stop a compaction if it can still be given up, and wait for it."""
         self._ended = True
         if self._compaction is not None:
             self._compaction.stop()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from uringblob import tuning
 from uringblob.errors import BlobStoreIOError, StoreCorrupt
 from uringblob.store.format import (
     BLANK_BLOCK,
@@ -24,8 +25,6 @@ from uringblob.store.format import (
 )
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.writer import Log, Place
-
-_READ_AHEAD_BYTES = 256 * 1024
 
 
 @dataclasses.dataclass
@@ -115,7 +114,7 @@ class LogReader:
         at = offset - self._ahead_offset
         if not 0 <= at <= len(self._ahead) - BLOCK_SIZE:
             left = (self._file_size - offset) // BLOCK_SIZE * BLOCK_SIZE
-            size = max(BLOCK_SIZE, min(_READ_AHEAD_BYTES, left))
+            size = max(BLOCK_SIZE, min(tuning.LOG_READ_AHEAD_BYTES, left))
             self._ahead, self._ahead_offset, at = b"", offset, 0
             try:
                 self._ahead = await self._file_io.read(offset, size, "reading the log")

@@ -14,6 +14,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 
+from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
@@ -24,8 +25,7 @@ from uringblob.store.format import (
     link_record,
 )
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.io.checksum_budget import BLOCK
-from uringblob.store.io.file_io import SCRATCH_BYTES, FileIO
+from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, Lock
 
 _WIPING = "wiping a failed group"
@@ -143,9 +143,9 @@ class Log:
         start = 0
         for index, offset in zip(blocks, self.next_offsets(len(blocks)), strict=True):
             if index:
-                await budget.acquire(BLOCK)
+                await budget.acquire(tuning.LOG_BLOCK_COST_BYTES)
             size = len(encoded) * BLOCK_SIZE
-            if encoded and (offset != start + size or size == SCRATCH_BYTES):
+            if encoded and (offset != start + size or size == tuning.SCRATCH_BYTES):
                 runs.append((start, b"".join(encoded)))
                 encoded = []
             start = start if encoded else offset
@@ -168,8 +168,8 @@ class Log:
     async def wipe(self, runs: Sequence[BlockRun]) -> bool:
         """Zero the blocks of a group that failed, and flush, so that no opener finds them.
 
-        False if there is no room even for that: then the wipe is due before any other change, and after
-        a crash an opener may find the group, and it may be whole.
+        False if there is no room for the wipe: it is then due before any other change, and after a crash
+        recovery may find the group, whole.
         """
         try:
             await self.file_io.repairs.make(lambda: self._wipe(runs))
@@ -190,12 +190,12 @@ class Log:
         try:
             return await self.file_io.read(offset, size, _WIPING) == bytes(size)
         except BlobStoreIOError:
-            return False  # an unreadable block may be writable
+            return False  # zero it: a block that cannot be read may still be written
 
     async def undo_failed(self, error: BaseException, runs: Sequence[BlockRun]) -> None:
-        """Writing ``runs`` failed: wipe them if the reason was lack of room, else poison the store.
+        """Wipe ``runs`` if writing them failed for lack of room; else poison the store.
 
-        After any other failure what the medium holds there is unknown.
+        After any other failure it is unknown what the medium holds there.
         """
         if not isinstance(error, BlobStoreIOError) or error.errno not in NO_SPACE_ERRNOS:
             self.file_io.poison(error)
@@ -203,7 +203,7 @@ class Log:
             error.applied = None
 
     def accept(self, seq: int, runs: Sequence[BlockRun]) -> None:
-        """Group ``seq`` in ``runs`` is durable: move behind it."""
+        """Move the position behind the durable group ``seq``, which ``runs`` holds."""
         blocks = sum(len(data) for _, data in runs) // BLOCK_SIZE
         self.skip(blocks)
         self.group_blocks += blocks

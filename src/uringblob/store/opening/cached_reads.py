@@ -1,17 +1,9 @@
 """Whether reads show what the medium holds, or may be a cache's (docs/maintainers/format.md, rules 12 and 14).
 
-After a failed flush a cache still shows what the medium lost.  So an opener trusts its reads where one
-of these holds:
-
-* **The reads are direct, and a flush has returned.**  Direct I/O bypasses the page cache, and what the
-  device had cached is flushed.  ``O_DIRECT`` on the descriptor does not prove it: ext4 with
-  ``data=journal``, btrfs (compressed and inline extents), ZFS before 2.3, FUSE and NFS accept the flag
-  and read through a cache.  A read of one byte at offset 1 tells them apart: a device moves whole
-  sectors, so a direct read is EINVAL, and only a cache can answer it.  (Linux 6.18: ext4, xfs and
-  overlays on them refuse; ext4 with ``data=journal``, btrfs and tmpfs answer.)
-* **The cache is the medium**, as in tmpfs.
-* **The file system cannot be written**, so its cache never lost anything.  A read-only *mount* does not
-  count: ext4 becomes read-only because a write failed, and keeps the lost pages.
+After a failed flush a cache still shows what the medium lost.  Which reads are trusted, and why, is a table
+in that page's section on readers after a crash.  ``O_DIRECT`` on the descriptor proves nothing: some file
+systems accept it and read through a cache.  A read of one byte at offset 1 distinguishes them: a device
+moves whole sectors, so a direct read is EINVAL, and only a cache can serve it (Linux 6.18).
 """
 
 from __future__ import annotations

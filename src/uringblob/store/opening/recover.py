@@ -200,7 +200,7 @@ async def _replay_carry(file_io: FileIO, reader: LogReader, replay: LogReplay, s
 async def _follow(
     file_io: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
 ) -> RecoveredLog:
-    """The log goes on elsewhere: both superblocks had not been rewritten yet."""
+    """Replay the log that a SWITCH names; a crash kept the superblocks from naming it."""
     offset, block = switch
     if switch_seq is not None:
         # The first log after a switch is in use only when both superblocks name it.

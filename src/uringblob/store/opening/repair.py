@@ -1,10 +1,9 @@
 """What a writable open writes before it hands out a slot (docs/maintainers/format.md, rules 4, 9, 10 and 12).
 
-After a failed flush Linux, macOS and the BSDs keep the lost pages as clean ones, and no later flush
-writes them out.  The process that saw the error poisons its store; the next opener sees none.  It drops
-the cache where the system can (:mod:`uringblob.store.file`), but macOS cannot, a FUSE server may have a
-cache of its own, and a mapped page stays.  So where reads may be a cache's, it writes again what the
-last flush of the store's life may have lost:
+After a failed flush Linux, macOS and the BSDs keep the lost pages as clean ones, and no later flush writes
+them out.  An opener drops the cache where the system can, but macOS cannot, a FUSE server may have a cache
+of its own, and a mapped page stays.  So where reads may be a cache's, it writes again what the last flush
+of the store's life may have lost:
 
 * the last group, if nothing proves it, whatever it holds: below a raised floor a lost one is damage;
 * the header of the last segment, which may have been flushed with that group;

@@ -1,1 +1,1 @@
-"""The contract as checks that any store can be asked."""
+"""The contract as checks that run against any store."""

@@ -1,4 +1,4 @@
-"""One blob at a time, and the questions about blobs."""
+"""Checks of one blob at a time: reading, writing, deleting, listing, lookups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a store with a file and an engine can be asked."""
+"""Checks of stores with a file and an engine."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A *change* gives one guid one new content (``None``: deleted) and belongs to a *
 beginning and, once it ended, an end, both counted in events.  Two rules judge what a store shows
 after a crash:
 
-* **Nothing acknowledged is lost.**  A guid holds the content of a change that was asked for, but of
+* **Nothing acknowledged is lost.**  A guid holds the content of a change that was requested, but of
   none that ended before another change of that guid began which is known to be durable.
 * **A commit is atomic.**  If one guid shows what a commit gave it, no other guid of that commit
   shows what is older than the commit.
@@ -81,7 +81,7 @@ class History:
             call.durable = True
 
     def recovered(self, found: Mapping[bytes, bytes]) -> None:
-        """A store was opened and shows ``found``: that is durable, and what is missing never comes back."""
+        """Record what a store shows once opened: ``found`` is durable, and what it lacks never comes back."""
         guids = {guid for call in self.calls for guid in call.changes} | set(found)
         for call in self.calls:
             if call.ended == NEVER:
@@ -90,14 +90,14 @@ class History:
         self.end(opening, durable=True)
 
     def flushed(self, began: int) -> None:
-        """A flush that began at ``began`` returned: all that had returned by then is durable."""
+        """Record the return of a flush that began at ``began``: all that had returned by then is durable."""
         self._tick()
         for call in self.calls:
             if call.ended < began and not call.refused:
                 call.durable = True
 
     def seen(self, guid: bytes, content: bytes | None, began: int) -> None:
-        """A read that began at ``began`` returned ``content`` just now: is that possible?
+        """Check a read that began at ``began`` and has just returned ``content``.
 
         :raises HistoryError: it is older than the read allows, or was never written.
         """

@@ -1,6 +1,6 @@
 """An event loop without time, threads or descriptors: what runs next is decided by a seed alone.
 
-Callbacks run in the order they were asked for, as asyncio's own loop does it.  After each round
+Callbacks run in the order in which they were scheduled, as asyncio's own loop does it.  After each round
 the *devices* (simulated engines) may complete some of what is in flight.  Timers fire when
 nothing else can happen, and the clock jumps to them.  If nothing at all can happen, the program
 under test is deadlocked: :class:`SimStuck`.
