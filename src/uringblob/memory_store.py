@@ -12,10 +12,12 @@ What makes them faithful stand-ins for a file store:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterable, Mapping
 
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
@@ -178,7 +180,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
 
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
-    """An :class:`AsyncBlobStore` in memory; its calls never suspend.
+    """An :class:`AsyncBlobStore` in memory; its calls never suspend, an iteration lets other tasks run.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
@@ -188,3 +190,8 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
         super().__init__(MemoryBlobStore(page_size))
         if observer is not None:
             observe(self, observer)
+
+    _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0)

@@ -118,6 +118,34 @@ async def test_every_operation_of_an_async_store_is_reported_once(store_path):
     ]
 
 
+async def test_an_iteration_of_an_async_store_is_reported_as_the_listing_that_it_begins_with(store_path):
+    notes = Notes()
+    for store in (
+        AsyncMemoryBlobStore(PAGE, observer=notes),
+        await AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes),
+    ):
+        notes.clear()
+        assert [guid async for guid in store.iter_blobs()] == []
+        await store.aclose()
+        assert list(notes) == [("list_blobs", 0, "ok"), ("close", 0, "ok")]
+
+
+def test_an_observers_own_calls_of_the_store_are_not_reported(store_path):
+    class Curious(Notes):
+        def observe(self, operation, size_bytes, duration_s, outcome):
+            super().observe(operation, size_bytes, duration_s, outcome)
+            assert GUID in self.store
+
+    for store in sync_stores(store_path, notes := Curious()):
+        notes.store = store
+        store.write_blob(GUID, bytes(PAGE))
+        store.flush()
+        assert list(notes) == [("write_blob", PAGE, "ok"), ("flush", 0, "ok")]
+        notes.store = [GUID]
+        store.close()
+        notes.clear()
+
+
 async def test_a_cancelled_call_is_reported_as_cancelled(store_path):
     notes = Notes()
     async with AsyncFileBlobStore.open(store_path, page_size=PAGE, observer=notes) as store:

@@ -175,6 +175,17 @@ async def test_has_blobs_lets_other_tasks_run(monkeypatch):
     assert ticks == [1]
 
 
+async def test_an_iteration_lets_other_tasks_run(monkeypatch):
+    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 2)
+    store = uringblob.AsyncMemoryBlobStore(PAGE)
+    await store.write_blobs((BlobGuid.random(), A) for _ in range(3))
+    ticks = []
+    asyncio.get_running_loop().call_soon(ticks.append, 1)
+    names = [guid async for guid in store.iter_blobs()]
+    assert names == sorted(await store.list_blobs())
+    assert ticks == [1]
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 64])
 @pytest.mark.parametrize("limit", [None, 0, 3, 100])
 async def test_names_come_in_order_however_many_are_sorted_in_a_step(monkeypatch, count, limit):
@@ -198,6 +209,7 @@ def test_what_an_iteration_is_given_is_checked_when_it_is_called(store):
             store.iter_blobs(**wrong)
     with pytest.raises(TypeError):
         store.iter_blobs(limit=1.5)
+    assert list(store.iter_blobs(limit=1 << 100)) == []  # more than a C integer holds
     store.close()
     with pytest.raises(StoreClosed):
         store.iter_blobs()

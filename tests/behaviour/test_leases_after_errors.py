@@ -55,6 +55,25 @@ async def test_a_buffer_is_released_after_a_failed_read(store_path, engine, read
         assert store.stats().buffers_leased == 0
 
 
+WAYS = {
+    "task": asyncio.ensure_future,
+    "gather": asyncio.gather,
+    "wait_for": lambda call: asyncio.wait_for(call, 60),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("read", READS)
+async def test_a_buffer_is_released_after_a_read_that_failed_in_a_task(store_path, engine, read, way):
+    """asyncio keeps a task's error longer than the except block."""
+    async with await open_damaged(store_path, engine) as store:
+        buffer = store.alloc_blob_buf_uninit()
+        with pytest.raises(BlobNotFound):
+            await WAYS[way](READS[read](store, guid(9), buffer))
+        buffer.release()
+        assert store.stats().buffers_leased == 0
+
+
 async def test_the_errors_of_a_batch_hold_no_buffer(store_path, engine):
     async with await open_damaged(store_path, engine) as store:
         buffers = [store.alloc_blob_buf_uninit() for _ in range(3)]

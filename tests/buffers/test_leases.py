@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from uringblob.buffers import leases
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, BufferPool, frame_of
 from uringblob.buffers.slab import Slab
@@ -52,6 +53,15 @@ def test_the_default_size_is_a_page():
 def test_sizes_that_no_store_has_are_refused(make, size):
     with pytest.raises(ValueError, match="power of two"):
         make(size)
+
+
+def test_a_timeout_that_a_handler_raises_is_no_lack_of_memory(monkeypatch):
+    def interrupted(*_, **__):
+        raise TimeoutError("the caller's own alarm")
+
+    monkeypatch.setattr(leases.mmap, "mmap", interrupted)
+    with pytest.raises(TimeoutError, match="own alarm"):
+        AlignedBlobBuf.zeroed(4096)
 
 
 def test_a_buffer_is_not_made_without_memory():

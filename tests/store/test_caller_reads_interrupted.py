@@ -228,6 +228,26 @@ def test_a_handler_forks(store_path, engine, verify):
     assert answers == {"child": "RuntimeError", "parent": True, "bell": 0}
 
 
+def test_a_timeout_that_a_handler_raises_in_the_system_call_is_no_error_of_the_medium(
+    store_path, engine, monkeypatch
+):
+    """TimeoutError is an OSError: it was taken for an answer of the system, and reported as EIO."""
+    alarms, real = [], os.preadv
+
+    def preadv(*args):
+        if alarms:
+            raise alarms.pop()
+        return real(*args)
+
+    monkeypatch.setattr(os, "preadv", preadv)  # before the engine chooses its calls
+    with open_store(store_path, engine) as store, store.alloc_blob_buf_uninit() as buffer:
+        alarms.append(TimeoutError("the caller's own alarm"))
+        with pytest.raises(TimeoutError, match="own alarm"):
+            store.read_blob(guid(0), buffer)
+        store.read_blob(guid(0), buffer)
+        assert bytes(buffer.view) == frame(0, PAGE)
+
+
 def test_reads_in_handlers_of_reads_are_counted_one_by_one(store):
     depth = 0
 

@@ -299,3 +299,16 @@ async def test_one_damaged_superblock_is_no_reason_not_to_close(store, offset):
     async with AsyncFileBlobStore.open(store.path) as again:
         assert await reads(again, 0, 1, 2, 9)
         assert (await again.verify()).ok
+
+
+@pytest.mark.parametrize("name", ["stat", "fstat"])
+def test_a_timeout_that_a_handler_raises_in_stats_is_no_answer_of_the_system(store_path, monkeypatch, name):
+    def interrupted(*_, **__):
+        raise TimeoutError("the caller's own alarm")
+
+    with FileBlobStore.open(store_path, page_size=4096) as store:
+        with monkeypatch.context() as alarm:
+            alarm.setattr(os, name, interrupted)
+            with pytest.raises(TimeoutError, match="own alarm"):
+                store.stats()
+        assert store.stats().notes == ()

@@ -366,6 +366,16 @@ async def test_a_call_cancelled_while_its_arguments_are_checked_keeps_no_buffer(
     assert await store.list_blobs() == []
 
 
+@pytest.mark.parametrize("count", [4, FEW + 4])
+async def test_a_call_whose_last_argument_is_refused_keeps_no_buffer(store, count):
+    buffers = [store.alloc_blob_buf_zeroed() for _ in range(4)]
+    with pytest.raises(ValueError, match="both writes and deletes") as caught:
+        await store.commit([(guid(n), buffers[n % 4]) for n in range(count)], [guid(0)])
+    for buffer in buffers:
+        buffer.release()  # while the error, and the traceback in it, is alive
+    assert caught.value.__traceback__ is not None
+
+
 async def test_a_store_closed_while_arguments_are_checked_says_so(store_path, engine):
     store = await AsyncFileBlobStore.open(store_path, page_size=PAGE, engine=engine)
     call = asyncio.ensure_future(store.commit(frames(0, MANY)))

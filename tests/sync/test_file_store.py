@@ -612,7 +612,8 @@ def child():
     frame = bytearray(PAGE)
     for call, args in [(store.read_blob, (GUID, frame)), (store.write_blob, (GUID, frame)), (store.flush, ()),
                        (store.alloc_blob_buf_zeroed, ()), (store.needs_flush, ()), (store.has_blob, (GUID,)),
-                       (store.stats, ()), (store.list_blobs, ())]:
+                       (store.stats, ()), (store.list_blobs, ()), (store.has_blobs, ([],)),
+                       (store.iter_blobs, ()), (store.__enter__, ()), (len, (store,))]:
         refused(call, *args)
     store.close()
     store.close()

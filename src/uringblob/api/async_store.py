@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import itertools
 import operator
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -328,14 +329,16 @@ def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
 
 
 def checked_limit(limit: int | None) -> int | None:
-    """Return the ``limit`` of an iteration.
+    """Return the ``limit`` of an iteration, no greater than what :mod:`itertools` takes.
 
     :raises ValueError: it is negative.
     :raises TypeError: it is no int.
     """
-    if limit is not None and operator.index(limit) < 0:
+    if limit is None:
+        return None
+    if operator.index(limit) < 0:
         raise ValueError(f"limit must be 0 or more, or None, not {limit}")
-    return limit
+    return min(operator.index(limit), sys.maxsize)
 
 
 class _Scratch(bytearray):

@@ -18,7 +18,8 @@ class StoreObserver(Protocol):
     """Called after each call of a store, in the thread or task that made it.
 
     A sync store calls it from any of its users' threads, several at once.  It should be quick: the
-    caller waits for it.  What it raises is logged, and changes nothing for the caller.
+    caller waits for it.  What it raises is logged, and changes nothing for the caller.  Calls of the same
+    store that it makes itself are not reported: they would report themselves for ever.
     """
 
     def observe(self, operation: str, size_bytes: int, duration_s: float, outcome: str) -> None:
@@ -83,16 +84,22 @@ def observed_call(store: Any, name: str) -> Iterator[_Call]:
         outcome = "cancelled" if cancelled else type(error).__name__
         raise
     finally:
-        call.store = None  # for tasks that copied the context and outlive the call
-        _current.set(outer)
         duration_s = time.perf_counter() - started
-        for observer in store._observers:
-            try:
-                observer.observe(name, call.size_bytes, duration_s, outcome)
-            except Exception:  # noqa: BLE001 - logged; the call that it reports has ended
-                logger.exception(
-                    "the observer %r failed to record %s",
-                    observer,
-                    name,
-                    extra={"event": "observer_failed", "operation": name},
-                )
+        try:
+            for observer in store._observers:
+                _report(observer, name, call.size_bytes, duration_s, outcome)
+        finally:
+            call.store = None  # for tasks that copied the context and outlive the call
+            _current.set(outer)
+
+
+def _report(observer: StoreObserver, name: str, size_bytes: int, duration_s: float, outcome: str) -> None:
+    try:
+        observer.observe(name, size_bytes, duration_s, outcome)
+    except Exception:  # noqa: BLE001 - logged; the call that it reports has ended
+        logger.exception(
+            "the observer %r failed to record %s",
+            observer,
+            name,
+            extra={"event": "observer_failed", "operation": name},
+        )

@@ -98,8 +98,8 @@ class BlobStore(AnyBlobStore, abc.ABC):
         self._check_open()
         # Not over an asynchronous generator, which a loop running in this thread would finalize.
         beyond = None if after is None else guid_bytes(after)
-        runs = self._run(AsyncBlobStore._sorted_runs, beyond, checked_limit(limit))
-        return merged(runs, limit)
+        at_most = checked_limit(limit)
+        return merged(self._run(AsyncBlobStore._sorted_runs, beyond, at_most), at_most)
 
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)

@@ -292,6 +292,8 @@ def _on_heap(size: int, pool: BufferPool | None) -> AlignedBlobBuf:
     try:
         mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
+        if error.errno is None:
+            raise  # no answer of the system: a signal handler raised it
         raise MemoryError(f"no memory for a frame of {size} bytes: {error.strerror}") from error
     return _buffer(mapping, address_of(ffi.from_buffer(mapping)), size, pool, leased=False)
 

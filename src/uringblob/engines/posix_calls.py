@@ -80,11 +80,16 @@ def _write_each(fd: int, views: Sequence[memoryview], offset: int) -> int:
 
 
 def number_of(call: Callable[..., int], *args: Any) -> int:
-    """Return the call's result, or ``-errno`` for an ``OSError``."""
+    """Return the call's result, or ``-errno`` for the ``OSError`` of a system call.
+
+    One without an errno passes through: a signal handler raised it, such as a ``TimeoutError``.
+    """
     try:
         return call(*args)
     except OSError as error:
-        return -(error.errno or errno.EIO)
+        if error.errno is None:
+            raise
+        return -error.errno
 
 
 def size_of_file(fd: int) -> int:
@@ -129,5 +134,7 @@ def finish_growth(fd: int, before: int, size: int, rc: int) -> int:
         if rc < 0 and _size(fd) > before:
             os.ftruncate(fd, before)  # ext4 leaves the file longer
     except OSError as error:
-        return -(error.errno or errno.EIO)
+        if error.errno is None:
+            raise  # as in number_of()
+        return -error.errno
     return rc

@@ -49,7 +49,7 @@ async def checked_changes(
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
         return frames, list(doomed)
     except BaseException:
-        frames = {}  # or the error's traceback would keep views of the caller's buffers
+        frames.clear()  # or the error's traceback would keep views of the caller's buffers
         raise
 
 

@@ -38,6 +38,11 @@ from uringblob.store.verify import verify_core
 
 T = TypeVar("T")
 
+#: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
+#: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
+#: in a cycle until the garbage collector runs (CPython 3.11).
+_ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
+
 
 class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
@@ -139,8 +144,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._active += 1
         try:
             await coroutine
-        except asyncio.CancelledError as error:
-            # asyncio holds it until the loop's next iteration, but the buffer is free now.
+        except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
@@ -160,8 +164,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._active += 1  # as _read() does, without its coroutine: this is the hot path
         try:
             await self._core.reads.read(guid_bytes(guid), self._frame(dst, self._page_size))
-        except asyncio.CancelledError as error:
-            # asyncio holds it until the loop's next iteration, but the buffer is free now.
+        except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)

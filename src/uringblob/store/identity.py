@@ -50,7 +50,9 @@ class FileIdentity:
             return ""
         try:
             return self._look()[1]
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # no answer of the system: a signal handler raised it
             return ""  # just closed, or a dead file system
 
     def check(self, log: Log) -> None:
@@ -88,8 +90,10 @@ class FileIdentity:
             note = _REPLACED
         except (FileNotFoundError, NotADirectoryError):
             note = _MOVED
-        except OSError:
-            pass  # a directory that may no longer be searched: its names are unknown
+        except OSError as error:
+            if error.errno is None:
+                raise
+            # a directory that may no longer be searched: its names are unknown
         mine = os.fstat(self._file.fd)
         return mine, _DELETED if mine.st_nlink == 0 and note is not _REPLACED else note
 

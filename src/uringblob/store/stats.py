@@ -63,7 +63,9 @@ def _sizes(core: Core, notes: list[str]) -> tuple[int, int]:
         try:
             status = os.fstat(core.file.fd)
         except OSError as error:  # the file system has died; all other figures are still right
-            name = errno_name(error.errno or 0)
+            if error.errno is None:
+                raise  # no answer of the system: a signal handler raised it
+            name = errno_name(error.errno)
             notes.append(
                 f"{core.file.path}: its size is what was last seen, because asking ended with {name}"
             )

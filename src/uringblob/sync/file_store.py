@@ -96,6 +96,9 @@ class FileBlobStore(StoreOwner, BlobStore):
         self._handle.check()
         return self._core
 
+    def _check_open(self) -> None:
+        self._handle.check()
+
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
         return self._checked.alloc_blob_buf_zeroed()
 

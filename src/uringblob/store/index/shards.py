@@ -64,6 +64,12 @@ class Shards(Generic[V]):
         if guid in self:
             del self[guid]
 
+    def clear(self) -> None:
+        """Remove all entries."""
+        for part in self.parts:
+            part.clear()
+        self._count = 0
+
     def update(self, entries: Iterable[tuple[bytes, V]]) -> None:
         """Add many entries.  A store of two million blobs is opened through this loop."""
         parts, count = self.parts, self._count
