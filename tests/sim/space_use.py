@@ -144,7 +144,7 @@ class Forgetful(SimEngine):
         if all(frame.view.obj is _BLANK for frame in frames) and self.disk.live.blocks.keys().isdisjoint(
             range(offset // BLOCK, (offset + size) // BLOCK)
         ):
-            self._counters.writes += 1
+            self.counters.writes += 1
             self._when_complete(lambda: then(size), None)
         else:
             super()._write(offset, frames, then)
