@@ -144,6 +144,14 @@ def pytest_sessionfinish(session):
     install.uninstall()
 
 
+#: Folders and files that ask the protocol or the words of a command, as the marker ``one_interpreter`` says.
+ONE_INTERPRETER = (
+    *("tests/store/index/", "tests/store/log/", "tests/store/opening/", "tests/cli/doctor/"),
+    *("tests/cli/test_stdio.py", "tests/cli/test_json_errors.py", "tests/cli/test_manners.py"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items):
     """The longest tests begin first, so that no worker is left alone with one at the end.
 
@@ -153,6 +161,9 @@ def pytest_collection_modifyitems(items):
     taken, and the next new file that is traced waits for it for ever.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if item.nodeid.startswith(ONE_INTERPRETER):
+            item.add_marker(pytest.mark.one_interpreter)
     if sys.gettrace() is None:
         return
     for item in items:

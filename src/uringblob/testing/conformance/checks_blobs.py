@@ -94,13 +94,16 @@ async def iterate(s: Subject) -> None:
 
 @check("iter_blobs: a blob that is there all the while is given exactly once, whatever changes meanwhile.")
 async def iterate_beside_changes(s: Subject) -> None:
-    kept, doomed = ([BlobGuid.random() for _ in range(10)] for _ in range(2))
-    await s.store.write_blobs((guid, s.frame(1)) for guid in [*kept, *doomed])
+    # Deleted in front of the place of each yield, added behind all: places shift by one each time.
+    guids = sorted((BlobGuid.random() for _ in range(20)), reverse=True)
+    kept, doomed = guids[::2], guids[1::2]
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
     seen: list[BlobGuid] = []
     async for guid in s.store.iter_blobs():
         seen.append(guid)
         if doomed:
-            await s.store.commit([(BlobGuid.random(), s.frame(2)), (kept[0], s.frame(3))], [doomed.pop()])
+            last = BlobGuid(b"\xff" * 15 + bytes([len(doomed)]))
+            await s.store.commit([(last, s.frame(2)), (kept[0], s.frame(3))], [doomed.pop()])
     expect(len(seen) == len(set(seen)), "it yields a blob twice")
     expect(set(seen) >= set(kept), "it misses a blob that was there all the while")
     expect(seen == sorted(seen), "it is not in ascending order")
