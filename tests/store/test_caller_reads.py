@@ -270,6 +270,27 @@ async def test_a_closing_store_waits_for_registered_reads_only():
     assert slots.caller_reads == {}
 
 
+async def test_a_closing_store_goes_on_waiting_where_there_was_no_memory_for_a_timer(monkeypatch):
+    loop, slots = asyncio.get_running_loop(), SlotTable(2, 8)
+    reads = caller_reads.CallerReads(types.SimpleNamespace(slots=slots), loop)
+    registered = caller_reads.CallerRead(5)
+    reads.register(registered)
+    real, failures = loop.call_later, [MemoryError(), MemoryError()]
+
+    def call_later(*args):
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    closing = asyncio.ensure_future(reads.close())
+    await asyncio.sleep(0)
+    assert not failures
+    assert not closing.done()
+    reads.unregister(registered)
+    await closing
+
+
 def test_a_counter_loses_no_increment():
     counter = caller_reads.AtomicCounter()
     threads = [threading.Thread(target=lambda: [counter.increment() for _ in range(1000)]) for _ in range(4)]

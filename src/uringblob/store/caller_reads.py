@@ -26,7 +26,7 @@ import sys
 import threading
 
 from uringblob import tuning
-from uringblob.completion import Completion
+from uringblob.completion import Completion, persist
 from uringblob.store.frame_reads import FrameRead, FrameReads
 
 #: The read was not made, or what it brought cannot be trusted: read through the loop.
@@ -135,5 +135,5 @@ class CallerReads:
         self._closing = True
         while self._slots.caller_reads:
             pause: Completion[None] = Completion(loop=self._loop)
-            self._loop.call_later(tuning.READERS_POLL_S, pause.resolve, None)
+            persist(self._loop.call_later, tuning.READERS_POLL_S, pause.resolve, None)
             await pause
