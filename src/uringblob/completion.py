@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from uringblob.owner import Owner
 
-__all__ = ["Completion", "call_surely", "persist", "set_outcome"]
+__all__ = ["Completion", "Sink", "call_surely", "persist", "set_outcome"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,6 +71,29 @@ def set_outcome(completion: Completion[Any], set_bare: Callable[[Any, Any], obje
             persist(completion.add_done_callback, callback, context=context)
 
 
+class Sink(Protocol):
+    """Where the result of one operation goes.
+
+    ``keep`` holds the operation's memory until :meth:`complete`; ``light``: what it does then takes next to
+    no time.
+    """
+
+    keep: object
+
+    @property
+    def light(self) -> bool:
+        """Whether its bytes do not count for those that one reaping completes."""
+
+    def complete(self, result: int, mismatch: int = 0) -> None:
+        """Take the result: bytes, or 0, or ``-errno``; idempotent.
+
+        ``mismatch``: the frame was read wholly, and has another checksum than wanted.
+        """
+
+    def reject(self, error: BaseException, /) -> None:
+        """Take an exception that is no answer of the system: a fault of this library."""
+
+
 class Completion(Owner, asyncio.Future[T]):
     """A future that resolves when its operation completes, never earlier.
 
@@ -83,6 +106,9 @@ class Completion(Owner, asyncio.Future[T]):
     #: ``tuning.COMPLETED_BYTES_AT_ONCE``: else 64 writes of one group that ended together took 16 iterations,
     #: while the disk was idle.
     light = False
+
+    #: The memory of the operation, until it is complete.
+    keep: object = None
 
     _resumes: list[Callable[[Completion[T]], object]] | None = None
 
@@ -116,6 +142,11 @@ class Completion(Owner, asyncio.Future[T]):
 
     set_result = resolve
     set_exception = reject
+
+    def complete(self, result: Any, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
+        """Resolve with an operation's result; see :class:`Sink`."""
+        self.keep = None
+        self.resolve(result)
 
     def _resume_all(self) -> None:
         resumes = self._resumes

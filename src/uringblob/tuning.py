@@ -34,6 +34,10 @@ URING_TOGETHER = 8
 #: loop for 1.5 ms (p99; --workload stall).
 COMPLETED_BYTES_AT_ONCE = 2 * MIB
 
+#: Bytes of checked frames that C takes out of the completion queue at a time: behind each such piece the
+#: readers are resumed, and the next reads submitted.  One frame of 512 KiB, or 16 of 4 KiB.
+CHECKED_BYTES_AT_ONCE = 64 * KIB
+
 # ---- the pread engine -------------------------------------------------------------------------------
 # Measure: --contender store-pread,threads --workload read and write.
 

@@ -30,6 +30,8 @@ struct ub_ring {
     uint64_t enters;
     uint64_t moved[2];
     unsigned consumed;
+    unsigned staged;
+    unsigned in_flight_max;
     struct ub_completion *cqe_buffer;
     ...;
 };
@@ -50,7 +52,13 @@ int ub_unregister_buffers(struct ub_ring *ring);
 int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count);
 
 int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count);
-int ub_reap(struct ub_ring *ring);
+int ub_stage(struct ub_ring *ring, uint64_t user_data, unsigned opcode, unsigned op_flags, unsigned buf_index,
+             uint64_t address, uint64_t offset, uint32_t length, int check, uint64_t want);
+int ub_push(struct ub_ring *ring);
+uint64_t ub_staged(struct ub_ring *ring, unsigned index);
+void ub_unstage(struct ub_ring *ring);
+#define UB_MISMATCH ...
+int ub_reap(struct ub_ring *ring, uint64_t bytes_max);
 int ub_wait(struct ub_ring *ring);
 
 const char *ub_liburing_version(void);

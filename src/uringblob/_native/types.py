@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class CRing(Protocol):
-    """``struct ub_ring *``: Python writes ``passed``, ``consumed`` and ``cqe_buffer``."""
+    """``struct ub_ring *``: Python writes ``passed``, ``consumed``, ``in_flight_max`` and ``cqe_buffer``."""
 
     fd: int
     sq_entries: int
@@ -19,6 +19,8 @@ class CRing(Protocol):
     enters: int
     moved: Sequence[int]
     consumed: int
+    staged: int
+    in_flight_max: int
     cqe_buffer: Any
 
 
@@ -44,7 +46,26 @@ class Lib(Protocol):
     def ub_unregister_buffers(self, ring: CRing) -> int: ...
     def ub_probe(self, ring: CRing, supported: Any, count: int) -> int: ...
     def ub_submit(self, ring: CRing, ops: Any, count: int) -> int: ...
-    def ub_reap(self, ring: CRing) -> int: ...
+    UB_MISMATCH: int
+
+    def ub_stage(
+        self,
+        ring: CRing,
+        user_data: int,
+        opcode: int,
+        op_flags: int,
+        buf_index: int,
+        address: int,
+        offset: int,
+        length: int,
+        check: int,
+        want: int,
+        /,
+    ) -> int: ...
+    def ub_push(self, ring: CRing) -> int: ...
+    def ub_staged(self, ring: CRing, index: int) -> int: ...
+    def ub_unstage(self, ring: CRing) -> None: ...
+    def ub_reap(self, ring: CRing, bytes_max: int) -> int: ...
     def ub_wait(self, ring: CRing) -> int: ...
     def ub_liburing_version(self) -> Any: ...
     def ub_dioalign(self, fd: int, memory_align: Any, offset_align: Any) -> int: ...

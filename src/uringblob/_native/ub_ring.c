@@ -10,6 +10,8 @@
 
 #include "ub_ring.h"
 
+#include "ub_checksum.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -46,6 +48,14 @@ static int enter(struct ub_ring *ring, unsigned submit, unsigned wait, unsigned 
     return rc < 0 ? -errno : (int)rc;
 }
 
+static void free_check(struct ub_ring *ring, uint32_t number)
+{
+    if (!number)
+        return;
+    ring->checks[number - 1].next_free = ring->free_check;
+    ring->free_check = number;
+}
+
 int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
 {
     struct io_uring_params params = {.flags = setup_flags};
@@ -60,6 +70,14 @@ int ub_open(struct ub_ring *ring, unsigned entries, unsigned setup_flags)
     ring->sq_entries = params.sq_entries;
     ring->cq_entries = params.cq_entries;
     ring->setup_flags = params.flags;
+    ring->in_flight_max = params.cq_entries;
+    ring->checks = calloc(params.cq_entries, sizeof *ring->checks);
+    if (!ring->checks) {
+        ub_abandon(ring);
+        return -ENOMEM;
+    }
+    for (unsigned i = params.cq_entries; i > 0; i--)
+        free_check(ring, i);
     return 0;
 }
 
@@ -78,6 +96,9 @@ void ub_abandon(struct ub_ring *ring)
         return;
     ring->fd = -1;
     ring->buffered = 0;
+    ring->staged = 0;
+    free(ring->checks);
+    ring->checks = NULL;
     io_uring_queue_exit(&ring->uring); /* munmap and close: invisible to other processes */
 }
 
@@ -135,9 +156,11 @@ int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count)
     return rc < 0 ? rc : known;
 }
 
-/* A completion has the number of bytes, but not the direction: the two uppermost bits of user_data,
-   which Python counts up from 1, carry it. */
+/* What a completion does not say is kept in its user_data: the direction of its bytes in the two uppermost
+   bits, the number of its check (index + 1) in the 16 below.  Python counts the rest up from 1. */
 #define UB_DIRECTION_SHIFT 62
+#define UB_CHECK_SHIFT 46
+#define UB_CHECKS_MAX 0xffffU
 
 static uint64_t direction_of(uint8_t opcode)
 {
@@ -171,28 +194,118 @@ static void fill(struct io_uring_sqe *sqe, const struct ub_op *op)
     sqe->buf_index = op->buf_index;
 }
 
+/* The SQE `ahead` places behind the kernel's tail. */
+static struct io_uring_sqe *place(struct ub_ring *ring, unsigned ahead)
+{
+    struct io_uring_sq *sq = &ring->uring.sq;
+    unsigned index = (*sq->ktail + ahead) & (ring->sq_entries - 1);
+    sq->array[index] = index;
+    return &sq->sqes[index];
+}
+
+/* Hand over `count` filled SQEs; returns how many were taken, and stores the error, if any. */
+static unsigned hand_over(struct ub_ring *ring, unsigned count, int *error)
+{
+    struct io_uring_sq *sq = &ring->uring.sq;
+    unsigned tail = *sq->ktail;
+    io_uring_smp_store_release(sq->ktail, tail + count);
+    *error = enter(ring, count, 0, 0);
+    /* The head counts what the kernel took; the return value does not: an error hides a partial success. */
+    unsigned taken = io_uring_smp_load_acquire(sq->khead) - tail;
+    io_uring_smp_store_release(sq->ktail, tail + taken);
+    ring->accepted += taken;
+    return taken;
+}
+
 int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count)
 {
     if (ring->fd < 0)
         return -EBADF;
     if (count > ring->sq_entries)
         return -EINVAL;
-    struct io_uring_sq *sq = &ring->uring.sq;
-    unsigned mask = ring->sq_entries - 1;
-    unsigned tail = *sq->ktail;
-    for (unsigned i = 0; i < count; i++) {
-        unsigned index = (tail + i) & mask;
-        fill(&sq->sqes[index], &ops[i]);
-        sq->array[index] = index;
+    if (ring->staged + count > ring->sq_entries) {
+        int pushed = ub_push(ring);
+        if (ring->staged)
+            return pushed < 0 ? pushed : -EAGAIN;
     }
-    io_uring_smp_store_release(sq->ktail, tail + count);
-    int rc = enter(ring, count, 0, 0);
-    /* The head counts what the kernel took; the return value does not: an error hides a partial success. */
-    unsigned taken = io_uring_smp_load_acquire(sq->khead) - tail;
-    io_uring_smp_store_release(sq->ktail, tail + taken);
-    ring->accepted += taken;
+    for (unsigned i = 0; i < count; i++)
+        fill(place(ring, ring->staged + i), &ops[i]);
+    int rc;
+    unsigned taken = hand_over(ring, ring->staged + count, &rc);
+    unsigned of_staged = taken < ring->staged ? taken : ring->staged;
+    ring->staged -= of_staged;
+    taken -= of_staged;
     ring->passed += taken;
     return taken || rc >= 0 ? (int)taken : rc;
+}
+
+int ub_stage(struct ub_ring *ring, uint64_t user_data, unsigned opcode, unsigned op_flags, unsigned buf_index,
+             uint64_t address, uint64_t offset, uint32_t length, int check, uint64_t want)
+{
+    if (ring->fd < 0)
+        return -EBADF;
+    if (user_data >> UB_CHECK_SHIFT)
+        return -EINVAL;
+    uint64_t in_flight = ring->accepted - ring->reaped + ring->staged;
+    if (ring->staged >= ring->sq_entries || in_flight >= ring->in_flight_max)
+        return -EAGAIN;
+    if (check) {
+        uint32_t number = ring->free_check;
+        if (!number || number > UB_CHECKS_MAX)
+            return -EAGAIN;
+        struct ub_check *slot = &ring->checks[number - 1];
+        ring->free_check = slot->next_free;
+        slot->address = address;
+        slot->length = length;
+        slot->want = want;
+        user_data |= (uint64_t)number << UB_CHECK_SHIFT;
+    }
+    const struct ub_op op = {
+        .user_data = user_data,
+        .address = address,
+        .offset = offset,
+        .length = length,
+        .file = 0,
+        .op_flags = op_flags,
+        .buf_index = (uint16_t)buf_index,
+        .opcode = (uint8_t)opcode,
+        .flags = IOSQE_FIXED_FILE,
+    };
+    fill(place(ring, ring->staged), &op);
+    return (int)++ring->staged;
+}
+
+int ub_push(struct ub_ring *ring)
+{
+    if (ring->fd < 0)
+        return -EBADF;
+    if (!ring->staged)
+        return 0;
+    int rc;
+    unsigned taken = hand_over(ring, ring->staged, &rc);
+    ring->staged -= taken;
+    return taken || rc >= 0 ? (int)taken : rc;
+}
+
+static uint64_t counter_of(uint64_t user_data)
+{
+    return user_data & ((UINT64_C(1) << UB_CHECK_SHIFT) - 1);
+}
+
+static uint32_t check_of(uint64_t user_data)
+{
+    return (user_data >> UB_CHECK_SHIFT) & UB_CHECKS_MAX;
+}
+
+uint64_t ub_staged(struct ub_ring *ring, unsigned index)
+{
+    return ring->fd < 0 || index >= ring->staged ? 0 : counter_of(place(ring, index)->user_data);
+}
+
+void ub_unstage(struct ub_ring *ring)
+{
+    for (; ring->fd >= 0 && ring->staged; ring->staged--)
+        free_check(ring, check_of(place(ring, ring->staged - 1)->user_data));
 }
 
 static unsigned completions_ready(struct ub_ring *ring)
@@ -208,7 +321,23 @@ static int kernel_holds_back(struct ub_ring *ring)
     return (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
 }
 
-int ub_reap(struct ub_ring *ring)
+/* Whether the memory of a whole checked read has another checksum; frees the check. */
+static int mismatches(struct ub_ring *ring, const struct io_uring_cqe *cqe, uint64_t *checked)
+{
+    uint32_t number = check_of(cqe->user_data);
+    if (!number)
+        return 0;
+    const struct ub_check *check = &ring->checks[number - 1];
+    int mismatch = 0;
+    if (cqe->res >= 0 && (uint32_t)cqe->res == check->length) {
+        mismatch = ub_xxh3(check->address, check->length) != check->want;
+        *checked += check->length;
+    }
+    free_check(ring, number);
+    return mismatch;
+}
+
+int ub_reap(struct ub_ring *ring, uint64_t bytes_max)
 {
     if (ring->fd < 0)
         return -EBADF;
@@ -225,17 +354,18 @@ int ub_reap(struct ub_ring *ring)
         enter(ring, 0, 0, IORING_ENTER_GETEVENTS);
         ready = completions_ready(ring);
     }
-    for (unsigned i = 0; i < ready; i++) {
-        const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + i) & mask];
+    uint64_t checked = 0;
+    for (; ring->buffered < ready && checked < bytes_max; ring->buffered++) {
+        const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + ring->buffered) & mask];
+        struct ub_completion *completion = &ring->cqe_buffer[ring->buffered];
         uint64_t direction = cqe->user_data >> UB_DIRECTION_SHIFT;
         if (direction && cqe->res > 0)
             ring->moved[direction - 1] += (uint64_t)cqe->res;
-        ring->cqe_buffer[i].user_data = cqe->user_data & ((UINT64_C(1) << UB_DIRECTION_SHIFT) - 1);
-        ring->cqe_buffer[i].result = cqe->res;
-        ring->cqe_buffer[i].flags = cqe->flags;
+        completion->user_data = counter_of(cqe->user_data);
+        completion->result = cqe->res;
+        completion->flags = cqe->flags | (mismatches(ring, cqe, &checked) ? UB_MISMATCH : 0);
     }
-    ring->buffered = ready;
-    return (int)ready;
+    return (int)ring->buffered;
 }
 
 int ub_wait(struct ub_ring *ring)

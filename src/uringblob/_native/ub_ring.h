@@ -1,9 +1,15 @@
-/* The C half of uringblob: arrays of operations in, arrays of completions out.
+/* The C half of uringblob: operations in, arrays of completions out.  Python decides, C moves.
 
    Every function returns >= 0, or -errno; errno itself is never read by the caller.
    A ring belongs to one thread: no function here takes a lock.
-   No SQE outlives the call that made it: SQEs that the kernel did not take are withdrawn,
-   and ub_ring.passed counts those it took. */
+
+   Operations take one of two ways.  ub_submit gives an array to the kernel at once: SQEs that it did not
+   take are withdrawn, and ub_ring.passed counts those it took.  ub_stage fills one SQE and gives nothing
+   to the kernel: staged SQEs stay behind the kernel's tail, in order, until ub_push or the next ub_submit
+   hands them over; the kernel takes them first.
+
+   A staged read may be checked: ub_reap compares the XXH3 of its memory.  The memory of every operation
+   is the caller's, and stays so until its completion. */
 
 #ifndef UB_RING_H
 #define UB_RING_H
@@ -33,6 +39,14 @@ struct ub_completion {
     uint32_t flags; /* IORING_CQE_F_* */
 };
 
+/* A checked read that is staged or in flight, or a link of the list of free ones. */
+struct ub_check {
+    uint64_t address;
+    uint64_t want;
+    uint32_t length;
+    uint32_t next_free; /* index + 1; 0 ends the list */
+};
+
 struct ub_ring {
     int fd; /* -1: closed or abandoned */
     unsigned sq_entries;
@@ -45,6 +59,10 @@ struct ub_ring {
     uint64_t moved[2]; /* bytes that came with completions: read, written */
     unsigned consumed; /* set by the caller when it has handled every completion in cqe_buffer */
     unsigned buffered; /* completions in cqe_buffer */
+    unsigned staged;   /* SQEs behind the kernel's tail */
+    unsigned in_flight_max; /* operations staged and in the kernel, at most: cq_entries */
+    uint32_t free_check;    /* index + 1 of the first free check */
+    struct ub_check *checks; /* one for each operation that may be in flight */
     unsigned files_registered;
     unsigned buffers_registered;
     struct ub_completion *cqe_buffer; /* the caller's, cq_entries long; set after ub_open */
@@ -71,14 +89,32 @@ int ub_unregister_buffers(struct ub_ring *ring);
    Returns their number. */
 int ub_probe(struct ub_ring *ring, uint8_t *supported, unsigned count);
 
-/* Submit `count` operations (at most sq_entries) by one io_uring_enter.
-   Returns how many the kernel took, which may be fewer; the rest is as if never submitted. */
+/* Submit what is staged and `count` operations (at most sq_entries) by one io_uring_enter.
+   Returns how many of the operations the kernel took, which may be fewer; the rest is as if never submitted. */
 int ub_submit(struct ub_ring *ring, const struct ub_op *ops, unsigned count);
+
+/* Stage one operation on registered file 0.  With `check`, a read is checked against `want`.
+   user_data is below 2^46.  Returns how many are staged now; -EAGAIN: no room, push or reap first. */
+int ub_stage(struct ub_ring *ring, uint64_t user_data, unsigned opcode, unsigned op_flags, unsigned buf_index,
+             uint64_t address, uint64_t offset, uint32_t length, int check, uint64_t want);
+
+/* Hand everything staged to the kernel by one io_uring_enter.  Returns how many it took; the rest stays. */
+int ub_push(struct ub_ring *ring);
+
+/* The user_data of the `index`-th staged operation, 0 if there is none. */
+uint64_t ub_staged(struct ub_ring *ring, unsigned index);
+
+/* Withdraw everything staged. */
+void ub_unstage(struct ub_ring *ring);
 
 /* Copy completions into cqe_buffer and return their number.  They leave the completion queue at the next
    call, and only if `consumed` was set: a caller that an exception interrupted gets the same ones again,
-   and the descriptor stays readable until then. */
-int ub_reap(struct ub_ring *ring);
+   and the descriptor stays readable until then.
+
+   Stops behind the checked read with which the bytes checked reach `bytes_max`.  UB_MISMATCH is set in the
+   flags of a checked read that was whole and whose memory does not have the checksum wanted. */
+#define UB_MISMATCH (1U << 31)
+int ub_reap(struct ub_ring *ring, uint64_t bytes_max);
 
 /* Block until there is a completion to reap.  -EINTR: a signal arrived; call again. */
 int ub_wait(struct ub_ring *ring);

@@ -1,9 +1,9 @@
-"""Maps ``user_data`` to completions: the one place where results are matched to operations.
+"""Maps ``user_data`` to sinks: the one place where results are matched to operations.
 
 A wait for completions can end early (EINTR, or enough of them) with I/O still in flight.  So no
 caller takes "the next completion": every one is looked up by its ``user_data``.
 
-An entry keeps the operation's memory alive from before it is queued until its completion.
+A sink keeps the operation's memory alive from before it is queued until its completion.
 Completions stay in the completion queue until all of a batch are handled, and handling one twice
 changes nothing: after an exception in the middle (from a signal handler) the descriptor stays
 readable, and the next reaping starts over.
@@ -18,65 +18,67 @@ from typing import Any, Final
 
 from uringblob import tuning
 from uringblob._native.types import CRing, Ffi, Lib
-from uringblob.completion import Completion, set_bare_result, set_outcome
+from uringblob.completion import Sink
 
 _COMPLETION: Final = struct.Struct("=QiI")
 _SIZE: Final = _COMPLETION.size
 
 
 #: Tables of rings that were dropped with operations in flight: the kernel may still write there.
-_never_freed: list[dict[int, tuple[Completion[int], object]]] = []
+_never_freed: list[dict[int, Sink]] = []
 
 
 class InFlight:
-    """Operations queued or submitted whose completion is not resolved; used by one thread."""
+    """Operations queued or submitted that are not complete; used by one thread."""
 
-    __slots__ = ("_c_ring", "_cqe_buffer", "lib", "next_user_data", "table")
+    __slots__ = ("_c_ring", "_cqe_buffer", "_round", "lib", "mismatch_flag", "next_user_data", "table")
 
     def __init__(self, ffi: Ffi, lib: Lib, c_ring: CRing, cqe_buffer: Any) -> None:
         self._c_ring = c_ring
         self.lib = lib
+        self.mismatch_flag = lib.UB_MISMATCH
         self._cqe_buffer: Any = memoryview(ffi.buffer(cqe_buffer))  # keeps it alive
-        self.table: dict[int, tuple[Completion[int], object]] = {}
+        self._round = 0
+        self.table: dict[int, Sink] = {}
         #: Never repeats, so a late completion cannot be mistaken for another.
         self.next_user_data = itertools.count(1).__next__
 
     def complete(self, user_data: int, result: int) -> None:
-        """Resolve one operation and release its memory; a second call does nothing."""
-        entry = self.table.get(user_data)
-        if entry is not None:
-            entry[0].resolve(result)
+        """Complete one operation; a second call does nothing."""
+        sink = self.table.get(user_data)
+        if sink is not None:
+            sink.complete(result)
             self.table.pop(user_data, None)
 
     def reap(self) -> int:
-        """Resolve the posted completions; return 0 only if there was none.
+        """Complete what the kernel has completed; return 0 only if there was nothing.
 
-        Those beyond ``tuning.COMPLETED_BYTES_AT_ONCE`` stay in the completion queue for the next call, and the
-        descriptor stays readable.
+        What is beyond ``tuning.COMPLETED_BYTES_AT_ONCE`` stays in the completion queue for the next call, and
+        the descriptor stays readable.  A sink may resume a task, which may reap itself: then what is left of
+        the array is another one's, and this call begins again with what C has.
         """
-        c_ring, table, lib = self._c_ring, self.table, self.lib
+        c_ring, table, reap, bad = self._c_ring, self.table, self.lib.ub_reap, self.mismatch_flag
         total = moved = 0
-        completion: Completion[int] | None = None
-        while (count := lib.ub_reap(c_ring)) > 0:
-            # complete() and finish() inlined: this is the hottest loop of the library.
-            for user_data, result, _flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
-                entry = table.get(user_data)
-                if entry is not None:
+        sink: Sink | None = None
+        while (count := reap(c_ring, tuning.CHECKED_BYTES_AT_ONCE)) > 0:
+            self._round = this = self._round + 1
+            for user_data, result, flags in _COMPLETION.iter_unpack(self._cqe_buffer[: count * _SIZE]):
+                sink = table.get(user_data)
+                if sink is not None:
                     if moved >= tuning.COMPLETED_BYTES_AT_ONCE:
-                        entry = completion = None
+                        sink = None
                         return total + 1
-                    completion = entry[0]
-                    if not completion.light or completion._resumes:
+                    if not sink.light:
                         moved += result
-                    if not completion.done():
-                        set_outcome(completion, set_bare_result, result)
-                    if completion._resumes:
-                        completion._resume_all()
+                    sink.complete(result, flags & bad)
                     table.pop(user_data, None)
-            c_ring.consumed = 1
-            total += count
+                    if self._round != this:
+                        break
+            else:
+                c_ring.consumed = 1
+                total += count
         # A traceback raised by a resumed callback keeps this stack frame.
-        entry = completion = None
+        sink = None
         return total
 
     def never_free(self) -> None:

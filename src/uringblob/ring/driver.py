@@ -18,12 +18,12 @@ from typing import Final, TypeVar
 from uringblob import fork
 from uringblob._native import require_lib
 from uringblob._native.types import CRing, Lib
-from uringblob.completion import Completion, persist
+from uringblob.completion import Completion, Sink, persist
 from uringblob.errors import check_rc
 from uringblob.owner import Owner
 from uringblob.ring.completions import InFlight
 from uringblob.ring.no_loop import NO_LOOP
-from uringblob.ring.ops import OUT_OF_RANGE, Op, check_chains, pack, packed_op
+from uringblob.ring.ops import OUT_OF_RANGE, Op, SqeFlags, TracedOp, check_chains, pack, packed_op
 from uringblob.ring.setup import SetupFlags, blank_ring, open_ring
 from uringblob.ring.submission import TRANSIENT, SubmissionQueue
 
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: Seconds until the next attempt when the kernel is out of memory and has no operation of this ring.
 _RETRY_DELAY: Final = 0.001
+
+_FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 
 #: When the next flush is due: not scheduled; at this tick's end; after a delay.
 _NOT_DUE, _TICK, _DELAYED = range(3)
@@ -107,25 +109,26 @@ class RingDriver(Owner):
         check_chains(listed, self._queue.chain_max)
         self._check_open()
         packed = []
-        entries: dict[int, tuple[Completion[int], object]] = {}
+        entries: dict[int, Completion[int]] = {}
         for op in listed:
             user_data = self._in_flight.next_user_data()
             packed.append(packed_op(user_data, op))
-            entries[user_data] = (self._new_completion(), op.keep)
+            entries[user_data] = completion = self._new_completion()
+            completion.keep = op.keep
         return self._enqueue_all(packed, entries, [] if answers is None else answers, submit=submit)
 
     def _enqueue_all(
         self,
         packed: list[bytes],
-        entries: dict[int, tuple[Completion[int], object]],
+        entries: dict[int, Completion[int]],
         answers: list[Completion[int]],
         *,
         submit: bool,
     ) -> list[Completion[int]]:
-        """Queue packed operations; ``entries`` has the completion and the memory of each."""
+        """Queue packed operations; ``entries`` has the completion of each."""
         self._in_flight.table.update(entries)
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
-        answers += [completion for completion, _ in entries.values()]  # also if a handler raises below
+        answers += entries.values()  # also if a handler raises below
         try:
             if submit:
                 self._submit_now()
@@ -158,7 +161,8 @@ class RingDriver(Owner):
             raise ValueError(OUT_OF_RANGE) from error
         completion = self._new_completion()
         # The table holds the memory before the operation exists.
-        in_flight.table[user_data] = (completion, keep)
+        completion.keep = keep
+        in_flight.table[user_data] = completion
         queue = self._queue
         queue.waiting.append(packed)
         if submit:
@@ -168,6 +172,45 @@ class RingDriver(Owner):
         if not self._flush_due and self._loop is not None:
             self._schedule_flush(self._loop)
         return completion
+
+    def stage(
+        self,
+        sink: Sink,
+        opcode: int,
+        op_flags: int,
+        buf_index: int,
+        address: int,
+        offset: int,
+        length: int,
+        check: int = 0,
+        want: int = 0,
+    ) -> int:
+        """Stage one operation on registered file 0; it is submitted at the tick's end, or by :meth:`push`.
+
+        ``sink`` keeps its memory.  With ``check`` a read's frame is compared with the XXH3 ``want``.
+        Returns how many are staged; ``-EAGAIN``: nothing was staged, because there is no room.
+        """
+        if self._closing:
+            self._check_open()
+        in_flight, queue = self._in_flight, self._queue
+        user_data = in_flight.next_user_data()
+        in_flight.table[user_data] = sink
+        staged = queue.lib.ub_stage(
+            self._c_ring, user_data, opcode, op_flags, buf_index, address, offset, length, check, want
+        )
+        if staged < 0:
+            in_flight.table.pop(user_data, None)
+            return staged
+        if queue.trace is not None:
+            op = Op(opcode, _FIXED_FILE, 0, offset, address, length, op_flags, buf_index)
+            queue.trace_staged(TracedOp(user_data, op))
+        if not self._flush_due and self._loop is not None:
+            self._schedule_flush(self._loop)
+        return staged
+
+    def push(self) -> None:
+        """Submit what is staged now; what the kernel does not take is submitted at the tick's end."""
+        self._queue.push()
 
     def _submit_now(self) -> None:
         """Submit the queue; where memory is short for that, the tick tries again."""
@@ -245,7 +288,6 @@ class RingDriver(Owner):
 
     def _on_completion_event(self) -> None:
         """Reap, then submit what the resumed callbacks queued, in the same iteration."""
-        self._check_process()
         due = self._flush_due
         self._flush_due = _TICK
         try:

@@ -158,14 +158,15 @@ class Ring(RingDriver):
         self._check_open()
         new_completion, next_user_data = self._new_completion, self._in_flight.next_user_data
         packed = []
-        entries: dict[int, tuple[Completion[int], object]] = {}
+        entries: dict[int, Completion[int]] = {}
         try:
             for offset, (view, address, size, buf_index) in reads:
                 user_data = next_user_data()
                 packed.append(
                     _ops.pack(user_data, address, offset, size, file, 0, buf_index, _READ_FIXED, flags)
                 )
-                entries[user_data] = (new_completion(), view)
+                entries[user_data] = completion = new_completion()
+                completion.keep = view
         except struct.error as error:
             raise ValueError(_ops.OUT_OF_RANGE) from error
         self._enqueue_all(packed, entries, answers, submit=submit)

@@ -11,6 +11,9 @@ is derived from it:
   a chain.  The rest would no longer depend on its first part, so it ends with ``-ECANCELED``, as the
   kernel ends the rest of a broken chain.
 
+Beside this queue, C has staged operations (``ub_stage``), one at a time and never linked; every
+submission takes them first.
+
 A chain goes into one submission whole.  The number of operations in the kernel is limited by the size
 of the completion queue, so that it cannot overflow; the rest waits here.
 """
@@ -51,8 +54,8 @@ class SubmissionQueue:
         "_refusal",
         "_refusals",
         "_staged",
+        "_traced",
         "chains_split",
-        "in_flight_max",
         "lib",
         "trace",
         "waiting",
@@ -66,7 +69,7 @@ class SubmissionQueue:
         #: Append here, or extend by a whole chain; another list after each flush.
         self.waiting: list[bytes] = []
         self._staged = _Staged([], 0)
-        self.in_flight_max = c_ring.cq_entries
+        self._traced: list[TracedOp] = []  # the operations staged in C, if there is a trace
         self.trace: Callable[[list[TracedOp]], None] | None = None
         #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
@@ -75,13 +78,22 @@ class SubmissionQueue:
         self._refusal = 0
 
     @property
+    def in_flight_max(self) -> int:
+        """How many operations may be in the kernel and staged."""
+        return self._c_ring.in_flight_max
+
+    @in_flight_max.setter
+    def in_flight_max(self, count: int) -> None:
+        self._c_ring.in_flight_max = count
+
+    @property
     def chain_max(self) -> int:
         """The longest chain, in operations, that fits one submission."""
         return min(self._c_ring.sq_entries, self.in_flight_max)
 
     def __len__(self) -> int:
-        staged, waiting = self._staged, self.waiting
-        left = len(staged.ops) - (self._c_ring.passed - staged.begins_at)
+        staged, waiting, c_ring = self._staged, self.waiting, self._c_ring
+        left = len(staged.ops) - (c_ring.passed - staged.begins_at) + c_ring.staged
         return left if staged.ops is waiting else left + len(waiting)
 
     @property
@@ -89,9 +101,47 @@ class SubmissionQueue:
         """Whether everything is submitted."""
         return not self.waiting and not len(self)
 
+    def trace_staged(self, op: TracedOp) -> None:
+        """Note an operation that was staged in C, for the trace."""
+        self._traced.append(op)
+
+    def push(self) -> bool:
+        """Submit what is staged in C; return whether the kernel took all of it."""
+        c_ring = self._c_ring
+        if c_ring.staged:
+            taken = self.lib.ub_push(c_ring)
+            self._trace_taken()
+            if taken < 0 and taken not in TRANSIENT:
+                self._give_up_staged(taken)
+            elif c_ring.staged:
+                self._refusal = min(taken, 0)
+                return False
+            self._refusals = 0
+        return True
+
+    def _trace_taken(self) -> None:
+        taken = len(self._traced) - self._c_ring.staged
+        if self.trace is not None and taken > 0:
+            traced_ops, self._traced = self._traced[:taken], self._traced[taken:]
+            self.trace(traced_ops)
+
+    def _give_up_staged(self, result: int) -> None:
+        c_ring, limit = self._c_ring, self.in_flight_max
+        self.in_flight_max = 0  # what a resumed task asks for is not staged meanwhile, but queued
+        try:
+            for index in range(c_ring.staged):
+                self._complete(self.lib.ub_staged(c_ring, index), result)
+            self.lib.ub_unstage(c_ring)
+            self._traced.clear()
+        finally:
+            self.in_flight_max = limit
+
     def flush(self) -> None:
         """Submit what the kernel accepts now; the rest stays in the queue."""
         c_ring = self._c_ring
+        if not self.waiting and c_ring.passed - self._staged.begins_at == len(self._staged.ops):
+            self.push()
+            return
         while True:
             staged = self._stage()
             ops = staged.ops
@@ -123,6 +173,7 @@ class SubmissionQueue:
         if self._refusals < REFUSALS_MAX:
             return
         self._refusals = 0
+        self._give_up_staged(self._refusal or -errno.EAGAIN)
         staged = self._stage()
         while len(staged.ops) > (at := self._c_ring.passed - staged.begins_at):
             self._give_up(staged, at, len(staged.ops), self._refusal or -errno.EAGAIN)
@@ -139,7 +190,8 @@ class SubmissionQueue:
 
     def _fitting(self, ops: list[bytes], at: int) -> int:
         c_ring = self._c_ring
-        room = min(c_ring.sq_entries, self.in_flight_max - (c_ring.accepted - c_ring.reaped))
+        room = self.in_flight_max - (c_ring.accepted - c_ring.reaped) - c_ring.staged
+        room = min(c_ring.sq_entries, room)
         count = min(room, len(ops) - at)
         while count > 0 and is_linked(ops[at + count - 1]):
             count -= 1
@@ -148,6 +200,7 @@ class SubmissionQueue:
     def _enter(self, ops: list[bytes]) -> int:
         packed = self._ffi.from_buffer("struct ub_op[]", b"".join(ops))
         taken = self.lib.ub_submit(self._c_ring, packed, len(ops))
+        self._trace_taken()
         if self.trace is not None and taken > 0:
             self.trace([traced(op) for op in ops[:taken]])
         return taken
