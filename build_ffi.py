@@ -2,6 +2,7 @@
 
 ``setup.py`` runs it; ``pip install --editable .`` builds the extension in place.  liburing is
 linked statically where ``liburing.a`` is found, so that the wheel needs no library at run time.
+The C asks the compiler for ``xxhash.h`` itself (``ub_xxh3.h``); without it Python makes the checksums.
 Set ``URINGBLOB_EXT=require`` to turn a failed build of the extension into an error; otherwise
 the package installs without it and uses the pread engine.
 """
@@ -17,6 +18,9 @@ import sysconfig
 import cffi
 
 NATIVE = "src/uringblob/_native"
+
+SOURCES = ["ub_ring", "ub_checksum", "ub_checksum_avx2"]
+HEADERS = ["cdef", "ub_ring", "ub_checksum", "ub_xxh3"]
 
 #: Warnings are errors in our own C only; cffi's generated wrapper is compiled with these too.
 C_WARNINGS = ["-Wall", "-Wextra"]
@@ -60,9 +64,9 @@ def make_ffibuilder() -> cffi.FFI:
     builder.cdef(read_cdef())
     builder.set_source(
         "uringblob._native._uringblob",
-        '#include "ub_ring.h"\n',
-        sources=[f"{NATIVE}/ub_ring.c"],
-        depends=[f"{NATIVE}/ub_ring.h", f"{NATIVE}/cdef.h"],
+        '#include "ub_ring.h"\n#include "ub_checksum.h"\n',
+        sources=[f"{NATIVE}/{name}.c" for name in SOURCES],
+        depends=[f"{NATIVE}/{name}.h" for name in HEADERS],
         include_dirs=[NATIVE],
         define_macros=[("UB_LIBURING_VERSION", '"' + liburing_version() + '"')],
         extra_compile_args=C_WARNINGS,

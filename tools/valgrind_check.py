@@ -20,7 +20,7 @@ import xml.etree.ElementTree as ET
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUPPRESSIONS = ROOT / "tools" / "valgrind.supp"
-TESTS = "tests/native/test_native.py"
+TESTS = "tests/native"
 #: What every object file of ours has in its name.
 OURS = "_uringblob"
 

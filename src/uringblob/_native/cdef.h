@@ -1,4 +1,5 @@
-/* The part of ub_ring.h that Python uses; cffi reads this file, the C compiler checks it against the header.
+/* The part of ub_ring.h and ub_checksum.h that Python uses; cffi reads this file, the C compiler checks it
+   against the headers.
    "...;" in a structure stands for further fields. */
 
 struct ub_op {
@@ -64,3 +65,6 @@ int ub_wait(struct ub_ring *ring);
 const char *ub_liburing_version(void);
 int ub_dioalign(int fd, uint32_t *memory_align, uint32_t *offset_align);
 int ub_rename_noreplace(const char *old_path, const char *new_path);
+
+int ub_has_xxh3(void);
+uint64_t ub_xxh3(uint64_t address, uint64_t length);
