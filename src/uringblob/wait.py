@@ -70,7 +70,13 @@ class Wait(Owner):
             self.keep = None
             self.ended = True
         if self._wakeup is not None:
-            self._wake()
+            if _current_task(self._loop) is not None:
+                call_surely(self._loop, self._wake)
+                return
+            wakeup = self._wakeup
+            # A signal handler can raise after a call only, so not between these two.
+            self._wakeup = None
+            self._context.run(wakeup, self)
 
     def resolve(self, _result: None = None) -> None:
         """End without a result."""
@@ -83,17 +89,7 @@ class Wait(Owner):
         self.complete(0)
 
     def _wake(self) -> None:
-        if _current_task(self._loop) is not None:
-            call_surely(self._loop, self._wake_now)
-        else:
-            self._wake_now()
-
-    def _wake_now(self) -> None:
-        wakeup = self._wakeup
-        if wakeup is not None:
-            # A signal handler can raise after a call only, so not between these two.
-            self._wakeup = None
-            self._context.run(wakeup, self)
+        self.complete(0)
 
     # -- the task's side ------------------------------------------------------------------
 

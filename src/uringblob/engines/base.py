@@ -10,6 +10,11 @@ or descriptors.  Three rules bind every engine:
 3. **A sync covers only writes whose completion was resolved before it began**, except the write
    of the same :meth:`Engine.write_then_sync`.
 
+An operation is asked for in two ways.  ``read``, ``write``, ``sync`` return a completion, and always take
+the request.  ``start_read``, ``start_write``, ``start_sync`` have the result put into a
+:class:`~uringblob.completion.Sink`, without a future; they answer false where there is no room at the moment
+or the memory is not of the kind, and then nothing was asked for: use the other.
+
 Operations queued within one loop tick reach the kernel together, in order; they may complete in any order.
 """
 
@@ -21,7 +26,7 @@ from typing import Protocol
 
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import BufferPool
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 
 
 @dataclasses.dataclass
@@ -70,6 +75,21 @@ class Engine(Protocol):
         Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
         If this raises, those in the list were queued, and no others.
         """
+
+    def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
+        """Fill ``frame`` from ``offset`` on; ``sink`` gets the bytes read.
+
+        ``want``: the frame's XXH3; ``sink`` gets a mismatch with it, if the frame is whole.
+        """
+
+    def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
+        """Write ``frames``, in order, from ``offset`` on; ``sink`` gets the bytes written."""
+
+    def start_sync(self, sink: Sink) -> bool:
+        """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
+
+    def push(self) -> None:
+        """Submit what was asked for, which else is submitted at the tick's end."""
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:
         """Fill ``frame`` from ``offset`` on, blocking the calling thread, which may be any.

@@ -291,10 +291,10 @@ class RingDriver(Owner):
         due = self._flush_due
         self._flush_due = _TICK
         try:
-            self._reap()
+            self._in_flight.reap()
         finally:
             self._flush_due = due
-            if not due and len(self._queue):
+            if (not due and not self._queue.flush()) or self._drained is not None:
                 self.flush()
 
     def wait(self, completion: Completion[T]) -> T:

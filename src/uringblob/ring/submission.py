@@ -110,7 +110,8 @@ class SubmissionQueue:
         c_ring = self._c_ring
         if c_ring.staged:
             taken = self.lib.ub_push(c_ring)
-            self._trace_taken()
+            if self._traced:
+                self._trace_taken()
             if taken < 0 and taken not in TRANSIENT:
                 self._give_up_staged(taken)
             elif c_ring.staged:
@@ -136,33 +137,32 @@ class SubmissionQueue:
         finally:
             self.in_flight_max = limit
 
-    def flush(self) -> None:
-        """Submit what the kernel accepts now; the rest stays in the queue."""
+    def flush(self) -> bool:
+        """Submit what the kernel accepts now; the rest stays in the queue.  Returns whether there is none."""
         c_ring = self._c_ring
         if not self.waiting and c_ring.passed - self._staged.begins_at == len(self._staged.ops):
-            self.push()
-            return
+            return self.push()
         while True:
             staged = self._stage()
             ops = staged.ops
             at = c_ring.passed - staged.begins_at
             if at == len(ops):
-                return
+                return self.push()
             if at and is_linked(ops[at - 1]):
                 self._give_up_chain(staged, at)
                 continue
             count = self._fitting(ops, at)
             if not count:
-                return
+                return False
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
             if taken == 0 or taken in TRANSIENT:
                 self._refusal = taken
-                return
+                return False
             self._refusals = 0
             if taken < 0:
                 self._give_up(staged, at, len(ops), taken)
             elif at + taken == len(ops) and not self.waiting:
-                return
+                return not c_ring.staged
 
     def give_up_if_hopeless(self) -> None:
         """Count one more refusal; after too many, end every queued operation with the kernel's errno.

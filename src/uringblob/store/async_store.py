@@ -10,6 +10,7 @@ import asyncio
 import functools
 import os
 import warnings
+from asyncio import _get_running_loop
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -30,6 +31,7 @@ from uringblob.owner import StoreOwner
 from uringblob.store.arguments import checked_changes, checked_reads
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
+from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -62,6 +64,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         """Use :meth:`open`."""
         self._core, self._caller_reads = core, core.caller_reads
         self._loop, self._pid = loop, os.getpid()
+        #: The loop while the store is open and in the process that opened it: hot calls compare nothing else.
+        self._live: asyncio.AbstractEventLoop | None = loop
+        self._reads, self._pool = core.reads, core.file_io.engine.pool
         self._page_size = core.page_size
         #: Calls that have begun and not ended, and what ``aclose`` waits for while there are any.
         self._active, self._idle = 0, cast("Completion[None] | None", None)
@@ -151,6 +156,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1
+        self._resolve_idle()
+
+    def _resolve_idle(self) -> None:
         if self._active == 0 and self._idle is not None and not self._loop.is_closed():
             call_surely(self._loop, self._idle.resolve, None)
 
@@ -160,14 +168,31 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         return frame_of(dst, size, writable=True, pool=self._core.file_io.engine.pool)
 
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
-        self._check_loop()
-        self._active += 1  # as _read() does, without its coroutine: this is the hot path
+        if _get_running_loop() is not self._live:
+            self._check_loop()
+        reads = self._reads
+        self._active += 1
         try:
-            await self._core.reads.read(guid_bytes(guid), self._frame(dst, self._page_size))
+            key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
+            frame = dst._fixed if dst.__class__ is AlignedBlobBuf and dst._pool is self._pool else None
+            if frame is None or not self._pool.registered:
+                frame = self._frame(dst, self._page_size)
+            wait = reads.start(key, frame)
+            if wait is None:
+                await reads.plan(key, frame).finish()
+                return
+            try:
+                await wait
+            finally:
+                whole = reads.end(wait)
+            if not whole:
+                await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
-            self._one_less(None)
+            self._active -= 1
+            if self._idle is not None:
+                self._resolve_idle()
 
     def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
         """Read in the calling thread, which may be any; see :meth:`Core.read_in_caller`."""
@@ -292,6 +317,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             self._free()
         elif self._closing is None:
             self._check_loop()
+            self._live = None
             self._closing = self._core.file_io.start(self._close(flush))
             await join(self._closing)
         elif not self._closing.done() and _running_loop() is self._loop:
@@ -312,6 +338,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
+        self._live = None
         self._closing = closed = Completion[None](loop=self._loop)
         closed.resolve(None)
         fork.forget(self)
@@ -319,6 +346,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def abandon(self) -> None:
         """Free ring and file without waiting, writing or unlocking: after ``fork()``."""
+        self._live = None
         self._core.abandon()
 
     def __del__(self) -> None:

@@ -1,7 +1,7 @@
 """Reading one frame: a plan, the engine's request, and what its result means.
 
 :meth:`FrameReads.plan` decides without an await: the blob's slot, the place in the file, and whether the
-engine can fill this memory.  Who makes the request differs: the caller's task (:meth:`FrameReads.read`), a
+engine can fill this memory.  Who makes the request differs: the caller's task (:meth:`FrameReads.start`), a
 batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblob.store.caller_reads`).
 :meth:`FrameRead.finish` takes the result: it reads what is missing, and compares the checksum.
 """
@@ -17,6 +17,7 @@ from uringblob.guid import BlobGuid
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.io.file_io import ErrorContext, FileIO
+from uringblob.wait import Wait
 
 
 class FrameReads:
@@ -29,31 +30,33 @@ class FrameReads:
         self.index = index
         self.slots = index.slots
         self.page_size = page_size
+        self.loop = file_io.loop
         self.verifies = verifies
+        #: Frames that are larger are checksummed in steps, and not where they are reaped.
+        self.checks_whole = verifies and page_size <= tuning.STEP_BYTES
+        self.checks_at_once = self.checks_whole or not verifies
 
-    async def read(self, guid: bytes, dst: IoBuffer) -> None:
-        """Fill ``dst`` with the frame that is visible now, in the caller's task.
+    def start(self, guid: bytes, dst: IoBuffer) -> FrameWait | None:
+        """Ask the engine for the frame that is visible now; ``None``: :meth:`plan` the read.
 
-        The hot path: the common case needs no :class:`FrameRead`, and no further coroutine, each of which
-        would be stepped through twice a read.
+        The slot is pinned until :meth:`end`.  Raises what :meth:`locate` raises.
         """
-        entry = self.locate(guid)
-        if dst.address % self.align:
-            await FrameRead(self, guid, entry, dst).finish()
-            return
-        slots, slot = self.slots, entry >> CHECKSUM_BITS
-        slots.pin(slot)
-        try:
-            got = await self.engine.read(slot * self.page_size, (dst,))
-            if got != dst.size:
-                await FrameRead(self, guid, entry, dst).fill(got)
-        finally:
-            slots.unpin(slot)
-        if self.verifies:
-            if dst.size > tuning.STEP_BYTES:
-                await FrameRead(self, guid, entry, dst).check_in_steps()
-            elif frame_checksum(dst.view) != entry & CHECKSUM_MASK:
-                raise FrameRead(self, guid, entry, dst).mismatch()
+        entry = self.index.find(guid)
+        if entry is None or self.slots.beyond:
+            entry = self.locate(guid)
+        slot = entry >> CHECKSUM_BITS
+        wait = FrameWait(self.loop)
+        want = entry & CHECKSUM_MASK if self.checks_whole else None
+        if dst.address % self.align or not self.engine.start_read(slot * self.page_size, dst, want, wait):
+            return None
+        wait.entry = entry
+        self.slots.pin(slot)
+        return wait
+
+    def end(self, wait: FrameWait) -> bool:
+        """Unpin the slot; return whether the frame is whole and the one that was written."""
+        self.slots.unpin(wait.entry >> CHECKSUM_BITS)
+        return wait.got == self.page_size and not wait.mismatch and self.checks_at_once
 
     def plan(self, guid: bytes, dst: IoBuffer, offset_in_frame: int = 0) -> FrameRead:
         """Plan a read; in any thread.  Raises what :meth:`locate` raises."""
@@ -68,7 +71,7 @@ class FrameReads:
         entry = self.index.find(guid)
         if entry is None:
             raise self.not_found(guid)
-        if self.slots.beyond_end(entry >> CHECKSUM_BITS):
+        if entry >> CHECKSUM_BITS in self.slots.beyond:
             raise self.corrupt(guid, entry, "the file ended before it when the store was opened")
         return entry
 
@@ -96,6 +99,14 @@ class FrameReads:
             guid,
             offset,
         )
+
+
+class FrameWait(Wait):
+    """A task's wait for the frame of ``entry``, which is being read."""
+
+    __slots__ = ("entry",)
+
+    entry: int
 
 
 class FrameRead:

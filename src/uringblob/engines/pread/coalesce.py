@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from uringblob import tuning
-from uringblob.completion import Completion
+from uringblob.completion import Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.pread.results import Answer, ResultQueue
 
@@ -31,14 +31,14 @@ _NO_VIEWS: Final[list[memoryview]] = []
 
 
 class Part(Answer):
-    """One request of a coalesced write; its completion yields what it would have yielded alone."""
+    """One request of a coalesced write; its sink gets what it would have got alone."""
 
     __slots__ = ("offset", "size_bytes", "views")
 
     def __init__(
-        self, completion: Completion[int], offset: int, views: list[memoryview], size_bytes: int
+        self, sink: Sink, offset: int, views: list[memoryview], size_bytes: int
     ) -> None:
-        super().__init__(completion, _count_write, -errno.ENOMEM)
+        super().__init__(sink, _count_write, -errno.ENOMEM)
         self.offset = offset
         self.views = views
         self.size_bytes = size_bytes

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from uringblob import tuning
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import BufferPool
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, size_of_file
 from uringblob.engines.pread.coalesce import CoalescedWrite, Part
-from uringblob.engines.pread.results import count_nothing
-from uringblob.engines.pread.worker_pool import WorkerPool
+from uringblob.engines.pread.results import ResultQueue, count_nothing
+from uringblob.engines.pread.worker_pool import WorkerPool, WorkItem
 from uringblob.owner import Owner
 
 _NO_MEMORY: Final = -errno.ENOMEM
@@ -70,10 +71,30 @@ class PreadEngine(WorkerPool, Owner):
         return number_of(self._calls.readv, descriptor.fd, (frame.view,), offset)
 
     def write(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
+        completion: Completion[int] = Completion(loop=self._results.loop)
+        self.start_write(offset, frames, completion)
+        return completion
+
+    def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
         self.counters.writes += 1
-        completion = self._new_completion()
-        part = Part(completion, offset, _views(frames), sum([frame.size for frame in frames]))
-        return self._track(completion, self._put_write, part)
+        part = Part(sink, offset, _views(frames), sum([frame.size for frame in frames]))
+        self.submit_to(sink, part, self._put_write)
+        return True
+
+    def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
+        """See :meth:`.Engine.start_read`; the checksum is made by the thread that reads."""
+        self.counters.reads += 1
+        self.submit_to(sink, CheckedRead(self._results, sink, self._calls, self._fd, offset, frame, want))
+        return True
+
+    def start_sync(self, sink: Sink) -> bool:
+        self.counters.syncs += 1
+        call = functools.partial(number_of, _sync, self._calls, self._fd)
+        self.submit_to(sink, WorkItem(self._results, sink, count_nothing, _NO_MEMORY, call))
+        return True
+
+    def push(self) -> None:
+        """Do nothing: a thread has it already."""
 
     def _put_write(self, part: Part) -> None:
         """Add ``part`` to the newest queued write, or queue it as a new one."""
@@ -101,6 +122,34 @@ class PreadEngine(WorkerPool, Owner):
 
     def file_size(self) -> int:
         return size_of_file(self._fd)
+
+
+class CheckedRead(WorkItem):
+    """Reads one frame, and compares its checksum with ``want``."""
+
+    __slots__ = ("_frame", "_want")
+
+    def __init__(
+        self,
+        results: ResultQueue,
+        sink: Sink,
+        calls: PosixCalls,
+        fd: int,
+        offset: int,
+        frame: IoBuffer,
+        want: int | None,
+    ) -> None:
+        call = functools.partial(number_of, calls.readv, fd, (frame.view,), offset)
+        super().__init__(results, sink, _count_read, _NO_MEMORY, call)
+        self._frame: IoBuffer | None = frame
+        self._want = want
+
+    def work(self) -> None:
+        """Read, and compare if the frame is whole."""
+        super().work()
+        frame, self._frame = self._frame, None
+        if frame is not None and self._want is not None and self.result == frame.size:
+            self.mismatch = frame_checksum(frame.view) != self._want
 
 
 def _views(frames: Sequence[IoBuffer]) -> list[memoryview]:

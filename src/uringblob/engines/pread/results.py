@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from uringblob import tuning
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 
 #: Raised by a failed allocation; CPython raises SystemError where it has no memory for the error itself.
@@ -31,18 +31,20 @@ def count_nothing(_counters: IoCounters, _result: Any) -> None:
 
 
 class Answer:
-    """An operation's completion, the function that counts its result, and the result.
+    """An operation's sink, the function that counts its result, and the result.
 
     ``result`` has a value from the start, for a thread without memory for another; an exception rejects
-    the completion.
+    the sink.
     """
 
-    __slots__ = ("completion", "count", "result")
+    __slots__ = ("count", "counted", "mismatch", "result", "sink")
 
-    def __init__(self, completion: Completion[Any], count: Count, otherwise: Any) -> None:
-        self.completion = completion
+    def __init__(self, sink: Sink, count: Count, otherwise: Any) -> None:
+        self.sink = sink
         self.count = count
+        self.counted = False
         self.result = otherwise
+        self.mismatch = 0
 
 
 class ResultQueue:
@@ -51,7 +53,7 @@ class ResultQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop, counters: IoCounters) -> None:
         self.loop = loop
         self._counters = counters
-        self.pending: set[Completion[Any]] = set()
+        self.pending: set[Sink] = set()
         self._answers: deque[Answer] = deque()
         self._woken = False
         self._empty: Completion[None] | None = None
@@ -82,13 +84,15 @@ class ResultQueue:
                 # Removed only when resolved: a signal handler may raise at any point, and
                 # resolving twice does nothing.
                 answer = answers[0]
-                completion, result = answer.completion, answer.result
+                sink, result = answer.sink, answer.result
                 if isinstance(result, BaseException):
-                    completion.reject(result)
-                elif not completion.done():
-                    answer.count(self._counters, result)
-                    completion.resolve(result)
-                self.pending.discard(completion)
+                    sink.reject(result)
+                else:
+                    if not answer.counted:
+                        answer.count(self._counters, result)
+                        answer.counted = True
+                    sink.complete(result, answer.mismatch)
+                self.pending.discard(sink)
                 # Resolving may resume a job that delivers itself, as closing does.
                 if answers and answers[0] is answer:
                     answers.popleft()

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from uringblob import tuning
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.pread.results import NO_MEMORY, Answer, Count, ResultQueue
@@ -54,12 +54,12 @@ class WorkItem(Answer):
     def __init__(
         self,
         results: ResultQueue,
-        completion: Completion[Any],
+        sink: Sink,
         count: Count,
         otherwise: Any,
         call: Callable[[], Any],
     ) -> None:
-        super().__init__(completion, count, otherwise)
+        super().__init__(sink, count, otherwise)
         self._results = results
         self._call: Callable[[], Any] | None = call
 
@@ -112,32 +112,26 @@ class WorkerPool:
 
         ``otherwise`` is the result if there is no memory for another.
         """
-        completion = self._new_completion()
-        item = WorkItem(self._results, completion, count, otherwise, call)
-        return self._track(completion, self._queue.put, item)
-
-    def _track(
-        self, completion: Completion[Any], put: Callable[[Any], None], work: object
-    ) -> Completion[Any]:
-        """Count ``completion`` as pending and queue its work by ``put(work)``."""
-        pending = self._results.pending
-        # First: work that is queued is done, even if an exception follows.
-        pending.add(completion)
-        try:
-            put(work)
-        except BaseException:
-            pending.discard(completion)  # not queued, unless a signal handler raised after that
-            raise
-        if not self._threads:
-            self._work_here()
+        completion: Completion[Any] = Completion(loop=self._results.loop)
+        self.submit_to(completion, WorkItem(self._results, completion, count, otherwise, call))
         return completion
 
-    def _new_completion(self) -> Completion[Any]:
+    def submit_to(self, sink: Sink, work: Any, put: Callable[[Any], None] | None = None) -> None:
+        """Have a thread do ``work``, whose result goes to ``sink``; it is queued by ``put``."""
         if not self._open:
             raise RuntimeError("this engine is closed")
         if len(self._threads) < self._threads_max and len(self._threads) <= self.in_flight:
             self._start_thread()
-        return Completion(loop=self._results.loop)
+        pending = self._results.pending
+        # First: work that is queued is done, even if an exception follows.
+        pending.add(sink)
+        try:
+            (self._queue.put if put is None else put)(work)
+        except BaseException:
+            pending.discard(sink)  # not queued, unless a signal handler raised after that
+            raise
+        if not self._threads:
+            self._work_here()
 
     def _start_thread(self) -> None:
         try:

@@ -31,7 +31,7 @@ from typing import Final
 
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import finish_growth, number_of, pick_calls, size_of_file
@@ -43,6 +43,9 @@ from uringblob.ring import Opcode, SqeFlags
 from uringblob.ring import ops as _ops
 
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
+_READ_FIXED: Final = int(Opcode.READ_FIXED)
+_WRITE_FIXED: Final = int(Opcode.WRITE_FIXED)
+_FSYNC: Final = int(Opcode.FSYNC)
 _FDATASYNC: Final = _ops.fsync(FILE, data_only=True, flags=_FIXED_FILE)
 
 
@@ -68,6 +71,7 @@ class UringEngine(Owner):
         self.memory_align = memory_align
         self.ring = ring
         self._queue = ring._queue
+        self._checks = bool(ring._lib.ub_has_xxh3())
         self._loop = request.loop
         self._descriptor = descriptor
         self._calls = pick_calls()
@@ -145,6 +149,62 @@ class UringEngine(Owner):
         )
         self._held_at = ring.enters if tuning.URING_LARGE_BYTES <= size < tuning.URING_HUGE_BYTES else -1
         return ring.submit([self._writes.op(offset, frames)], submit=submit)[0]
+
+    # --- into a sink ---------------------------------------------------------------------
+
+    def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
+        _, address, size, buf_index = frame
+        if buf_index < 0:
+            return False
+        sink.keep = frame
+        if want is None:
+            staged = self.ring.stage(sink, _READ_FIXED, 0, buf_index, address, offset, size)
+        elif self._checks:
+            staged = self.ring.stage(sink, _READ_FIXED, 0, buf_index, address, offset, size, 1, want)
+        else:
+            return False
+        if staged < 0:
+            return False
+        self._counters.reads += 1
+        if size >= tuning.URING_LARGE_BYTES or (staged > tuning.URING_QUEUED_MAX and self._starves()):
+            self._queue.push()
+        return True
+
+    def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
+        sink.keep = frames
+        frame = frames[0]
+        if len(frames) == 1 and frame.buf_index >= 0:
+            size = frame.size
+            staged = self.ring.stage(
+                sink, _WRITE_FIXED, 0, frame.buf_index, frame.address, offset, size
+            )
+        else:
+            size = sum([frame.size for frame in frames])
+            op = self._writes.op(offset, frames)
+            sink.keep = op.keep
+            staged = self.ring.stage(sink, op.opcode, 0, op.buf_index, op.address, offset, op.length)
+        if staged < 0:
+            return False
+        self._counters.writes += 1
+        # The first large one waits: a commit's log block follows and shares the enter.
+        if size >= tuning.URING_HUGE_BYTES or (staged > 1 and size >= tuning.URING_LARGE_BYTES):
+            self._queue.push()
+        elif staged > tuning.URING_QUEUED_MAX and self._starves():
+            self._queue.push()
+        return True
+
+    def start_sync(self, sink: Sink) -> bool:
+        if self.ring.stage(sink, _FSYNC, _ops.FSYNC_DATASYNC, 0, 0, 0, 0) < 0:
+            return False
+        self._counters.syncs += 1
+        self._queue.push()
+        return True
+
+    def push(self) -> None:
+        self._queue.push()
+
+    def _starves(self) -> bool:
+        return self.ring.in_kernel < tuning.URING_IN_KERNEL_ENOUGH
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more

@@ -71,7 +71,8 @@ class SlotTable:
         self._states[:first] = bytes([_S.BAD]) * min(first, limit)
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
-        self._beyond: dict[int, SlotState] = {}
+        #: States of slots that lay past the file's end when the store was opened.
+        self.beyond: dict[int, SlotState] = {}
         self._free = FreeMap(self._states)
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
         self._awaiting_readers: set[int] = set()
@@ -93,15 +94,11 @@ class SlotTable:
         """Return the state of ``slot``, which may lie beyond the file's end."""
         if slot < len(self._states):
             return SlotState(self._states[slot])
-        return self._beyond.get(slot, _S.FREE)
-
-    def beyond_end(self, slot: int) -> bool:
-        """Whether ``slot`` lay past the file's end when the store was opened."""
-        return slot in self._beyond
+        return self.beyond.get(slot, _S.FREE)
 
     def move(self, slot: int, to: SlotState) -> None:
         """Move ``slot`` to state ``to``; a move that :data:`MOVES` lacks is a bug in the store."""
-        states, beyond = self._states, self._beyond
+        states, beyond = self._states, self.beyond
         inside = slot < len(states)
         before = states[slot] if inside else beyond[slot]
         if to not in _ALLOWED[before]:
@@ -128,7 +125,7 @@ class SlotTable:
             self._states[slot] = state
             self._counts[_S.FREE] -= 1
         else:
-            self._beyond[slot] = state
+            self.beyond[slot] = state
         self._counts[state] += 1
         return True
 
@@ -164,7 +161,7 @@ class SlotTable:
         """Lengthen the table to ``limit`` slots, the new ones free; those that already had a state keep it."""
         old = len(self._states)
         self._states.extend(bytes(limit - old))
-        known = [(slot, state) for slot, state in self._beyond.items() if slot < limit]
+        known = [(slot, state) for slot, state in self.beyond.items() if slot < limit]
         for slot, state in known:
             self._states[slot] = state
         self._counts[_S.FREE] += limit - old - len(known)
@@ -210,7 +207,7 @@ class SlotTable:
     def move_run(self, run: SlotRun, to: SlotState) -> None:
         """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
         states, begin, end = self._states, run.slot, run.end
-        if self._beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
+        if self.beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
             for slot in range(begin, end):
                 self.move(slot, to)
             return
@@ -262,7 +259,8 @@ class SlotTable:
             self._pins[slot] = pins
             return
         del self._pins[slot]
-        self.try_free(slot)
+        if slot in self._awaiting_readers:
+            self.try_free(slot)
 
     def awaits_readers(self, slot: int) -> bool:
         """Whether ``slot`` waits for its readers only; in any thread."""
@@ -285,7 +283,7 @@ class SlotTable:
 
     def live_beyond(self) -> int:
         """Return how many live slots lie past the end of the file as it was when opened."""
-        return sum(1 for state in self._beyond.values() if state == _S.LIVE)
+        return sum(1 for state in self.beyond.values() if state == _S.LIVE)
 
 
 def _not_in_table(slot: int, before: int, to: SlotState) -> AssertionError:

@@ -7,9 +7,10 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import BufferPool
-from uringblob.completion import Completion
+from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.loop import SimLoop
@@ -93,14 +94,18 @@ class SimEngine:
     # --- requests ------------------------------------------------------------------------
 
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
+        done = self._completion()
+        self._read(offset, frames, done.resolve)
+        return done
+
+    def _read(self, offset: int, frames: Sequence[IoBuffer], then: Callable[[int], None]) -> None:
         self.counters.reads += 1
         fault = self.disk.next_fault("read")
         size = sum(frame.size for frame in frames)
-        done = self._completion()
 
         def finish() -> None:
             if fault is not None and fault.errno:
-                done.resolve(-fault.errno)
+                then(-fault.errno)
                 return
             read = self.disk.read_stale if fault is not None and fault.stale else self.disk.read
             data = read(offset, _moved(fault, size))
@@ -110,10 +115,9 @@ class SimEngine:
                 frame.view[: len(part)] = part
                 at += len(part)
             self.counters.bytes_read += len(data)
-            done.resolve(len(data))
+            then(len(data))
 
         self._when_complete(finish, fault)
-        return done
 
     def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
         for offset, frame in reads:
@@ -155,6 +159,25 @@ class SimEngine:
             then(moved)
 
         self._when_complete(finish, fault)
+
+    def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
+        def read(got: int) -> None:
+            whole = want is not None and got == frame.size
+            sink.complete(got, whole and frame_checksum(frame.view) != want)
+
+        self._read(offset, (frame,), read)
+        return True
+
+    def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
+        self._write(offset, frames, sink.complete)
+        return True
+
+    def start_sync(self, sink: Sink) -> bool:
+        self._sync(sink.complete)
+        return True
+
+    def push(self) -> None:
+        """Do nothing: every request is in flight at once."""
 
     def write_then_sync(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[tuple[int, int]]:
         done: Completion[tuple[int, int]] = Completion(loop=self._loop)
