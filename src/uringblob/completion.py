@@ -74,8 +74,9 @@ def set_outcome(completion: Completion[Any], set_bare: Callable[[Any, Any], obje
 class Sink(Protocol):
     """Where the result of one operation goes.
 
-    ``keep`` holds the operation's memory until :meth:`complete`; ``light``: what it does then takes next to
-    no time.
+    ``keep`` holds the operation's memory until :meth:`complete`.  ``light``: what it does then takes next to
+    no time, so its bytes do not count for ``tuning.COMPLETED_BYTES_AT_ONCE``: else 64 writes of one group
+    that ended together took 16 iterations, while the disk was idle.
     """
 
     keep: object
@@ -102,9 +103,6 @@ class Completion(Owner, asyncio.Future[T]):
 
     __slots__ = ()
 
-    #: Its callbacks take next to no time while no job awaits it, so its bytes do not count for
-    #: ``tuning.COMPLETED_BYTES_AT_ONCE``: else 64 writes of one group that ended together took 16 iterations,
-    #: while the disk was idle.
     light = False
 
     #: The memory of the operation, until it is complete.
@@ -125,6 +123,21 @@ class Completion(Owner, asyncio.Future[T]):
         if self._resumes is None:
             self._resumes = []
         self._resumes.append(callback)
+
+    def forward(self, sink: Sink) -> None:
+        """Give ``sink`` the result, or the exception, when there is one."""
+
+        def end(completion: Completion[Any]) -> None:
+            error = completion.exception()
+            if error is None:
+                sink.complete(completion.result())
+            else:
+                sink.reject(error)
+
+        if self.done():
+            end(self)
+        else:
+            self.add_immediate_callback(end)
 
     def resolve(self, result: T) -> None:
         """Set the result and run the callbacks; idempotent, so that an interrupted reaper can start over."""

@@ -28,10 +28,11 @@ from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.owner import StoreOwner
-from uringblob.store.arguments import checked_changes, checked_reads
+from uringblob.store.arguments import checked_changes, checked_reads, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
+from uringblob.store.log.commit import Commit
 from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -271,12 +272,30 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
-        self._check_loop()
-        frames, doomed = await checked_changes(self._core, writes, deletes)
-        self._check_open()
+        if _get_running_loop() is not self._live:
+            self._check_loop()
+        few = few_changes(self._core, writes, deletes)
+        if few is None:
+            frames, doomed = await checked_changes(self._core, writes, deletes)
+            self._check_open()
+        else:
+            frames, doomed = few
+            commit = self._core.start_commit(frames, doomed)
+            if commit is not None:
+                del few, frames
+                await self._finish_commit(commit)
+                return
         committing = self._core.commit(frames, doomed)
         del frames
         await self._change(committing)
+
+    async def _finish_commit(self, commit: Commit) -> None:
+        self._active += 1
+        try:
+            await commit
+        finally:
+            del commit
+            self._one_less(None)
 
     async def flush(self) -> None:
         self._check_loop()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
+from uringblob.completion import persist
 from uringblob.errors import StoreReadOnly
 from uringblob.owner import StoreOwner
 from uringblob.store.allocator import SlotAllocator
@@ -31,6 +32,7 @@ from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
+from uringblob.store.log.commit import Commit
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
@@ -149,6 +151,44 @@ class Core(StoreOwner):
         """Make ``guid`` invisible; durable with the next flush."""
         self.check_writable()
         self.index.publish_deletion(guid)
+
+    def start_commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> Commit | None:
+        """Begin a small commit that nothing stands in the way of; ``None``: :meth:`commit` it."""
+        size_bytes = len(writes) * self.page_size
+        if (
+            not writes
+            or size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN
+            or len(deletes) > GUIDS_AT_ONCE
+            or not self.file_io.checksum_budget.try_acquire(size_bytes)
+        ):
+            return None
+        self.check_writable()
+        batch = Batch(self.file_io, self.allocator, self.page_size)
+        if not batch.allocate_ready(writes):
+            return None
+        pending: PendingWrite | None = None
+        try:
+            batch.checksum()
+            pending = batch.start_one_write()
+            commit = Commit(self.file_io, self.index, batch, deletes, pending, self._count_commit)
+            self.queue.join(commit)
+        except BaseException as error:
+            if pending is None:
+                batch.free(error)
+            else:
+                self._free_later(batch, pending, error)
+            raise
+        return commit
+
+    def _count_commit(self) -> None:
+        self.commits += 1
+
+    def _free_later(self, batch: Batch, pending: PendingWrite, error: BaseException) -> None:
+        async def free() -> None:
+            await wait_all([pending])  # the kernel may still read the caller's frames
+            batch.free(error)
+
+        persist(self.file_io.start, free())
 
     async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""

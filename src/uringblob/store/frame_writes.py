@@ -108,6 +108,29 @@ class Batch:
                 self._lay_out(piece, frames[done : done + piece.slots])
                 done += piece.slots
 
+    def allocate_ready(self, frames: Mapped[IoBuffer]) -> bool:
+        """Allocate one run of slots for a few frames, if one is there; the engine moves them as they lie."""
+        items = list(frames.items())
+        if len(items) > 1:
+            items.sort(key=_address)
+        align = self._file_io.engine.memory_align
+        if align > 1 and any([frame.address % align for _, frame in items]):
+            return False
+        run = self._allocator.allocate_ready(len(items))
+        if run is None:
+            return False
+        self.size_bytes = len(items) * self._page_size
+        self.pieces.append(
+            Piece(run, [guid for guid, _ in items], [frame for _, frame in items], bounced=False)
+        )
+        return True
+
+    def checksum(self) -> None:
+        """Checksum the frames into ``entries``, in one step."""
+        [piece] = self.pieces
+        for slot, guid, frame in zip(itertools.count(piece.run.slot), piece.guids, piece.frames):
+            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+
     def _lay_out(self, run: SlotRun, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
         align = self._file_io.engine.memory_align
@@ -158,9 +181,20 @@ class Batch:
         size_bytes = len(piece.frames) * self._page_size
         if piece.bounced or not transfers.one_request(len(piece.frames), size_bytes):
             return self._file_io.start(self._write_piece(piece))
-        answer = self._file_io.engine.write(piece.run.slot * self._page_size, piece.frames)
-        return PendingWrite(
-            self._file_io, answer, size_bytes, lambda answer: self._write_piece(piece, answer)
+        return self._start_one(piece, size_bytes)
+
+    def start_one_write(self) -> PendingWrite:
+        """Start to write the frames of :meth:`allocate_ready`, by one request."""
+        self._started = True
+        return self._start_one(self.pieces[0], self.size_bytes)
+
+    def _start_one(self, piece: Piece, size_bytes: int) -> PendingWrite:
+        return PendingWrite.start(
+            self._file_io,
+            piece.run.slot * self._page_size,
+            piece.frames,
+            size_bytes,
+            lambda answer: self._write_piece(piece, answer),
         )
 
     async def _write_pieces(self) -> None:

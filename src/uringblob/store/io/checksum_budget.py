@@ -56,6 +56,14 @@ class ChecksumBudget:
         self._charge(0)
         await granted
 
+    def barrier(self) -> Completion[None] | None:
+        """Return a completion that resolves after every queued request; ``None``: there is none."""
+        if not self._waiting:
+            return None
+        passed: Completion[None] = Completion(loop=self._loop)
+        self._waiting.append((0, passed))
+        return passed
+
     async def acquire_after(self, size_bytes: int) -> None:
         """Charge work that is already done, also ahead of the queue; return when there is budget for more."""
         self._charge(size_bytes)

@@ -26,7 +26,14 @@ from uringblob.completion import Completion, call_surely
 from uringblob.engines import transfers
 from uringblob.engines.base import Engine
 from uringblob.engines.transfers import SyncFailed
-from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned, check_rc, one_each
+from uringblob.errors import (
+    BlobStoreError,
+    BlobStoreIOError,
+    StorePoisoned,
+    check_rc,
+    errno_name,
+    one_each,
+)
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.format import BLOCK_SIZE
@@ -67,15 +74,16 @@ class FileIO:
         self.repairs = Repairs(self)
         self._sync_waiters: list[Completion[None]] = []
         self._forcing = 0
-        self._syncing: set[Completion[None]] = set()
+        self._syncing: set[Completion[Any]] = set()
         self._scratch: dict[int, list[IoBuffer]] = {BLOCK_SIZE: [], tuning.SCRATCH_BYTES: []}
         self._zeros: IoBuffer | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Job[T]:
         """Run ``coroutine`` as a job; a signal handler that raises inside it poisons the store."""
-        return Job(coroutine, self.loop, self._on_interrupt)
+        return Job(coroutine, self.loop, self.interrupted)
 
-    def _on_interrupt(self, error: BaseException) -> None:
+    def interrupted(self, error: BaseException) -> None:
+        """Poison the store: a signal handler raised ``error`` in the middle of a change."""
         self.poison(
             BlobStoreError(f"{self.path}: a signal handler raised {error!r} in the middle of a change")
         )
@@ -149,14 +157,14 @@ class FileIO:
         pieces: list[bytes] = []
         for start in range(offset, offset + size, tuning.SCRATCH_BYTES):
             wanted = min(tuning.SCRATCH_BYTES, offset + size - start)
-            scratch = self._take_scratch(wanted)
+            scratch = self.take_scratch(wanted)
             try:
                 frame = scratch.part(0, wanted)
                 context = ErrorContext(what, self.path, start)
                 got = await transfers.read_whole(self.engine, start, frame, context)
                 pieces.append(bytes(frame.view[:got]))
             finally:
-                self._keep_scratch(scratch)
+                self.keep_scratch(scratch)
             if got < wanted:
                 break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -174,13 +182,13 @@ class FileIO:
                 piece = data[start : start + tuning.SCRATCH_BYTES]
                 await self.checksum_budget.acquire(len(piece) * tuning.COPY_COST)
             self._check_trusted(context)
-            scratch = self._take_scratch(len(piece))
+            scratch = self.take_scratch(len(piece))
             try:
                 frame = scratch if scratch.size == len(piece) else scratch.part(0, len(piece))
                 frame.view[:] = piece
                 await transfers.write_whole(self.engine, offset + start, [frame], context)
             finally:
-                self._keep_scratch(scratch)
+                self.keep_scratch(scratch)
 
     async def zero(self, offset: int, size: int, what: str) -> None:
         """Write ``size`` zero bytes as :meth:`write` does; no memory of that size is allocated or copied."""
@@ -201,7 +209,7 @@ class FileIO:
         """
         return check_rc(self.engine.file_size(), f"{self.path}: asking for the file's length")
 
-    def _take_scratch(self, size: int) -> IoBuffer:
+    def take_scratch(self, size: int) -> IoBuffer:
         """Return memory for ``size`` bytes, at most ``tuning.SCRATCH_BYTES``: one of two sizes."""
         size = BLOCK_SIZE if size <= BLOCK_SIZE else tuning.SCRATCH_BYTES
         kept = self._scratch[size]
@@ -214,7 +222,8 @@ class FileIO:
             raise MemoryError(f"{self.path}: no memory for {size} bytes of I/O: {error.strerror}") from error
         return frame_of(memory, size, writable=True, pool=self.engine.pool)
 
-    def _keep_scratch(self, scratch: IoBuffer) -> None:
+    def keep_scratch(self, scratch: IoBuffer) -> None:
+        """Take back what :meth:`take_scratch` returned; no request uses it any more."""
         kept = self._scratch[scratch.size]
         if len(kept) < tuning.SCRATCH_KEPT_MAX:
             kept.append(scratch)
@@ -238,6 +247,54 @@ class FileIO:
             raise
         _resolve_all(waiters)
 
+    def start_sync(self, what: str, then: Callable[[int], object]) -> bool:
+        """fdatasync; ``then`` gets its result, when the waiters for a sync are resumed.
+
+        False, and nothing is begun, if another sync is in flight, or the store is poisoned: use :meth:`sync`.
+        A failure has poisoned the store; a success proves something only if :attr:`sync_counts`.
+        """
+        if self._syncing or self.poison_cause is not None:
+            return False
+        ended: Completion[Any] = Completion(loop=self.loop)
+        waiters, self._sync_waiters = self._sync_waiters, []
+
+        def finish(_: Completion[Any]) -> None:
+            result: int = ended.result()
+            if result < 0:
+                self.poison(self.sync_failure(what, result))
+            self._syncing.discard(ended)
+            _resolve_all(waiters)
+            then(result)
+
+        ended.add_immediate_callback(finish)
+        self._syncing.add(ended)
+        try:
+            if not self.engine.start_sync(ended):
+                self.engine.sync().forward(ended)
+        except BaseException as error:
+            # What depends on this sync must not be written; it is unknown whether it was requested.
+            self._syncing.discard(ended)
+            self.poison(error)
+            _resolve_all(waiters)
+            raise
+        return True
+
+    def sync_failure(self, what: str, result: int) -> SyncFailed:
+        """Return the error for a sync that failed."""
+        return SyncFailed(-result, f"{what}: fdatasync of {self.path}: {errno_name(-result)}", applied=None)
+
+    @property
+    def sync_counts(self) -> bool:
+        """Whether the sync that has just succeeded was alone, and the store is not poisoned."""
+        return not self._syncing and self.poison_cause is None
+
+    async def confirm_sync(self, what: object) -> None:
+        """Wait for the syncs that overlapped the one that has just ended; raise unless it counts."""
+        for other in list(self._syncing):
+            if not other.done():
+                await other
+        self._check_trusted(what)
+
     async def run_sync(self, syncing: Callable[[], Awaitable[T]], what: object) -> T:
         """Await ``syncing()``, which ends with an fdatasync; raise if its success proves nothing.
 
@@ -257,10 +314,7 @@ class FileIO:
             self._end_sync(ended)
             raise
         self._end_sync(ended)
-        for other in list(self._syncing):
-            if not other.done():
-                await other
-        self._check_trusted(what)
+        await self.confirm_sync(what)
         return result
 
     def _end_sync(self, ended: Completion[None]) -> None:

@@ -124,6 +124,13 @@ class Lock:
         """Whether some job holds it."""
         return self._held
 
+    def try_acquire(self) -> bool:
+        """Take it if no job holds it; :meth:`release` ends that."""
+        if self._held:
+            return False
+        self._held = True
+        return True
+
     async def __aenter__(self) -> None:
         if self._held:
             turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
@@ -132,6 +139,10 @@ class Lock:
         self._held = True
 
     async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let the next one have it."""
         if self._waiting:
             # Through the loop: a thousand waiters would be resumed one inside the other.
             turn = self._waiting[0]

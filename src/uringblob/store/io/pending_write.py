@@ -1,67 +1,116 @@
 """A frame write in progress that any number of callers can await.
 
 A commit does not wait for its own frames; its group waits for those of all its members.  So a write
-that ends as it should resumes no coroutine.  With a job for each write, 64 committers' completions,
+that ends as it should resumes no coroutine, and needs no future.  With a job for each write, 64 committers' completions,
 which a virtual disk may report by one interrupt, took 0.9 ms until the group could be flushed, and the
 device was idle meanwhile (Python 3.11, Linux 6.18).
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any
 
+from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 
 
 class PendingWrite:
-    """Awaited, it returns when every frame is wholly written, or raises why one is not.
+    """The sink of one write; awaited, it returns when every frame is wholly written, or raises why not.
 
-    ``answer`` is the completion of the one request that was made; if it yields another number than
+    ``on_end``, if set, is called with this when the request has ended.  If it yields another number than
     ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
-    __slots__ = ("_file_io", "_finish", "_job", "_size_bytes", "answer")
+    __slots__ = ("_ended", "_file_io", "_finish", "_job", "_result", "_size_bytes", "keep", "on_end")
+
+    #: It resumes no coroutine, or one for many.
+    light = True
 
     def __init__(
-        self,
-        file_io: FileIO,
-        answer: Completion[int],
-        size_bytes: int,
-        finish: Callable[[int], Coroutine[Any, Any, None]],
+        self, file_io: FileIO, size_bytes: int, finish: Callable[[int], Coroutine[Any, Any, None]]
     ) -> None:
         self._file_io = file_io
-        answer.light = True
-        self.answer = answer
         self._size_bytes = size_bytes
         self._finish: Callable[[int], Coroutine[Any, Any, None]] | None = finish
+        self._result: int | None = None
         self._job: Job[None] | None = None
+        self._ended: Completion[None] | None = None
+        self.keep: object = None
+        self.on_end: Callable[[PendingWrite], object] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        file_io: FileIO,
+        offset: int,
+        frames: Sequence[IoBuffer],
+        size_bytes: int,
+        finish: Callable[[int], Coroutine[Any, Any, None]],
+    ) -> PendingWrite:
+        """Write ``frames`` from ``offset`` on, by one request."""
+        pending = cls(file_io, size_bytes, finish)
+        engine = file_io.engine
+        if not engine.start_write(offset, frames, pending):
+            engine.write(offset, frames).forward(pending)
+        return pending
+
+    # -- the request's side ---------------------------------------------------------------
+
+    def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
+        """See :class:`~uringblob.completion.Sink`."""
+        if self._result is None:
+            self._result = result
+            self.keep = None
+        if self.on_end is not None:
+            self.on_end(self)
+        if self._ended is not None:
+            self._ended.resolve(None)
+
+    def reject(self, _error: BaseException, /) -> None:
+        """Have the rest written as after an interrupted call: a lasting fault of ours is raised there."""
+        self.complete(-errno.EINTR)
+
+    # -- who waits ------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether the one request has ended."""
+        return self._result is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the one request has ended and wrote everything."""
+        return self._result == self._size_bytes
 
     def done(self) -> bool:
         """Whether every frame is wholly written, or has failed for good."""
         return self.whole if self._job is None else self._job.done()
 
-    @property
-    def whole(self) -> bool:
-        """Whether the one request has ended and wrote everything."""
-        answer = self.answer
-        return answer.done() and answer.exception() is None and answer.result() == self._size_bytes
-
     def finish_short(self) -> None:
         """Start to write the rest, if the request has ended short; do not wait for it."""
-        answer = self.answer
-        if self._job is None and answer.done() and answer.exception() is None and not self.whole:
+        result = self._result
+        if self._job is None and result is not None and result != self._size_bytes:
             assert self._finish is not None  # dropped only when all is written, or for a job
-            self._job = self._file_io.start(self._finish(answer.result()))
+            self._job = self._file_io.start(self._finish(result))
             self._finish = None
 
+    def request(self) -> Completion[None]:
+        """Return a completion that resolves when the one request has ended."""
+        if self._ended is None:
+            self._ended = Completion(loop=self._file_io.loop)
+            if self._result is not None:
+                self._ended.resolve(None)
+        return self._ended
+
     def __await__(self) -> Generator[Any, None, None]:
-        if self._job is None:
-            yield from self.answer.__await__()
-            self.finish_short()
+        if self._result is None:
+            yield from self.request().__await__()
+        self.finish_short()
         self._finish = None  # it references the caller's buffers, which are the caller's again on return
         if self._job is not None:
             yield from self._job.__await__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
@@ -28,15 +29,38 @@ from uringblob.store.log.writer import BlockRun, Log
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
 
 
-@dataclasses.dataclass(eq=False)
-class Waiter:
+class End(Protocol):
+    """What ends when a member's changes are durable and visible, or failed."""
+
+    def resolve(self, _result: None = None) -> None: ...
+    def reject(self, error: BaseException, /) -> None: ...
+
+
+class Member(Protocol):
     """One caller's part of a group.
 
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
     wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
-    group even without a record.  ``done`` resolves when all of it is durable.
+    group even without a record.  ``done`` ends when all of it is durable.
     """
+
+    size: int
+    frame_bytes: int
+    written: PendingWrite | Job[None] | None
+
+    @property
+    def done(self) -> End: ...
+    @property
+    def flushes(self) -> bool: ...
+    @property
+    def forced(self) -> bool: ...
+    def build_changes(self) -> Iterable[tuple[bytes, Change]]: ...
+
+
+@dataclasses.dataclass(eq=False)
+class Waiter:
+    """A member for whose end a job waits."""
 
     done: Completion[None]
     build_changes: Callable[[], Iterable[tuple[bytes, Change]]]
@@ -50,7 +74,7 @@ class Waiter:
 class Group:
     """One group, from its members' changes to a durable record."""
 
-    def __init__(self, log: Log, file_io: FileIO, members: list[Waiter]) -> None:
+    def __init__(self, log: Log, file_io: FileIO, members: list[Member]) -> None:
         self._log = log
         self._file_io = file_io
         self._members = members
@@ -82,7 +106,7 @@ class Group:
                 if change.pending is not None and not change.pending.synced:
                     self._unsynced += self._log.page_size
 
-    async def write(self) -> dict[Waiter, BaseException]:
+    async def write(self) -> dict[Member, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.
 
         :raises BlobStoreIOError: by no member's fault; the store is poisoned, or the log had no room.
@@ -102,7 +126,15 @@ class Group:
         else:
             runs = await self._log.encode_group(BlockType.GROUP, self.seq, records, blocks, flags=flags)
         self.begun = True
-        writing = self._file_io.start(self._log.write(runs))
+        return await self._finish(runs, self._file_io.start(self._log.write(runs)))
+
+    async def _finish(
+        self, runs: list[BlockRun], writing: PendingWrite | Job[None], synced: int | None = None
+    ) -> dict[Member, BaseException]:
+        """Wait for the blocks' write and the members', and make them durable, or wipe the group.
+
+        ``synced`` is the sync's result, if it was made.
+        """
         failed = await self._failed_members()
         log_errors = await wait_all([writing])
         if log_errors:
@@ -110,11 +142,17 @@ class Group:
             raise log_errors[0]
         if failed:
             return await self._wipe(runs, failed)
-        await self._file_io.sync(f"commit of group {self.seq}")
+        what = f"commit of group {self.seq}"
+        if synced is None:
+            await self._file_io.sync(what)
+        elif synced < 0:
+            raise self._file_io.sync_failure(what, synced)
+        else:
+            await self._file_io.confirm_sync(what)
         self._log.accept(self.seq, runs)
         return {}
 
-    async def _sync_first(self) -> tuple[bool, dict[Waiter, BaseException]]:
+    async def _sync_first(self) -> tuple[bool, dict[Member, BaseException]]:
         """Flush a large group's frames before its blocks; return whether all frames are flushed."""
         if self._unsynced <= LARGE_GROUP_BYTES:
             return self._unsynced == 0, {}
@@ -123,21 +161,21 @@ class Group:
             await self._file_io.sync(f"frames of group {self.seq}")
         return True, failed
 
-    async def _failed_members(self) -> dict[Waiter, BaseException]:
+    async def _failed_members(self) -> dict[Member, BaseException]:
         """Wait for every member's frames; return the members whose frames failed."""
-        rest: list[tuple[Waiter, PendingWrite | Job[None]]] = []
+        rest: list[tuple[Member, PendingWrite | Job[None]]] = []
         for member in reversed(self._members):  # mostly all are written when the last one's are
             written = member.written
             if isinstance(written, PendingWrite):
-                if not written.answer.done():
-                    await wait_all([written.answer])
+                if not written.ended:
+                    await written.request()
                 if written.whole:
                     written = member.written = None  # it holds the caller's buffers
                 else:
                     written.finish_short()  # all short writes are finished concurrently
             if written is not None:
                 rest.append((member, written))
-        failed: dict[Waiter, BaseException] = {}
+        failed: dict[Member, BaseException] = {}
         for member, written in rest:
             errors = await wait_all([written])
             if errors:
@@ -147,8 +185,8 @@ class Group:
         return failed
 
     async def _wipe(
-        self, runs: list[BlockRun], failed: dict[Waiter, BaseException]
-    ) -> dict[Waiter, BaseException]:
+        self, runs: list[BlockRun], failed: dict[Member, BaseException]
+    ) -> dict[Member, BaseException]:
         """Wipe the group; return the members that fail, with their errors."""
         if await self._log.wipe(runs):
             return failed

@@ -11,20 +11,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from uringblob import tuning
-from uringblob.completion import Completion
+from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
-from uringblob.store.format import blocks_for
+from uringblob.store.format import RECORDS_PER_BLOCK, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, Lock, wait_all
 from uringblob.store.io.pending_write import PendingWrite
-from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Waiter
+from uringblob.store.log.commit import Commit
+from uringblob.store.log.flat_group import FlatGroup
+from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member, Waiter
 from uringblob.store.log.in_turns import confirm_in_turns, each_in_turns
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.writer import ActiveLog, Log
@@ -51,8 +53,15 @@ class GroupQueue:
         self._active = active
         self._maintenance = maintenance
         self._before_group = before_group
-        self._waiting: collections.deque[Waiter] = collections.deque()
-        self._running: Job[None] | None = None
+        self._waiting: collections.deque[Member] = collections.deque()
+        #: Whether a group is in flight, or the next one waits for others to join.
+        self._busy = False
+        self._idle: Completion[None] | None = None
+        self._stepping = self._step_due = False
+        #: What the next group waits for, so that others may join it; ``None``: for nothing.
+        self._joining: object = None
+        self._flat: FlatGroup | None = None
+        self._members: list[Member] = []  # of the group in flight
         self._recent_group_size = 0  # callers who shared a group of late
         self.groups = 0
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
@@ -61,12 +70,14 @@ class GroupQueue:
     @property
     def idle(self) -> bool:
         """Whether no group is in flight or waiting."""
-        return self._running is None or self._running.done()
+        return not self._busy
 
     async def wait_idle(self) -> None:
         """Wait until no group is in flight or waiting; errors are those of their members."""
-        if self._running is not None:
-            await wait_all([self._running])
+        while self._busy:
+            if self._idle is None:
+                self._idle = Completion(loop=self._file_io.loop)
+            await self._idle
 
     # --- joining -------------------------------------------------------------------------
 
@@ -98,56 +109,216 @@ class GroupQueue:
         self, build_changes: Callable[[], Iterable[tuple[bytes, Change]]], **fields: Any
     ) -> Completion[None]:
         member = Waiter(Completion(loop=self._file_io.loop), build_changes, **fields)
+        self.join(member)
+        return member.done
+
+    def join(self, member: Member) -> None:
+        """Have ``member`` take part in the next group."""
         self._waiting.append(member)
+        if self._busy:
+            return
+        self._busy = True
         try:
-            if self.idle:
-                self._running = self._file_io.start(self._run())
+            self._step()
         except BaseException:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
                 self._waiting.remove(member)
             raise
-        return member.done
 
-    # --- the committer -------------------------------------------------------------------
+    # --- from group to group -------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while self._waiting:
-            members: list[Waiter] = []
-            try:
-                await self._let_others_join()
-                self._take_members(members)
-                await self._write_group(members)
-            except Exception as error:  # noqa: BLE001 - every member gets it
-                self._fail(members, error)
-            except GeneratorExit:
-                raise  # the store was dropped, not closed, with all its callers
-            except BaseException as error:
-                # A signal handler raised in here.  This job ends, so every wait for it ends, too.
-                self._fail([*members, *self._waiting], RuntimeError(f"a signal handler raised {error!r}"))
-                self._waiting.clear()
-                raise
+    def _step(self) -> None:
+        """Begin the next group, or note that there is none; a group that ends inside this has it repeated."""
+        self._step_due = True
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._step_due:
+                self._step_due = False
+                self._begin()
+        except BaseException as error:
+            self._interrupt(error)
+            raise
+        finally:
+            self._stepping = False
 
-    async def _let_others_join(self) -> None:
+    def _begin(self) -> None:
+        if not self._waiting:
+            self._busy = False
+            if self._idle is not None:
+                idle, self._idle = self._idle, None
+                idle.resolve(None)
+        elif self._joining is None and len(self._waiting) < self._recent_group_size:
+            self._let_others_join()
+        else:
+            self._joining = None
+            self._write_next()
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Fail every member: a signal handler raised in here, or there was no memory to begin."""
+        members = [*self._members, *self._waiting]
+        self._members = []
+        self._waiting.clear()
+        self._busy = False
+        if not isinstance(error, Exception):
+            self._file_io.interrupted(error)
+            error = RuntimeError(f"a signal handler raised {error!r}")
+        self._fail(members, error)
+
+    def _let_others_join(self) -> None:
         """Wait for the last group's callers, which resume together, to submit their next commits.
 
         At most for this tick, for their checksums, and for the first one's frames.  Otherwise 64 committers
         fall into groups of 1 and 63 that wait for each other's flush.  A lone committer never waits here; and
         when all are there, the group's blocks are written while the device is busy with the frames.
         """
-        if len(self._waiting) >= self._recent_group_size:
-            return
-        await self._file_io.next_tick()
-        await self._file_io.checksum_budget.acquire(0)
-        first = self._waiting[0].written
-        if len(self._waiting) < self._recent_group_size and first is not None and not first.done():
-            await wait_all([first])
+        self._joining = tick = object()
+        call_surely(self._file_io.loop, self._tick_passed, tick)
 
-    def _fail(self, members: list[Waiter], error: Exception) -> None:
+    def _tick_passed(self, tick: object) -> None:
+        if tick is not self._joining:
+            return  # the second call of call_surely
+        self._joining = True
+        barrier = self._file_io.checksum_budget.barrier()
+        if barrier is None:
+            self._budget_passed()
+        else:
+            barrier.add_immediate_callback(self._budget_passed)
+
+    def _budget_passed(self, _: object = None) -> None:
+        first = self._waiting[0].written if self._waiting else None
+        if len(self._waiting) >= self._recent_group_size or first is None or first.done():
+            self._step()
+            return
+        awaited = first.request() if isinstance(first, PendingWrite) else first
+        awaited.add_immediate_callback(lambda _: self._step())
+
+    def _write_next(self) -> None:
+        self._members = members = []
+        self._take_members(members)
+        group = self._flat_group(members)
+        if group is None:
+            self._file_io.start(self._run(self._write_group(members)))
+            return
+        try:
+            self._index.begin_group(group.changes)
+            group.join(self._index)
+            group.start()
+        except Exception as error:  # noqa: BLE001 - every member gets it
+            group.end(durable=False, error=error)
+
+    # --- a group by callbacks ------------------------------------------------------------
+
+    def _flat_group(self, members: list[Member]) -> FlatGroup | None:
+        """Return a group of small commits that nothing stands in the way of; it holds the log."""
+        size = frame_bytes = 0
+        for member in members:
+            if not isinstance(member, Commit):
+                return None
+            size += member.size
+            frame_bytes += member.frame_bytes
+        active = self._active
+        if (
+            size > RECORDS_PER_BLOCK
+            or frame_bytes > LARGE_GROUP_BYTES
+            or not self._file_io.takes_changes
+            or active.log.room < 1
+            or not self._maintenance.log_fits(1)
+            or not active.exclusive.try_acquire()
+        ):
+            return None
+        try:
+            self._before_group(active.log)
+        except Exception:  # noqa: BLE001 - the slow way raises it, too
+            active.exclusive.release()
+            return None
+        group = FlatGroup(active.log, self._file_io, members, self._flat_ended)
+        self._flat = group
+        return group
+
+    def _flat_ended(self, error: Exception | None, *, durable: bool) -> None:
+        group = self._flat
+        try:
+            if durable:
+                self._apply_small(group)
+                self._acknowledge(collections.deque(self._members), group)
+            else:
+                persist(self._file_io.start, self._run(self._finish_flat(group, error)))
+        except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
+            self._file_io.poison(failure)
+            self._fail(self._members, failure)
+            self._release(group)
+        except BaseException as failure:
+            self._interrupt(failure)
+            self._active.exclusive.release()
+            raise
+
+    def _apply_small(self, group: FlatGroup) -> None:
+        index = self._index
+        index.finish_group(group.changes, group.seq)
+        index.slots.confirm(group.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
+        for change in group.superseded:
+            index.free_superseded(change)
+        self.groups += 1
+
+    def _acknowledge(self, members: collections.deque[Member], group: FlatGroup) -> None:
+        """Acknowledge a few members, and the others in the next iteration; then begin the next group."""
+        acknowledged_bytes = 0
+        for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
+            if not members or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
+                break
+            member = members[0]
+            member.done.resolve(None)
+            acknowledged_bytes += member.frame_bytes
+            members.popleft()  # last: resolving twice does nothing
+        if members:
+            call_surely(self._file_io.loop, self._acknowledge, members, group)
+        elif self._flat is group:
+            self._release(group)
+
+    def _release(self, group: FlatGroup) -> None:
+        """Let go of the log, and begin the next group."""
+        self._flat = None
+        self._members = []
+        self._active.exclusive.release()
+        # Without memory, maintenance begins after the next group.
+        with contextlib.suppress(MemoryError):
+            self._maintenance.after_group()
+        self._step()
+
+    async def _finish_flat(self, group: FlatGroup, error: Exception | None) -> None:
+        """Go on with ``group`` where its callbacks could not."""
+        members, self._flat = self._members, None
+        try:
+            failed = await self._make_durable(group, group.finish if error is None else _raising(error))
+            await self._conclude(group, members, failed)
+        finally:
+            self._active.exclusive.release()
+
+    # --- a group by a coroutine ----------------------------------------------------------
+
+    async def _run(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Run one group's coroutine; then begin the next."""
+        members = self._members
+        try:
+            await writing
+        except Exception as error:  # noqa: BLE001 - every member gets it
+            self._fail(members, error)
+        except GeneratorExit:
+            raise  # the store was dropped, not closed, with all its callers
+        except BaseException as error:
+            self._interrupt(error)
+            raise
+        self._members = []
+        self._step()
+
+    def _fail(self, members: Iterable[Member], error: BaseException) -> None:
         for member in members:
             member.done.reject(one_each(error))
 
-    def _take_members(self, members: list[Waiter]) -> None:
+    def _take_members(self, members: list[Member]) -> None:
         """Move waiting members into ``members``, as far as they make one group."""
         frame_bytes = 0
         while self._waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
@@ -160,7 +331,7 @@ class GroupQueue:
             self._waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
 
-    async def _write_group(self, members: list[Waiter]) -> None:
+    async def _write_group(self, members: list[Member]) -> None:
         compactions = 0
         while not await self._try_write_group(members):
             if compactions == COMPACTIONS_MAX:
@@ -173,7 +344,7 @@ class GroupQueue:
             await self._maintenance.wait_unpinned()
             await self._maintenance.start_compaction()
 
-    async def _try_write_group(self, members: list[Waiter]) -> bool:
+    async def _try_write_group(self, members: list[Member]) -> bool:
         """Write a group of ``members`` and acknowledge it; False if the log has no room for it."""
         async with self._active.exclusive:
             await self._file_io.ready()
@@ -181,23 +352,29 @@ class GroupQueue:
             group = await self._form_group(members)
             if group is None:
                 return False
-            failed = await self._make_durable(group)
-            if failed:
-                self._regroup(members, failed)
-                return True
-            try:
-                await self._apply(group)
-                await self._acknowledge_in_turns(members)
-            except Exception as error:
-                self._file_io.poison(error)  # the log has it, and the index perhaps a part of it only
-                raise
-            if not group.is_empty:
-                # Without memory, maintenance begins after the next group.
-                with contextlib.suppress(MemoryError):
-                    self._maintenance.after_group()
+            failed = await self._make_durable(group, group.write)
+            await self._conclude(group, members, failed)
         return True
 
-    async def _form_group(self, members: list[Waiter]) -> Group | None:
+    async def _conclude(
+        self, group: Group, members: list[Member], failed: dict[Member, BaseException]
+    ) -> None:
+        """Apply and acknowledge a durable group, or have the members not at fault join the next one."""
+        if failed:
+            self._regroup(members, failed)
+            return
+        try:
+            await self._apply(group)
+            await self._acknowledge_in_turns(members)
+        except Exception as error:
+            self._file_io.poison(error)  # the log has it, and the index perhaps a part of it only
+            raise
+        if not group.is_empty:
+            # Without memory, maintenance begins after the next group.
+            with contextlib.suppress(MemoryError):
+                self._maintenance.after_group()
+
+    async def _form_group(self, members: list[Member]) -> Group | None:
         """Build the changes of ``members``; ``None`` if the log has no room for them."""
         group = Group(self._active.log, self._file_io, members)
         self._index.begin_group(group.changes)
@@ -211,12 +388,14 @@ class GroupQueue:
         await self._abort(group.changes)  # what is pending may change before the next attempt
         return None
 
-    async def _make_durable(self, group: Group) -> dict[Waiter, BaseException]:
+    async def _make_durable(
+        self, group: Group, write: Callable[[], Awaitable[dict[Member, BaseException]]]
+    ) -> dict[Member, BaseException]:
         """Write ``group``; return the members at fault, if it was wiped."""
-        failed: dict[Waiter, BaseException] = {}
+        failed: dict[Member, BaseException] = {}
         try:
             if not group.is_empty:
-                failed = await group.write()
+                failed = await write()
         except Exception as error:
             if group.begun and not isinstance(error, BlobStoreError):
                 self._file_io.poison(error)  # no memory, say: the medium may hold the group, or not
@@ -253,7 +432,7 @@ class GroupQueue:
         if isinstance(changes, Shards):
             await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
 
-    async def _acknowledge_in_turns(self, members: list[Waiter]) -> None:
+    async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.
 
         64 of them, acknowledged at once, submit their next frames of 512 KiB 0.4 ms later, and the device
@@ -272,9 +451,16 @@ class GroupQueue:
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes
 
-    def _regroup(self, members: list[Waiter], failed: dict[Waiter, BaseException]) -> None:
+    def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
         for member in reversed(members):
             if member in failed:
                 member.done.reject(failed[member])
             else:
                 self._waiting.appendleft(member)
+
+
+def _raising(error: Exception) -> Callable[[], Awaitable[dict[Member, BaseException]]]:
+    async def fail() -> dict[Member, BaseException]:
+        raise error
+
+    return fail

@@ -1,0 +1,83 @@
+"""A small commit: its caller's wait, and its part of a group, in one object.
+
+Nothing of it is a coroutine or a task's: the caller's task waits for it, its frames' completion counts for its
+group, and the group ends it.  Only a commit that fails starts a job, which waits for its frames' write
+before the caller has them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from uringblob.completion import persist
+from uringblob.store.frame_writes import Batch
+from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.changes import Change
+from uringblob.store.io.file_io import FileIO
+from uringblob.store.io.job import wait_all
+from uringblob.store.io.pending_write import PendingWrite
+from uringblob.wait import Wait
+
+
+class Commit(Wait):
+    """Frames that are being written, deletions, and who waits; a :class:`.group.Member`."""
+
+    __slots__ = ("_batch", "_deletes", "_file_io", "_index", "_on_durable", "frame_bytes", "size", "written")
+
+    flushes = False
+    forced = False
+
+    def __init__(
+        self,
+        file_io: FileIO,
+        index: BlobIndex,
+        batch: Batch | None,
+        deletes: Sequence[bytes],
+        written: PendingWrite | None,
+        on_durable: Callable[[], object],
+    ) -> None:
+        """``on_durable`` is called when it is durable and visible."""
+        super().__init__(file_io.loop)
+        self._file_io = file_io
+        self._index = index
+        self._batch = batch
+        self._deletes = deletes
+        self._on_durable = on_durable
+        self.written = written
+        self.size = len(deletes)
+        self.frame_bytes = 0
+        if batch is not None:
+            self.size += len(batch.entries)
+            self.frame_bytes = batch.size_bytes
+
+    @property
+    def done(self) -> Commit:
+        """What ends with its group: itself."""
+        return self
+
+    def build_changes(self) -> Iterable[tuple[bytes, Change]]:
+        """See :class:`.group.Member`."""
+        return self._index.commit_changes(() if self._batch is None else self._batch.entries, self._deletes)
+
+    def resolve(self, _result: None = None) -> None:
+        """End: it is durable and visible."""
+        if not self.ended:
+            self.written = self._batch = None  # they hold the caller's buffers
+            self._on_durable()
+        self.complete(0)
+
+    def reject(self, error: BaseException) -> None:
+        """End with ``error``, when no request uses the caller's frames any more."""
+        batch = self._batch
+        if batch is None:
+            super().reject(error)
+        else:
+            self._batch = None
+            persist(self._file_io.start, self._give_up(batch, error))
+
+    async def _give_up(self, batch: Batch, error: BaseException) -> None:
+        if self.written is not None:
+            await wait_all([self.written])
+        batch.free(error)
+        self.written = None
+        super().reject(error)

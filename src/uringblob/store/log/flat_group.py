@@ -1,0 +1,118 @@
+"""A group that goes as it should, without a coroutine: its parts end, it is flushed, it is durable.
+
+The commits of a small group and its one block are written together.  :class:`FlatGroup` keeps the writes
+that are not whole yet; when there are none, it asks for the fdatasync (rule 1: for nothing else), and when
+that has succeeded the group is durable.  Anything else (a short write, an error, a second sync, a signal
+handler's exception) ends the callbacks: the coroutine of :class:`~uringblob.store.log.group.Group` takes over
+with the answers so far.
+
+Callbacks may be repeated, because a signal handler may raise in the middle of one: what is counted is a set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from uringblob.engines import transfers
+from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, BlockType, delete_record, set_record
+from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.io.file_io import ErrorContext, FileIO
+from uringblob.store.io.pending_write import PendingWrite
+from uringblob.store.log.group import Group, Member
+from uringblob.store.log.writer import BlockRun, Log
+
+
+class FlatGroup(Group):
+    """One group of small commits, and one block.
+
+    ``on_end(error, durable=...)`` is called once: true when the group is durable, false where :meth:`finish`
+    must go on, or with an error where it did not begin.
+    """
+
+    def __init__(
+        self, log: Log, file_io: FileIO, members: list[Member], on_end: Callable[..., object]
+    ) -> None:
+        super().__init__(log, file_io, members)
+        self._on_end = on_end
+        self._left: set[PendingWrite] = set()
+        self._runs: list[BlockRun] = []
+        self._block: PendingWrite | None = None
+        self._synced: int | None = None
+        self._syncing = self._over = False
+
+    def join(self, index: BlobIndex) -> None:
+        """Merge the members' changes, in one step; the last one to name a guid wins."""
+        for member in self._members:
+            for guid, change in member.build_changes():
+                superseded_change = index.join_group(self.changes, guid, change)
+                if superseded_change is not None:
+                    self.superseded.append(superseded_change)
+
+    def start(self) -> None:
+        """Write the block, and flush when everything is written."""
+        records = [
+            delete_record(guid) if change.entry is None else set_record(guid, change.entry)
+            for guid, change in self.changes.items()
+        ]
+        flags = 0 if self._unsynced else FLAG_FRAMES_SYNCED
+        self._runs = self._log.encode_small_group(BlockType.GROUP, self.seq, records, flags)
+        self.begun = True
+        self._block = block = self._write_block(*self._runs[0])
+        left = [member.written for member in self._members if member.written is not None]
+        for pending in (block, *left):
+            assert isinstance(pending, PendingWrite)  # a small commit's
+            self._left.add(pending)
+        self._file_io.engine.push()
+        for pending in (*left, block):
+            if pending.ended:
+                self._landed(pending)
+            else:
+                pending.on_end = self._landed
+
+    def _write_block(self, offset: int, data: bytes) -> PendingWrite:
+        file_io = self._file_io
+        scratch = file_io.take_scratch(BLOCK_SIZE)
+        scratch.view[:] = data
+        context = ErrorContext("writing the log", file_io.path, offset)
+
+        async def finish(answer: int) -> None:
+            await transfers.write_whole(file_io.engine, offset, [scratch], context, answer)
+
+        self._scratch = scratch
+        return PendingWrite.start(file_io, offset, [scratch], BLOCK_SIZE, finish)
+
+    def _landed(self, pending: PendingWrite) -> None:
+        """Count a write that has ended; when all are whole, flush."""
+        if not pending.whole:
+            self.end(durable=False)
+            return
+        self._left.discard(pending)
+        if not self._left and not self._syncing and not self._over:
+            self._syncing = True
+            if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
+                self.end(durable=False)
+
+    def _after_sync(self, result: int) -> None:
+        self._synced = result
+        if result == 0 and self._file_io.sync_counts:
+            self._file_io.keep_scratch(self._scratch)
+            self._log.accept(self.seq, self._runs)
+            self.end(durable=True)
+        else:
+            self.end(durable=False)
+
+    def end(self, *, durable: bool, error: Exception | None = None) -> None:
+        """End the callbacks, once."""
+        if not self._over:
+            self._over = True
+            for member in self._members:
+                if isinstance(member.written, PendingWrite):
+                    member.written.on_end = None
+            self._on_end(error, durable=durable)
+
+    async def finish(self) -> dict[Member, BaseException]:
+        """Make the group durable by awaiting what is left; see :meth:`.Group.write`."""
+        assert self._block is not None
+        self._block.on_end = None
+        return await self._finish(self._runs, self._block, self._synced)
