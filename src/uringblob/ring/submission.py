@@ -141,7 +141,7 @@ class SubmissionQueue:
         """Submit what the kernel accepts now; the rest stays in the queue.  Returns whether there is none."""
         c_ring = self._c_ring
         if not self.waiting and c_ring.passed - self._staged.begins_at == len(self._staged.ops):
-            return self.push()
+            return not c_ring.staged or self.push()
         while True:
             staged = self._stage()
             ops = staged.ops

@@ -36,7 +36,7 @@ class SlotAllocator:
 
     def allocate_ready(self, count: int) -> SlotRun | None:
         """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first."""
-        if not self._file_io.takes_changes or not self._growth.log_space_suffices(count):
+        if not self._growth.log_space_suffices(count) or not self._file_io.takes_changes:
             return None
         return self._slots.allocate_run(count, SlotState.WRITING)
 

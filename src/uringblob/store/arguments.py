@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import frame_of
+from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
-from uringblob.guid import GuidLike, guid_bytes
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.store.core import Core
 from uringblob.store.index.shards import FEW, Mapped, Shards
 
@@ -68,7 +68,11 @@ def few_changes(
     try:
         for pair in writes:
             guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+            key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
+            frame = src._fixed if src.__class__ is AlignedBlobBuf and src._pool is pool else None
+            if frame is None or not pool.registered:
+                frame = frame_of(src, size, writable=False, pool=pool)
+            frames[key] = frame
         return frames, checked_deletes(deletes, frames) if deletes else []
     except BaseException:
         frames.clear()  # or the error's traceback would keep views of the caller's buffers

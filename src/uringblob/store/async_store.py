@@ -283,19 +283,18 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             commit = self._core.start_commit(frames, doomed)
             if commit is not None:
                 del few, frames
-                await self._finish_commit(commit)
+                self._active += 1
+                try:
+                    await commit
+                finally:
+                    del commit
+                    self._active -= 1
+                    if self._idle is not None:
+                        self._resolve_idle()
                 return
         committing = self._core.commit(frames, doomed)
         del frames
         await self._change(committing)
-
-    async def _finish_commit(self, commit: Commit) -> None:
-        self._active += 1
-        try:
-            await commit
-        finally:
-            del commit
-            self._one_less(None)
 
     async def flush(self) -> None:
         self._check_loop()

@@ -74,7 +74,7 @@ class Core(StoreOwner):
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(self.reads, file_io.loop)
         self.last_sizes = (0, 0)
-        self.commits = self.batches_linked = self.batches_scattered = 0
+        self.batches_linked = self.batches_scattered = 0
 
     @property
     def log(self) -> Log:
@@ -162,7 +162,8 @@ class Core(StoreOwner):
             or not self.file_io.checksum_budget.try_acquire(size_bytes)
         ):
             return None
-        self.check_writable()
+        if self.file.read_only or self.file_io.poison_cause is not None:
+            self.check_writable()
         batch = Batch(self.file_io, self.allocator, self.page_size)
         if not batch.allocate_ready(writes):
             return None
@@ -170,7 +171,7 @@ class Core(StoreOwner):
         try:
             batch.checksum()
             pending = batch.start_one_write()
-            commit = Commit(self.file_io, self.index, batch, deletes, pending, self._count_commit)
+            commit = Commit(self.file_io, self.index, batch, deletes, pending)
             self.queue.join(commit)
         except BaseException as error:
             if pending is None:
@@ -179,9 +180,6 @@ class Core(StoreOwner):
                 self._free_later(batch, pending, error)
             raise
         return commit
-
-    def _count_commit(self) -> None:
-        self.commits += 1
 
     def _free_later(self, batch: Batch, pending: PendingWrite, error: BaseException) -> None:
         async def free() -> None:
@@ -196,7 +194,8 @@ class Core(StoreOwner):
             self.check_writable()
             if await self._any_exists(deletes):
                 await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
-            self.commits += 1
+            else:
+                self.queue.commits += 1
             return
         size_bytes = len(writes) * self.page_size
         overlap = size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN
@@ -217,7 +216,6 @@ class Core(StoreOwner):
                 await wait_all([pending])  # the kernel may still read the caller's frames
             batch.free(error)
             raise
-        self.commits += 1
 
     async def _any_exists(self, guids: Sequence[bytes]) -> bool:
         for number, guid in enumerate(guids, 1):

@@ -29,7 +29,7 @@ from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.format import SlotRun, pack_entry
+from uringblob.store.format import CHECKSUM_BITS, SlotRun, pack_entry
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
@@ -110,26 +110,28 @@ class Batch:
 
     def allocate_ready(self, frames: Mapped[IoBuffer]) -> bool:
         """Allocate one run of slots for a few frames, if one is there; the engine moves them as they lie."""
-        items = list(frames.items())
-        if len(items) > 1:
-            items.sort(key=_address)
+        items = frames.items() if len(frames) == 1 else sorted(frames.items(), key=_address)
+        guids, places = [], []
         align = self._file_io.engine.memory_align
-        if align > 1 and any([frame.address % align for _, frame in items]):
-            return False
-        run = self._allocator.allocate_ready(len(items))
+        for guid, frame in items:
+            guids.append(guid)
+            places.append(frame)
+            if frame.address % align:
+                return False
+        run = self._allocator.allocate_ready(len(guids))
         if run is None:
             return False
-        self.size_bytes = len(items) * self._page_size
-        self.pieces.append(
-            Piece(run, [guid for guid, _ in items], [frame for _, frame in items], bounced=False)
-        )
+        self.size_bytes = len(guids) * self._page_size
+        self.pieces.append(Piece(run, guids, places, bounced=False))
         return True
 
     def checksum(self) -> None:
         """Checksum the frames into ``entries``, in one step."""
         [piece] = self.pieces
-        for slot, guid, frame in zip(itertools.count(piece.run.slot), piece.guids, piece.frames):
-            self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+        slot = piece.run.slot
+        for guid, frame in zip(piece.guids, piece.frames):
+            self.entries.append((guid, slot << CHECKSUM_BITS | frame_checksum(frame.view)))
+            slot += 1
 
     def _lay_out(self, run: SlotRun, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
@@ -189,12 +191,11 @@ class Batch:
         return self._start_one(self.pieces[0], self.size_bytes)
 
     def _start_one(self, piece: Piece, size_bytes: int) -> PendingWrite:
-        return PendingWrite.start(
-            self._file_io,
-            piece.run.slot * self._page_size,
-            piece.frames,
-            size_bytes,
-            lambda answer: self._write_piece(piece, answer),
+        async def finish(answer: int) -> None:
+            await self._write_piece(piece, answer)
+
+        return PendingWrite(
+            self._file_io, piece.run.slot * self._page_size, piece.frames, size_bytes, finish
         )
 
     async def _write_pieces(self) -> None:

@@ -51,8 +51,13 @@ class FileGrowth:
 
     def log_space_suffices(self, more_records: int) -> bool:
         """Whether logs have as much space as so many more records need."""
-        log_space = self._log_space
-        return log_space.capacity >= log_space.wanted(self._slots.named + more_records)
+        log_space, records = self._log_space, self._slots.named + more_records
+        if records <= log_space.suffices_up_to:
+            return True
+        suffices = log_space.capacity >= log_space.wanted(records)
+        if suffices:
+            log_space.suffices_up_to = records
+        return suffices
 
     async def complete_log_space(self) -> None:
         """Give logs the space that the blobs need, if there is room; a full disk is no error here."""

@@ -45,7 +45,7 @@ def collect_stats(core: Core) -> StoreStats:
         ring_enters=counters.ring_enters,
         in_flight=engine.in_flight + caller_reads.active,
         reads_here=caller_reads.made.value,
-        commits=core.commits,
+        commits=core.queue.commits,
         log_groups=core.queue.groups,
         compactions=core.maintenance.compactions,
         batches_linked=core.batches_linked,

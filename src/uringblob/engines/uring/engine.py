@@ -45,6 +45,7 @@ from uringblob.ring import ops as _ops
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 _READ_FIXED: Final = int(Opcode.READ_FIXED)
 _WRITE_FIXED: Final = int(Opcode.WRITE_FIXED)
+_WRITE: Final = int(Opcode.WRITE)
 _FSYNC: Final = int(Opcode.FSYNC)
 _FDATASYNC: Final = _ops.fsync(FILE, data_only=True, flags=_FIXED_FILE)
 
@@ -71,6 +72,8 @@ class UringEngine(Owner):
         self.memory_align = memory_align
         self.ring = ring
         self._queue = ring._queue
+        self.push: Callable[[], object] = ring._queue.push  # one call less for each submission
+        self._has_plain_write = ring.supports(Opcode.WRITE)
         self._checks = bool(ring._lib.ub_has_xxh3())
         self._loop = request.loop
         self._descriptor = descriptor
@@ -167,17 +170,15 @@ class UringEngine(Owner):
             return False
         self._counters.reads += 1
         if size >= tuning.URING_LARGE_BYTES or (staged > tuning.URING_QUEUED_MAX and self._starves()):
-            self._queue.push()
+            self.push()
         return True
 
     def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
         sink.keep = frames
-        frame = frames[0]
-        if len(frames) == 1 and frame.buf_index >= 0:
-            size = frame.size
-            staged = self.ring.stage(
-                sink, _WRITE_FIXED, 0, frame.buf_index, frame.address, offset, size
-            )
+        if len(frames) == 1 and self._has_plain_write:
+            _, address, size, buf_index = frames[0]
+            opcode = _WRITE_FIXED if buf_index >= 0 else _WRITE
+            staged = self.ring.stage(sink, opcode, 0, max(buf_index, 0), address, offset, size)
         else:
             size = sum([frame.size for frame in frames])
             op = self._writes.op(offset, frames)
@@ -188,20 +189,17 @@ class UringEngine(Owner):
         self._counters.writes += 1
         # The first large one waits: a commit's log block follows and shares the enter.
         if size >= tuning.URING_HUGE_BYTES or (staged > 1 and size >= tuning.URING_LARGE_BYTES):
-            self._queue.push()
+            self.push()
         elif staged > tuning.URING_QUEUED_MAX and self._starves():
-            self._queue.push()
+            self.push()
         return True
 
     def start_sync(self, sink: Sink) -> bool:
         if self.ring.stage(sink, _FSYNC, _ops.FSYNC_DATASYNC, 0, 0, 0, 0) < 0:
             return False
         self._counters.syncs += 1
-        self._queue.push()
+        self.push()
         return True
-
-    def push(self) -> None:
-        self._queue.push()
 
     def _starves(self) -> bool:
         return self.ring.in_kernel < tuning.URING_IN_KERNEL_ENOUGH

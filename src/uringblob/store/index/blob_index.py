@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
-from uringblob.store.format import entry_slot
+from uringblob.store.format import CHECKSUM_BITS, entry_slot
 from uringblob.store.index.changes import Change, Moment, Pending
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
@@ -225,12 +225,55 @@ class BlobIndex:
         if self._moments:
             for guid in changes:
                 self._remember(guid)
+        move = self.slots.move
         for change in changes.values():
-            self.mark_slot_live(change)
-        self.show_group(changes)
+            if change.entry is not None:
+                move(change.entry >> CHECKSUM_BITS, _LIVE)
+        self._applying = changes  # visible from here on
+        if self._delta is None and not self._pending.count:
+            self._apply_plainly(changes, seq)
+        else:
+            for guid, change in changes.items():
+                self.apply_change(guid, change, seq)
+        self._in_flight = ()
+        self._applying = None
+
+    def _apply_plainly(self, changes: Mapped[Change], seq: int) -> None:
+        """Do what :meth:`apply_change` does for each, where there is neither a delta nor a pending change."""
+        base, retire = self._base, self.slots.retire
         for guid, change in changes.items():
-            self.apply_change(guid, change, seq)
-        self.end_group()
+            entry, part = change.entry, base.parts[crc32(guid) & MASK]
+            old = part.get(guid)
+            if entry is None:
+                base.discard(guid)
+                self._live -= old is not None
+            elif old is None:
+                part[guid] = entry
+                base.count += 1
+                self._live += 1
+            else:
+                part[guid] = entry
+            if old is not None:
+                retire(old >> CHECKSUM_BITS, seq)
+
+    def join_commit(
+        self,
+        changes: Mapped[Change],
+        superseded: list[Change],
+        entries: Iterable[tuple[bytes, int]],
+        deletes: Iterable[bytes],
+    ) -> None:
+        """Add a commit's changes to the group that was begun; those that they supersede to ``superseded``."""
+        pending = self._pending if self._pending.count else None
+        for guid, entry in entries:
+            if guid in changes:
+                superseded.append(changes[guid])
+            changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
+        for guid in deletes:
+            if self.exists_in_any_layer(guid):
+                if guid in changes:
+                    superseded.append(changes[guid])
+                changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
 
     def mark_slot_live(self, change: Change) -> None:
         """Mark the slot that ``change`` names as live: its group is durable.  Before :meth:`show_group`."""

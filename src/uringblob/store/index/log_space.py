@@ -54,18 +54,24 @@ class LogSpace:
         #: Blocks of a granule that hold records, if it is a segment of its own.
         self._useful_blocks = self.granule * page_size // BLOCK_SIZE - 1
         self._base = base_granules(page_size)
+        self._wanted: dict[int, int] = {}
+        self._for_compaction: dict[int, int] = {}
         self.extents: list[SlotRun] = []
         self.capacity = 0  #: granules in all, less the forfeited ones
         self._free: list[SlotRun] = []  # ascending, none touching the next
+        self.free_granules = 0  #: granules in no segment
+        #: Up to so many records the capacity suffices, and a compaction has room, as far as was asked since
+        #: either changed: both are monotone.
+        self.suffices_up_to = self.compacts_up_to = 0
         for extent in extents:
             self.add(extent)
         for segment in used:
             self._cut(segment)
 
-    @property
-    def free_granules(self) -> int:
-        """Granules in no segment."""
-        return sum(run.slots // self.granule for run in self._free)
+    def _changed(self) -> None:
+        self.free_granules = sum([run.slots // self.granule for run in self._free])
+        self._for_compaction.clear()  # the capacity may be another one
+        self.suffices_up_to = self.compacts_up_to = 0
 
     # --- how much is needed --------------------------------------------------------------
 
@@ -76,6 +82,12 @@ class LogSpace:
     def wanted(self, records: int) -> int:
         """Return how many granules a store of ``records`` blobs keeps for its logs."""
         blocks = blocks_for(records)
+        wanted = self._wanted.get(blocks)
+        if wanted is None:
+            wanted = self._wanted[blocks] = self._wanted_for(blocks)
+        return wanted
+
+    def _wanted_for(self, blocks: int) -> int:
         # A snapshot, a carry and a tail; a group that names every blob; another compaction.
         # (+1, +2: carry and SWITCH.)
         needed = self.granules_for(blocks + 1) + 1 + self.granules_for(blocks + 2) + 1
@@ -86,7 +98,11 @@ class LogSpace:
 
     def for_compaction(self, records: int) -> int:
         """Return how many granules a compaction of ``records`` blobs takes, carry and tail included."""
-        return self.granules_for(blocks_for(records) + 2) + self.segment_granules
+        blocks = blocks_for(records)
+        taken = self._for_compaction.get(blocks)
+        if taken is None:
+            taken = self._for_compaction[blocks] = self.granules_for(blocks + 2) + self.segment_granules
+        return taken
 
     @property
     def segment_granules(self) -> int:
@@ -118,10 +134,12 @@ class LogSpace:
         if not self.owns(segment):
             raise AssertionError(f"{segment} is no log space")
         self._free = _merged([*self._free, segment])
+        self._changed()
 
     def forfeit(self, segment: SlotRun) -> None:
         """Leave ``segment`` unused until the store is reopened: a failed write may still land in it."""
         self.capacity -= segment.slots // self.granule
+        self._changed()
 
     def owns(self, segment: SlotRun) -> bool:
         """Whether ``segment`` lies in one extent."""
@@ -132,6 +150,7 @@ class LogSpace:
         self.extents = self.with_extent(extent)
         self.capacity += extent.slots // self.granule
         self._free = _merged([*self._free, extent])
+        self._changed()
 
     def with_extent(self, extent: SlotRun) -> list[SlotRun]:
         """Return the extents with ``extent`` added."""
@@ -142,6 +161,7 @@ class LogSpace:
             if run.contains(segment):
                 rest = SlotRun(run.slot, segment.slot - run.slot), SlotRun(segment.end, run.end - segment.end)
                 self._free[index : index + 1] = [gap for gap in rest if gap.slots]
+                self._changed()
                 return
         raise AssertionError(f"{segment} is not free log space")
 

@@ -26,11 +26,11 @@ FEW = 4096
 class Shards(Generic[V]):
     """A dict in :data:`PARTS` parts.  Any thread may call :meth:`get`."""
 
-    __slots__ = ("_count", "parts")
+    __slots__ = ("count", "parts")
 
     def __init__(self) -> None:
         self.parts: list[dict[bytes, V]] = [{} for _ in range(PARTS)]
-        self._count = 0
+        self.count = 0  #: entries
 
     @classmethod
     def of(cls, entries: dict[bytes, V]) -> Shards[V]:
@@ -40,7 +40,7 @@ class Shards(Generic[V]):
         return made
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __contains__(self, guid: Any) -> bool:
         return guid in self.parts[crc32(guid) & MASK]
@@ -53,11 +53,11 @@ class Shards(Generic[V]):
         part = self.parts[crc32(guid) & MASK]
         before = len(part)
         part[guid] = value
-        self._count += len(part) - before
+        self.count += len(part) - before
 
     def __delitem__(self, guid: bytes) -> None:
         del self.parts[crc32(guid) & MASK][guid]
-        self._count -= 1
+        self.count -= 1
 
     def discard(self, guid: bytes) -> None:
         """Remove ``guid`` if it is there."""
@@ -68,17 +68,17 @@ class Shards(Generic[V]):
         """Remove all entries."""
         for part in self.parts:
             part.clear()
-        self._count = 0
+        self.count = 0
 
     def update(self, entries: Iterable[tuple[bytes, V]]) -> None:
         """Add many entries.  A store of two million blobs is opened through this loop."""
-        parts, count = self.parts, self._count
+        parts, count = self.parts, self.count
         for guid, value in entries:
             part = parts[crc32(guid) & MASK]
             count -= len(part)
             part[guid] = value
             count += len(part)
-        self._count = count
+        self.count = count
 
     # Empty parts are passed over at 5 µs for all: the simulated runs open thousands of small stores.
 

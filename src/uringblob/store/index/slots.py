@@ -206,8 +206,9 @@ class SlotTable:
 
     def move_run(self, run: SlotRun, to: SlotState) -> None:
         """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
-        states, begin, end = self._states, run.slot, run.end
-        if self.beyond or end > len(states) or states.count(states[begin], begin, end) < run.slots:
+        begin, count = run.slot, run.slots
+        states, end = self._states, begin + count
+        if self.beyond or end > len(states) or states.count(states[begin], begin, end) < count:
             for slot in range(begin, end):
                 self.move(slot, to)
             return
@@ -240,7 +241,11 @@ class SlotTable:
             if at_most <= 0:
                 return True
             at_most -= 1
-            self._drain(self._retired.popleft()[1])
+            _, slot = self._retired.popleft()
+            if slot in self._pins or self.caller_reads:
+                self._drain(slot)
+            else:
+                self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
         return False
 
     @property

@@ -1,5 +1,8 @@
 """How much work one loop iteration may do for this store, all of its calls together.
 
+The budget is refilled in the iteration after the one that used it up, so an iteration takes no more than
+it, and calls with pauses between them need no refill each.
+
 The unit is one checksummed byte.  Other work is converted to it: a copied byte counts as
 ``tuning.COPY_COST``, each guid of a long list as a fixed number of bytes.  Only such counts make a simulated
 run repeatable; a clock would be more exact.  One iteration takes 0.3 to 1.5 ms.
@@ -41,7 +44,9 @@ class ChecksumBudget:
         """Take ``size_bytes`` if this iteration has budget left and nothing waits for it."""
         if self._left <= 0 or self._waiting:
             return False
-        self._charge(size_bytes)
+        self._left -= size_bytes
+        if self._left <= 0 and self._due is None:
+            self._schedule_refill()
         return True
 
     async def acquire(self, size_bytes: int) -> None:
@@ -91,7 +96,7 @@ class ChecksumBudget:
 
     def _charge(self, size_bytes: int) -> None:
         self._left -= size_bytes
-        if self._due is None:
+        if self._due is None and (self._left <= 0 or self._waiting):
             self._schedule_refill()
 
     def _schedule_refill(self) -> None:
@@ -112,7 +117,7 @@ class ChecksumBudget:
                 granted.resolve(None)
                 self._waiting.popleft()
         finally:
-            if self._waiting or self._left < tuning.BYTES_PER_ITERATION:
+            if self._waiting or self._left <= 0:
                 self._schedule_refill()
             else:
                 self._due = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import mmap
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from uringblob import tuning
@@ -74,7 +74,8 @@ class FileIO:
         self.repairs = Repairs(self)
         self._sync_waiters: list[Completion[None]] = []
         self._forcing = 0
-        self._syncing: set[Completion[Any]] = set()
+        #: Syncs in flight.
+        self.syncing: set[_Sync | Completion[None]] = set()
         self._scratch: dict[int, list[IoBuffer]] = {BLOCK_SIZE: [], tuning.SCRATCH_BYTES: []}
         self._zeros: IoBuffer | None = None
 
@@ -253,29 +254,16 @@ class FileIO:
         False, and nothing is begun, if another sync is in flight, or the store is poisoned: use :meth:`sync`.
         A failure has poisoned the store; a success proves something only if :attr:`sync_counts`.
         """
-        if self._syncing or self.poison_cause is not None:
+        if self.syncing or self.poison_cause is not None:
             return False
-        ended: Completion[Any] = Completion(loop=self.loop)
-        waiters, self._sync_waiters = self._sync_waiters, []
-
-        def finish(_: Completion[Any]) -> None:
-            result: int = ended.result()
-            if result < 0:
-                self.poison(self.sync_failure(what, result))
-            self._syncing.discard(ended)
-            _resolve_all(waiters)
-            then(result)
-
-        ended.add_immediate_callback(finish)
-        self._syncing.add(ended)
+        ended = _Sync(self, what, then, self._sync_waiters)
+        self._sync_waiters = []
+        self.syncing.add(ended)
         try:
             if not self.engine.start_sync(ended):
                 self.engine.sync().forward(ended)
         except BaseException as error:
-            # What depends on this sync must not be written; it is unknown whether it was requested.
-            self._syncing.discard(ended)
-            self.poison(error)
-            _resolve_all(waiters)
+            ended.reject(error)  # unknown whether it was requested: what depends on it must not be written
             raise
         return True
 
@@ -286,11 +274,11 @@ class FileIO:
     @property
     def sync_counts(self) -> bool:
         """Whether the sync that has just succeeded was alone, and the store is not poisoned."""
-        return not self._syncing and self.poison_cause is None
+        return not self.syncing and self.poison_cause is None
 
     async def confirm_sync(self, what: object) -> None:
         """Wait for the syncs that overlapped the one that has just ended; raise unless it counts."""
-        for other in list(self._syncing):
+        for other in list(self.syncing):
             if not other.done():
                 await other
         self._check_trusted(what)
@@ -303,7 +291,7 @@ class FileIO:
         """
         self._check_trusted(what)
         ended: Completion[None] = Completion(loop=self.loop)
-        self._syncing.add(ended)
+        self.syncing.add(ended)
         try:
             result = await syncing()
         except GeneratorExit:
@@ -318,7 +306,7 @@ class FileIO:
         return result
 
     def _end_sync(self, ended: Completion[None]) -> None:
-        self._syncing.discard(ended)
+        self.syncing.discard(ended)
         ended.resolve(None)
 
     def wait_next_sync(self) -> Completion[None]:
@@ -345,6 +333,55 @@ class FileIO:
     def _sync_now(self) -> None:
         # A failure poisons the store, so the exception is only marked as retrieved.
         self.start(self.sync("sync")).add_done_callback(lambda job: job.exception())
+
+
+class _Sync:
+    """The sink of a sync; awaited, it returns when that has ended."""
+
+    __slots__ = ("_awaited", "_file_io", "_then", "_waiters", "_what", "keep", "result")
+
+    light = False
+
+    def __init__(
+        self, file_io: FileIO, what: str, then: Callable[[int], object], waiters: list[Completion[None]]
+    ) -> None:
+        self._file_io = file_io
+        self._what = what
+        self._then = then
+        self._waiters = waiters
+        self._awaited: Completion[None] | None = None
+        self.keep: object = None
+        self.result: int | None = None
+
+    def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
+        """Poison the store if it failed; resume who waits, then go on."""
+        self.result = result
+        file_io = self._file_io
+        if result < 0:
+            file_io.poison(file_io.sync_failure(self._what, result))
+        file_io.syncing.discard(self)
+        if self._waiters:
+            _resolve_all(self._waiters)
+        self._then(result)
+        if self._awaited is not None:
+            self._awaited.resolve(None)
+
+    def reject(self, error: BaseException, /) -> None:
+        """Poison the store: the sync's outcome is unknown."""
+        self._file_io.poison(error)
+        self._file_io.syncing.discard(self)
+        _resolve_all(self._waiters)
+        if self._awaited is not None:
+            self._awaited.resolve(None)
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.result is not None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._awaited is None:
+            self._awaited = Completion(loop=self._file_io.loop)
+        return self._awaited.__await__()
 
 
 def _resolve_all(completions: list[Completion[None]]) -> None:

@@ -22,49 +22,41 @@ from uringblob.store.io.job import Job, wait_all
 class PendingWrite:
     """The sink of one write; awaited, it returns when every frame is wholly written, or raises why not.
 
-    ``on_end``, if set, is called with this when the request has ended.  If it yields another number than
+    ``result`` is the request's, once that has ended.  ``on_end``, if set, is called with this when the request has ended.  If it yields another number than
     ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
-    __slots__ = ("_ended", "_file_io", "_finish", "_job", "_result", "_size_bytes", "keep", "on_end")
+    __slots__ = ("_ended", "_file_io", "_finish", "_job", "result", "size_bytes", "keep", "on_end")
 
     #: It resumes no coroutine, or one for many.
     light = True
 
     def __init__(
-        self, file_io: FileIO, size_bytes: int, finish: Callable[[int], Coroutine[Any, Any, None]]
-    ) -> None:
-        self._file_io = file_io
-        self._size_bytes = size_bytes
-        self._finish: Callable[[int], Coroutine[Any, Any, None]] | None = finish
-        self._result: int | None = None
-        self._job: Job[None] | None = None
-        self._ended: Completion[None] | None = None
-        self.keep: object = None
-        self.on_end: Callable[[PendingWrite], object] | None = None
-
-    @classmethod
-    def start(
-        cls,
+        self,
         file_io: FileIO,
         offset: int,
         frames: Sequence[IoBuffer],
         size_bytes: int,
         finish: Callable[[int], Coroutine[Any, Any, None]],
-    ) -> PendingWrite:
+    ) -> None:
         """Write ``frames`` from ``offset`` on, by one request."""
-        pending = cls(file_io, size_bytes, finish)
-        engine = file_io.engine
-        if not engine.start_write(offset, frames, pending):
-            engine.write(offset, frames).forward(pending)
-        return pending
+        self._file_io = file_io
+        self.size_bytes = size_bytes
+        self._finish: Callable[[int], Coroutine[Any, Any, None]] | None = finish
+        self.result: int | None = None
+        self._job: Job[None] | None = None
+        self._ended: Completion[None] | None = None
+        self.keep: object = None
+        self.on_end: Callable[[PendingWrite], object] | None = None
+        if not file_io.engine.start_write(offset, frames, self):
+            file_io.engine.write(offset, frames).forward(self)
 
     # -- the request's side ---------------------------------------------------------------
 
     def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
         """See :class:`~uringblob.completion.Sink`."""
-        if self._result is None:
-            self._result = result
+        if self.result is None:
+            self.result = result
             self.keep = None
         if self.on_end is not None:
             self.on_end(self)
@@ -78,14 +70,9 @@ class PendingWrite:
     # -- who waits ------------------------------------------------------------------------
 
     @property
-    def ended(self) -> bool:
-        """Whether the one request has ended."""
-        return self._result is not None
-
-    @property
     def whole(self) -> bool:
         """Whether the one request has ended and wrote everything."""
-        return self._result == self._size_bytes
+        return self.result == self.size_bytes
 
     def done(self) -> bool:
         """Whether every frame is wholly written, or has failed for good."""
@@ -93,8 +80,8 @@ class PendingWrite:
 
     def finish_short(self) -> None:
         """Start to write the rest, if the request has ended short; do not wait for it."""
-        result = self._result
-        if self._job is None and result is not None and result != self._size_bytes:
+        result = self.result
+        if self._job is None and result is not None and result != self.size_bytes:
             assert self._finish is not None  # dropped only when all is written, or for a job
             self._job = self._file_io.start(self._finish(result))
             self._finish = None
@@ -103,12 +90,12 @@ class PendingWrite:
         """Return a completion that resolves when the one request has ended."""
         if self._ended is None:
             self._ended = Completion(loop=self._file_io.loop)
-            if self._result is not None:
+            if self.result is not None:
                 self._ended.resolve(None)
         return self._ended
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self._result is None:
+        if self.result is None:
             yield from self.request().__await__()
         self.finish_short()
         self._finish = None  # it references the caller's buffers, which are the caller's again on return

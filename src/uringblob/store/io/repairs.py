@@ -37,21 +37,17 @@ class Repairs:
 
     def __init__(self, file_io: Poisonable) -> None:
         self._file_io = file_io
-        self._due: list[Repair] = []
+        #: What must be repaired before the next change, oldest first.
+        self.due: list[Repair] = []
         self._repairing = Lock()
         self._errno = errno.ENOSPC
-
-    @property
-    def due(self) -> bool:
-        """Whether anything must be repaired before the next change."""
-        return bool(self._due)
 
     async def make(self, repair: Repair) -> None:
         """Repair before anything else changes the file; ``repair`` may be run more than once.
 
         :raises BlobStoreIOError: there is no room for it, and it is due from now on.
         """
-        self._due.append(repair)
+        self.due.append(repair)
         await self.finish()
 
     async def finish(self) -> None:
@@ -59,21 +55,21 @@ class Repairs:
 
         :raises BlobStoreIOError: there is still no room.
         """
-        while self._due:
+        while self.due:
             async with self._repairing:
-                if self._due:
+                if self.due:
                     await self._repair_first()
 
     async def _repair_first(self) -> None:
         try:
-            await self._due[0]()
+            await self.due[0]()
         except BlobStoreError as error:
             if not isinstance(error, BlobStoreIOError) or not self.lacks_room(error):
                 self._file_io.poison(error)
                 raise
             self._errno = error.errno or errno.ENOSPC
             raise self.refusal() from error
-        del self._due[0]
+        del self.due[0]
 
     def lacks_room(self, error: BlobStoreIOError) -> bool:
         """Whether ``error`` is a write for which there was no room; a sync that failed has poisoned."""
@@ -85,7 +81,7 @@ class Repairs:
 
     def notes(self) -> list[str]:
         """Return what is due as ``stats().notes``."""
-        return [self._words()] if self._due else []
+        return [self._words()] if self.due else []
 
     def _words(self) -> str:
         return (

@@ -7,7 +7,7 @@ before the caller has them back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from uringblob.completion import persist
 from uringblob.store.frame_writes import Batch
@@ -22,7 +22,16 @@ from uringblob.wait import Wait
 class Commit(Wait):
     """Frames that are being written, deletions, and who waits; a :class:`.group.Member`."""
 
-    __slots__ = ("_batch", "_deletes", "_file_io", "_index", "_on_durable", "frame_bytes", "size", "written")
+    __slots__ = (
+        "_batch",
+        "_file_io",
+        "_index",
+        "deletes",
+        "entries",
+        "frame_bytes",
+        "size",
+        "written",
+    )
 
     flushes = False
     forced = False
@@ -34,19 +43,18 @@ class Commit(Wait):
         batch: Batch | None,
         deletes: Sequence[bytes],
         written: PendingWrite | None,
-        on_durable: Callable[[], object],
     ) -> None:
-        """``on_durable`` is called when it is durable and visible."""
         super().__init__(file_io.loop)
         self._file_io = file_io
         self._index = index
         self._batch = batch
-        self._deletes = deletes
-        self._on_durable = on_durable
+        self.deletes = deletes
+        self.entries: Sequence[tuple[bytes, int]] = ()
         self.written = written
         self.size = len(deletes)
         self.frame_bytes = 0
         if batch is not None:
+            self.entries = batch.entries
             self.size += len(batch.entries)
             self.frame_bytes = batch.size_bytes
 
@@ -57,13 +65,11 @@ class Commit(Wait):
 
     def build_changes(self) -> Iterable[tuple[bytes, Change]]:
         """See :class:`.group.Member`."""
-        return self._index.commit_changes(() if self._batch is None else self._batch.entries, self._deletes)
+        return self._index.commit_changes(self.entries, self.deletes)
 
     def resolve(self, _result: None = None) -> None:
         """End: it is durable and visible."""
-        if not self.ended:
-            self.written = self._batch = None  # they hold the caller's buffers
-            self._on_durable()
+        self.written = self._batch = None  # they hold the caller's buffers
         self.complete(0)
 
     def reject(self, error: BaseException) -> None:

@@ -213,7 +213,7 @@ class Compaction:
         await old.ensure_room(1)
         head = new.segments[0]
         record = link_record(new.log_id, head.slot, head.slots, 0)
-        runs = old.encode_small_group(BlockType.SWITCH, new.seq, [record])
+        runs = [old.encode_small_group(BlockType.SWITCH, new.seq, [record])]
         try:
             await old.write(runs, "switching the log")
         except BlobStoreError as error:

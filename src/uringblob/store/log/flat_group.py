@@ -12,14 +12,13 @@ Callbacks may be repeated, because a signal handler may raise in the middle of o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
 from uringblob.engines import transfers
-from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, BlockType, delete_record, set_record
+from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, RECORDS_PER_BLOCK, BlockType, delete_record, set_record
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.pending_write import PendingWrite
-from uringblob.store.log.group import Group, Member
+from uringblob.store.log.commit import Commit
+from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.writer import BlockRun, Log
 
 
@@ -31,9 +30,10 @@ class FlatGroup(Group):
     """
 
     def __init__(
-        self, log: Log, file_io: FileIO, members: list[Member], on_end: Callable[..., object]
+        self, log: Log, file_io: FileIO, commits: list[Commit], on_end: Callable[..., object]
     ) -> None:
-        super().__init__(log, file_io, members)
+        super().__init__(log, file_io, list[Member](commits))
+        self.commits = commits
         self._on_end = on_end
         self._left: set[PendingWrite] = set()
         self._runs: list[BlockRun] = []
@@ -41,13 +41,15 @@ class FlatGroup(Group):
         self._synced: int | None = None
         self._syncing = self._over = False
 
+    @property
+    def fits_a_block(self) -> bool:
+        """Whether it needs one block at most, and its frames no flush of their own before it."""
+        return self.size <= RECORDS_PER_BLOCK and self._unsynced <= LARGE_GROUP_BYTES
+
     def join(self, index: BlobIndex) -> None:
         """Merge the members' changes, in one step; the last one to name a guid wins."""
-        for member in self._members:
-            for guid, change in member.build_changes():
-                superseded_change = index.join_group(self.changes, guid, change)
-                if superseded_change is not None:
-                    self.superseded.append(superseded_change)
+        for member in self.commits:
+            index.join_commit(self.changes, self.superseded, member.entries, member.deletes)
 
     def start(self) -> None:
         """Write the block, and flush when everything is written."""
@@ -56,16 +58,18 @@ class FlatGroup(Group):
             for guid, change in self.changes.items()
         ]
         flags = 0 if self._unsynced else FLAG_FRAMES_SYNCED
-        self._runs = self._log.encode_small_group(BlockType.GROUP, self.seq, records, flags)
+        run = self._log.encode_small_group(BlockType.GROUP, self.seq, records, flags)
+        self._runs.append(run)
         self.begun = True
-        self._block = block = self._write_block(*self._runs[0])
-        left = [member.written for member in self._members if member.written is not None]
-        for pending in (block, *left):
-            assert isinstance(pending, PendingWrite)  # a small commit's
-            self._left.add(pending)
+        self._block = self._write_block(*run)
+        writes = [self._block]
+        for commit in self.commits:
+            if commit.written is not None:
+                writes.append(commit.written)
+        self._left.update(writes)
         self._file_io.engine.push()
-        for pending in (*left, block):
-            if pending.ended:
+        for pending in writes:
+            if pending.result is not None:
                 self._landed(pending)
             else:
                 pending.on_end = self._landed
@@ -74,17 +78,17 @@ class FlatGroup(Group):
         file_io = self._file_io
         scratch = file_io.take_scratch(BLOCK_SIZE)
         scratch.view[:] = data
-        context = ErrorContext("writing the log", file_io.path, offset)
 
         async def finish(answer: int) -> None:
+            context = ErrorContext("writing the log", file_io.path, offset)
             await transfers.write_whole(file_io.engine, offset, [scratch], context, answer)
 
         self._scratch = scratch
-        return PendingWrite.start(file_io, offset, [scratch], BLOCK_SIZE, finish)
+        return PendingWrite(file_io, offset, [scratch], BLOCK_SIZE, finish)
 
     def _landed(self, pending: PendingWrite) -> None:
         """Count a write that has ended; when all are whole, flush."""
-        if not pending.whole:
+        if pending.result != pending.size_bytes:
             self.end(durable=False)
             return
         self._left.discard(pending)
@@ -97,7 +101,7 @@ class FlatGroup(Group):
         self._synced = result
         if result == 0 and self._file_io.sync_counts:
             self._file_io.keep_scratch(self._scratch)
-            self._log.accept(self.seq, self._runs)
+            self._log.accept_blocks(self.seq, 1)
             self.end(durable=True)
         else:
             self.end(durable=False)
@@ -106,9 +110,8 @@ class FlatGroup(Group):
         """End the callbacks, once."""
         if not self._over:
             self._over = True
-            for member in self._members:
-                if isinstance(member.written, PendingWrite):
-                    member.written.on_end = None
+            for pending in self._left:
+                pending.on_end = None
             self._on_end(error, durable=durable)
 
     async def finish(self) -> dict[Member, BaseException]:

@@ -78,8 +78,11 @@ class Group:
         self._log = log
         self._file_io = file_io
         self._members = members
-        self._unsynced = sum(member.frame_bytes for member in members)
-        self.changes: Mapped[Change] = mapping_for(sum(member.size for member in members))
+        self._unsynced = self.size = 0
+        for member in members:
+            self._unsynced += member.frame_bytes
+            self.size += member.size
+        self.changes: Mapped[Change] = mapping_for(self.size)
         self.superseded: list[Change] = []  #: by others in this group: no record names their frames
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it
@@ -122,7 +125,7 @@ class Group:
         )
         flags = FLAG_FRAMES_SYNCED if synced else 0
         if blocks == 1:
-            runs = self._log.encode_small_group(BlockType.GROUP, self.seq, list(records), flags)
+            runs = [self._log.encode_small_group(BlockType.GROUP, self.seq, list(records), flags)]
         else:
             runs = await self._log.encode_group(BlockType.GROUP, self.seq, records, blocks, flags=flags)
         self.begun = True
@@ -167,7 +170,7 @@ class Group:
         for member in reversed(self._members):  # mostly all are written when the last one's are
             written = member.written
             if isinstance(written, PendingWrite):
-                if not written.ended:
+                if written.result is None:
                     await written.request()
                 if written.whole:
                     written = member.written = None  # it holds the caller's buffers

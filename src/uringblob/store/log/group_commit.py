@@ -12,12 +12,12 @@ import collections
 import contextlib
 import errno
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
-from uringblob.store.format import RECORDS_PER_BLOCK, blocks_for
+from uringblob.store.format import blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
@@ -63,7 +63,7 @@ class GroupQueue:
         self._flat: FlatGroup | None = None
         self._members: list[Member] = []  # of the group in flight
         self._recent_group_size = 0  # callers who shared a group of late
-        self.groups = 0
+        self.groups = self.commits = 0
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
         self.names_still = Lock()
 
@@ -213,37 +213,34 @@ class GroupQueue:
 
     def _flat_group(self, members: list[Member]) -> FlatGroup | None:
         """Return a group of small commits that nothing stands in the way of; it holds the log."""
-        size = frame_bytes = 0
         for member in members:
-            if not isinstance(member, Commit):
+            if member.__class__ is not Commit:
                 return None
-            size += member.size
-            frame_bytes += member.frame_bytes
         active = self._active
         if (
-            size > RECORDS_PER_BLOCK
-            or frame_bytes > LARGE_GROUP_BYTES
-            or not self._file_io.takes_changes
+            not self._file_io.takes_changes
             or active.log.room < 1
             or not self._maintenance.log_fits(1)
             or not active.exclusive.try_acquire()
         ):
             return None
-        try:
-            self._before_group(active.log)
-        except Exception:  # noqa: BLE001 - the slow way raises it, too
-            active.exclusive.release()
-            return None
-        group = FlatGroup(active.log, self._file_io, members, self._flat_ended)
-        self._flat = group
-        return group
+        group = FlatGroup(active.log, self._file_io, cast("list[Commit]", members), self._flat_ended)
+        if group.fits_a_block:
+            try:
+                self._before_group(active.log)
+                self._flat = group
+                return group
+            except Exception:  # noqa: BLE001 - the coroutine raises it, too, to every member
+                pass
+        active.exclusive.release()
+        return None
 
     def _flat_ended(self, error: Exception | None, *, durable: bool) -> None:
         group = self._flat
         try:
             if durable:
                 self._apply_small(group)
-                self._acknowledge(collections.deque(self._members), group)
+                self._acknowledge(collections.deque(group.commits), group)
             else:
                 persist(self._file_io.start, self._run(self._finish_flat(group, error)))
         except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
@@ -263,16 +260,17 @@ class GroupQueue:
             index.free_superseded(change)
         self.groups += 1
 
-    def _acknowledge(self, members: collections.deque[Member], group: FlatGroup) -> None:
+    def _acknowledge(self, members: collections.deque[Commit], group: FlatGroup) -> None:
         """Acknowledge a few members, and the others in the next iteration; then begin the next group."""
         acknowledged_bytes = 0
         for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
             if not members or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
                 break
             member = members[0]
-            member.done.resolve(None)
+            member.resolve()
             acknowledged_bytes += member.frame_bytes
             members.popleft()  # last: resolving twice does nothing
+            self.commits += 1
         if members:
             call_surely(self._file_io.loop, self._acknowledge, members, group)
         elif self._flat is group:
@@ -283,9 +281,10 @@ class GroupQueue:
         self._flat = None
         self._members = []
         self._active.exclusive.release()
-        # Without memory, maintenance begins after the next group.
-        with contextlib.suppress(MemoryError):
+        try:
             self._maintenance.after_group()
+        except MemoryError:
+            pass  # it begins after the next group
         self._step()
 
     async def _finish_flat(self, group: FlatGroup, error: Exception | None) -> None:
@@ -448,6 +447,7 @@ class GroupQueue:
                 await self._file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
             member.done.resolve(None)
+            self.commits += not (member.flushes or member.forced)
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes
 

@@ -58,10 +58,10 @@ class LogMaintenance:
         if self._pins or self._ended:
             return
         log, space = self._active.log, self._log_space
-        enough = max(self.compaction_blocks_min, 2 * blocks_for(self._index.durable_count()))
-        if log.group_blocks >= enough:
+        blocks = log.group_blocks
+        if blocks >= self.compaction_blocks_min and blocks >= 2 * blocks_for(self._index.durable_count()):
             self.start_compaction()
-        elif log.runs_low:
+        elif log.room < log.low_room:
             compaction = space.segment_granules + space.for_compaction(self._index.slots.named)
             # An eighth is for the groups that come while a compaction is under way.
             if space.free_granules - compaction >= space.capacity // 8 and not self.compacting:
@@ -78,9 +78,15 @@ class LogMaintenance:
         log, space, named = self._active.log, self._log_space, self._index.slots.named
         if self._superblocks.current.version < VERSION:
             return False  # the compaction that upgrades the store comes before its first group
+        idle = self._compacting is None or self._compacting.done()
+        if idle and blocks < log.room and named <= space.compacts_up_to:
+            return True  # as the last answer was, and nothing has become less
         free = space.free_granules - log.granules_for(blocks)
-        if not self.compacting:
-            return free >= space.for_compaction(named)
+        if idle:
+            fits = free >= space.for_compaction(named)
+            if fits and blocks < log.room:
+                space.compacts_up_to = named
+            return fits
         carried = blocks_for(len(self._index.delta())) + blocks
         free -= space.granules_for(carried) + space.segment_granules
         old = sum(segment.slots for segment in log.chain) // space.granule

@@ -68,6 +68,8 @@ class Log:
         self.segments = list(segments)
         self.tail = tail
         self.position = position
+        #: Blocks that can be written before the chain needs another segment.
+        self.room = self._count_room()
         self.seq = seq
         self.group_blocks = 0  # written since the snapshot: what compaction would save
         self._space = space
@@ -83,9 +85,7 @@ class Log:
         """Return how many blocks ``segment`` has, its header included."""
         return segment.slots * self.page_size // BLOCK_SIZE
 
-    @property
-    def room(self) -> int:
-        """Blocks that can be written before the chain needs another segment."""
+    def _count_room(self) -> int:
         index, block = self.position
         blocks = self.blocks_of(self.segments[index]) - block
         return blocks + sum(self.blocks_of(segment) - 1 for segment in self.segments[index + 1 :])
@@ -109,6 +109,10 @@ class Log:
     def skip(self, count: int) -> None:
         """Move the position behind the next ``count`` blocks."""
         index, block = self.position
+        self.room -= count
+        if (block + count) * BLOCK_SIZE <= self.segments[index].slots * self.page_size:
+            self.position = index, block + count
+            return
         while (left := self.blocks_of(self.segments[index]) - block) < count:
             index, block, count = index + 1, 1, count - left
         self.position = index, block + count
@@ -117,13 +121,22 @@ class Log:
 
     def encode_small_group(
         self, block_type: BlockType, seq: int, records: Sequence[bytes], flags: int = 0
-    ) -> list[BlockRun]:
-        """Return the only block of a group; writes and changes nothing."""
-        [offset] = self.next_offsets(1)
-        fields = {"log_id": self.log_id, "seq": seq, "flags": flags}
-        return [
-            (offset, encode_block(self.store_id, offset, block_type=block_type, records=records, **fields))
-        ]
+    ) -> BlockRun:
+        """Return the only block of a group, writes and changes nothing."""
+        index, block = self.position
+        segment = self.segments[index]
+        if block * BLOCK_SIZE == segment.slots * self.page_size:
+            segment, block = self.segments[index + 1], 1
+        offset = segment.slot * self.page_size + block * BLOCK_SIZE
+        return offset, encode_block(
+            self.store_id,
+            offset,
+            log_id=self.log_id,
+            block_type=block_type,
+            seq=seq,
+            flags=flags,
+            records=records,
+        )
 
     async def encode_group(
         self,
@@ -204,7 +217,10 @@ class Log:
 
     def accept(self, seq: int, runs: Sequence[BlockRun]) -> None:
         """Move the position behind the durable group ``seq``, which ``runs`` holds."""
-        blocks = sum(len(data) for _, data in runs) // BLOCK_SIZE
+        self.accept_blocks(seq, sum(len(data) for _, data in runs) // BLOCK_SIZE)
+
+    def accept_blocks(self, seq: int, blocks: int) -> None:
+        """Move the position behind the durable group ``seq``, which takes so many blocks."""
         self.skip(blocks)
         self.group_blocks += blocks
         self.seq = seq
@@ -212,12 +228,14 @@ class Log:
     # --- the chain -----------------------------------------------------------------------
 
     @property
-    def runs_low(self) -> bool:
-        """Whether the next segment should be linked before a group needs it."""
-        return self.room < self.blocks_of(self.tail) // 2
+    def low_room(self) -> int:
+        """With less room the next segment should be linked, before a group needs it."""
+        return self.tail.slots * self.page_size // BLOCK_SIZE // 2
 
     def granules_for(self, blocks: int) -> int:
         """Return how much log space ``blocks`` more blocks, and the SWITCH that must follow, take."""
+        if blocks < self.room:
+            return 0
         missing = blocks + 1 - self.room
         if missing <= 0:
             return 0
@@ -270,6 +288,7 @@ class Log:
             raise
         self.segments.append(self.tail)
         self.tail = new
+        self.room = self._count_room()
 
     async def zero(self, segment: SlotRun) -> None:
         """Zero every block of ``segment``; nothing is flushed."""
