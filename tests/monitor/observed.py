@@ -67,6 +67,31 @@ class ObservedEngine:
         token = observer.write_begins(offset, frames)
         return _ask(self.engine.write, (offset, frames), observer.write_ends, token)
 
+    # Into a sink: what observes takes the result first.
+
+    def start_read(self, offset, frame, want, sink):
+        token = self.observer.read_begins(offset, (frame,))
+        return self._start(self.engine.start_read, (offset, frame, want), self.observer.read_ends, token, sink)
+
+    def start_write(self, offset, frames, sink):
+        token = self.observer.write_begins(offset, frames)
+        return self._start(self.engine.start_write, (offset, frames), self.observer.write_ends, token, sink)
+
+    def start_sync(self, sink):
+        token = self.observer.sync_begins()
+        return self._start(self.engine.start_sync, (), self.observer.sync_ends, token, sink)
+
+    def _start(self, request, arguments, record_end, token, sink):
+        seen = ObservedSink(sink, record_end, token)
+        try:
+            begun = request(*arguments, seen)
+        except BaseException:
+            seen.end(_LOST)
+            raise
+        if not begun:
+            seen.end(_LOST)
+        return begun
+
     def write_then_sync(self, offset, frames):
         observer = self.observer
         token = observer.write_begins(offset, frames), observer.sync_begins()
@@ -75,6 +100,31 @@ class ObservedEngine:
     def sync(self):
         observer = self.observer
         return _ask(self.engine.sync, (), observer.sync_ends, observer.sync_begins())
+
+
+class ObservedSink:
+    """A sink in front of the store's."""
+
+    def __init__(self, sink, record_end, token):
+        self.sink = sink
+        self.light = sink.light
+        self.keep = None
+        self.record_end = record_end
+        self.token = token
+
+    def end(self, result):
+        record_end, self.record_end = self.record_end, None
+        if record_end is not None:
+            record_end(self.token, result)
+
+    def complete(self, result, mismatch=0):
+        self.end(result)
+        self.keep = None
+        self.sink.complete(result, mismatch)
+
+    def reject(self, error):
+        self.end(_LOST)
+        self.sink.reject(error)
 
 
 def _ask(request, arguments, hear, token):
