@@ -27,8 +27,6 @@ URING_HUGE_BYTES = MIB
 URING_QUEUED_MAX = 3
 #: ... while the kernel has fewer operations than this.
 URING_IN_KERNEL_ENOUGH = 16
-#: Reads of a batch per submission, below ``URING_HUGE_BYTES``.
-URING_TOGETHER = 8
 #: Bytes of results per reaping.  A reader checksums its frame in the same loop iteration, 30 to 50 µs
 #: for 512 KiB; this limit keeps an iteration below half a millisecond.  32 frames at once stalled the
 #: loop for 1.5 ms (p99; --workload stall).

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Generator
+from typing import Any
 
 from uringblob.completion import call_surely
 from uringblob.owner import Owner
@@ -23,9 +23,7 @@ from uringblob.owner import Owner
 if sys.version_info >= (3, 12):
     _current_task: Callable[[Any], Any] = asyncio.current_task
 else:
-    _current_task = asyncio.tasks._current_tasks.get  # current_task() is no C function there
-
-_ENDED: Final[tuple[Any, ...]] = ()
+    _current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # no C function there
 
 
 class Wait(Owner):
@@ -93,12 +91,15 @@ class Wait(Owner):
 
     # -- the task's side ------------------------------------------------------------------
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, None]:
+        awaits: Any = ()
         if self.ended:
             self.result()
-            return iter(_ENDED)
-        self._asyncio_future_blocking = True
-        return iter((self,))  # without a generator, which would be stepped through twice
+        else:
+            self._asyncio_future_blocking = True
+            awaits = (self,)
+        # No generator, which would be stepped through twice: await takes any iterator.
+        return iter(awaits)  # type: ignore[no-any-return]  # the types want a generator
 
     def add_done_callback(self, wakeup: Callable[[Any], object], *, context: contextvars.Context) -> None:
         """Keep the task's wake-up."""

@@ -69,13 +69,6 @@ class Engine(Protocol):
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
 
-    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """Fill each frame from its own offset on, all queued together.
-
-        Appends each one's completion to ``answers``, which yields what that of :meth:`read` does.
-        If this raises, those in the list were queued, and no others.
-        """
-
     def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
         """Fill ``frame`` from ``offset`` on; ``sink`` gets the bytes read.
 
@@ -88,7 +81,7 @@ class Engine(Protocol):
     def start_sync(self, sink: Sink) -> bool:
         """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
 
-    def push(self) -> None:
+    def push(self) -> object:
         """Submit what was asked for, which else is submitted at the tick's end."""
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -144,32 +143,6 @@ class Ring(RingDriver):
         """
         view, address, size, buf_index = buffer
         return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, submit)
-
-    def read_fixed_each(
-        self,
-        file: int,
-        reads: Sequence[tuple[int, IoBuffer]],
-        answers: list[Completion[int]],
-        *,
-        flags: int = 0,
-        submit: bool = False,
-    ) -> None:
-        """Do :meth:`read_fixed` for each offset and buffer; append the completions to ``answers``."""
-        self._check_open()
-        new_completion, next_user_data = self._new_completion, self._in_flight.next_user_data
-        packed = []
-        entries: dict[int, Completion[int]] = {}
-        try:
-            for offset, (view, address, size, buf_index) in reads:
-                user_data = next_user_data()
-                packed.append(
-                    _ops.pack(user_data, address, offset, size, file, 0, buf_index, _READ_FIXED, flags)
-                )
-                entries[user_data] = completion = new_completion()
-                completion.keep = view
-        except struct.error as error:
-            raise ValueError(_ops.OUT_OF_RANGE) from error
-        self._enqueue_all(packed, entries, answers, submit=submit)
 
     def write_fixed(
         self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0, submit: bool = False

@@ -32,7 +32,6 @@ from uringblob.store.arguments import checked_changes, checked_reads, few_change
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
-from uringblob.store.log.commit import Commit
 from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -145,11 +144,11 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         finally:
             del job  # its exception's traceback refers to this function
 
-    async def _read(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _read(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a read in the caller's task."""
         self._active += 1
         try:
-            await coroutine
+            return await coroutine
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
@@ -216,9 +215,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._check_loop()
         checked = await checked_reads(self._core, reads)
         self._check_open()  # it may have been closed meanwhile
-        reading = read_batch(self._core.reads, checked)
-        del checked
-        return await self._change(reading)
+        return await self._read(read_batch(self._core.reads, checked))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         self._check_loop()

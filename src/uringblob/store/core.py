@@ -34,6 +34,7 @@ from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.group_commit import GroupQueue
+from uringblob.store.log.group_writer import GroupWriter
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log
@@ -67,9 +68,10 @@ class Core(StoreOwner):
         self.maintenance = LogMaintenance(
             file_io, index, log_space, self._active_log, superblocks, self.growth.complete_log_space
         )
-        self.queue = GroupQueue(
+        self.groups = GroupWriter(
             file_io, index, self._active_log, self.maintenance, before_group=self.identity.check
         )
+        self.queue = GroupQueue(self.groups)
         self.allocator = SlotAllocator(file_io, index.slots, self.growth, self.queue)
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(self.reads, file_io.loop)
@@ -101,7 +103,7 @@ class Core(StoreOwner):
         if count <= tuning.LISTED_AT_ONCE and not index.applying:
             found(index.guids())
             return
-        async with self.queue.names_still:
+        async with self.groups.names_still:
             moment = index.begin_moment()
             try:
                 # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
@@ -195,7 +197,7 @@ class Core(StoreOwner):
             if await self._any_exists(deletes):
                 await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
             else:
-                self.queue.commits += 1
+                self.groups.commits += 1
             return
         size_bytes = len(writes) * self.page_size
         overlap = size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN

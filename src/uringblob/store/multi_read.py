@@ -1,9 +1,8 @@
 """Many reads as one call: requested together, each with an outcome of its own.
 
-One job makes all requests and handles their results in turn; a job for each read took as much CPU for a
-read of 4 KiB as a call of its own, this takes 0.65 to 0.8 of it.  With checksums it begins at the first
-result, so that they overlap with the reads that follow; without, at the last: by then most of the others
-are there, too, and a result that is there costs no await.
+Each read has a sink and no coroutine; the call waits once, for all of them, and then goes over those that
+were not whole, or not what was written.  Runs in the caller's task, as a single read does: a cancelled one
+is resumed when no request is in flight any more.
 """
 
 from __future__ import annotations
@@ -12,14 +11,12 @@ import sys
 from collections.abc import Awaitable, Sequence
 
 from uringblob import tuning
-from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
-from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.frame_reads import FrameRead, FrameReads
-from uringblob.store.io.job import Job
-from uringblob.store.io.pending_write import WaitOnError
+from uringblob.store.io.job import Job, wait_all
+from uringblob.wait import Wait
 
 #: A read that is a job of its own takes as long as so many others.
 JOB_COST = 8
@@ -27,110 +24,170 @@ JOB_COST = 8
 Read = tuple[bytes, IoBuffer]
 
 
-class _Requests:
-    """The requests of one call; until each completes its slot is pinned and its frame belongs to the kernel."""
+class _OneRead:
+    """The sink of one read of a batch."""
+
+    __slots__ = ("_batch", "_position", "keep", "unchecked")
+
+    light = False
+
+    def __init__(self, batch: ReadBatch, position: int) -> None:
+        self._batch = batch
+        self._position = position
+        self.keep: object = None
+        self.unchecked = False  #: the engine does not compare the frame's checksum
+
+    def complete(self, result: int, mismatch: int = 0) -> None:
+        """See :class:`~uringblob.completion.Sink`."""
+        self.keep = None
+        batch, position = self._batch, self._position
+        if position in batch.in_flight:
+            if result != batch.whole_size or mismatch or self.unchecked:
+                batch.unfinished[position] = result
+            batch.in_flight.discard(position)
+        if not batch.in_flight and batch.all_requested:
+            batch.complete(0)
+
+    def reject(self, _error: BaseException, /) -> None:
+        """Have it read again, alone: a lasting fault of ours is raised there."""
+        self.complete(0)
+
+
+class ReadBatch(Wait):
+    """The reads of one call; until each completes its slot is pinned and its frame belongs to the kernel."""
+
+    __slots__ = (
+        "_bounced",
+        "_entries",
+        "_reads",
+        "_shared",
+        "_slots",
+        "_unpinned",
+        "all_requested",
+        "in_flight",
+        "outcomes",
+        "unfinished",
+        "whole_size",
+    )
 
     def __init__(self, shared: FrameReads, reads: Sequence[Read]) -> None:
+        super().__init__(shared.loop)
         self._shared = shared
         self._reads = reads
-        self.outcomes: list[BlobStoreError | None] = [None] * len(reads)
-        #: Positions and packed entries of reads by one request each; ``answers`` has their completions.
-        self.plain: list[tuple[int, int]] = []
-        self.answers: list[Completion[int]] = []
-        #: Positions of reads through a bounce frame; ``jobs`` has their jobs.
-        self.bounced: list[int] = []
-        self.jobs: list[Job[None]] = []
+        self._entries: dict[int, int] = {}  # packed entries of what was requested, by position
+        self._slots: list[int] = []  # those pinned
+        self._bounced: list[tuple[int, Job[None]]] = []
         self._unpinned = 0
-        self._unexpected: Exception | None = None
+        #: What the result of a read is of which nothing is left to do; frames to be checked in steps have none.
+        self.whole_size = shared.page_size if shared.checks_at_once else -1
+        self.all_requested = False
+        self.in_flight: set[int] = set()
+        self.unfinished: dict[int, int] = {}  #: results by position
+        self.outcomes: list[BlobStoreError | None] = [None] * len(reads)
 
-    def start(self, position: int) -> int:
+    def request(self, position: int) -> int:
         """Request reads from ``position`` on; return the next position.
 
         They count at most ``tuning.READS_AT_ONCE``, a bounced one as :data:`JOB_COST`.
         """
-        shared, plain = self._shared, self.plain
-        places: list[tuple[int, IoBuffer]] = []
+        shared, reads, locate = self._shared, self._reads, self._shared.locate
+        checks, align, page_size = shared.checks_whole, shared.align, shared.page_size
         room = tuning.READS_AT_ONCE
-        while position < len(self._reads) and room > 0:
-            guid, frame = self._reads[position]
+        while position < len(reads) and room > 0:
+            guid, frame = reads[position]
             try:
-                entry = shared.locate(guid)
+                entry = locate(guid)
             except BlobStoreError as error:
                 self.outcomes[position] = error.with_traceback(None)
             else:
-                if frame.address % shared.align:
+                if frame.address % align:
                     read = FrameRead(shared, guid, entry, frame)
-                    self.jobs.append(shared.file_io.start(read.finish()))
-                    self.bounced.append(position)
+                    self._bounced.append((position, shared.file_io.start(read.finish())))
                     room -= JOB_COST - 1
                 else:
                     slot = entry >> CHECKSUM_BITS
+                    sink = _OneRead(self, position)
+                    self.in_flight.add(position)
                     shared.slots.pin(slot)
-                    plain.append((position, entry))
-                    places.append((slot * shared.page_size, frame))
+                    self._slots.append(slot)
+                    self._entries[position] = entry
+                    want = entry & CHECKSUM_MASK if checks else None
+                    if not shared.engine.start_read(slot * page_size, frame, want, sink):
+                        sink.unchecked = checks
+                        shared.engine.read(slot * page_size, (frame,)).forward(sink)
             position += 1
             room -= 1
-        if places:
-            shared.engine.read_each(places, self.answers)
         return position
+
+    def end_requests(self) -> None:
+        """Note that every read was requested."""
+        self.all_requested = True
+        if not self.in_flight:
+            self.complete(0)
 
     def unpin(self, at_most: int = sys.maxsize) -> bool:
         """Unpin ``at_most`` slots; return whether there are more."""
-        plain, slots = self.plain, self._shared.slots
-        stop = min(len(plain), self._unpinned + at_most)
+        pinned, slots = self._slots, self._shared.slots
+        stop = min(len(pinned), self._unpinned + at_most)
         while self._unpinned < stop:
             self._unpinned += 1
-            slots.unpin(plain[self._unpinned - 1][1] >> CHECKSUM_BITS)
-        return stop < len(plain)
+            slots.unpin(pinned[self._unpinned - 1])
+        return stop < len(pinned)
 
     async def finish_all(self) -> None:
-        """Note each read's ``BlobStoreError``; when all have ended, raise any other exception."""
+        """Finish what was not whole, and note each read's ``BlobStoreError``; raise any other at the end."""
+        unexpected: Exception | None = None
         shared, budget = self._shared, self._shared.file_io.checksum_budget
-        verifies, page_size = shared.verifies, shared.page_size
-        pairs = list(zip(self.plain, self.answers, strict=True))
-        for number, ((position, entry), answer) in enumerate(pairs if verifies else reversed(pairs), 1):
-            got = answer.result() if answer.done() else await answer
-            if got == page_size and not verifies:
-                if number % tuning.READS_AT_ONCE == 0:
-                    await budget.acquire(tuning.READS_AT_ONCE * tuning.NAME_COST_BYTES)
-                continue
+        for position, result in self.unfinished.items():
             guid, frame = self._reads[position]
-            in_one_step = got == page_size <= tuning.STEP_BYTES and budget.try_acquire(page_size)
-            if in_one_step and frame_checksum(frame.view) == entry & CHECKSUM_MASK:
-                continue
-            await self._note(position, FrameRead(shared, guid, entry, frame).finish(got))
+            read = FrameRead(shared, guid, self._entries[position], frame)
+            unexpected = await self._note(position, read.finish(result)) or unexpected
+        for position, job in self._bounced:
+            unexpected = await self._note(position, job) or unexpected
         while self.unpin(tuning.READS_AT_ONCE):
             await budget.acquire(tuning.READS_AT_ONCE * tuning.CHANGE_COST_BYTES)
-        for position, job in zip(self.bounced, self.jobs, strict=True):
-            await self._note(position, job)
-        if self._unexpected is not None:
-            raise self._unexpected
+        if unexpected is not None:
+            raise unexpected
 
-    async def _note(self, position: int, read: Awaitable[None]) -> None:
+    async def _note(self, position: int, read: Awaitable[None]) -> Exception | None:
         try:
             await read
         except BlobStoreError as error:
             self.outcomes[position] = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - raised when the other reads have ended
-            self._unexpected = self._unexpected or error
+            return error
+        return None
+
+    async def wait_all(self) -> None:
+        """Wait until no request is in flight, bounced ones included."""
+        self.all_requested = True
+        if self.in_flight:
+            await self
+        await wait_all([job for _, job in self._bounced])
 
 
 async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStoreError | None]:
     """Fill every frame with the blob that is visible now; return each position's error, or None.
 
-    Runs as a job.  Returns or raises when no request is in flight any more; until then every slot is
-    pinned.  More than ``tuning.READS_AT_ONCE`` are planned and requested in steps.
+    Returns or raises when no request is in flight any more; until then every slot is pinned.  More than
+    ``tuning.READS_AT_ONCE`` are planned and requested in steps.
     """
-    requests, position = _Requests(shared, reads), 0
+    batch, position = ReadBatch(shared, reads), 0
     try:
-        async with WaitOnError(requests.answers, requests.jobs):
-            while position < len(reads):
-                if position:
-                    await shared.file_io.checksum_budget.acquire_after(
-                        tuning.READS_AT_ONCE * tuning.CHANGE_COST_BYTES
-                    )
-                position = requests.start(position)
-            await requests.finish_all()
+        while position < len(reads):
+            if position:
+                await shared.file_io.checksum_budget.acquire_after(
+                    tuning.READS_AT_ONCE * tuning.CHANGE_COST_BYTES
+                )
+            position = batch.request(position)
+        batch.end_requests()
+        await batch
+        await batch.finish_all()
+    except GeneratorExit:
+        raise  # dropped: nothing may be awaited
+    except BaseException:
+        await batch.wait_all()
+        raise
     finally:
-        requests.unpin()
-    return requests.outcomes
+        batch.unpin()
+    return batch.outcomes

@@ -62,10 +62,6 @@ class PreadEngine(WorkerPool, Owner):
         call = functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset)
         return self.submit(_count_read, _NO_MEMORY, call)
 
-    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        for offset, frame in reads:
-            answers.append(self.read(offset, (frame,)))
-
     def read_now(self, offset: int, frame: IoBuffer) -> int:
         descriptor = self._descriptor  # kept open if the engine is abandoned meanwhile
         return number_of(self._calls.readv, descriptor.fd, (frame.view,), offset)

@@ -45,6 +45,7 @@ from uringblob.ring import ops as _ops
 _FIXED_FILE: Final = int(SqeFlags.FIXED_FILE)
 _READ_FIXED: Final = int(Opcode.READ_FIXED)
 _WRITE_FIXED: Final = int(Opcode.WRITE_FIXED)
+_READ: Final = int(Opcode.READ)
 _WRITE: Final = int(Opcode.WRITE)
 _FSYNC: Final = int(Opcode.FSYNC)
 _FDATASYNC: Final = _ops.fsync(FILE, data_only=True, flags=_FIXED_FILE)
@@ -73,7 +74,7 @@ class UringEngine(Owner):
         self.ring = ring
         self._queue = ring._queue
         self.push: Callable[[], object] = ring._queue.push  # one call less for each submission
-        self._has_plain_write = ring.supports(Opcode.WRITE)
+        self._has_plain = ring.supports(Opcode.READ)  # and WRITE, from 5.6 on
         self._checks = bool(ring._lib.ub_has_xxh3())
         self._loop = request.loop
         self._descriptor = descriptor
@@ -109,24 +110,6 @@ class UringEngine(Owner):
                 return self.ring.read_fixed(FILE, offset, frame, flags=_FIXED_FILE, submit=submit)
         return self.ring.submit([self._reads.op(offset, frames)])[0]
 
-    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        """See :meth:`.Engine.read_each`; all frames are of one size.
-
-        In few submissions, but not in one: the device begins while the next reads are prepared.  (With
-        16 frames of 4 KiB in one submission a seventh fewer a second were read.)
-        """
-        step = min(tuning.URING_TOGETHER, max(tuning.URING_HUGE_BYTES // reads[0][1].size, 1)) if reads else 1
-        for start in range(0, len(reads), step):
-            part = reads[start : start + step]
-            size_bytes = sum([frame.size for _, frame in part])
-            self._counters.reads += len(part)
-            submit = size_bytes >= tuning.URING_LARGE_BYTES or self._device_starves(len(part))
-            if all(frame.buf_index >= 0 for _, frame in part):
-                self.ring.read_fixed_each(FILE, part, answers, flags=_FIXED_FILE, submit=submit)
-            else:
-                ops = [self._reads.op(offset, (frame,)) for offset, frame in part]
-                self.ring.submit(ops, submit=submit, answers=answers)
-
     def read_now(self, offset: int, frame: IoBuffer) -> int:
         """See :meth:`.Engine.read_now`; not through the ring, which belongs to its thread."""
         descriptor = self._descriptor  # kept open if the engine is abandoned meanwhile
@@ -157,13 +140,16 @@ class UringEngine(Owner):
 
     def start_read(self, offset: int, frame: IoBuffer, want: int | None, sink: Sink) -> bool:
         _, address, size, buf_index = frame
+        opcode = _READ_FIXED
         if buf_index < 0:
-            return False
+            if not self._has_plain:
+                return False
+            opcode, buf_index = _READ, 0
         sink.keep = frame
         if want is None:
-            staged = self.ring.stage(sink, _READ_FIXED, 0, buf_index, address, offset, size)
+            staged = self.ring.stage(sink, opcode, 0, buf_index, address, offset, size)
         elif self._checks:
-            staged = self.ring.stage(sink, _READ_FIXED, 0, buf_index, address, offset, size, 1, want)
+            staged = self.ring.stage(sink, opcode, 0, buf_index, address, offset, size, 1, want)
         else:
             return False
         if staged < 0:
@@ -175,7 +161,7 @@ class UringEngine(Owner):
 
     def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
         sink.keep = frames
-        if len(frames) == 1 and self._has_plain_write:
+        if len(frames) == 1 and self._has_plain:
             _, address, size, buf_index = frames[0]
             opcode = _WRITE_FIXED if buf_index >= 0 else _WRITE
             staged = self.ring.stage(sink, opcode, 0, max(buf_index, 0), address, offset, size)
@@ -188,9 +174,11 @@ class UringEngine(Owner):
             return False
         self._counters.writes += 1
         # The first large one waits: a commit's log block follows and shares the enter.
-        if size >= tuning.URING_HUGE_BYTES or (staged > 1 and size >= tuning.URING_LARGE_BYTES):
-            self.push()
-        elif staged > tuning.URING_QUEUED_MAX and self._starves():
+        if (
+            size >= tuning.URING_HUGE_BYTES
+            or (staged > 1 and size >= tuning.URING_LARGE_BYTES)
+            or (staged > tuning.URING_QUEUED_MAX and self._starves())
+        ):
             self.push()
         return True
 

@@ -258,7 +258,7 @@ class BlobIndex:
 
     def join_commit(
         self,
-        changes: Mapped[Change],
+        changes: dict[bytes, Change],
         superseded: list[Change],
         entries: Iterable[tuple[bytes, int]],
         deletes: Iterable[bytes],

@@ -26,7 +26,7 @@ class PendingWrite:
     ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
-    __slots__ = ("_ended", "_file_io", "_finish", "_job", "result", "size_bytes", "keep", "on_end")
+    __slots__ = ("_ended", "_file_io", "_finish", "_job", "keep", "on_end", "result", "size_bytes")
 
     #: It resumes no coroutine, or one for many.
     light = True

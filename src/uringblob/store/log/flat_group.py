@@ -1,58 +1,106 @@
 """A group that goes as it should, without a coroutine: its parts end, it is flushed, it is durable.
 
-The commits of a small group and its one block are written together.  :class:`FlatGroup` keeps the writes
+The commits of a small group and its one block are written together.  A :class:`FlatGroup` keeps the writes
 that are not whole yet; when there are none, it asks for the fdatasync (rule 1: for nothing else), and when
-that has succeeded the group is durable.  Anything else (a short write, an error, a second sync, a signal
-handler's exception) ends the callbacks: the coroutine of :class:`~uringblob.store.log.group.Group` takes over
-with the answers so far.
+that has succeeded the group is durable.  Anything else (a short write, an error, a second sync) ends the
+callbacks: the coroutine of :class:`~uringblob.store.log.group_writer.GroupWriter` goes on with the answers
+so far.
 
-Callbacks may be repeated, because a signal handler may raise in the middle of one: what is counted is a set.
+A reaper that a signal handler's exception ended calls a sink again, so what is counted is a set; where the
+exception strikes in the middle of a callback, the store is poisoned, as by one inside a job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import collections
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from uringblob import tuning
+from uringblob.completion import call_surely
 from uringblob.engines import transfers
-from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, RECORDS_PER_BLOCK, BlockType, delete_record, set_record
-from uringblob.store.index.blob_index import BlobIndex
-from uringblob.store.io.file_io import ErrorContext, FileIO
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    FLAG_FRAMES_SYNCED,
+    RECORDS_PER_BLOCK,
+    BlockType,
+    delete_record,
+    set_record,
+)
+from uringblob.store.index.changes import Change
+from uringblob.store.io.file_io import ErrorContext
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
-from uringblob.store.log.writer import BlockRun, Log
+from uringblob.store.log.group_writer import GroupWriter
+from uringblob.store.log.writer import BlockRun
+
+
+class Groups(Protocol):
+    """The queue that a group comes from."""
+
+    def end_group(self, group: object) -> None:
+        """Begin the next group: ``group`` was acknowledged, and holds the log no more; may be repeated."""
+
+    def hand_over(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
+        """Go on with the group in flight by a coroutine, which returns whom to regroup."""
+
+    def interrupt(self, error: BaseException) -> None:
+        """Poison the store and fail every member: a signal handler raised ``error`` in a callback."""
 
 
 class FlatGroup(Group):
-    """One group of small commits, and one block.
-
-    ``on_end(error, durable=...)`` is called once: true when the group is durable, false where :meth:`finish`
-    must go on, or with an error where it did not begin.
-    """
+    """One group of small commits, and one block; it holds the log from the start to its end."""
 
     def __init__(
-        self, log: Log, file_io: FileIO, commits: list[Commit], on_end: Callable[..., object]
+        self,
+        writer: GroupWriter,
+        members: list[Member],
+        commits: list[Commit],
+        groups: Groups,
     ) -> None:
-        super().__init__(log, file_io, list[Member](commits))
-        self.commits = commits
-        self._on_end = on_end
+        super().__init__(writer.active.log, writer.file_io, members)
+        self._writer = writer
+        self._groups = groups
+        self._commits = commits
         self._left: set[PendingWrite] = set()
         self._runs: list[BlockRun] = []
         self._block: PendingWrite | None = None
         self._synced: int | None = None
-        self._syncing = self._over = False
+        self._over = False
+        self._holds_log = True
+        self._ack_due: object = None
 
-    @property
-    def fits_a_block(self) -> bool:
-        """Whether it needs one block at most, and its frames no flush of their own before it."""
-        return self.size <= RECORDS_PER_BLOCK and self._unsynced <= LARGE_GROUP_BYTES
-
-    def join(self, index: BlobIndex) -> None:
-        """Merge the members' changes, in one step; the last one to name a guid wins."""
-        for member in self.commits:
-            index.join_commit(self.changes, self.superseded, member.entries, member.deletes)
+    @classmethod
+    def of(cls, writer: GroupWriter, members: list[Member], groups: Groups) -> FlatGroup | None:
+        """Return the group of ``members`` if all are small commits, and nothing stands in its way."""
+        commits = [member for member in members if isinstance(member, Commit)]
+        active = writer.active
+        if (
+            len(commits) < len(members)
+            or not writer.file_io.takes_changes
+            or active.log.room < 1
+            or not writer.maintenance.log_fits(1)
+        ):
+            return None
+        group = cls(writer, members, commits, groups)
+        fits = group.size <= RECORDS_PER_BLOCK and group._unsynced <= LARGE_GROUP_BYTES
+        return group if fits and active.exclusive.try_acquire() else None
 
     def start(self) -> None:
-        """Write the block, and flush when everything is written."""
+        """Form the group and write its block."""
+        try:
+            self._writer.before_group(self._log)
+            index = self._writer.index
+            self.changes = changes = dict[bytes, Change]()
+            index.begin_group(changes)
+            for commit in self._commits:
+                index.join_commit(changes, self.superseded, commit.entries, commit.deletes)
+            self._write()
+        except Exception as error:  # noqa: BLE001 - every member gets it
+            self._give_up(error)
+
+    def _write(self) -> None:
         records = [
             delete_record(guid) if change.entry is None else set_record(guid, change.entry)
             for guid, change in self.changes.items()
@@ -63,9 +111,7 @@ class FlatGroup(Group):
         self.begun = True
         self._block = self._write_block(*run)
         writes = [self._block]
-        for commit in self.commits:
-            if commit.written is not None:
-                writes.append(commit.written)
+        writes += [commit.written for commit in self._commits if commit.written is not None]
         self._left.update(writes)
         self._file_io.engine.push()
         for pending in writes:
@@ -76,46 +122,116 @@ class FlatGroup(Group):
 
     def _write_block(self, offset: int, data: bytes) -> PendingWrite:
         file_io = self._file_io
-        scratch = file_io.take_scratch(BLOCK_SIZE)
+        self._scratch = scratch = file_io.take_scratch(BLOCK_SIZE)
         scratch.view[:] = data
 
         async def finish(answer: int) -> None:
             context = ErrorContext("writing the log", file_io.path, offset)
             await transfers.write_whole(file_io.engine, offset, [scratch], context, answer)
 
-        self._scratch = scratch
         return PendingWrite(file_io, offset, [scratch], BLOCK_SIZE, finish)
+
+    # --- callbacks -----------------------------------------------------------------------
 
     def _landed(self, pending: PendingWrite) -> None:
         """Count a write that has ended; when all are whole, flush."""
+        if self._over:
+            return
         if pending.result != pending.size_bytes:
-            self.end(durable=False)
+            self._give_up()
             return
         self._left.discard(pending)
-        if not self._left and not self._syncing and not self._over:
-            self._syncing = True
-            if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
-                self.end(durable=False)
+        if not self._left:
+            try:
+                if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
+                    self._give_up()
+            except MemoryError as error:
+                self._give_up(error)
 
     def _after_sync(self, result: int) -> None:
+        if self._over:
+            return
         self._synced = result
-        if result == 0 and self._file_io.sync_counts:
+        if result or not self._file_io.sync_counts:
+            self._give_up()
+            return
+        self._over = True
+        try:
             self._file_io.keep_scratch(self._scratch)
             self._log.accept_blocks(self.seq, 1)
-            self.end(durable=True)
-        else:
-            self.end(durable=False)
+            self._apply()
+        except Exception as error:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
+            self._file_io.poison(error)
+            self._groups.hand_over(self._fail(error))
+            return
+        except BaseException as error:
+            self._release()
+            self._groups.interrupt(error)
+            raise
+        self._acknowledge(collections.deque(self._commits), None)
 
-    def end(self, *, durable: bool, error: Exception | None = None) -> None:
-        """End the callbacks, once."""
+    def _apply(self) -> None:
+        index = self._writer.index
+        index.finish_group(self.changes, self.seq)
+        index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
+        for change in self.superseded:
+            index.free_superseded(change)
+        self._writer.groups += 1
+
+    def _acknowledge(self, commits: collections.deque[Commit], due: object) -> None:
+        """Acknowledge a few commits, and the others in the next iteration; then end."""
+        if due is not self._ack_due:
+            return  # the second call of call_surely
+        acknowledged_bytes = 0
+        try:
+            for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
+                if not commits or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
+                    break
+                commit = commits[0]
+                commit.resolve()
+                acknowledged_bytes += commit.frame_bytes
+                commits.popleft()  # last: resolving twice does nothing
+                self._writer.commits += 1
+            if commits:
+                self._acknowledge_later(commits)
+            else:
+                self._release()
+                self._writer.maintain()
+                self._groups.end_group(self)
+        except BaseException:
+            self._acknowledge_later(commits)  # a handler's exception, or a resumed task's SystemExit
+            raise
+
+    def _acknowledge_later(self, commits: collections.deque[Commit]) -> None:
+        self._ack_due = due = object()
+        call_surely(self._file_io.loop, self._acknowledge, commits, due)
+
+    def _release(self) -> None:
+        if self._holds_log:
+            self._holds_log = False
+            self._writer.active.exclusive.release()
+
+    # --- what a coroutine goes on with ---------------------------------------------------
+
+    def _give_up(self, error: Exception | None = None) -> None:
+        """End the callbacks: a coroutine goes on, or fails every member with ``error``."""
         if not self._over:
             self._over = True
             for pending in self._left:
                 pending.on_end = None
-            self._on_end(error, durable=durable)
+            self._groups.hand_over(self._go_on(error))
 
-    async def finish(self) -> dict[Member, BaseException]:
-        """Make the group durable by awaiting what is left; see :meth:`.Group.write`."""
-        assert self._block is not None
-        self._block.on_end = None
-        return await self._finish(self._runs, self._block, self._synced)
+    async def _go_on(self, error: Exception | None) -> list[Member]:
+        async def finish() -> dict[Member, BaseException]:
+            if error is not None or self._block is None:
+                raise error or AssertionError("no block")
+            return await self._finish(self._runs, self._block, self._synced)
+
+        try:
+            return await self._writer.make_durable(self, self._members, finish)
+        finally:
+            self._release()
+
+    async def _fail(self, error: Exception) -> list[Member]:
+        self._release()
+        raise error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Union
 
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreIOError
@@ -22,6 +22,7 @@ from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
+from uringblob.store.log.commit import Commit
 from uringblob.store.log.in_turns import acquire_changes
 from uringblob.store.log.writer import BlockRun, Log
 
@@ -29,38 +30,15 @@ from uringblob.store.log.writer import BlockRun, Log
 LARGE_GROUP_BYTES = 64 * 1024 * 1024
 
 
-class End(Protocol):
-    """What ends when a member's changes are durable and visible, or failed."""
-
-    def resolve(self, _result: None = None) -> None: ...
-    def reject(self, error: BaseException, /) -> None: ...
-
-
-class Member(Protocol):
-    """One caller's part of a group.
+@dataclasses.dataclass(eq=False)
+class Waiter:
+    """One caller's part of a group, for whose end a job waits.
 
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
     wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
-    group even without a record.  ``done`` ends when all of it is durable.
+    group even without a record.  ``done`` resolves when all of it is durable.
     """
-
-    size: int
-    frame_bytes: int
-    written: PendingWrite | Job[None] | None
-
-    @property
-    def done(self) -> End: ...
-    @property
-    def flushes(self) -> bool: ...
-    @property
-    def forced(self) -> bool: ...
-    def build_changes(self) -> Iterable[tuple[bytes, Change]]: ...
-
-
-@dataclasses.dataclass(eq=False)
-class Waiter:
-    """A member for whose end a job waits."""
 
     done: Completion[None]
     build_changes: Callable[[], Iterable[tuple[bytes, Change]]]
@@ -69,6 +47,10 @@ class Waiter:
     written: PendingWrite | Job[None] | None = None
     frame_bytes: int = 0
     forced: bool = False
+
+
+#: One caller's part of a group.
+Member = Union[Waiter, Commit]
 
 
 class Group:

@@ -1,58 +1,35 @@
 """Group commit: one group at a time, which all who wait for it share.
 
-:mod:`uringblob.store.log.group` makes a group durable by one flush; the next one begins only when it is
-published and acknowledged.  Meanwhile the frames of the next commits are written, and their records wait
-here.  If a part of a group fails, the member at fault fails and the others join the next group.  A group
-for which the log has no room waits for a compaction.
+The next group begins only when the one before it is durable, published and acknowledged.  Meanwhile the
+frames of the next commits are written, and their records wait here.  A group of small commits, with nothing
+in its way, is a :class:`~uringblob.store.log.flat_group.FlatGroup`, which needs no coroutine; any other is
+written by :class:`~uringblob.store.log.group_writer.GroupWriter`.  There is one queue for both.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import errno
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
-from uringblob.errors import BlobStoreError, BlobStoreIOError, one_each
-from uringblob.store.format import blocks_for
-from uringblob.store.index.blob_index import BlobIndex
+from uringblob.errors import one_each
 from uringblob.store.index.changes import Change
-from uringblob.store.index.shards import Mapped, Shards
-from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, Lock, wait_all
+from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import PendingWrite
-from uringblob.store.log.commit import Commit
 from uringblob.store.log.flat_group import FlatGroup
-from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member, Waiter
-from uringblob.store.log.in_turns import confirm_in_turns, each_in_turns
-from uringblob.store.log.maintenance import LogMaintenance
-from uringblob.store.log.writer import ActiveLog, Log
-
-#: Compactions that one group waits for: the first may have begun before, and leave too little room.
-COMPACTIONS_MAX = 2
+from uringblob.store.log.group import LARGE_GROUP_BYTES, Member, Waiter
+from uringblob.store.log.group_writer import GroupWriter
 
 
 class GroupQueue:
     """Forms groups out of waiting members, in order, and writes one at a time."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        index: BlobIndex,
-        active: ActiveLog,
-        maintenance: LogMaintenance,
-        *,
-        before_group: Callable[[Log], None],
-    ) -> None:
-        """``before_group`` raises if no group may be written to the log."""
-        self._file_io = file_io
-        self._index = index
-        self._active = active
-        self._maintenance = maintenance
-        self._before_group = before_group
+    def __init__(self, writer: GroupWriter) -> None:
+        self._writer = writer
+        self._file_io = writer.file_io
+        self._index = writer.index
         self._waiting: collections.deque[Member] = collections.deque()
         #: Whether a group is in flight, or the next one waits for others to join.
         self._busy = False
@@ -60,12 +37,10 @@ class GroupQueue:
         self._stepping = self._step_due = False
         #: What the next group waits for, so that others may join it; ``None``: for nothing.
         self._joining: object = None
-        self._flat: FlatGroup | None = None
-        self._members: list[Member] = []  # of the group in flight
+        #: The group in flight, ``None`` if a coroutine writes it, and its members.
+        self._group: FlatGroup | None = None
+        self._members: list[Member] = []
         self._recent_group_size = 0  # callers who shared a group of late
-        self.groups = self.commits = 0
-        #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
-        self.names_still = Lock()
 
     @property
     def idle(self) -> bool:
@@ -139,7 +114,7 @@ class GroupQueue:
                 self._step_due = False
                 self._begin()
         except BaseException as error:
-            self._interrupt(error)
+            self.interrupt(error)
             raise
         finally:
             self._stepping = False
@@ -156,7 +131,7 @@ class GroupQueue:
             self._joining = None
             self._write_next()
 
-    def _interrupt(self, error: BaseException) -> None:
+    def interrupt(self, error: BaseException) -> None:
         """Fail every member: a signal handler raised in here, or there was no memory to begin."""
         members = [*self._members, *self._waiting]
         self._members = []
@@ -196,129 +171,16 @@ class GroupQueue:
         awaited.add_immediate_callback(lambda _: self._step())
 
     def _write_next(self) -> None:
-        self._members = members = []
-        self._take_members(members)
-        group = self._flat_group(members)
+        members = self._take_members()
+        self._group = group = FlatGroup.of(self._writer, members, self)
         if group is None:
-            self._file_io.start(self._run(self._write_group(members)))
-            return
-        try:
-            self._index.begin_group(group.changes)
-            group.join(self._index)
+            self._file_io.start(self._run(self._writer.write(members)))
+        else:
             group.start()
-        except Exception as error:  # noqa: BLE001 - every member gets it
-            group.end(durable=False, error=error)
 
-    # --- a group by callbacks ------------------------------------------------------------
-
-    def _flat_group(self, members: list[Member]) -> FlatGroup | None:
-        """Return a group of small commits that nothing stands in the way of; it holds the log."""
-        for member in members:
-            if member.__class__ is not Commit:
-                return None
-        active = self._active
-        if (
-            not self._file_io.takes_changes
-            or active.log.room < 1
-            or not self._maintenance.log_fits(1)
-            or not active.exclusive.try_acquire()
-        ):
-            return None
-        group = FlatGroup(active.log, self._file_io, cast("list[Commit]", members), self._flat_ended)
-        if group.fits_a_block:
-            try:
-                self._before_group(active.log)
-                self._flat = group
-                return group
-            except Exception:  # noqa: BLE001 - the coroutine raises it, too, to every member
-                pass
-        active.exclusive.release()
-        return None
-
-    def _flat_ended(self, error: Exception | None, *, durable: bool) -> None:
-        group = self._flat
-        try:
-            if durable:
-                self._apply_small(group)
-                self._acknowledge(collections.deque(group.commits), group)
-            else:
-                persist(self._file_io.start, self._run(self._finish_flat(group, error)))
-        except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
-            self._file_io.poison(failure)
-            self._fail(self._members, failure)
-            self._release(group)
-        except BaseException as failure:
-            self._interrupt(failure)
-            self._active.exclusive.release()
-            raise
-
-    def _apply_small(self, group: FlatGroup) -> None:
-        index = self._index
-        index.finish_group(group.changes, group.seq)
-        index.slots.confirm(group.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
-        for change in group.superseded:
-            index.free_superseded(change)
-        self.groups += 1
-
-    def _acknowledge(self, members: collections.deque[Commit], group: FlatGroup) -> None:
-        """Acknowledge a few members, and the others in the next iteration; then begin the next group."""
-        acknowledged_bytes = 0
-        for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
-            if not members or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
-                break
-            member = members[0]
-            member.resolve()
-            acknowledged_bytes += member.frame_bytes
-            members.popleft()  # last: resolving twice does nothing
-            self.commits += 1
-        if members:
-            call_surely(self._file_io.loop, self._acknowledge, members, group)
-        elif self._flat is group:
-            self._release(group)
-
-    def _release(self, group: FlatGroup) -> None:
-        """Let go of the log, and begin the next group."""
-        self._flat = None
-        self._members = []
-        self._active.exclusive.release()
-        try:
-            self._maintenance.after_group()
-        except MemoryError:
-            pass  # it begins after the next group
-        self._step()
-
-    async def _finish_flat(self, group: FlatGroup, error: Exception | None) -> None:
-        """Go on with ``group`` where its callbacks could not."""
-        members, self._flat = self._members, None
-        try:
-            failed = await self._make_durable(group, group.finish if error is None else _raising(error))
-            await self._conclude(group, members, failed)
-        finally:
-            self._active.exclusive.release()
-
-    # --- a group by a coroutine ----------------------------------------------------------
-
-    async def _run(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Run one group's coroutine; then begin the next."""
-        members = self._members
-        try:
-            await writing
-        except Exception as error:  # noqa: BLE001 - every member gets it
-            self._fail(members, error)
-        except GeneratorExit:
-            raise  # the store was dropped, not closed, with all its callers
-        except BaseException as error:
-            self._interrupt(error)
-            raise
-        self._members = []
-        self._step()
-
-    def _fail(self, members: Iterable[Member], error: BaseException) -> None:
-        for member in members:
-            member.done.reject(one_each(error))
-
-    def _take_members(self, members: list[Member]) -> None:
-        """Move waiting members into ``members``, as far as they make one group."""
+    def _take_members(self) -> list[Member]:
+        """Take waiting members, as far as they make one group."""
+        self._members = members = list[Member]()
         frame_bytes = 0
         while self._waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
             member = self._waiting[0]
@@ -329,138 +191,34 @@ class GroupQueue:
             members.append(member)
             self._waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
+        return members
 
-    async def _write_group(self, members: list[Member]) -> None:
-        compactions = 0
-        while not await self._try_write_group(members):
-            if compactions == COMPACTIONS_MAX:
-                raise BlobStoreIOError(
-                    errno.ENOSPC,
-                    f"{self._file_io.path}: the log has no room for this change, also after a compaction; "
-                    "change fewer blobs at once, or give the disk more room",
-                )
-            compactions += 1
-            await self._maintenance.wait_unpinned()
-            await self._maintenance.start_compaction()
+    def end_group(self, group: object) -> None:
+        """Begin the next group: ``group`` was acknowledged; may be repeated."""
+        if group is self._group:
+            self._members = []
+            self._step()
 
-    async def _try_write_group(self, members: list[Member]) -> bool:
-        """Write a group of ``members`` and acknowledge it; False if the log has no room for it."""
-        async with self._active.exclusive:
-            await self._file_io.ready()
-            self._before_group(self._active.log)
-            group = await self._form_group(members)
-            if group is None:
-                return False
-            failed = await self._make_durable(group, group.write)
-            await self._conclude(group, members, failed)
-        return True
+    def hand_over(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
+        """Go on with the group in flight by a coroutine, which returns whom to regroup."""
+        self._group = None
+        persist(self._file_io.start, self._run(writing))
 
-    async def _conclude(
-        self, group: Group, members: list[Member], failed: dict[Member, BaseException]
-    ) -> None:
-        """Apply and acknowledge a durable group, or have the members not at fault join the next one."""
-        if failed:
-            self._regroup(members, failed)
-            return
+    async def _run(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
+        """Write one group by a coroutine; then begin the next."""
+        members = self._members
         try:
-            await self._apply(group)
-            await self._acknowledge_in_turns(members)
-        except Exception as error:
-            self._file_io.poison(error)  # the log has it, and the index perhaps a part of it only
-            raise
-        if not group.is_empty:
-            # Without memory, maintenance begins after the next group.
-            with contextlib.suppress(MemoryError):
-                self._maintenance.after_group()
-
-    async def _form_group(self, members: list[Member]) -> Group | None:
-        """Build the changes of ``members``; ``None`` if the log has no room for them."""
-        group = Group(self._active.log, self._file_io, members)
-        self._index.begin_group(group.changes)
-        try:
-            await group.build_changes(self._index)
-        except Exception:
-            await self._abort(group.changes)
-            raise
-        if group.is_empty or self._maintenance.log_fits(blocks_for(len(group.changes))):
-            return group
-        await self._abort(group.changes)  # what is pending may change before the next attempt
-        return None
-
-    async def _make_durable(
-        self, group: Group, write: Callable[[], Awaitable[dict[Member, BaseException]]]
-    ) -> dict[Member, BaseException]:
-        """Write ``group``; return the members at fault, if it was wiped."""
-        failed: dict[Member, BaseException] = {}
-        try:
-            if not group.is_empty:
-                failed = await write()
-        except Exception as error:
-            if group.begun and not isinstance(error, BlobStoreError):
-                self._file_io.poison(error)  # no memory, say: the medium may hold the group, or not
-            await self._abort(group.changes)
-            raise
-        if failed:
-            await self._abort(group.changes)
-        return failed
-
-    async def _abort(self, changes: Mapped[Change]) -> None:
-        index = self._index
-        await each_in_turns(
-            self._file_io.checksum_budget, lambda item: index.abort_change(*item), changes.items()
-        )
-        index.end_group()
-
-    async def _apply(self, group: Group) -> None:
-        """Make the durable ``group`` visible, and free what it replaced."""
-        index, budget, changes, seq = self._index, self._file_io.checksum_budget, group.changes, group.seq
-        if group.is_empty:
-            index.end_group()
-            return
-        if len(changes) <= tuning.APPLIED_AT_ONCE:
-            index.finish_group(changes, seq)
-        else:
-            await each_in_turns(budget, index.mark_slot_live, changes.values())
-            async with self.names_still:
-                index.show_group(changes)
-                await each_in_turns(budget, lambda item: index.apply_change(*item, seq), changes.items())
-                index.end_group()
-        await confirm_in_turns(budget, index.slots, seq - 1)
-        await each_in_turns(budget, index.free_superseded, group.superseded)
-        self.groups += 1
-        if isinstance(changes, Shards):
-            await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
-
-    async def _acknowledge_in_turns(self, members: list[Member]) -> None:
-        """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.
-
-        64 of them, acknowledged at once, submit their next frames of 512 KiB 0.4 ms later, and the device
-        idles.  Small frames are written so quickly that more iterations cost more (a quarter of the commits
-        a second, with 4 KiB).
-        """
-        acknowledged = acknowledged_bytes = 0
-        for member in members:
-            if (
-                acknowledged >= tuning.ACKNOWLEDGED_AT_ONCE
-                or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE
-            ):
-                await self._file_io.next_tick()
-                acknowledged = acknowledged_bytes = 0
-            member.done.resolve(None)
-            self.commits += not (member.flushes or member.forced)
-            acknowledged += 1
-            acknowledged_bytes += member.frame_bytes
-
-    def _regroup(self, members: list[Member], failed: dict[Member, BaseException]) -> None:
-        for member in reversed(members):
-            if member in failed:
-                member.done.reject(failed[member])
-            else:
+            for member in reversed(await writing):
                 self._waiting.appendleft(member)
+        except Exception as error:  # noqa: BLE001 - every member gets it
+            self._fail(members, error)
+        except GeneratorExit:
+            raise  # the store was dropped, not closed, with all its callers
+        except BaseException as error:
+            self.interrupt(error)
+            raise
+        self.end_group(None)
 
-
-def _raising(error: Exception) -> Callable[[], Awaitable[dict[Member, BaseException]]]:
-    async def fail() -> dict[Member, BaseException]:
-        raise error
-
-    return fail
+    def _fail(self, members: Iterable[Member], error: BaseException) -> None:
+        for member in members:
+            member.done.reject(one_each(error))

@@ -119,10 +119,6 @@ class SimEngine:
 
         self._when_complete(finish, fault)
 
-    def read_each(self, reads: Sequence[tuple[int, IoBuffer]], answers: list[Completion[int]]) -> None:
-        for offset, frame in reads:
-            answers.append(self.read(offset, (frame,)))
-
     def read_now(self, offset: int, frame: IoBuffer) -> int:  # noqa: ARG002 - the protocol's
         """Return 0, which sends the read to the loop: nothing may block here."""
         return 0
