@@ -188,6 +188,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
+            frame = wait = None  # the new traceback has this function's stack frame
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._active -= 1
@@ -215,7 +216,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._check_loop()
         checked = await checked_reads(self._core, reads)
         self._check_open()  # it may have been closed meanwhile
-        return await self._read(read_batch(self._core.reads, checked))
+        reading = read_batch(self._core.reads, checked)
+        del checked
+        return await self._read(reading)
 
     async def has_blob(self, guid: GuidLike) -> bool:
         self._check_loop()

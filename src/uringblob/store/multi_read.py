@@ -134,6 +134,11 @@ class ReadBatch(Wait):
             slots.unpin(pinned[self._unpinned - 1])
         return stop < len(pinned)
 
+    def end(self) -> None:
+        """Let go of the slots, and of the frames: a thread may still have a sink for a moment."""
+        self.unpin()
+        self._reads = ()
+
     async def finish_all(self) -> None:
         """Finish what was not whole, and note each read's ``BlobStoreError``; raise any other at the end."""
         unexpected: Exception | None = None
@@ -189,5 +194,5 @@ async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStor
         await batch.wait_all()
         raise
     finally:
-        batch.unpin()
+        batch.end()
     return batch.outcomes

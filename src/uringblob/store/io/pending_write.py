@@ -58,6 +58,8 @@ class PendingWrite:
         if self.result is None:
             self.result = result
             self.keep = None
+            if result == self.size_bytes:
+                self._finish = None  # it references the caller's buffers
         if self.on_end is not None:
             self.on_end(self)
         if self._ended is not None:
