@@ -174,11 +174,12 @@ static void share(struct ub_frame *frames, unsigned count, unsigned helpers, uin
 static int helpers_possible(void)
 {
     cpu_set_t set;
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    if (!sched_getaffinity(0, sizeof set, &set) && CPU_COUNT(&set) < processors)
-        processors = CPU_COUNT(&set);
-    processors--;
-    return processors > HELPERS_MAX ? HELPERS_MAX : processors > 0 ? (int)processors : 0;
+    int processors = 0;
+    if (sched_getaffinity(0, sizeof set, &set))
+        return HELPERS_MAX; /* more than 1024 processors */
+    for (int i = 0; i < CPU_SETSIZE && processors <= HELPERS_MAX; i++)
+        processors += CPU_ISSET(i, &set) != 0; /* CPU_COUNT would need glibc 2.6 */
+    return processors > 0 ? processors - 1 : 0;
 }
 
 int ub_checksum_helpers(int count)
