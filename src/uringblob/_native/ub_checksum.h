@@ -24,7 +24,7 @@ struct ub_frame {
 
    From any thread.  Of 64 KiB or more together, up to ub_checksum_helpers() threads of this file take
    frames too; they are started by the first call that can use them.  Of callers at the same time one has
-   the helpers, and the others compute alone. */
+   the helpers, and the others compute alone; so do the calls after one that a busy machine kept waiting. */
 void ub_checksum_frames(struct ub_frame *frames, unsigned count);
 
 /* Let at most `count` helpers take part from now on, and no more than 3, nor than the processors that this

@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HELPERS_MAX 3
@@ -28,6 +29,10 @@
 #define SHARED_BYTES_MIN 65536
 /* At most some microseconds: a pause takes 10 to 140 cycles. */
 #define SPINS 60
+/* A helper that lost its processor amid a frame keeps the caller waiting for milliseconds, ten times what the
+   frame takes.  Whoever waited so long tries helpers again after so many calls. */
+#define ALONE_CALLS 64
+#define WAIT_NS(bytes) (100000 + (bytes) / 2) /* beyond 2 GB/s and a wake-up */
 
 /* Python's, of its stable ABI: a detached pthread without a Python thread state; the GIL is not needed.
    pthread_create would be GLIBC_2.34 where that is what the build machine has, and keep the wheel from
@@ -53,6 +58,7 @@ static struct {
     atomic_uint busy;      /* some caller has the helpers */
     atomic_int allowed;    /* -1: not set, not asked for yet */
     unsigned threads;      /* started, by whoever is busy */
+    unsigned alone;        /* calls to come without helpers, likewise */
 } pool = {.allowed = -1};
 
 static void futex(atomic_uint *word, int operation, unsigned value)
@@ -67,6 +73,13 @@ static void relax(void)
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+static uint64_t now_ns(void)
+{
+    long time[2] = {0}; /* the kernel's struct timespec; the function would need glibc 2.17 */
+    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, time);
+    return (uint64_t)time[0] * 1000000000U + (uint64_t)time[1];
 }
 
 static void compute(struct ub_frame *frames, unsigned count)
@@ -125,6 +138,7 @@ static void forget_helpers(void)
     atomic_store(&pool.state, 0);
     atomic_store(&pool.busy, 0);
     pool.threads = 0;
+    pool.alone = 0;
 }
 
 static void start_helpers(unsigned wanted)
@@ -146,6 +160,24 @@ static void start_helpers(unsigned wanted)
         atomic_store(&pool.allowed, (int)pool.threads); /* not to be tried at every call */
 }
 
+static void wait_for_active(uint64_t claimed_bytes)
+{
+    uint64_t began = 0;
+    for (unsigned spins = 0;; spins++) {
+        unsigned state = atomic_load_explicit(&pool.state, memory_order_acquire);
+        if (!state)
+            break;
+        if (spins < SPINS) {
+            relax();
+            continue;
+        }
+        began = began ? began : now_ns();
+        futex(&pool.state, FUTEX_WAIT, state);
+    }
+    if (began && now_ns() - began > WAIT_NS(claimed_bytes))
+        pool.alone = ALONE_CALLS;
+}
+
 static void share(struct ub_frame *frames, unsigned count, unsigned helpers, uint64_t bytes)
 {
     unsigned step = (unsigned)(SHARED_BYTES_MIN / (bytes / count + 1));
@@ -160,15 +192,7 @@ static void share(struct ub_frame *frames, unsigned count, unsigned helpers, uin
     futex(&pool.published, FUTEX_WAKE, helpers);
     compute_claimed();
     atomic_fetch_and_explicit(&pool.state, ACTIVE_MASK, memory_order_relaxed);
-    for (unsigned spins = 0;; spins++) {
-        unsigned state = atomic_load_explicit(&pool.state, memory_order_acquire);
-        if (!state)
-            return;
-        if (spins < SPINS)
-            relax();
-        else
-            futex(&pool.state, FUTEX_WAIT, state);
-    }
+    wait_for_active((bytes / count + 1) * pool.step);
 }
 
 static int helpers_possible(void)
@@ -209,6 +233,10 @@ void ub_checksum_frames(struct ub_frame *frames, unsigned count)
     start_helpers(helpers);
     if (helpers > pool.threads)
         helpers = pool.threads;
+    if (pool.alone) {
+        pool.alone--;
+        helpers = 0;
+    }
     if (helpers)
         share(frames, count, helpers, bytes);
     else
