@@ -15,7 +15,7 @@ FROM python:${PYTHON}-slim-${DEBIAN} AS build
 # Debian's mirrors keep only the newest version of a package, so a pinned one would soon not build.
 # hadolint ignore=DL3008
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends gcc libc6-dev liburing-dev \
+ && apt-get install -y -qq --no-install-recommends gcc libc6-dev liburing-dev libxxhash-dev \
  && rm -rf /var/lib/apt/lists/*
 ENV URINGBLOB_EXT=require PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
@@ -37,7 +37,7 @@ VOLUME /data
 ENV URINGBLOB_TEST_DIR=/data
 CMD ["python", "-m", "pytest", "-p", "no:cacheprovider", "-n", "3", "--dist", "worksteal"]
 
-# ---- what is deployed: no compiler, no liburing (it is linked in), no root
+# ---- what is deployed: no compiler, no liburing and no libxxhash (they are compiled in), no root
 FROM python:${PYTHON}-slim-${DEBIAN} AS runtime
 RUN --mount=type=bind,from=build,source=/dist,target=/dist \
     pip install --quiet --no-cache-dir /dist/*.whl \

@@ -19,7 +19,7 @@ import cffi
 
 NATIVE = "src/uringblob/_native"
 
-SOURCES = ["ub_ring", "ub_checksum", "ub_checksum_avx2"]
+SOURCES = ["ub_ring", "ub_checksum", "ub_checksum_pool", "ub_checksum_avx2", "ub_checksum_avx512"]
 HEADERS = ["cdef", "ub_ring", "ub_checksum", "ub_xxh3"]
 
 #: Warnings are errors in our own C only; cffi's generated wrapper is compiled with these too.

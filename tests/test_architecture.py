@@ -39,7 +39,7 @@ ENGINE_PROTOCOL = (
 ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ("ground",)),
     "_native": (),
-    "buffers": ("ground",),
+    "buffers": ("ground", "_native"),
     # Public faces of what lies in buffers.
     **dict.fromkeys(("slab", "views", "checksums"), ("buffers",)),
     "api": ("ground", "buffers"),
@@ -427,7 +427,7 @@ _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 _PATH = re.compile(r"^[\w.-]+(/[\w.-]+)*/?$")
 _SUFFIXES = {".py", ".md", ".c", ".h", ".toml", ".in", ".sh", ".yml", ".a"}
 #: Named in documents, but not ours.
-FOREIGN_PATHS = {"liburing.a", "Python.h", "liburing.h"}
+FOREIGN_PATHS = {"liburing.a", "Python.h", "liburing.h", "xxhash.h"}
 
 
 def mentioned_paths(document: Path):

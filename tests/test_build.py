@@ -27,18 +27,51 @@ def build(tree, **environment):
     )
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="n/a: the extension is Linux's")
-@pytest.mark.skipif(importlib.util.find_spec("setuptools") is None, reason="n/a: no setuptools here")
-def test_what_an_earlier_build_left_does_not_stand_in_for_the_extension(tmp_path):
-    """A leftover ``build/`` was packed, and the compiler that was required was never run."""
+@pytest.fixture
+def tree(tmp_path):
+    """What an extension is built from, and nothing that was built."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("n/a: the extension is Linux's")
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("n/a: no setuptools here")
     for name in ("setup.py", "build_ffi.py"):
         shutil.copy(ROOT / name, tmp_path)
     native = "src/uringblob/_native"
     shutil.copytree(ROOT / native, tmp_path / native, ignore=shutil.ignore_patterns("*.so", "_uringblob.c"))
-    done = build(tmp_path)
+    return tmp_path
+
+
+def test_what_an_earlier_build_left_does_not_stand_in_for_the_extension(tree):
+    """A leftover ``build/`` was packed, and the compiler that was required was never run."""
+    done = build(tree)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("build/lib*/uringblob/_native/_uringblob*.so"))
-    assert build(tmp_path, CC="false").returncode != 0
+    assert list(tree.glob("build/lib*/uringblob/_native/_uringblob*.so"))
+    assert build(tree, CC="false").returncode != 0
+
+
+WITHOUT_XXHASH = """
+import importlib.util, sys
+name = "uringblob._native._uringblob"
+spec = importlib.util.spec_from_file_location(name, sys.argv[1])
+sys.modules[name] = built = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(built)
+import xxhash
+from uringblob import _native
+from uringblob.buffers.checksum import frame_checksum, frame_checksums
+from uringblob.buffers.iobuf import IoBuffer, address_of, ffi
+data = bytes(range(256)) * 4096
+frame = IoBuffer(memoryview(data), address_of(ffi.from_buffer("char[]", data)), len(data))
+right = xxhash.xxh3_64_intdigest(data)
+print(_native.lib.ub_has_xxh3(), frame_checksum(data) == right, frame_checksums([frame, frame]) == [right] * 2)
+"""
+
+
+def test_without_xxhashs_header_the_extension_builds_and_python_makes_the_checksums(tree):
+    done = build(tree, CFLAGS="-DUB_WITHOUT_XXHASH")
+    assert done.returncode == 0, done.stderr
+    (extension,) = tree.glob("build/lib*/uringblob/_native/_uringblob*.so")
+    command = [sys.executable, "-c", WITHOUT_XXHASH, str(extension)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0 True True\n"
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What `make` needs from the system before pip can build the extension.
 #
-# Looks for each thing itself (a compiler that works, Python.h, liburing.h, venv), not for package
+# Looks for each thing itself (a compiler that works, Python.h, liburing.h, xxhash.h, venv), not for package
 # names: a Python from pyenv brings its own headers.  As root on Debian or Ubuntu it installs what
 # is missing; otherwise it names the packages and the line that gets them.
 #
@@ -35,6 +35,7 @@ missing_packages() {
         has_compiler || printf ' gcc libc6-dev'
         has_python_headers || printf ' python3-dev'
         has_header '' liburing.h || printf ' liburing-dev'
+        has_header '' xxhash.h || printf ' libxxhash-dev'
     fi
 }
 

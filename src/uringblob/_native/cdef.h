@@ -37,6 +37,12 @@ struct ub_ring {
     ...;
 };
 
+struct ub_frame {
+    uint64_t address;
+    uint64_t length;
+    uint64_t checksum;
+};
+
 struct iovec {
     void *iov_base;
     size_t iov_len;
@@ -68,3 +74,5 @@ int ub_rename_noreplace(const char *old_path, const char *new_path);
 
 int ub_has_xxh3(void);
 uint64_t ub_xxh3(uint64_t address, uint64_t length);
+void ub_checksum_frames(struct ub_frame *frames, unsigned count);
+int ub_checksum_helpers(int count);

@@ -1,4 +1,4 @@
-/* XXH3 compiled for AVX2, in a file of its own: only ub_checksum.c calls it, on a processor that has AVX2.
+/* XXH3 compiled for AVX2, in a file of its own: ub_checksum.c calls it on a processor that has AVX2.
 
    The target is switched on here and not by a flag of the build, which would apply to every file. */
 

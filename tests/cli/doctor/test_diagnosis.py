@@ -159,7 +159,7 @@ CASES = {
         {**NO_EXTENSION, **USER, "installed_from": "--editable ./clone", "package_manager": "dnf"},
         ["extension"],
         (
-            "sudo dnf install -y gcc python3-devel liburing-devel && URINGBLOB_EXT=require pip install "
+            "sudo dnf install -y gcc python3-devel liburing-devel xxhash-devel && URINGBLOB_EXT=require pip install "
             "--force-reinstall --no-deps --editable ./clone"
         ),
     ),

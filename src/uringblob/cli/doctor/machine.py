@@ -111,7 +111,7 @@ def check_sysctl(root: Path = _ROOT) -> CheckResult:
 
 
 def check_extension() -> CheckResult:
-    """Whether the extension is there, its liburing, or why it is missing."""
+    """Whether the extension is there, its liburing, who makes checksums, or why it is missing."""
     cffi_version = f"cffi {metadata.version('cffi')}"
     if _native.lib is None or _native.ffi is None:
         facts = {
@@ -123,8 +123,10 @@ def check_extension() -> CheckResult:
         }
         return CheckResult(f"{_native.unavailable_reason}; {cffi_version}", Level.BAD, facts)
     liburing = _native.ffi.string(_native.lib.ub_liburing_version()).decode()
-    text = f"built with liburing {liburing}; {cffi_version}"
-    return CheckResult(text, facts={"extension": True}, detail={"liburing": liburing})
+    in_c = bool(_native.lib.ub_has_xxh3())
+    checksums = "checksums in C" if in_c else "checksums by the package xxhash (built without xxhash.h)"
+    text = f"built with liburing {liburing}; {checksums}; {cffi_version}"
+    return CheckResult(text, facts={"extension": True}, detail={"liburing": liburing, "checksums_in_c": in_c})
 
 
 def installed_from() -> str:

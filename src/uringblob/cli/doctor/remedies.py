@@ -14,11 +14,11 @@ MORE_DESCRIPTORS: Final = 'ulimit -n "$(ulimit -Hn)"'
 
 _PROFILE = "docker/seccomp-uringblob.json"
 _CALLS = "io_uring_setup io_uring_enter io_uring_register"
-#: A compiler, Python's headers and liburing's, by package manager.
+#: A compiler, Python's headers, liburing's and xxhash's, by package manager.
 _GET_PACKAGES = {
-    "apt-get": "apt-get install -y build-essential python3-dev liburing-dev",
-    "dnf": "dnf install -y gcc python3-devel liburing-devel",
-    "apk": "apk add build-base python3-dev linux-headers liburing-dev",
+    "apt-get": "apt-get install -y build-essential python3-dev liburing-dev libxxhash-dev",
+    "dnf": "dnf install -y gcc python3-devel liburing-devel xxhash-devel",
+    "apk": "apk add build-base python3-dev linux-headers liburing-dev xxhash-dev",
 }
 #: By :attr:`Facts.runtime`; "" for all others.
 _ALLOW_IN_SECCOMP = {
