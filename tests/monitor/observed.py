@@ -115,7 +115,8 @@ class ObservedSink:
     def end(self, result):
         record_end, self.record_end = self.record_end, None
         if record_end is not None:
-            record_end(self.token, result)
+            token, self.token = self.token, None  # a thread may have this sink a moment longer
+            record_end(token, result)
 
     def complete(self, result, mismatch=0):
         self.end(result)

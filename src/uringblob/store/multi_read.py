@@ -7,6 +7,8 @@ is resumed when no request is in flight any more.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Sequence
 
@@ -15,7 +17,7 @@ from uringblob.buffers.iobuf import IoBuffer
 from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
 from uringblob.store.frame_reads import FrameRead, FrameReads
-from uringblob.store.io.job import Job, wait_all
+from uringblob.store.io.job import Job
 from uringblob.wait import Wait
 
 #: A read that is a job of its own takes as long as so many others.
@@ -164,11 +166,13 @@ class ReadBatch(Wait):
         return None
 
     async def wait_all(self) -> None:
-        """Wait until no request is in flight, bounced ones included."""
+        """Wait until no request is in flight, bounced ones included; the caller raises an error already."""
         self.all_requested = True
-        if self.in_flight:
-            await self
-        await wait_all([job for _, job in self._bounced])
+        waits: list[Awaitable[None]] = [self] if self.in_flight else []
+        for wait in (*waits, *(job for _, job in self._bounced)):
+            # A second cancellation would come with the first one's traceback, and so with the frames.
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await wait
 
 
 async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStoreError | None]:
@@ -191,6 +195,7 @@ async def read_batch(shared: FrameReads, reads: Sequence[Read]) -> list[BlobStor
     except GeneratorExit:
         raise  # dropped: nothing may be awaited
     except BaseException:
+        reads = ()
         await batch.wait_all()
         raise
     finally:
