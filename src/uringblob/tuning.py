@@ -31,10 +31,17 @@ URING_IN_KERNEL_ENOUGH = 16
 #: for 512 KiB; this limit keeps an iteration below half a millisecond.  32 frames at once stalled the
 #: loop for 1.5 ms (p99; --workload stall).
 COMPLETED_BYTES_AT_ONCE = 2 * MIB
+#: Seconds of one reaping, checksums and resumed tasks included; the rest comes in the next iteration, behind
+#: whatever else the loop has to do.
+COMPLETED_S_AT_ONCE = 0.0005
 
-#: Bytes of checked frames that C takes out of the completion queue at a time: behind each such piece the
-#: readers are resumed, and the next reads submitted.  One frame of 512 KiB, or 16 of 4 KiB.
+#: Bytes of checked frames that C takes out of the completion queue at a time, for each thread that checks:
+#: behind each such piece the readers are resumed, and the next reads submitted.  One frame of 512 KiB, or 16
+#: of 4 KiB.
 CHECKED_BYTES_AT_ONCE = 64 * KIB
+#: Threads that help with the checksums of two and more large frames, at most; never more than processors less
+#: one.  0: none.  For the whole process.
+CHECKSUM_HELPERS_MAX = 3
 
 # ---- the pread engine -------------------------------------------------------------------------------
 # Measure: --contender store-pread,threads --workload read and write.
@@ -75,6 +82,8 @@ LOG_READ_AHEAD_BYTES = 256 * KIB
 #: Bytes that one iteration checksums or copies for all calls of a store; the request that exceeds the
 #: limit (a frame, a commit below 1 MiB) is still granted.
 BYTES_PER_ITERATION = 2 * MIB
+#: Bytes of a batch's frames that one call to C checksums, shared with the helpers: they need several at once.
+CHECKSUMMED_BYTES_AT_ONCE = 2 * MIB
 #: What a copied byte counts: 0.1 ms a MiB in memory that is in use, 0.5 in fresh memory.
 COPY_COST = 2
 #: Bytes of the largest step of one frame's checksum or copy; larger frames are taken in pieces.
@@ -113,6 +122,12 @@ ACKNOWLEDGED_BYTES_AT_ONCE = 2 * MIB
 GROUP_MEMBERS_MAX = 2048
 #: Changes of a group that are applied in one step.
 APPLIED_AT_ONCE = 256
+
+#: A synchronous commit with no other call beside it blocks the store's thread in the system calls: 2.4 instead
+#: of 3.0 times what they take.  After one that took so many seconds ...
+BLOCKED_S_MAX = 0.005
+#: ... for so many seconds none does, so that other calls are not behind a slow device (chosen).
+UNBLOCKED_S = 1.0
 
 # ---- the file ---------------------------------------------------------------------------------------
 # Measure: --measure 16 and 17 (space), --measure 14 (many blobs).

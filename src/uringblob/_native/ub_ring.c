@@ -10,8 +10,6 @@
 
 #include "ub_ring.h"
 
-#include "ub_checksum.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -321,20 +319,37 @@ static int kernel_holds_back(struct ub_ring *ring)
     return (flags & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
 }
 
-/* Whether the memory of a whole checked read has another checksum; frees the check. */
-static int mismatches(struct ub_ring *ring, const struct io_uring_cqe *cqe, uint64_t *checked)
+/* If this completion is of a whole checked read, note its frame as the `count`-th to be checked. */
+static unsigned note_frame(struct ub_ring *ring, const struct io_uring_cqe *cqe, unsigned at, unsigned count)
 {
     uint32_t number = check_of(cqe->user_data);
     if (!number)
-        return 0;
+        return count;
     const struct ub_check *check = &ring->checks[number - 1];
-    int mismatch = 0;
     if (cqe->res >= 0 && (uint32_t)cqe->res == check->length) {
-        mismatch = ub_xxh3(check->address, check->length) != check->want;
-        *checked += check->length;
+        ring->frames[count] = (struct ub_frame){check->address, check->length, 0};
+        ring->checking[count++] = at;
+    } else {
+        free_check(ring, number);
     }
-    free_check(ring, number);
-    return mismatch;
+    return count;
+}
+
+/* Check the noted frames, and mark the completions of those that have another checksum than wanted. */
+static void check_frames(struct ub_ring *ring, unsigned count)
+{
+    struct io_uring_cq *cq = &ring->uring.cq;
+    if (count == 1)
+        ring->frames[0].checksum = ub_xxh3(ring->frames[0].address, ring->frames[0].length);
+    else if (count)
+        ub_checksum_frames(ring->frames, count);
+    for (unsigned i = 0; i < count; i++) {
+        unsigned at = ring->checking[i];
+        uint32_t number = check_of(cq->cqes[(*cq->khead + at) & (ring->cq_entries - 1)].user_data);
+        if (ring->frames[i].checksum != ring->checks[number - 1].want)
+            ring->cqe_buffer[at].flags |= UB_MISMATCH;
+        free_check(ring, number);
+    }
 }
 
 int ub_reap(struct ub_ring *ring, uint64_t bytes_max)
@@ -354,8 +369,9 @@ int ub_reap(struct ub_ring *ring, uint64_t bytes_max)
         enter(ring, 0, 0, IORING_ENTER_GETEVENTS);
         ready = completions_ready(ring);
     }
-    uint64_t checked = 0;
-    for (; ring->buffered < ready && checked < bytes_max; ring->buffered++) {
+    uint64_t bytes = 0;
+    unsigned frames = 0;
+    for (; ring->buffered < ready && bytes < bytes_max && frames < UB_FRAMES_AT_ONCE; ring->buffered++) {
         const struct io_uring_cqe *cqe = &cq->cqes[(*cq->khead + ring->buffered) & mask];
         struct ub_completion *completion = &ring->cqe_buffer[ring->buffered];
         uint64_t direction = cqe->user_data >> UB_DIRECTION_SHIFT;
@@ -363,8 +379,13 @@ int ub_reap(struct ub_ring *ring, uint64_t bytes_max)
             ring->moved[direction - 1] += (uint64_t)cqe->res;
         completion->user_data = counter_of(cqe->user_data);
         completion->result = cqe->res;
-        completion->flags = cqe->flags | (mismatches(ring, cqe, &checked) ? UB_MISMATCH : 0);
+        completion->flags = cqe->flags & ~UB_MISMATCH;
+        unsigned noted = note_frame(ring, cqe, ring->buffered, frames);
+        if (noted > frames)
+            bytes += ring->frames[frames].length;
+        frames = noted;
     }
+    check_frames(ring, frames);
     return (int)ring->buffered;
 }
 

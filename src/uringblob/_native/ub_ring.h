@@ -20,6 +20,8 @@
 
 #include <liburing.h>
 
+#include "ub_checksum.h"
+
 /* One operation; ub_submit makes it an SQE.  40 bytes without padding, because Python packs it. */
 struct ub_op {
     uint64_t user_data; /* comes back with the completion */
@@ -38,6 +40,9 @@ struct ub_completion {
     int32_t result; /* >= 0 or -errno */
     uint32_t flags; /* IORING_CQE_F_* */
 };
+
+/* Frames that one call of ub_reap checks, at most. */
+#define UB_FRAMES_AT_ONCE 64
 
 /* A checked read that is staged or in flight, or a link of the list of free ones. */
 struct ub_check {
@@ -63,6 +68,8 @@ struct ub_ring {
     unsigned in_flight_max; /* operations staged and in the kernel, at most: cq_entries */
     uint32_t free_check;    /* index + 1 of the first free check */
     struct ub_check *checks; /* one for each operation that may be in flight */
+    struct ub_frame frames[UB_FRAMES_AT_ONCE]; /* those that are being checked, and their completions */
+    unsigned checking[UB_FRAMES_AT_ONCE];
     unsigned files_registered;
     unsigned buffers_registered;
     struct ub_completion *cqe_buffer; /* the caller's, cq_entries long; set after ub_open */
@@ -111,7 +118,8 @@ void ub_unstage(struct ub_ring *ring);
    call, and only if `consumed` was set: a caller that an exception interrupted gets the same ones again,
    and the descriptor stays readable until then.
 
-   Stops behind the checked read with which the bytes checked reach `bytes_max`.  UB_MISMATCH is set in the
+   Stops behind the checked read with which the bytes checked reach `bytes_max`; several are shared among
+   threads (ub_checksum_frames).  UB_MISMATCH is set in the
    flags of a checked read that was whole and whose memory does not have the checksum wanted. */
 #define UB_MISMATCH (1U << 31)
 int ub_reap(struct ub_ring *ring, uint64_t bytes_max);

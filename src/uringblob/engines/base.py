@@ -21,7 +21,7 @@ Operations queued within one loop tick reach the kernel together, in order; they
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from uringblob.buffers.iobuf import IoBuffer
@@ -46,7 +46,8 @@ class Engine(Protocol):
     """Positional I/O on one open file.
 
     ``name`` is ``"io_uring"`` or ``"pread"``; ``reason`` says why this engine was chosen;
-    ``direct_io`` whether the page cache is bypassed; ``memory_align`` the alignment in bytes
+    ``blocking``, if set, makes :meth:`start_sync`, and on threads :meth:`start_write`, block and complete
+    before they return; ``direct_io`` whether the page cache is bypassed; ``memory_align`` the alignment in bytes
     that frame addresses need (1 where I/O is buffered); ``pool`` the frames it leases.
 
     All methods belong to the loop's thread, except :meth:`read_now` and :meth:`abandon`.
@@ -54,6 +55,7 @@ class Engine(Protocol):
 
     name: str
     reason: str
+    blocking: bool
     direct_io: bool
     memory_align: int
     pool: BufferPool
@@ -80,6 +82,9 @@ class Engine(Protocol):
 
     def start_sync(self, sink: Sink) -> bool:
         """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Block the loop until ``done()``, completing what was started."""
 
     def push(self) -> object:
         """Submit what was asked for, which else is submitted at the tick's end."""

@@ -92,6 +92,12 @@ def number_of(call: Callable[..., int], *args: Any) -> int:
         return -error.errno
 
 
+def sync_file(calls: PosixCalls, fd: int) -> int:
+    """fdatasync; return 0."""
+    calls.sync(fd)
+    return 0
+
+
 def size_of_file(fd: int) -> int:
     """Return the file's length in bytes, or ``-errno``: a file system that has died reports none."""
     return number_of(_size, fd)

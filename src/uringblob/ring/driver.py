@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-from uringblob import fork
+from uringblob import fork, tuning
 from uringblob._native import require_lib
 from uringblob._native.types import CRing, Lib
 from uringblob.completion import Completion, Sink, persist
@@ -291,7 +291,7 @@ class RingDriver(Owner):
         due = self._flush_due
         self._flush_due = _TICK
         try:
-            self._in_flight.reap()
+            self._in_flight.reap(tuning.COMPLETED_S_AT_ONCE)
         finally:
             self._flush_due = due
             if (not due and not self._queue.flush()) or self._drained is not None:
@@ -310,6 +310,13 @@ class RingDriver(Owner):
             if not completion.done():
                 self._block()
         return completion.result()
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Block until ``done()``, which the completions reaped here bring about, or nothing is in flight."""
+        while not done() and self.in_flight:
+            self.flush()
+            if not done() and self.in_flight:
+                self._block()
 
     def _block(self) -> None:
         """Sleep until there is a completion to reap, or room to submit."""

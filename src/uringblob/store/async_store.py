@@ -7,11 +7,12 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
 import warnings
 from asyncio import _get_running_loop
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from uringblob import fork
@@ -33,6 +34,7 @@ from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.job import join, when_done
+from uringblob.store.log.commit import Commit
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.stats import collect_stats
@@ -295,6 +297,48 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         committing = self._core.commit(frames, doomed)
         del frames
         await self._change(committing)
+
+    def begin_commit(
+        self,
+        writes: Sequence[tuple[GuidLike, BlobBuffer]],
+        deletes: Sequence[GuidLike],
+        end: Callable[[BaseException | None], object],
+        *,
+        alone: bool,
+    ) -> bool:
+        """Begin a small commit without a task, for a caller in another thread; false: await :meth:`commit`.
+
+        In the loop's thread, outside a task.  ``end`` gets its error, or ``None``, when it is over.
+        ``alone``: no other call would share its group, so it may block the loop: the caller waits anyway.
+        """
+        self._check_open()
+        core = self._core
+        few = few_changes(core, writes, deletes)
+        if few is None:
+            return False
+        blocking = alone and self._active == 0 and core.may_block
+        if blocking:
+            core.file_io.engine.blocking = True
+        try:
+            commit = core.start_commit(*few)
+            del few  # the frames are the caller's again when the commit ends
+            if commit is None:
+                return False
+            self._active += 1
+            if blocking:
+                core.finish_blocking(commit)
+        finally:
+            core.file_io.engine.blocking = False
+
+        def over(commit: Commit) -> None:
+            self._one_less(None)
+            end(commit.error)
+
+        if commit.ended:
+            over(commit)
+        else:
+            commit.add_done_callback(over, context=contextvars.copy_context())
+        return True
 
     async def flush(self) -> None:
         self._check_loop()

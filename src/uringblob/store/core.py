@@ -11,6 +11,7 @@ that replaces it is durable, is not the last one, and its readers are done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from uringblob import tuning
@@ -76,6 +77,7 @@ class Core(StoreOwner):
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(self.reads, file_io.loop)
         self.last_sizes = (0, 0)
+        self._blocks_from = 0.0
         self.batches_linked = self.batches_scattered = 0
 
     @property
@@ -182,6 +184,18 @@ class Core(StoreOwner):
                 self._free_later(batch, pending, error)
             raise
         return commit
+
+    @property
+    def may_block(self) -> bool:
+        """Whether a commit may block the loop: nothing else is under way, and the device flushes quickly."""
+        return self.queue.idle and not self.file_io.engine.in_flight and time.monotonic() >= self._blocks_from
+
+    def finish_blocking(self, commit: Commit) -> None:
+        """Make ``commit`` durable while the loop stands still; what does not go as it should is left to it."""
+        began = time.monotonic()
+        self.file_io.engine.run_until(lambda: commit.ended or not self.queue.flat)
+        if (now := time.monotonic()) - began > tuning.BLOCKED_S_MAX:
+            self._blocks_from = now + tuning.UNBLOCKED_S
 
     def _free_later(self, batch: Batch, pending: PendingWrite, error: BaseException) -> None:
         async def free() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from uringblob import tuning
-from uringblob.buffers.checksum import frame_checksum
+from uringblob.buffers.checksum import frame_checksum, frame_checksums
 from uringblob.buffers.iobuf import GATHER_PIECES_MAX, IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.engines import transfers
@@ -161,13 +161,18 @@ class Batch:
 
     async def _checksum_in_steps(self) -> None:
         await self._file_io.next_tick()  # the requests are submitted at the end of this tick
-        budget = self._file_io.checksum_budget
-        for slot, guid, frame in self._places():
-            if frame.size <= tuning.STEP_BYTES and budget.try_acquire(frame.size):
-                checksum = frame_checksum(frame.view)
-            else:
-                checksum = await budget.checksum(frame.view)
-            self.entries.append((guid, pack_entry(slot, checksum)))
+        budget, page_size = self._file_io.checksum_budget, self._page_size
+        if page_size > tuning.STEP_BYTES:
+            for slot, guid, frame in self._places():
+                self.entries.append((guid, pack_entry(slot, await budget.checksum(frame.view))))
+            return
+        places = self._places()
+        while some := list(itertools.islice(places, max(1, tuning.CHECKSUMMED_BYTES_AT_ONCE // page_size))):
+            if not budget.try_acquire(len(some) * page_size):
+                await budget.acquire(len(some) * page_size)
+            checksums = frame_checksums([frame for _, _, frame in some])
+            for (slot, guid, _), checksum in zip(some, checksums, strict=True):
+                self.entries.append((guid, slot << CHECKSUM_BITS | checksum))
 
     # --- writing -------------------------------------------------------------------------
 

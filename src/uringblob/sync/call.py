@@ -54,6 +54,7 @@ class LoopCall(Generic[T]):
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
         self.uncancellable = uncancellable
+        self.alone = False  #: no other call runs or waits to be begun
         #: What a signal handler, or ``progress``, raised in the caller's thread.
         self.interrupted_by: BaseException | None = None
         self.ended = False
@@ -171,6 +172,41 @@ class LoopCall(Generic[T]):
             self._wakeup.release()
         except (RuntimeError, MemoryError):
             return  # it is released already: the caller has not resumed yet
+
+
+class PlainCall(LoopCall[None]):
+    """A call that the store's thread may be able to begin without a task.
+
+    ``start(end, alone=...)`` begins it and has ``end(error)`` called when it is over; or returns false, and
+    ``function`` is run.  ``alone``: no other call waits.  Once begun it is not cancelled: it ends soon.
+    """
+
+    def __init__(
+        self,
+        start: Callable[..., bool],
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *args: object,
+    ) -> None:
+        super().__init__(function, *args)
+        self._start = start
+
+    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[LoopCall[Any]], object]) -> None:
+        """See :meth:`LoopCall.begin`."""
+
+        def end(error: BaseException | None) -> None:
+            if not self.ended:
+                self.error = error
+                done(self)
+
+        self.begun = True
+        try:
+            if self._start(*self._args, end, alone=self.alone):
+                return
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            end(error)
+            return
+        self.begun = False
+        super().begin(loop, done)
 
 
 def _check_stack(depth: int) -> None:

@@ -158,7 +158,8 @@ class FileBlobStore(StoreOwner, BlobStore):
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
-        self._handle.run(self._core.commit, list(writes), guid_list(deletes))
+        core = self._core
+        self._handle.run_plain(core.begin_commit, core.commit, list(writes), guid_list(deletes))
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._handle.run_with_progress(self._core.verify, progress)

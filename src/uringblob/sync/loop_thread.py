@@ -130,8 +130,8 @@ class LoopThread(StoreOwner):
                     call.reject(error)
 
     def _dispatch(self, call: LoopCall[Any]) -> None:
-        if call.ended:
-            pass  # submitted once more than needed
+        if call.ended or (call.begun and call.task is None):
+            pass  # submitted once more than needed, or begun without a task: it ends by itself
         elif call.task is not None:
             if call.interrupted_by is not None and not call.uncancellable:
                 call.task.cancel()
@@ -150,6 +150,7 @@ class LoopThread(StoreOwner):
             call.reject(StoreClosed(CLOSED))
         else:
             self._running.add(call)
+            call.alone = not self._submitted and len(self._running) == 1
             call.begin(self._loop, self._done)
 
     def _done(self, call: LoopCall[Any]) -> None:

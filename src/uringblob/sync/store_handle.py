@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.sync.call import LoopCall
+from uringblob.sync.call import LoopCall, PlainCall
 from uringblob.sync.loop_thread import CLOSED, LoopThread
 
 T = TypeVar("T")
@@ -60,6 +60,13 @@ class StoreHandle(StoreOwner):
         """
         self.check()
         return self._wait(LoopCall(function, *args))
+
+    def run_plain(
+        self, start: Callable[..., bool], function: Callable[..., Coroutine[Any, Any, None]], *args: object
+    ) -> None:
+        """Do what :meth:`run` does, without a task where ``start`` can begin it; see :class:`PlainCall`."""
+        self.check()
+        self._wait(PlainCall(start, function, *args))
 
     def run_with_progress(
         self,

@@ -36,13 +36,14 @@ class Part(Answer):
     __slots__ = ("offset", "size_bytes", "views")
 
     def __init__(self, sink: Sink, offset: int, views: list[memoryview], size_bytes: int) -> None:
-        super().__init__(sink, _count_write, -errno.ENOMEM)
+        super().__init__(sink, count_write, -errno.ENOMEM)
         self.offset = offset
         self.views = views
         self.size_bytes = size_bytes
 
 
-def _count_write(counters: IoCounters, result: int) -> None:
+def count_write(counters: IoCounters, result: int) -> None:
+    """Add a write's bytes to the counters."""
     counters.bytes_written += max(result, 0)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from uringblob import tuning
@@ -19,9 +19,16 @@ from uringblob.buffers.leases import BufferPool
 from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor
-from uringblob.engines.posix_calls import PosixCalls, grow_file, number_of, pick_calls, size_of_file
-from uringblob.engines.pread.coalesce import CoalescedWrite, Part
-from uringblob.engines.pread.results import ResultQueue, count_nothing
+from uringblob.engines.posix_calls import (
+    PosixCalls,
+    grow_file,
+    number_of,
+    pick_calls,
+    size_of_file,
+    sync_file,
+)
+from uringblob.engines.pread.coalesce import CoalescedWrite, Part, count_write
+from uringblob.engines.pread.results import Count, ResultQueue, count_nothing
 from uringblob.engines.pread.worker_pool import WorkerPool, WorkItem
 from uringblob.owner import Owner
 
@@ -44,6 +51,7 @@ class PreadEngine(WorkerPool, Owner):
         reason: str,
     ) -> None:
         self.reason = reason
+        self.blocking = False
         self.direct_io = direct_io
         self.memory_align = memory_align
         self.pool = pool
@@ -73,6 +81,9 @@ class PreadEngine(WorkerPool, Owner):
 
     def start_write(self, offset: int, frames: Sequence[IoBuffer], sink: Sink) -> bool:
         self.counters.writes += 1
+        if self.blocking:
+            self._finish(sink, count_write, _write(self._calls, self._fd, _views(frames), offset))
+            return True
         part = Part(sink, offset, _views(frames), sum([frame.size for frame in frames]))
         self.submit_to(sink, part, self._put_write)
         return True
@@ -85,9 +96,22 @@ class PreadEngine(WorkerPool, Owner):
 
     def start_sync(self, sink: Sink) -> bool:
         self.counters.syncs += 1
-        call = functools.partial(number_of, _sync, self._calls, self._fd)
+        if self.blocking:
+            self._finish(sink, count_nothing, number_of(sync_file, self._calls, self._fd))
+            return True
+        call = functools.partial(number_of, sync_file, self._calls, self._fd)
         self.submit_to(sink, WorkItem(self._results, sink, count_nothing, _NO_MEMORY, call))
         return True
+
+    def _finish(self, sink: Sink, count: Count, result: Any) -> None:
+        if isinstance(result, BaseException):
+            sink.reject(result)
+        else:
+            count(self.counters, result)
+            sink.complete(result)
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Do nothing: where ``blocking`` is set everything is complete."""
 
     def push(self) -> None:
         """Do nothing: a thread has it already."""
@@ -109,7 +133,7 @@ class PreadEngine(WorkerPool, Owner):
 
     def sync(self) -> Completion[int]:
         self.counters.syncs += 1
-        call = functools.partial(number_of, _sync, self._calls, self._fd)
+        call = functools.partial(number_of, sync_file, self._calls, self._fd)
         return self.submit(count_nothing, _NO_MEMORY, call)
 
     def grow(self, size: int) -> Completion[int]:
@@ -172,12 +196,7 @@ def _write_then_sync(
     if put != size:
         return put, -errno.ECANCELED
     # A MemoryError from here on is not -ECANCELED: a sync that has begun is never repeated.
-    return put, number_of(_sync, calls, fd)
-
-
-def _sync(calls: PosixCalls, fd: int) -> int:
-    calls.sync(fd)
-    return 0
+    return put, number_of(sync_file, calls, fd)
 
 
 def _grow(lock: threading.Lock, fd: int, size: int) -> int:

@@ -34,7 +34,7 @@ from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.posix_calls import finish_growth, number_of, pick_calls, size_of_file
+from uringblob.engines.posix_calls import finish_growth, number_of, pick_calls, size_of_file, sync_file
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring.opcodes import FILE, READ, WRITE, OpcodeChooser
 from uringblob.engines.uring.start import start_ring
@@ -69,6 +69,7 @@ class UringEngine(Owner):
             descriptor.close()  # not with this stack frame, which the error keeps alive
             raise
         self.reason = "asked for by name" if request.engine == "io_uring" else "io_uring works here"
+        self.blocking = False
         self.direct_io = direct_io
         self.memory_align = memory_align
         self.ring = ring
@@ -183,11 +184,18 @@ class UringEngine(Owner):
         return True
 
     def start_sync(self, sink: Sink) -> bool:
+        if self.blocking:
+            self._counters.syncs += 1
+            sink.complete(number_of(sync_file, self._calls, self._fd))
+            return True
         if self.ring.stage(sink, _FSYNC, _ops.FSYNC_DATASYNC, 0, 0, 0, 0) < 0:
             return False
         self._counters.syncs += 1
         self.push()
         return True
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        self.ring.run_until(done)
 
     def _starves(self) -> bool:
         return self.ring.in_kernel < tuning.URING_IN_KERNEL_ENOUGH

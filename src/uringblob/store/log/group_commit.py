@@ -47,6 +47,11 @@ class GroupQueue:
         """Whether no group is in flight or waiting."""
         return not self._busy
 
+    @property
+    def flat(self) -> bool:
+        """Whether the group in flight needs no coroutine."""
+        return self._group is not None
+
     async def wait_idle(self) -> None:
         """Wait until no group is in flight or waiting; errors are those of their members."""
         while self._busy:

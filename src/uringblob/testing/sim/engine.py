@@ -30,6 +30,7 @@ class SimEngine:
     name = "simulated"
     reason = "asked for"
     memory_align = 1
+    blocking = False
 
     def __init__(
         self,
@@ -171,6 +172,9 @@ class SimEngine:
     def start_sync(self, sink: Sink) -> bool:
         self._sync(sink.complete)
         return True
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Do nothing: nothing blocks here, so the loop goes on."""
 
     def push(self) -> None:
         """Do nothing: every request is in flight at once."""
