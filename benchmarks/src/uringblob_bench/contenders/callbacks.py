@@ -18,8 +18,10 @@ from uringblob_bench.load import Load, Verb
 class _Call:
     """A worker's call in progress: it counts its operations down."""
 
-    def __init__(self, chain: _Callbacks, load: Load, worker: int, then: Callable[..., None]) -> None:
-        self._chain, self._file, self._then = chain, chain.file, then
+    _then: Callable[..., None]
+
+    def __init__(self, chain: _Callbacks, load: Load, worker: int) -> None:
+        self._chain, self._file = chain, chain.file
         self._verb = load.verb
         self._frames = self._file.memory.take(load.frames)
         self._numbers = self._file.numbers(load, worker)
@@ -27,6 +29,10 @@ class _Call:
         self._size = self._frames[0].size
         self._verify = self._file.params.verify and load.verb is Verb.READ
         self._one = self._frames[0] if load.frames == 1 else None
+
+    def bind(self, then: Callable[..., None]) -> Callable[[], None]:
+        self._then = then
+        return self.begin
 
     def begin(self) -> None:
         operation = self._file.read if self._verb is Verb.READ else self._file.write
@@ -80,7 +86,7 @@ class _Callbacks:
         self._busy = False
 
     def call(self, load: Load, worker: int) -> Chain:
-        return lambda then: _Call(self, load, worker, then).begin
+        return _Call(self, load, worker).bind
 
     def join(self, call: _Call) -> None:
         """Commit with the next group."""
