@@ -12,6 +12,7 @@ from uringblob_bench.contenders.base import CannotRun
 from uringblob_bench.contenders.callbacks import BareCallbacks
 from uringblob_bench.contenders.floor import BareAsyncio
 from uringblob_bench.contenders.no_device import BareNops, StoreNops
+from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.load import Load, Verb
 
 pytestmark = pytest.mark.one_interpreter
@@ -151,6 +152,14 @@ def test_reads_without_a_device_read_into_each_frame_once(params, workdir, nops,
     at_open = kind is StoreNops
     assert traced.count((Opcode.READ_FIXED, params.page_size)) == 4 + at_open
     assert traced.count((Opcode.NOP, params.page_size)) >= sample.frames - 4
+
+
+def test_the_store_without_a_device_is_not_the_one_that_others_change(params, workdir, nops):
+    for kind, load in ((AsyncStore, Load(Verb.COMMIT)), (StoreNops, Load(Verb.READ, 4))):
+        contender = kind(params, workdir)
+        contender.prepare()
+        (sample,) = contender.turn([load], SECONDS)
+        assert sample.frames > 0
 
 
 def test_a_store_that_reads_in_another_way_has_no_figure(params, workdir, nops):

@@ -5,6 +5,7 @@ What is left is the program's own.  A NOP carries its result from Linux 6.10 on.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest import mock
@@ -16,13 +17,16 @@ from uringblob_bench.contenders.bare_file import FLAGS, BareFile
 from uringblob_bench.contenders.base import CannotRun
 from uringblob_bench.contenders.floor import BareAsyncio, Tasks
 from uringblob_bench.contenders.ring import RingMemory
-from uringblob_bench.contenders.store import AsyncStore
-from uringblob_bench.load import Load
+from uringblob_bench.contenders.store import AsyncStore, StoreFiller
+from uringblob_bench.load import MIB, Load, Params
 from uringblob_bench.sample import Sample
+from uringblob_bench.workdir import WorkDir
 
 NO_DEVICE = "no device"
 #: ``IORING_NOP_INJECT_RESULT`` of ``linux/io_uring.h``.
 _INJECT_RESULT = 1
+#: Nothing is read of most of it.
+_FILE_BYTES = 64 * MIB
 
 
 def check_nops() -> None:
@@ -87,10 +91,12 @@ class BareNops(BareAsyncio):
 
 
 class StoreNops(AsyncStore):
-    """Reads of the store.  Its blobs are alike, so what a buffer has from one of them is right for all."""
+    """Reads of a store of its own, whose blobs are alike: what a buffer has from one of them is right for all."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, params: Params, workdir: WorkDir) -> None:
+        params = dataclasses.replace(params, file_bytes=min(params.file_bytes, _FILE_BYTES))
+        super().__init__(params, workdir)
+        self.filler = StoreFiller(params, workdir, "io_uring", "alike")
         self.name = f"store, {NO_DEVICE}"
 
     def prepare(self) -> None:
