@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -191,6 +192,25 @@ def test_a_run_in_memory_alone_needs_no_directory(mountable, tmp_path, quiet, ne
     assert case["medium"] == "memory"
     assert data["environment"]["file_system"]["type"] == "ext4"
     assert mounts_below(mountable) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_in_memory_that_is_ended_by_a_signal_unmounts(number, mountable, needs_uring):
+    words = ["--media", "memory", "--workload", "read", "--party", "store", *TINY, "--seconds", "60"]
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-m", "uringblob_bench", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(mountable)},
+        # A job in a shell's background ignores it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not list(mountable.glob("*/disk/*/store-*.blobs")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, os.listdir(mountable), mounts_below(mountable)) == (130, [], []), said
 
 
 def test_an_unknown_medium_is_refused(capfd):
