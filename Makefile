@@ -5,6 +5,7 @@
 #   make test        the test suite                 make test PYTEST_ARGS='-k ring -x'
 #   make lint types c-warnings wheel-check          what .ci/run checks besides
 #   make bench       every measure and sweep: results, plots and a page in benchmarks/   BENCH_DIR=/mnt/disk
+#   make bench-memory   measures on a disk in memory (as root), printed only   BENCH_ARGS='--measure 4,5 --budget 60'
 #   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
 #   make valgrind    the C half's own tests under memcheck (a minute or two)
 #   make clean       remove everything made here
@@ -42,7 +43,7 @@ C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml benchmarks/pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
 LINTED := src tests benchmarks examples tools docs $(wildcard *.py)
 
-.PHONY: bench demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: bench bench-memory demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -50,6 +51,10 @@ demo: $(VENV)/.installed
 
 bench: $(VENV)/.bench
 	$(PY) -m uringblob_bench $(BENCH_DIR) --output benchmarks --readme benchmarks/README.md $(BENCH_ARGS)
+
+# What the software costs, in a minute: nothing is kept of it.
+bench-memory: $(VENV)/.bench
+	$(PY) -m uringblob_bench --media memory --no-sweeps --rounds 3 $(BENCH_ARGS)
 
 test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)

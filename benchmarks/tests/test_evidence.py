@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from uringblob_bench.commit_counts import count_commits, submitting_enters
 from uringblob_bench.contenders.fio import fio_version
+from uringblob_bench.counts import count_commits, submitting_enters
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import fio_sync_evidence, judge
 
@@ -60,7 +60,8 @@ def test_fio_is_looked_at(params, workdir):
 
 def test_enters_are_counted_between_marks():
     mark = "77 getppid() = 1\n"
-    trace = enter(1, 0) + mark + enter(2, 0) + enter(0, 1) + enter(1, 0) + mark + mark + enter(1, 1)
+    section = enter(2, 0) + enter(0, 1) + enter(1, 0)
+    trace = enter(1, 0) + mark + section + mark + enter(1, 1) + mark + mark + enter(1, 1)
     assert submitting_enters(trace) == [2, 0]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from uringblob_bench import (
     adhoc,
-    commit_counts,
+    counts,
     environment,
     fio_sync,
     hugepages,
@@ -123,24 +123,24 @@ def test_an_strace_that_is_refused_proves_nothing_about_fio(params, workdir, mon
 
 def test_without_strace_the_device_still_counts(params, workdir, hidden, monkeypatch):
     hidden("strace")
-    monkeypatch.setattr(commit_counts, "_child", lambda *_: "[1, 2, 1]")
-    counted = commit_counts.count_commits(params, workdir)
+    monkeypatch.setattr(counts, "_child", lambda *_: "[1, 2, 1]")
+    counted = counts.count_commits(params, workdir)
     assert (counted.submitting_enters, counted.enters_words) == (None, "strace is not installed")
     assert counted.device_flushes == 1
 
 
 def test_a_device_that_does_not_count_and_an_strace_that_fails_give_no_figure(params, workdir, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(commit_counts, "_child", lambda *_: "[]")
-    counted = commit_counts.count_commits(params, workdir)
+    monkeypatch.setattr(counts, "_child", lambda *_: "[]")
+    counted = counts.count_commits(params, workdir)
     assert (counted.device_flushes, counted.flushes_words) == (None, "the device does not count its flushes")
     monkeypatch.setattr(shutil, "which", lambda name: name)
 
     def refused(*_):
         raise subprocess.CalledProcessError(1, "strace")
 
-    monkeypatch.setattr(commit_counts, "_child", refused)
-    counted = commit_counts.count_commits(params, workdir)
+    monkeypatch.setattr(counts, "_child", refused)
+    counted = counts.count_commits(params, workdir)
     assert counted.submitting_enters is None
     assert counted.enters_words.startswith("strace failed: ")
     assert counted.flushes_words == "the child failed"
@@ -308,7 +308,7 @@ def test_a_page_without_plots_shows_none(nothing, tmp_path):
 def test_a_measure_that_failed_stands_in_both_tables_with_its_reason(nothing):
     results = Results(nothing)
     for table in (markdown.measures(results), markdown.short_table(results)):
-        assert [line for line in table if "| 1 | reads | failed: no fio |" in line]
+        assert [line for line in table if "| 1 | directory | reads | failed: no fio |" in line]
     assert markdown.peers(results) == []
     results.outcomes[0]["number"] = None
     assert markdown.measures(results) == []

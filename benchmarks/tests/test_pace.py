@@ -14,11 +14,13 @@ from uringblob_bench.contenders.catalogue import CONTENDERS
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.measures import MEASURES
 from uringblob_bench.measures.scale import growth
+from uringblob_bench.media import MEMORY_FILE_BYTES
 from uringblob_bench.options import (
     FULL_BUDGET_S,
     QUICK_BUDGET_S,
     add_arguments,
     contender_names,
+    media_of,
     numbers,
     size,
 )
@@ -37,20 +39,27 @@ def parse(*argv):
 def expected_seconds(args):
     steps = chosen(args)
     pace = pace_of(args, steps)
-    measures = sum(step.turns for step in steps if hasattr(step, "number")) * pace.rounds * pace.seconds
+    turns = sum(step.turns for step in steps if hasattr(step, "number")) * len(media_of(args))
+    measures = turns * pace.rounds * pace.seconds
     sweeps = sum(step.turns for step in steps if not hasattr(step, "number"))
     return measures + sweeps * pace.sweep_rounds * pace.sweep_seconds
 
 
 @pytest.mark.parametrize(
-    ("argv", "budget"), [([], FULL_BUDGET_S), (["--quick"], QUICK_BUDGET_S), (["--budget", "600"], 600)]
+    ("argv", "budget"),
+    [
+        ([], 2 * FULL_BUDGET_S),
+        (["--media", "memory"], FULL_BUDGET_S),
+        (["--quick"], QUICK_BUDGET_S),
+        (["--budget", "1200"], 1200),
+    ],
 )
 def test_turns_fit_the_budget(argv, budget):
     assert expected_seconds(parse(*argv)) < budget
 
 
 def test_a_larger_budget_means_longer_turns_and_not_more_of_them():
-    short, long = (pace_of(parse("--budget", budget), chosen(parse())) for budget in ("700", "1400"))
+    short, long = (pace_of(parse("--budget", budget), chosen(parse())) for budget in ("1400", "2800"))
     assert long.seconds > short.seconds
     assert long.rounds == short.rounds
 
@@ -67,6 +76,24 @@ def test_the_setting_is_the_command_lines():
     )
     assert (params.page_size, params.file_bytes, params.frames, params.live) == (65536, 2 << 20, 32, 12)
     assert (params.registered, params.huge, params.verify) == (False, False, False)
+
+
+def test_files_in_memory_are_smaller_unless_their_size_is_named():
+    assert params_of(parse(), "memory").file_bytes == MEMORY_FILE_BYTES < params_of(parse()).file_bytes
+    assert params_of(parse("--file-size", "2MiB"), "memory").file_bytes == 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("argv", "media"),
+    [
+        ([], ["directory", "memory"]),
+        (["--quick"], ["directory"]),
+        (["--workload", "read"], ["directory"]),
+        (["--quick", "--media", "memory,directory"], ["directory", "memory"]),
+    ],
+)
+def test_measures_run_on_both_media_unless_it_is_to_be_quick(argv, media):
+    assert media_of(parse(*argv)) == media
 
 
 @pytest.mark.parametrize(

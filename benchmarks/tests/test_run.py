@@ -26,7 +26,7 @@ from uringblob_bench.contenders import thread_pool
 from uringblob_bench.contenders.fio import Fio
 from uringblob_bench.device import flushes
 from uringblob_bench.fio_sync import SyncEvidence
-from uringblob_bench.measures import MEASURES, scale, stall, writes
+from uringblob_bench.measures import MEASURES, counts, scale, stall, writes
 from uringblob_bench.report.data import Results
 from uringblob_bench.report.markdown import BEGIN, END, put_into
 from uringblob_bench.sample import Latency, Sample
@@ -79,14 +79,15 @@ def few_points(monkeypatch):
     monkeypatch.setattr(settings, "THREAD_COUNTS", (1, 4))
     kinds = dict(list(settings.BUFFER_KINDS.items())[::3])
     monkeypatch.setattr(settings, "BUFFER_KINDS", kinds)
+    monkeypatch.setattr(counts, "WORK", dict(list(counts.WORK.items())[:1]))
 
 
 def read(path):
     return json.loads(Path(path).read_text("utf-8"))
 
 
-def test_there_are_seventeen_measures():
-    assert list(MEASURES) == list(range(1, 18))
+def test_there_are_nineteen_measures():
+    assert list(MEASURES) == list(range(1, 20))
 
 
 @pytest.mark.slow
@@ -94,12 +95,12 @@ def test_there_are_seventeen_measures():
 def test_a_whole_run(disk_dir, tmp_path, no_fio, few_points, needs_uring, capfd, monkeypatch):
     results = str(tmp_path / "results" / "results.json")
     sweeps = [word for name in SWEEPS for word in ("--sweep", name)]
-    code = main([str(disk_dir), "--measures", "1-17", *sweeps, *TINY, "--budget", "120", "--json", results])
+    code = main([str(disk_dir), "--measures", "1-19", *sweeps, *TINY, "--budget", "120", "--json", results])
     shown = capfd.readouterr()
     unseen = unseen_here(disk_dir)
     assert code == (1 if unseen else 0), shown.out + shown.err
     data = read(results)
-    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 18)}
+    assert {outcome["number"] for outcome in data["outcomes"]} == {None, *range(1, 20)}
     for outcome in data["outcomes"]:
         assert outcome["failure"] == ""
         assert outcome["number"] is None or outcome["findings"], outcome["name"]
@@ -118,6 +119,7 @@ def unseen_here(directory):
     unseen = {
         "submitting enters per commit": shutil.which("strace") is None,
         "device flushes per commit": flushes(str(directory)) is None,
+        "system calls of a read, alone": shutil.which("strace") is None,
     }
     return {title for title, is_unseen in unseen.items() if is_unseen}
 
@@ -298,14 +300,14 @@ def test_the_plan_of_a_run_is_printed_before_anything_is_made(disk_dir, monkeypa
     with pytest.raises(Stop):
         main([str(disk_dir)])
     said = " ".join(capfd.readouterr().out.split())
-    assert f"in {disk_dir}: " in said
-    minutes = int(re.search(r"about (\d+) minutes, at most 20 minutes", said)[1])
-    assert 5 <= minutes <= 20
+    assert f"in {disk_dir} and in memory: " in said
+    minutes = int(re.search(r"about (\d+) minutes, at most 40 minutes", said)[1])
+    assert 5 <= minutes <= 40
     assert "files of 1,024 MiB" in said
     with pytest.raises(Stop):
         main([str(disk_dir), "--quick", "--measure", "4"])
     said = " ".join(capfd.readouterr().out.split())
-    assert MEASURES[4].title in said
+    assert f"in {disk_dir}: {MEASURES[4].title}" in said
     assert "at most 75 s" in said
 
 

@@ -1,16 +1,17 @@
-"""One run: its work directory, the length of its turns, and the cases that were run so far."""
+"""One run on one medium: its work directory, the length of its turns, and the cases that were run so far."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from uringblob_bench import finding
 from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Case, Entry, interleave
 from uringblob_bench.load import Params
+from uringblob_bench.media import DIRECTORY, MEMORY
 from uringblob_bench.sample import Sample, Spread
 from uringblob_bench.workdir import WorkDir
 
@@ -47,12 +48,19 @@ class Bench:
         params: Params,
         pace: Pace,
         progress: Callable[[str, str], None] = lambda _a, _b: None,
+        medium: str = DIRECTORY,
     ) -> None:
         self.workdir = workdir
         self.params = params
         self.pace = pace
         self.progress = progress
+        self.medium = medium
+        #: By name, and with the medium where that is not the directory given.
         self.cases: dict[str, Case] = {}
+
+    def target(self, *, directory: float | None = None, memory: float | None = None) -> float | None:
+        """Return the target on this medium; ``None``: the value is only stated."""
+        return memory if self.medium == MEMORY else directory
 
     def points(self, values: Sequence[T]) -> Sequence[T]:
         """Return the values of a sweep that are taken."""
@@ -81,6 +89,8 @@ class Bench:
 
         :raises OutOfTime: the budget is used up.
         """
+        if self.medium != DIRECTORY:
+            name = f"{name}, {self.medium}"
         if name not in self.cases:
             if time.monotonic() > self.pace.deadline:
                 raise OutOfTime("the budget was used up before it began")
@@ -93,6 +103,7 @@ class Bench:
                 progress=self.progress,
                 deadline=self.pace.deadline,
             )
+            self.cases[name].medium = self.medium
         return self.cases[name]
 
 
@@ -103,60 +114,72 @@ class Figure:
     of: Callable[[Sample], float]
     name: str
     scale: float = 1.0
+    more_is_better: bool = False
 
     def __call__(self, sample: Sample) -> float:
         """Return it, unscaled."""
         return self.of(sample)
 
 
-FRAMES_PER_S = Figure(lambda sample: sample.frames_per_s, "frames/s")
+FRAMES_PER_S = Figure(lambda sample: sample.frames_per_s, "frames/s", more_is_better=True)
 CPU_PER_FRAME = Figure(lambda sample: sample.cpu_per_frame_s, "CPU µs per frame", 1e6)
 P50 = Figure(lambda sample: sample.latency.p50_s, "median µs", 1e6)
 P99 = Figure(lambda sample: sample.latency.p99_s, "p99 µs", 1e6)
 
 
-def ratio(case: Case, ours: str, theirs: str, figure: Figure) -> float | None:
+def ratio(case: Case, ours: str, theirs: str, figure: Figure, load: int = 0) -> float | None:
     """Return the medians' quotient, or ``None`` if one of them took no turn."""
     if not case.has(ours, theirs):
         return None
-    below = case.median(theirs, figure)
-    return case.median(ours, figure) / below if below else None
+    below = case.median(theirs, figure, load)
+    return case.median(ours, figure, load) / below if below else None
 
 
-def detail(case: Case, figure: Figure, *names: str) -> str:
+def detail(case: Case, figure: Figure, *names: str, load: int = 0) -> str:
     """Return each contender's median with its extremes, or why it took no turn."""
     parts = []
     for name in names:
         if case.has(name):
-            spread = Spread.of([value * figure.scale for value in case.values(name, figure)])
+            spread = Spread.of([value * figure.scale for value in case.values(name, figure, load)])
             parts.append(f"{name} {spread.median:.4g} ({spread.low:.4g} to {spread.high:.4g})")
         else:
             parts.append(f"{name}: {case.failures.get(name, 'took no turn')}")
     return f"{figure.name}: {', '.join(parts)}"
 
 
-def at_least(
+def against(
     what: str,
     case: Case,
     ours: str,
-    theirs: str,
-    target: float,
+    theirs: Mapping[str, float | None],
     figure: Figure = FRAMES_PER_S,
     more: str = "",
+    load: int = 0,
+) -> list[Finding]:
+    """Compare ``ours`` with each of ``theirs``, by name: its target, or ``None`` where there is none."""
+    return [
+        bounded(
+            f"{what}, against {name}",
+            ratio(case, ours, name, figure, load),
+            target,
+            detail=detail(case, figure, ours, name, load=load) + more,
+            more_is_better=figure.more_is_better,
+        )
+        for name, target in theirs.items()
+    ]
+
+
+def bounded(
+    what: str,
+    measured: float | None,
+    target: float | None,
+    unit: str = "x",
+    detail: str = "",
+    *,
+    more_is_better: bool = False,
 ) -> Finding:
-    """Find whether ``ours`` has at least ``target`` times the figure of ``theirs``."""
-    words = detail(case, figure, ours, theirs) + more
-    return finding.at_least(what, ratio(case, ours, theirs, figure), target, detail=words)
-
-
-def at_most(
-    what: str, case: Case, ours: str, theirs: str, target: float, figure: Figure, more: str = ""
-) -> Finding:
-    """Find whether ``ours`` has at most ``target`` times the figure of ``theirs``."""
-    words = detail(case, figure, ours, theirs) + more
-    return finding.at_most(what, ratio(case, ours, theirs, figure), target, detail=words)
-
-
-def stated(what: str, case: Case, ours: str, theirs: str, figure: Figure = FRAMES_PER_S) -> Finding:
-    """State the quotient of the figures of ``ours`` and ``theirs``."""
-    return finding.stated(what, ratio(case, ours, theirs, figure), detail=detail(case, figure, ours, theirs))
+    """Return a finding with this target, or without one."""
+    if target is None:
+        return finding.stated(what, measured, unit, detail)
+    bound = finding.at_least if more_is_better else finding.at_most
+    return bound(what, measured, target, unit, detail)

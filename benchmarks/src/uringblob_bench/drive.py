@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from uringblob_bench import ticker
@@ -18,10 +18,13 @@ WARM_UP = 0.1
 
 TaskCall = Callable[[], Awaitable[object]]
 ThreadCall = Callable[[], object]
+#: From what is to be called at the end of each call, with an error if there was one, to what begins a call.
+Chain = Callable[[Callable[..., None]], Callable[[], None]]
 _TICKERS = {Verb.TICK: ticker.tick, Verb.SLEEP: ticker.sleep}
 
 
-async def _task(call: TaskCall, worker: Worker) -> None:
+async def serve_by_task(call: TaskCall, worker: Worker) -> None:
+    """Await one call after the other."""
     started = now()
     keep = worker.seconds.append
     try:
@@ -34,6 +37,33 @@ async def _task(call: TaskCall, worker: Worker) -> None:
                 worker.passed(moment)
     except Exhausted:
         worker.exhausted(now())
+
+
+async def serve_by_callbacks(chain: Chain, worker: Worker) -> None:
+    """Begin each call in the callback that ended the one before: no task takes a step meanwhile."""
+    ended = asyncio.get_running_loop().create_future()
+    keep = worker.seconds.append
+    started = now()
+
+    def then(error: BaseException | None = None) -> None:
+        nonlocal started
+        if ended.done():  # the driver was cancelled
+            return
+        moment = now()
+        keep(moment - started)
+        started = moment
+        if moment >= worker.bound:
+            worker.passed(moment)
+        if error is not None:
+            ended.set_exception(error)
+        elif worker.done:
+            ended.set_result(None)
+        else:
+            begin()
+
+    begin = chain(then)
+    begin()
+    await ended
 
 
 def _thread(call: ThreadCall, worker: Worker) -> None:
@@ -82,15 +112,20 @@ class Driven:
 
 
 async def drive_tasks(
-    call_for: Callable[[Load, int], TaskCall], loads: Sequence[Load], seconds: float, *, warm_up: bool = True
+    call_for: Callable[[Load, int], Any],
+    loads: Sequence[Load],
+    seconds: float,
+    *,
+    warm_up: bool = True,
+    serve: Callable[[Any, Worker], Coroutine[Any, Any, None]] = serve_by_task,
 ) -> Driven:
-    """Run every load's workers as tasks of the running loop.  ``call_for(load, number)`` makes a call."""
+    """Run every load's workers on the running loop.  ``call_for(load, number)`` makes what ``serve`` takes."""
     calls = [
         (load, [None if load.is_ticker else call_for(load, n) for n in range(load.workers)]) for load in loads
     ]
     driven = Driven(loads, seconds, warm_up=warm_up)
     tasks = [
-        asyncio.ensure_future(_TICKERS[load.verb](worker) if call is None else _task(call, worker))
+        asyncio.ensure_future(_TICKERS[load.verb](worker) if call is None else serve(call, worker))
         for (load, workers), (_, made) in zip(driven.loads, calls, strict=True)
         for worker, call in zip(workers, made, strict=True)
     ]

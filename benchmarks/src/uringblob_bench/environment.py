@@ -50,12 +50,16 @@ def environment(directory: str, hugepages: str = "") -> dict[str, Any]:
             "memlock_bytes": resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
             "root": os.geteuid() == 0,
         },
-        "file_system": _file_system(directory),
-        "device": _device(directory),
+        **storage(directory),
         "io_uring_disabled": read_text("/proc/sys/kernel/io_uring_disabled"),
         "load_average": os.getloadavg(),
         "versions": _versions(),
     }
+
+
+def storage(directory: str) -> dict[str, Any]:
+    """Describe the file system under ``directory`` and its device."""
+    return {"file_system": _file_system(directory), "device": _device(directory)}
 
 
 def _cpu() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from uringblob_bench.contenders.base import CannotRun, Contender
 from uringblob_bench.load import Load, Params
+from uringblob_bench.media import DIRECTORY
 from uringblob_bench.sample import Sample, Spread, spreads
 from uringblob_bench.system_load import CpuWatch
 
@@ -54,6 +55,8 @@ class Case:
     #: The sweep of which it is a point, and the point: a number, or the name of a setting.
     sweep: str = ""
     at: float | str = ""
+    #: One of :data:`uringblob_bench.media.MEDIA`.
+    medium: str = DIRECTORY
 
     def has(self, *names: str) -> bool:
         """Whether all of them took at least one turn."""

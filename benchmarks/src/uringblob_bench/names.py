@@ -8,6 +8,8 @@ CONTENDER_NAMES = (
     "store-pread",
     "store-sync",
     "ring",
+    "bare-asyncio",
+    "bare-callbacks",
     "fio",
     "os",
     "pool",

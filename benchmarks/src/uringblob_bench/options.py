@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from uringblob_bench.load import MIB
+from uringblob_bench.media import DIRECTORY, MEDIA, MEMORY, MEMORY_FILE_BYTES
 from uringblob_bench.names import CONTENDER_NAMES, DEFAULT_CONTENDERS, SYNCS, WORKLOADS
 from uringblob_bench.tune import tune_of
 
@@ -39,6 +40,22 @@ def numbers(text: str) -> list[int]:
     return found
 
 
+def media(text: str) -> list[str]:
+    """Read ``directory,memory``.
+
+    :raises argparse.ArgumentTypeError: there is no such medium.
+    """
+    names = text.split(",")
+    if set(names) - set(MEDIA):
+        raise argparse.ArgumentTypeError(f"{text!r}: write one of {', '.join(MEDIA)}, or both")
+    return [name for name in MEDIA if name in names]
+
+
+def media_of(args: argparse.Namespace) -> list[str]:
+    """Return the media of a run: both for its measures, unless it is a quick one or a comparison of one's own."""
+    return args.media or ([DIRECTORY] if args.quick or args.workload else list(MEDIA))
+
+
 def contender_names(text: str) -> list[str]:
     """Read ``store,fio``.
 
@@ -58,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directory",
         metavar="DIRECTORY",
-        nargs="?",  # --list and --render need none
+        nargs="?",  # --list, --render and --media memory need none
         help="where the files under test lie, in a directory of their own that is removed; it must exist",
     )
     what = parser.add_argument_group("what is run (default: all measures and all sweeps)")
@@ -74,6 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sweep", action="append", dest="sweeps", metavar="NAME", help="only this sweep (may be repeated)"
     )
     what.add_argument("--no-sweeps", action="store_true", help="measures only")
+    what.add_argument(
+        "--media",
+        type=media,
+        metavar="NAME[,NAME]",
+        help="what measures run on: the directory given, and ext4 in memory, which needs root and is made and "
+        "removed by the run (directory,memory; default both, of a quick run or a comparison of your own the "
+        "directory; sweeps run on the first)",
+    )
     what.add_argument("--list", action="store_true", help="list measures and sweeps, and go")
     _add_own(parser)
     _add_pace(parser)
@@ -126,7 +151,10 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help=f"about a minute: budget {QUICK_BUDGET_S:.0f}, small files"
     )
     pace.add_argument(
-        "--budget", type=float, metavar="S", help=f"seconds for everything (default {FULL_BUDGET_S:.0f})"
+        "--budget",
+        type=float,
+        metavar="S",
+        help=f"seconds for everything (default {FULL_BUDGET_S:.0f} a medium)",
     )
     pace.add_argument("--rounds", type=int, help="turns of each contender (default 5, quick 1)")
     pace.add_argument("--seconds", type=float, help="length of a turn (default: from the budget)")
@@ -138,7 +166,8 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
     setting.add_argument(
         "--file-size",
         type=size,
-        help=f"size of every file (default {FULL_FILE_BYTES}, quick {QUICK_FILE_BYTES})",
+        help=f"size of every file (default {FULL_FILE_BYTES}, quick {QUICK_FILE_BYTES}; in {MEMORY} "
+        f"{MEMORY_FILE_BYTES})",
     )
     setting.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop")
     setting.add_argument(

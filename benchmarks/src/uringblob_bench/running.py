@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import functools
 import os
@@ -11,27 +12,28 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from uringblob_bench.adhoc import AdHoc
 from uringblob_bench.bench import Bench, OutOfTime, Pace
-from uringblob_bench.environment import environment
+from uringblob_bench.environment import environment, storage
 from uringblob_bench.finding import Finding
 from uringblob_bench.hugepages import reserved
 from uringblob_bench.load import MIB
 from uringblob_bench.measures import MEASURES, Measure
+from uringblob_bench.media import DIRECTORY, MEMORY, ROOM, NoMedium, memory_disk
+from uringblob_bench.options import media_of
 from uringblob_bench.pace import Step, budget_of, expected_seconds, pace_of, params_of
 from uringblob_bench.report.data import Results
 from uringblob_bench.report.markdown import put_into, render, summary
 from uringblob_bench.report.run_record import Outcome, RunRecord
 from uringblob_bench.report.terminal import Terminal
 from uringblob_bench.sweeps import QUICK as QUICK_SWEEPS
-from uringblob_bench.sweeps import SWEEPS
+from uringblob_bench.sweeps import SWEEPS, Sweep
 from uringblob_bench.workdir import WorkDir
 
 #: Of the kernel's pool, for fio: its deepest job at the largest frame, twice.
 _HUGE_BYTES = 160 * MIB
-#: Room that all files need, in sizes of one file: every peer makes its own.
-_ROOM = 12
 #: The page that a run leaves beside its results.
 PAGE = "results.md"
 #: Up to so many steps are named, more are counted.
@@ -70,7 +72,8 @@ def run_all(args: argparse.Namespace) -> bool:
     if args.render:
         publish(args, args.output or os.path.dirname(args.render) or ".", Results.read(args.render), terminal)
         return True
-    check_directory(args.directory)
+    if DIRECTORY in media_of(args):
+        check_directory(args.directory)
     steps = chosen(args)
     _end_by_sigterm_as_by_ctrl_c()
     for directory in filter(None, (args.output, os.path.dirname(args.json or ""))):
@@ -101,10 +104,12 @@ def announce(args: argparse.Namespace, steps: Sequence[Step], pace: Pace, termin
     what = (
         ", ".join(step.title for step in steps) if len(steps) <= _FEW else f"{len(steps)} measures and sweeps"
     )
-    size = params_of(args).file_bytes
+    media = media_of(args)
+    size = params_of(args, media[0]).file_bytes
+    where = " and in ".join(args.directory if medium == DIRECTORY else medium for medium in media)
     terminal.console.print(
-        f"in {args.directory}: {what}; about {in_minutes(expected_seconds(steps, pace))}, at most "
-        f"{in_minutes(budget_of(args))} and the step begun by then; files of {size / MIB:,.0f} MiB, up to {_ROOM} "
+        f"in {where}: {what}; about {in_minutes(expected_seconds(steps, pace, len(media)))}, at most "
+        f"{in_minutes(budget_of(args))} and the step begun by then; files of {size / MIB:,.0f} MiB, up to {ROOM} "
         "of them, removed at the end (Ctrl-C does so, too)",
         highlight=False,
         markup=False,  # the directory's name may have brackets
@@ -123,35 +128,72 @@ def _end_by_sigterm_as_by_ctrl_c() -> None:
 
 
 def take_steps(args: argparse.Namespace, steps: Sequence[Step], terminal: Terminal) -> RunRecord:
-    """Take each step, also after one that failed."""
-    params, pace = params_of(args), pace_of(args, steps)
+    """Take each step, also after one that failed; each measure on every medium, the sweeps on the first."""
+    pace = pace_of(args, steps)
     announce(args, steps, pace, terminal)
-    with WorkDir(args.directory) as workdir, reserved(_HUGE_BYTES) as hugepages:
+    with contextlib.ExitStack() as stack:
+        media: dict[str, Any] = {}
+        benches = [
+            Bench(workdir, params_of(args, medium), pace, medium=medium)
+            for medium in media_of(args)
+            if (workdir := _medium(args, medium, stack, media, terminal)) is not None
+        ]
+        if not benches:
+            raise NoMedium(f"no disk in {MEMORY}: {media[MEMORY]}")
+        first = benches[0]
+        hugepages = stack.enter_context(reserved(_HUGE_BYTES))
         options = {
             key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, list))
         }
-        settings = {**options, "directory": os.path.basename(args.directory), "turn_seconds": pace.seconds}
-        record = RunRecord(environment(workdir.directory, hugepages), settings)
-        if workdir.free_bytes() < _ROOM * params.file_bytes:
-            terminal.console.print(
-                f"only {workdir.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
-            )
-        with terminal.progress(len(steps)) as (progress, next_step):
-            bench = Bench(workdir, params, pace, progress)
-            for step in steps:
-                next_step(step.title)
+        directory = os.path.basename(args.directory or "")
+        settings = {**options, "directory": directory, "turn_seconds": pace.seconds}
+        record = RunRecord(environment(first.workdir.directory, hugepages), settings)
+        record.environment["media"] = media
+        turns = [
+            (step, bench) for step in steps for bench in (benches[:1] if isinstance(step, Sweep) else benches)
+        ]
+        with terminal.progress(len(turns)) as (progress, next_step):
+            for step, bench in turns:
+                next_step(f"{step.title}, {bench.medium}")
+                bench.progress = progress
                 outcome = take_step(step, bench)
                 record.outcomes.append(outcome)
                 terminal.outcome(outcome)
         record.environment["load_average_after"] = os.getloadavg()
-        record.cases = bench.cases
+        for bench in benches:
+            record.cases.update(bench.cases)
     return record
+
+
+def _medium(
+    args: argparse.Namespace,
+    medium: str,
+    stack: contextlib.ExitStack,
+    found: dict[str, Any],
+    terminal: Terminal,
+) -> WorkDir | None:
+    """Make a work directory on a medium; where there is none, say so, and note the reason in ``found``."""
+    size, directory = params_of(args, medium).file_bytes, args.directory
+    if medium == MEMORY:
+        try:
+            directory = stack.enter_context(memory_disk(size))
+        except NoMedium as error:
+            found[medium] = f"left out: {error}"
+            terminal.console.print(f"{medium}: {found[medium]}", highlight=False, markup=False)
+            return None
+    workdir = stack.enter_context(WorkDir(directory))
+    found[medium] = {**storage(workdir.directory), "file_bytes": size}
+    if workdir.free_bytes() < ROOM * size:
+        terminal.console.print(
+            f"only {workdir.free_bytes():,} bytes are free: peers may fail; try a smaller --file-size"
+        )
+    return workdir
 
 
 def take_step(step: Step, bench: Bench) -> Outcome:
     """Run one measure or sweep; an exception becomes part of its outcome."""
     number = step.number if isinstance(step, Measure) else None
-    outcome = Outcome(step.name, step.title, number)
+    outcome = Outcome(step.name, step.title, number, medium=bench.medium)
     work: Callable[[], Sequence[Finding] | None] = functools.partial(step.run, bench)
     started = time.monotonic()
     try:

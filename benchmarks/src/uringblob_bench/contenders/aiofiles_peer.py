@@ -55,16 +55,14 @@ class AioFiles(TaskContender):
 
         async with contextlib.AsyncExitStack() as stack:
             executor = stack.enter_context(ThreadPoolExecutor(min(in_flight, THREADS_MAX)))
-            files = {
-                load: [
+            files: dict[Load, list[Any]] = {}
+            for load in loads:
+                files[load] = [
                     await stack.enter_async_context(
                         aiofiles.open(path, "r+b", buffering=0, opener=opener, executor=executor)
                     )
-                    for _ in range(load.workers)
+                    for _ in range(0 if load.is_ticker else load.workers)
                 ]
-                for load in loads
-                if not load.is_ticker
-            }
             yield lambda load, number: self._call(files[load][number], executor, load, number)
 
     def _call(self, file: Any, executor: ThreadPoolExecutor, load: Load, number: int) -> TaskCall:

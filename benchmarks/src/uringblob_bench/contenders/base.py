@@ -13,8 +13,9 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
 from uringblob_bench.contenders.eventfd import EventfdWakeup
-from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads
+from uringblob_bench.drive import Driven, TaskCall, ThreadCall, drive_tasks, drive_threads, serve_by_task
 from uringblob_bench.load import Load, Params
+from uringblob_bench.meter import Worker
 from uringblob_bench.sample import Sample
 from uringblob_bench.workdir import WorkDir
 
@@ -68,7 +69,9 @@ class Contender(abc.ABC):
 
 
 class TaskContender(Contender):
-    """A contender whose loads are served by tasks of an event loop."""
+    """A contender whose loads are served on an event loop, by a task for each worker or as ``serve`` does it."""
+
+    serve: Callable[[Any, Worker], Coroutine[Any, Any, None]] = staticmethod(serve_by_task)
 
     @abc.abstractmethod
     def session(
@@ -84,7 +87,8 @@ class TaskContender(Contender):
 
         async def work() -> Driven:
             async with self.session(loads) as call_for:
-                return await drive_tasks(call_for, loads, seconds, warm_up=not self.cold(loads))
+                warm_up = not self.cold(loads)
+                return await drive_tasks(call_for, loads, seconds, warm_up=warm_up, serve=self.serve)
 
         with one_core(self.params.one_core):
             driven = run_on(self.params.loop, work(), self.params.wakeup)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from uringblob_bench.contenders.aiofiles_peer import AioFiles
 from uringblob_bench.contenders.base import Contender
 from uringblob_bench.contenders.caio_peer import Caio
+from uringblob_bench.contenders.callbacks import BareCallbacks
 from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.floor import BareAsyncio
 from uringblob_bench.contenders.lmdb_peer import Lmdb
 from uringblob_bench.contenders.obstore_peer import ObStore
 from uringblob_bench.contenders.os_calls import OsCalls
@@ -36,6 +38,8 @@ CONTENDERS: dict[str, Maker] = {
     "store-pread": lambda params, workdir: AsyncStore(params, workdir, "pread"),
     "store-sync": SyncStore,
     "ring": BareRing,
+    "bare-asyncio": BareAsyncio,
+    "bare-callbacks": BareCallbacks,
     "fio": Fio,
     "os": OsCalls,
     **PEERS,

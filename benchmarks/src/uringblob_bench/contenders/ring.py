@@ -25,6 +25,8 @@ class BareRing(TaskContender):
     """Fixed buffers, a registered file; ``params.sync`` is how a batch becomes durable."""
 
     name = "bare ring"
+    #: Frames of the session's memory beside those of the loads.
+    spare_frames = 0
 
     def __init__(self, params: Params, workdir: WorkDir) -> None:
         super().__init__(params, workdir)
@@ -55,14 +57,18 @@ class BareRing(TaskContender):
         ring = Ring(256, loop=asyncio.get_running_loop())
         try:
             ring.register_files([descriptor])
-            memory = _Memory(ring, self.params, in_flight)
-            yield lambda load, number: self._call(ring, memory, load, number)
+            memory = RingMemory(ring, self.params, in_flight + self.spare_frames)
+            yield self.calls(ring, memory)
             self._enters = ring.enters
         finally:
             await ring.aclose()
             os.close(descriptor)
 
-    def _call(self, ring: Ring, memory: _Memory, load: Load, number: int) -> TaskCall:
+    def calls(self, ring: Ring, memory: RingMemory) -> Callable[[Load, int], TaskCall]:
+        """Return what makes a worker's call."""
+        return lambda load, number: self._call(ring, memory, load, number)
+
+    def _call(self, ring: Ring, memory: RingMemory, load: Load, number: int) -> TaskCall:
         size = self.params.page_size
         one = Picker(self.params.frames, seed=number).one
         frames = memory.take(load.frames)
@@ -90,8 +96,8 @@ async def _whole(operation: Any, size: int) -> None:
         raise OSError(f"the kernel answered {got} instead of {size}")
 
 
-class _Memory:
-    """Frames side by side in one slab, handed out one after the other."""
+class RingMemory:
+    """Frames side by side in one slab, registered with a ring, handed out one after the other."""
 
     def __init__(self, ring: Ring, params: Params, count: int) -> None:
         with small_pages(not params.huge):
@@ -103,5 +109,6 @@ class _Memory:
         self._taken = 0
 
     def take(self, count: int) -> list[IoBuffer]:
+        """Return the next ``count`` frames."""
         first, self._taken = self._taken, self._taken + count
         return [self._slab.frame(index, self._index) for index in range(first, first + count)]

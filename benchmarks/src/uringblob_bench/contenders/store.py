@@ -34,11 +34,11 @@ def guid_of(number: int) -> bytes:
 class StoreFiller:
     """Makes the store that the turns open: three eighths of its slots are live, the rest are written and free."""
 
-    def __init__(self, params: Params, workdir: WorkDir, engine: str) -> None:
+    def __init__(self, params: Params, workdir: WorkDir, engine: str, name: str = "store") -> None:
         self.params = params
         self.engine = engine
         self._workdir = workdir
-        self._name = f"store-{params.page_size}-{params.data_bytes}.blobs"
+        self._name = f"{name}-{params.page_size}-{params.data_bytes}.blobs"
         self.path = workdir.path(self._name)
 
     def prepare(self) -> None:

@@ -1,6 +1,17 @@
 """The measures by number, and in the order in which a full run takes them."""
 
-from uringblob_bench.measures import commit, mixed, peers, reads, scale, space, stall, sync_face, writes
+from uringblob_bench.measures import (
+    commit,
+    counts,
+    mixed,
+    peers,
+    reads,
+    scale,
+    space,
+    stall,
+    sync_face,
+    writes,
+)
 from uringblob_bench.measures.base import Measure
 
 #: By number.
@@ -17,6 +28,7 @@ MEASURES: dict[int, Measure] = {
             *peers.MEASURES,
             *scale.MEASURES,
             *space.MEASURES,
+            *counts.MEASURES,
         ],
         key=lambda measure: measure.number,
     )

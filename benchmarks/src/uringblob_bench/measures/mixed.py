@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from uringblob_bench import finding
-from uringblob_bench.bench import FRAMES_PER_S, P99, Bench, at_most
+from uringblob_bench.bench import FRAMES_PER_S, P99, Bench, against, bounded
 from uringblob_bench.contenders.fio import Fio
+from uringblob_bench.contenders.floor import BareAsyncio
 from uringblob_bench.contenders.store import AsyncStore
 from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Entry
@@ -17,7 +17,7 @@ WRITER = 1
 
 
 def reader_beside_committer(bench: Bench) -> list[Finding]:
-    """Measure 8: fio has a reading and a writing process; the store one loop for both."""
+    """Measure 8: fio has a reading and a writing process; the store and the floor one loop for both."""
     reader = Load(Verb.READ)
     store = AsyncStore(bench.params, bench.workdir)
     fio = Fio(bench.params, bench.workdir)
@@ -26,6 +26,7 @@ def reader_beside_committer(bench: Bench) -> list[Finding]:
         [
             Entry(store, (reader, Load(Verb.COMMIT, 1, BATCH))),
             Entry(fio, (reader, Load(Verb.BATCH, 1, BATCH))),
+            Entry(BareAsyncio(bench.params, bench.workdir), (reader, Load(Verb.COMMIT, 1, BATCH))),
             Entry(store, (Load(Verb.BATCH, 1, BATCH),), ALONE),
         ],
     )
@@ -34,34 +35,42 @@ def reader_beside_committer(bench: Bench) -> list[Finding]:
         writer = case.median("store", FRAMES_PER_S, WRITER) / case.median(ALONE, FRAMES_PER_S)
     writers = [
         f"{name} {case.median(name, FRAMES_PER_S, load):.0f}"
-        for name, load in (("store", WRITER), ("fio", WRITER), (ALONE, 0))
+        for name, load in (("store", WRITER), ("fio", WRITER), ("bare asyncio", WRITER), (ALONE, 0))
         if case.has(name)
     ]
     worst = [
         f"{name} p50 {case.spreads(name)['latency_p50_s'].median * 1e6:.0f}, "
         f"max {case.spreads(name)['latency_max_s'].median * 1e6:.0f}"
-        for name in ("store", "fio")
+        for name in ("store", "fio", "bare asyncio")
         if case.has(name)
     ]
+    targets = {"fio": bench.target(directory=1.0), "bare asyncio": bench.target(memory=1.5)}
     return [
-        at_most(
-            "p99 of a reader beside commits of 32, against fio's reader beside fio's writer",
+        *against(
+            f"p99 of a reader beside commits of {BATCH}, all doing the same",
             case,
             "store",
-            "fio",
-            1.0,
+            targets,
             P99,
             "; " + "; ".join(worst),
         ),
-        finding.at_least(
-            "the committing writer beside a reader, against durable batches of 32 alone",
+        bounded(
+            f"the committing writer beside a reader, against durable batches of {BATCH} alone",
             writer,
-            0.95,
+            bench.target(directory=0.95),
             detail="writers' frames/s: " + ", ".join(writers),
+            more_is_better=True,
+        ),
+        *against(
+            "the same beside a reader",
+            case,
+            "store",
+            {"bare asyncio": bench.target(memory=0.9), "fio": None},
+            load=WRITER,
         ),
     ]
 
 
 MEASURES = [
-    Measure(8, "mixed", "one reader beside a task that commits batches of 32", reader_beside_committer, 3)
+    Measure(8, "mixed", "one reader beside a task that commits batches of 32", reader_beside_committer, 4)
 ]

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from uringblob_bench.media import DIRECTORY
 from uringblob_bench.report.run_record import SCHEMA
 
 
@@ -21,7 +22,10 @@ class Results:
             raise ValueError(f"results of schema {data.get('schema')}, and this version reads {SCHEMA}")
         self.environment: dict[str, Any] = data["environment"]
         self.settings: dict[str, Any] = data["settings"]
-        self.outcomes: list[dict[str, Any]] = data["outcomes"]
+        #: An earlier version knew one medium, and did not name it.
+        self.outcomes: list[dict[str, Any]] = [
+            {"medium": DIRECTORY, **outcome} for outcome in data["outcomes"]
+        ]
         self.cases: dict[str, dict[str, Any]] = data["cases"]
 
     @classmethod

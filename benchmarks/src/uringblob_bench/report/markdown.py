@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from uringblob_bench.load import MIB
+from uringblob_bench.media import MEMORY
 from uringblob_bench.report.data import Results, median
 
 _MARKS = {"reached": "yes", "not reached": "**no**", "not measured": "not measured", "stated": "-"}
@@ -44,19 +46,34 @@ def _where(results: Results) -> str:
         f"Medians of up to {rounds} turns; the contenders of each comparison alternate.\n"
         f"Other programs and the kernel's own threads used {shares[len(shares) // 2]:.0%} of the CPUs "
         f"during the median turn, {shares[-1]:.0%} during the worst.\n"
-        "Made with `make bench`; `results.json` has every turn."
+        f"{_media(here.get('media', {}))}Made with `make bench`; `results.json` has every turn."
+    )
+
+
+def _media(media: dict[str, Any]) -> str:
+    """Return a sentence about the disk in memory: what it is, or why there was none."""
+    found = media.get(MEMORY)
+    if found is None:
+        return ""
+    if isinstance(found, str):
+        return f"There is no medium `{MEMORY}`, {found}.\n"
+    size = f"{found['file_bytes'] / MIB:,.0f} MiB"
+    return (
+        f"The medium `{MEMORY}` is {found['file_system'].get('type', '?')} on `{found['device']['name']}` over tmpfs, "
+        f"with files of {size}: a disk that hides no software.\n"
     )
 
 
 def measures(results: Results) -> list[str]:
     """Return the table of all measures."""
-    rows = ["| # | measure | measured | target | reached |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| # | medium | measure | measured | target | reached |", "| --- |" + " --- |" * 5]
     numbered = [outcome for outcome in results.outcomes if outcome["number"] is not None]
     if not numbered:
         return []
     for outcome in numbered:
+        head = f"| {outcome['number']} | {outcome['medium']} "
         if outcome["failure"]:
-            rows.append(f"| {outcome['number']} | {outcome['title']} | failed: {outcome['failure']} | | |")
+            rows.append(f"{head}| {outcome['title']} | failed: {outcome['failure']} | | |")
         for found in outcome["findings"]:
             target = (
                 ""
@@ -64,7 +81,7 @@ def measures(results: Results) -> list[str]:
                 else f"{found['bound']} {number(found['target'], found['unit'])}"
             )
             rows.append(
-                f"| {outcome['number']} | {found['what']} | {number(found['measured'], found['unit'])} "
+                f"{head}| {found['what']} | {number(found['measured'], found['unit'])} "
                 f"| {target} | {_MARKS[found['verdict']]} |"
             )
     return rows
@@ -72,16 +89,16 @@ def measures(results: Results) -> list[str]:
 
 def short_table(results: Results) -> list[str]:
     """Return one row per measure."""
-    rows = ["| # | measure | measured | at least / at most | reached |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| # | medium | measure | measured | at least / at most | reached |", "| --- |" + " --- |" * 5]
     for outcome in results.outcomes:
         if outcome["number"] is None:
             continue
-        head = f"| {outcome['number']} | {outcome['title']} "
+        head = f"| {outcome['number']} | {outcome['medium']} | {outcome['title']} "
         findings = [found for found in outcome["findings"] if found["bound"] != "stated"]
         if outcome["failure"]:
             rows.append(f"{head}| failed: {outcome['failure']} | | |")
         elif not findings:
-            rows.append(f"{head}| plotted | | - |")
+            rows.append(f"{head}| stated | | - |")
         else:
             values = "; ".join(number(found["measured"], found["unit"]) for found in findings)
             targets = "; ".join(dict.fromkeys(number(found["target"], found["unit"]) for found in findings))
@@ -138,7 +155,11 @@ def details(results: Results) -> list[str]:
     """Return each finding's sentence."""
     rows = []
     for outcome in results.outcomes:
-        rows += [f"- {found['what']}: {found['detail']}." for found in outcome["findings"] if found["detail"]]
+        rows += [
+            f"- {outcome['medium']}, {found['what']}: {found['detail']}."
+            for found in outcome["findings"]
+            if found["detail"]
+        ]
     return rows
 
 

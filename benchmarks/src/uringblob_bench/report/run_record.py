@@ -10,6 +10,7 @@ from typing import Any
 
 from uringblob_bench.finding import Finding
 from uringblob_bench.interleave import Case
+from uringblob_bench.media import DIRECTORY
 from uringblob_bench.sample import Sample
 
 #: Incremented when a key changes its meaning or is removed.
@@ -23,6 +24,8 @@ class Outcome:
     name: str
     title: str
     number: int | None = None
+    #: Where it ran: one of :data:`uringblob_bench.media.MEDIA`.
+    medium: str = DIRECTORY
     findings: list[Finding] = dataclasses.field(default_factory=list)
     #: Why it could not be run, or empty.
     failure: str = ""
@@ -94,6 +97,7 @@ def _case(case: Case) -> dict[str, Any]:
         "order": case.order,
         "others_cpu_share": case.others,
         "note": case.note,
+        "medium": case.medium,
         "sweep": case.sweep,
         "at": case.at,
         "failures": case.failures,

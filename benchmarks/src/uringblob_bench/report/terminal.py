@@ -55,7 +55,9 @@ class Terminal:
     def outcome(self, outcome: Outcome) -> None:
         """Print the findings of one measure."""
         head = f"[bold]{outcome.number}[/] " if outcome.number is not None else ""
-        self.console.print(f"{head}{outcome.title} ({outcome.seconds:.1f} s)", highlight=False)
+        self.console.print(
+            f"{head}{outcome.title} ({outcome.medium}, {outcome.seconds:.1f} s)", highlight=False
+        )
         if outcome.failure:
             self.console.print(f"  [red]failed:[/] {outcome.failure}", highlight=False)
         for finding in outcome.findings:
@@ -74,7 +76,7 @@ class Terminal:
             "p99 µs",
             "max µs",
             "CPU µs/frame",
-            title=case.name,
+            title=case.name if case.medium in case.name else f"{case.name}, {case.medium}",
         )
         for name in sorted(case.samples, key=lambda name: -case.spreads(name)["frames_per_s"].median):
             for number, _ in enumerate(case.samples[name][0]):
@@ -98,17 +100,23 @@ class Terminal:
         """Print the table of all measures, if there are any."""
         if all(outcome.number is None for outcome in outcomes):
             return
-        table = Table("#", "measure", "measured", "target", "", title="measures")
+        table = Table("#", "medium", "measure", "measured", "target", "", title="measures")
         for outcome in outcomes:
             if outcome.number is None:
                 continue
             if outcome.failure:
                 table.add_row(
-                    str(outcome.number), outcome.title, "", "", f"[red]failed: {outcome.failure}[/]"
+                    str(outcome.number),
+                    outcome.medium,
+                    outcome.title,
+                    "",
+                    "",
+                    f"[red]failed: {outcome.failure}[/]",
                 )
             for finding in outcome.findings:
                 table.add_row(
                     str(outcome.number),
+                    outcome.medium,
                     finding.what,
                     value_text(finding),
                     target_text(finding),
