@@ -149,7 +149,7 @@ class BlobIndex:
         for guid, entry in entries:
             if self._moments:
                 self._remember(guid)
-            slots.move(entry_slot(entry), _PENDING)
+            slots.move(entry >> CHECKSUM_BITS, _PENDING)
             old = pending.get(guid)
             pending[guid] = Pending(entry, synced=synced)
             if old is None:

@@ -233,9 +233,15 @@ class SlotTable:
         """Retire ``slot``, which the map no longer names: free once ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
         if fence <= self.confirmed:
-            self._drain(slot)
+            self._free_retired(slot)
         else:
             self._retired.append((fence, slot))
+
+    def _free_retired(self, slot: int) -> None:
+        if slot in self._pins or self.caller_reads:
+            self._drain(slot)
+        else:
+            self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
         """Pass the fences of groups up to ``seq``, which are durable and not the last.
@@ -247,11 +253,7 @@ class SlotTable:
             if at_most <= 0:
                 return True
             at_most -= 1
-            _, slot = self._retired.popleft()
-            if slot in self._pins or self.caller_reads:
-                self._drain(slot)
-            else:
-                self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
+            self._free_retired(self._retired.popleft()[1])
         return False
 
     @property
