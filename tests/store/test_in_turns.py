@@ -193,7 +193,7 @@ class Memory:
 
 
 async def test_a_large_frame_is_copied_in_turns(iterations):
-    shared = ChecksumBudget(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop(), lambda: None)
     size = 9 * 1024 * 1024 + 4096
     await asyncio.gather(
         *(Job(shared.copy(Memory(iterations), memoryview(bytes(size))), shared._loop) for _ in range(2))
@@ -205,7 +205,7 @@ async def test_a_large_frame_is_copied_in_turns(iterations):
 
 
 async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(iterations):
-    shared = ChecksumBudget(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop(), lambda: None)
     frame = memoryview(bytes(range(256)) * (5 * 1024 * 4 + 1))
     before = iterations.number
     assert await shared.checksum(frame) == frame_checksum(frame)

@@ -68,7 +68,7 @@ class FileIO:
         self.engine = engine
         self.path = path
         self.loop = loop
-        self.checksum_budget = ChecksumBudget(loop)
+        self.checksum_budget = ChecksumBudget(loop, engine.poll)
         self.bounces = Bounces(engine.pool, self.checksum_budget, loop)
         self.poison_cause: BaseException | None = None
         self.repairs = Repairs(self)
