@@ -141,7 +141,7 @@ class GroupQueue:
         members = [*self._members, *self._waiting]
         self._members = []
         self._waiting.clear()
-        self._busy = False
+        self._become_idle()
         if not isinstance(error, Exception):
             self._file_io.interrupted(error)
             error = RuntimeError(f"a signal handler raised {error!r}")
