@@ -156,7 +156,7 @@ class Completion(Owner, asyncio.Future[T]):
     set_result = resolve
     set_exception = reject
 
-    def complete(self, result: Any, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
+    def complete(self, result: Any, mismatch: int = 0) -> None:
         """Resolve with an operation's result; see :class:`Sink`."""
         self.keep = None
         self.resolve(result)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Generator
+from typing import Any, Final, cast
 
 from uringblob.completion import call_surely
 from uringblob.owner import Owner
@@ -23,9 +23,11 @@ from uringblob.owner import Owner
 if sys.version_info >= (3, 12):
     _current_task: Callable[[Any], Any] = asyncio.current_task
 else:
-    _current_task = asyncio.tasks._current_tasks.get  # current_task() is no C function there
+    # asyncio.current_task() is no C function there.
+    _current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 _ENDED: Final[tuple[Any, ...]] = ()
+_Steps = Generator[Any, Any, None]
 
 
 class Wait(Owner):
@@ -93,19 +95,19 @@ class Wait(Owner):
 
     # -- the task's side ------------------------------------------------------------------
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, None]:
         if self.ended:
             self.result()
-            return iter(_ENDED)
+            return cast("_Steps", iter(_ENDED))
         self._asyncio_future_blocking = True
-        return iter((self,))  # without a generator, which would be stepped through twice
+        return cast("_Steps", iter((self,)))  # without a generator, which would be stepped through twice
 
     def add_done_callback(self, wakeup: Callable[[Any], object], *, context: contextvars.Context) -> None:
         """Keep the task's wake-up."""
         self._context = context
         self._wakeup = wakeup
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - asyncio's
+    def cancel(self, msg: Any | None = None) -> bool:
         """Refuse: only the operation's end resumes the task."""
         return False
 

@@ -88,7 +88,7 @@ class Engine(Protocol):
     def start_sync(self, sink: Sink) -> bool:
         """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
 
-    def push(self) -> None:
+    def push(self) -> object:
         """Submit what was asked for, which else is submitted at the tick's end."""
 
     def read_now(self, offset: int, frame: IoBuffer) -> int:

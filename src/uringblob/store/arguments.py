@@ -59,9 +59,7 @@ def few_changes(
     """Do what :func:`checked_changes` does, in one step; ``None`` where that would take more."""
     if not isinstance(writes, (list, tuple)) or len(writes) > tuning.CHECKED_AT_ONCE:
         return None
-    if deletes != () and (
-        not isinstance(deletes, (list, tuple)) or len(deletes) > tuning.CHECKED_AT_ONCE
-    ):
+    if deletes != () and (not isinstance(deletes, (list, tuple)) or len(deletes) > tuning.CHECKED_AT_ONCE):
         return None
     size, pool = core.page_size, core.file_io.engine.pool
     frames: dict[bytes, IoBuffer] = {}

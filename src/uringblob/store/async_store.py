@@ -32,7 +32,6 @@ from uringblob.store.arguments import checked_changes, checked_reads, few_change
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
-from uringblob.store.log.commit import Commit
 from uringblob.store.io.job import join, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -151,7 +150,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         try:
             await coroutine
         except _ENDS_OF_READS as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            raise error.with_traceback(None)
         finally:
             self._one_less(None)
 
@@ -189,7 +188,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            raise error.with_traceback(None)
         finally:
             self._active -= 1
             if self._idle is not None:

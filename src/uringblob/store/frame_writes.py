@@ -129,7 +129,7 @@ class Batch:
         """Checksum the frames into ``entries``, in one step."""
         [piece] = self.pieces
         slot = piece.run.slot
-        for guid, frame in zip(piece.guids, piece.frames):
+        for guid, frame in zip(piece.guids, piece.frames, strict=True):
             self.entries.append((guid, slot << CHECKSUM_BITS | frame_checksum(frame.view)))
             slot += 1
 
@@ -194,9 +194,7 @@ class Batch:
         async def finish(answer: int) -> None:
             await self._write_piece(piece, answer)
 
-        return PendingWrite(
-            self._file_io, piece.run.slot * self._page_size, piece.frames, size_bytes, finish
-        )
+        return PendingWrite(self._file_io, piece.run.slot * self._page_size, piece.frames, size_bytes, finish)
 
     async def _write_pieces(self) -> None:
         pending: list[PendingWrite | Job[None]] = []

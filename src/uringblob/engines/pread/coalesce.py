@@ -35,9 +35,7 @@ class Part(Answer):
 
     __slots__ = ("offset", "size_bytes", "views")
 
-    def __init__(
-        self, sink: Sink, offset: int, views: list[memoryview], size_bytes: int
-    ) -> None:
+    def __init__(self, sink: Sink, offset: int, views: list[memoryview], size_bytes: int) -> None:
         super().__init__(sink, _count_write, -errno.ENOMEM)
         self.offset = offset
         self.views = views

@@ -188,9 +188,11 @@ class UringEngine(Owner):
             return False
         self._counters.writes += 1
         # The first large one waits: a commit's log block follows and shares the enter.
-        if size >= tuning.URING_HUGE_BYTES or (staged > 1 and size >= tuning.URING_LARGE_BYTES):
-            self.push()
-        elif staged > tuning.URING_QUEUED_MAX and self._starves():
+        if (
+            size >= tuning.URING_HUGE_BYTES
+            or (staged > 1 and size >= tuning.URING_LARGE_BYTES)
+            or (staged > tuning.URING_QUEUED_MAX and self._starves())
+        ):
             self.push()
         return True
 

@@ -266,13 +266,15 @@ class BlobIndex:
         """Add a commit's changes to the group that was begun; those that they supersede to ``superseded``."""
         pending = self._pending if self._pending.count else None
         for guid, entry in entries:
-            if guid in changes:
-                superseded.append(changes[guid])
+            before = changes.get(guid)
+            if before is not None:
+                superseded.append(before)
             changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
         for guid in deletes:
             if self.exists_in_any_layer(guid):
-                if guid in changes:
-                    superseded.append(changes[guid])
+                before = changes.get(guid)
+                if before is not None:
+                    superseded.append(before)
                 changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
 
     def mark_slot_live(self, change: Change) -> None:

@@ -22,11 +22,11 @@ from uringblob.store.io.job import Job, wait_all
 class PendingWrite:
     """The sink of one write; awaited, it returns when every frame is wholly written, or raises why not.
 
-    ``result`` is the request's, once that has ended.  ``on_end``, if set, is called with this when the request has ended.  If it yields another number than
-    ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
+    ``result`` is the request's, once that has ended; then ``on_end``, if set, is called with this.  If it is
+    another number than ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
-    __slots__ = ("_ended", "_file_io", "_finish", "_job", "result", "size_bytes", "keep", "on_end")
+    __slots__ = ("_ended", "_file_io", "_finish", "_job", "keep", "on_end", "result", "size_bytes")
 
     #: It resumes no coroutine, or one for many.
     light = True
@@ -53,7 +53,7 @@ class PendingWrite:
 
     # -- the request's side ---------------------------------------------------------------
 
-    def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
+    def complete(self, result: int, mismatch: int = 0) -> None:
         """See :class:`~uringblob.completion.Sink`."""
         if self.result is None:
             self.result = result

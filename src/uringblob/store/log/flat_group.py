@@ -12,8 +12,16 @@ Callbacks may be repeated, because a signal handler may raise in the middle of o
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from uringblob.engines import transfers
-from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, RECORDS_PER_BLOCK, BlockType, delete_record, set_record
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    FLAG_FRAMES_SYNCED,
+    RECORDS_PER_BLOCK,
+    BlockType,
+    delete_record,
+    set_record,
+)
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.pending_write import PendingWrite
@@ -62,10 +70,8 @@ class FlatGroup(Group):
         self._runs.append(run)
         self.begun = True
         self._block = self._write_block(*run)
-        writes = [self._block]
-        for commit in self.commits:
-            if commit.written is not None:
-                writes.append(commit.written)
+        frames = [commit.written for commit in self.commits]
+        writes = [self._block, *(written for written in frames if isinstance(written, PendingWrite))]
         self._left.update(writes)
         self._file_io.engine.push()
         for pending in writes:

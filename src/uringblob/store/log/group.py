@@ -32,8 +32,11 @@ LARGE_GROUP_BYTES = 64 * 1024 * 1024
 class End(Protocol):
     """What ends when a member's changes are durable and visible, or failed."""
 
-    def resolve(self, _result: None = None) -> None: ...
-    def reject(self, error: BaseException, /) -> None: ...
+    def resolve(self, result: None, /) -> object:
+        """Do so without an error."""
+
+    def reject(self, error: BaseException, /) -> object:
+        """Do so with ``error``."""
 
 
 class Member(Protocol):
@@ -50,12 +53,19 @@ class Member(Protocol):
     written: PendingWrite | Job[None] | None
 
     @property
-    def done(self) -> End: ...
+    def done(self) -> End:
+        """See above."""
+
     @property
-    def flushes(self) -> bool: ...
+    def flushes(self) -> bool:
+        """See above."""
+
     @property
-    def forced(self) -> bool: ...
-    def build_changes(self) -> Iterable[tuple[bytes, Change]]: ...
+    def forced(self) -> bool:
+        """See above."""
+
+    def build_changes(self) -> Iterable[tuple[bytes, Change]]:
+        """See above."""
 
 
 @dataclasses.dataclass(eq=False)

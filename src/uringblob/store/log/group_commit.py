@@ -22,7 +22,7 @@ from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, Lock, wait_all
+from uringblob.store.io.job import Job, Lock
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.flat_group import FlatGroup
@@ -196,7 +196,8 @@ class GroupQueue:
         awaited.add_immediate_callback(lambda _: self._step())
 
     def _write_next(self) -> None:
-        self._members = members = []
+        members: list[Member] = []
+        self._members = members
         self._take_members(members)
         group = self._flat_group(members)
         if group is None:
@@ -206,7 +207,7 @@ class GroupQueue:
             self._index.begin_group(group.changes)
             group.join(self._index)
             group.start()
-        except Exception as error:  # noqa: BLE001 - every member gets it
+        except Exception as error:
             group.end(durable=False, error=error)
 
     # --- a group by callbacks ------------------------------------------------------------
@@ -230,20 +231,21 @@ class GroupQueue:
                 self._before_group(active.log)
                 self._flat = group
                 return group
-            except Exception:  # noqa: BLE001 - the coroutine raises it, too, to every member
+            except Exception:
                 pass
         active.exclusive.release()
         return None
 
     def _flat_ended(self, error: Exception | None, *, durable: bool) -> None:
         group = self._flat
+        assert group is not None
         try:
             if durable:
                 self._apply_small(group)
                 self._acknowledge(collections.deque(group.commits), group)
             else:
                 persist(self._file_io.start, self._run(self._finish_flat(group, error)))
-        except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
+        except Exception as failure:
             self._file_io.poison(failure)
             self._fail(self._members, failure)
             self._release(group)
@@ -303,7 +305,7 @@ class GroupQueue:
         members = self._members
         try:
             await writing
-        except Exception as error:  # noqa: BLE001 - every member gets it
+        except Exception as error:
             self._fail(members, error)
         except GeneratorExit:
             raise  # the store was dropped, not closed, with all its callers

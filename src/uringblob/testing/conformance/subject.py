@@ -35,7 +35,7 @@ class ThreadedView(SyncToAsyncAdapter):
         def run() -> T | None:
             try:
                 return function()
-            except BaseException as error:  # noqa: BLE001 - raised by the caller
+            except BaseException as error:
                 errors.append(error)
                 return None
 
