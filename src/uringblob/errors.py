@@ -244,7 +244,7 @@ def one_each(error: E) -> E:
     """
     try:
         twin = copy.copy(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a class of the user's, or no memory: share it rather than lose it
         return error
     if type(twin) is not type(error):
         return error

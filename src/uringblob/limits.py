@@ -71,7 +71,7 @@ def _pids_max() -> str:
             continue
         root = os.path.join(_CGROUPS, "pids") if controllers else _CGROUPS
         while not (text := _limit_of(root + path.rstrip("/"))) and path not in ("", "/"):
-            path = os.path.dirname(path)
+            path = os.path.dirname(path)  # noqa: PLW2901 - its parent
         if text:
             return text
     return ""

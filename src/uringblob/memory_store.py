@@ -127,7 +127,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._check_open()
         return self._dirty
 
-    def close(self, flush: bool = True) -> None:
+    def close(self, flush: bool = True) -> None:  # noqa: ARG002 - there is nothing to flush
         """Drop all frames; a second call is silent."""
         self._closed = True
         self._frames = {}

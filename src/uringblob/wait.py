@@ -107,7 +107,7 @@ class Wait(Owner):
         self._context = context
         self._wakeup = wakeup
 
-    def cancel(self, msg: Any | None = None) -> bool:
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - asyncio's
         """Refuse: only the operation's end resumes the task."""
         return False
 

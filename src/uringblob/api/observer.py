@@ -96,7 +96,7 @@ def observed_call(store: Any, name: str) -> Iterator[_Call]:
 def _report(observer: StoreObserver, name: str, size_bytes: int, duration_s: float, outcome: str) -> None:
     try:
         observer.observe(name, size_bytes, duration_s, outcome)
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged; the call that it reports has ended
         logger.exception(
             "the observer %r failed to record %s",
             observer,

@@ -134,7 +134,7 @@ def _accepting(
         opener: Callable[[type[Store], OpenOptions], Opened],
     ) -> Callable[Concatenate[type[Store], P], Opened]:
         @functools.wraps(opener)
-        def open(cls: type[Store], /, *args: P.args, **kwargs: P.kwargs) -> Opened:
+        def open(cls: type[Store], /, *args: P.args, **kwargs: P.kwargs) -> Opened:  # noqa: A001 - its name
             signature.bind(cls, *args, **kwargs)  # its TypeError names no class of ours
             return opener(cls, make_options(*args, **kwargs))
 

@@ -90,7 +90,7 @@ class AlignedBlobBuf:
         view = self._view
         if view is not None:
             try:
-                view.nbytes
+                view.nbytes  # noqa: B018 - the cheapest access that a released view refuses
             except ValueError:  # a caller's ``with buf.view as v:`` released it
                 view = None
         if view is None:

@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         """Raise :class:`UsageError`."""
         raise UsageError(self, message)
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ARG002 - argparse's signature
         """Print the help or the version; argparse itself ignores a write error here."""
         print_line(message.rstrip("\n"))
 

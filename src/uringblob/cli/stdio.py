@@ -123,7 +123,7 @@ def _open_closed_streams() -> None:
             wrong_direction = os.O_WRONLY if mode == "r" else os.O_RDONLY
             os.set_inheritable(os.open(os.devnull, wrong_direction), True)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def pick_calls() -> PosixCalls:
 
 def _full_sync(fd: int) -> None:
     try:
-        fcntl.fcntl(fd, getattr(fcntl, "F_FULLFSYNC"))
+        fcntl.fcntl(fd, getattr(fcntl, "F_FULLFSYNC"))  # noqa: B009 - typeshed has it for macOS only
     except OSError as error:
         if error.errno not in _NO_FULLFSYNC:
             raise

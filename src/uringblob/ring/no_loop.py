@@ -19,7 +19,7 @@ class _NoLoop:
         """Run a completion's callback at once, in the reaping thread; log what it raises."""
         try:
             context.run(callback, *args)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it must not end the reaping
             logger.exception(
                 "the callback %r of a completion failed", callback, extra={"event": "callback_failed"}
             )

@@ -150,7 +150,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         try:
             await coroutine
         except _ENDS_OF_READS as error:
-            raise error.with_traceback(None)
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._one_less(None)
 
@@ -188,7 +188,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
-            raise error.with_traceback(None)
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             self._active -= 1
             if self._idle is not None:

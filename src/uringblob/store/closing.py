@@ -33,7 +33,7 @@ async def _end(core: Core, *, flush: bool) -> BaseException | None:
             await step(core)
         except GeneratorExit:
             raise
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001 - close raises it, when everything is freed
             error = error or failure
     return error
 

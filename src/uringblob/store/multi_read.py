@@ -111,7 +111,7 @@ class _Requests:
             await read
         except BlobStoreError as error:
             self.outcomes[position] = error.with_traceback(None)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised when the other reads have ended
             self._unexpected = self._unexpected or error
 
 

@@ -83,9 +83,9 @@ class LoopCall(Generic[T]):
                     try:
                         submit(self)
                         self._wait()
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001 - kept, and raised by _outcome
                         self._interrupt(error)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - of two signals pending at once, the second
                 self._interrupt(error)
         return self._outcome()
 
@@ -142,7 +142,7 @@ class LoopCall(Generic[T]):
         except GeneratorExit:
             self.error = StoreClosed("the store's thread ended during this call")
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self.error = error
         finally:
             # The task must not be freed in the caller's thread: freeing it calls weak references back,

@@ -122,7 +122,7 @@ class LoopThread(StoreOwner):
             call = self._submitted.popleft()
             try:
                 self._dispatch(call)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - no memory, most likely: it ends this call alone
                 if call.uncancellable:
                     self._submitted.append(call)  # closing must begin: dispatch it again
                 else:

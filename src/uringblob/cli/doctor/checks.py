@@ -37,7 +37,7 @@ def run_check(check: Callable[[], CheckResult]) -> CheckResult:
     """Run one check; an exception is its result and does not stop the others."""
     try:
         return check()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - reported as the result that it is
         number = error.errno if isinstance(error, OSError) else None
         text = errno_name(number) if number else f"{type(error).__name__}: {error}"
         return CheckResult(f"could not be checked: {text}", Level.NOTE)

@@ -46,7 +46,7 @@ def check_file_system(directory: str, mountinfo: Path = Path("/proc/self/mountin
 
 def _rights(directory: str) -> dict[str, object]:
     """Return what this user may do about a directory that is unusable, and which other one is usable."""
-    places = [os.path.expanduser("~"), "/var/tmp", tempfile.gettempdir()]
+    places = [os.path.expanduser("~"), "/var/tmp", tempfile.gettempdir()]  # noqa: S108 - only named
     usable = os.R_OK | os.W_OK | os.X_OK
     facts: dict[str, object] = {"open_place": next((p for p in places if os.access(p, usable)), places[-1])}
     try:

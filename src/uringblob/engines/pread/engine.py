@@ -161,7 +161,7 @@ def _write(calls: PosixCalls, fd: int, views: list[memoryview], offset: int) -> 
         return number_of(calls.writev, fd, views, offset)
     except MemoryError:
         return _NO_MEMORY
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - it rejects the completion
         # Its traceback refers to the callers' stack frames, and so to the views of adjacent writes.
         return error.with_traceback(None)
 

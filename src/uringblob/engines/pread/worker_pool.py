@@ -73,7 +73,7 @@ class WorkItem(Answer):
                 self.result = call()
             except NO_MEMORY:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it rejects the completion
                 self.result = error
 
     def post(self) -> None:

@@ -353,7 +353,7 @@ class _Sync:
         self.keep: object = None
         self.result: int | None = None
 
-    def complete(self, result: int, mismatch: int = 0) -> None:
+    def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
         """Poison the store if it failed; resume who waits, then go on."""
         self.result = result
         file_io = self._file_io

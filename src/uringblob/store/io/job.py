@@ -69,7 +69,7 @@ class Job(Completion[T]):
         except asyncio.CancelledError as error:
             # A Future may not hold CancelledError as its exception; the core does not raise it.
             self._outcome = None, RuntimeError(f"a store job was cancelled: {error!r}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the job's outcome
             # The functions in a traceback refer to jobs that hold the error, and to the caller's buffers:
             # these cycles would keep a lease until the collector runs.  A fault of ours keeps its own.
             self._outcome = None, error.with_traceback(None) if isinstance(error, BlobStoreError) else error
@@ -174,7 +174,7 @@ async def wait_all(jobs: Iterable[Awaitable[Any]]) -> list[BaseException]:
     for job in jobs:
         try:
             await job
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - returned, for the caller to raise
             errors.append(error)
     return errors
 

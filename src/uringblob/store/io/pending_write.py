@@ -53,7 +53,7 @@ class PendingWrite:
 
     # -- the request's side ---------------------------------------------------------------
 
-    def complete(self, result: int, mismatch: int = 0) -> None:
+    def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
         """See :class:`~uringblob.completion.Sink`."""
         if self.result is None:
             self.result = result

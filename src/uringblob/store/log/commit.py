@@ -96,7 +96,7 @@ class Commit(Wait):
             self._batch = None
             persist(self._file_io.start, self._give_up(batch, error))
 
-    async def _give_up(self, batch: Batch, error: BaseException) -> None:
+    async def _give_up(self, batch: Frames, error: BaseException) -> None:
         if self.written is not None:
             await wait_all([self.written])
         batch.free(error)

@@ -207,7 +207,7 @@ class GroupQueue:
             self._index.begin_group(group.changes)
             group.join(self._index)
             group.start()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every member gets it
             group.end(durable=False, error=error)
 
     # --- a group by callbacks ------------------------------------------------------------
@@ -227,12 +227,10 @@ class GroupQueue:
             return None
         group = FlatGroup(active.log, self._file_io, cast("list[Commit]", members), self._flat_ended)
         if group.fits_a_block:
-            try:
+            with contextlib.suppress(Exception):  # the coroutine raises it, too, to every member
                 self._before_group(active.log)
                 self._flat = group
                 return group
-            except Exception:
-                pass
         active.exclusive.release()
         return None
 
@@ -245,10 +243,10 @@ class GroupQueue:
                 self._acknowledge(collections.deque(group.commits), group)
             else:
                 persist(self._file_io.start, self._run(self._finish_flat(group, error)))
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
             self._file_io.poison(failure)
             self._fail(self._members, failure)
-            self._release(group)
+            self._release()
         except BaseException as failure:
             self._interrupt(failure)
             self._active.exclusive.release()
@@ -276,17 +274,15 @@ class GroupQueue:
         if members:
             call_surely(self._file_io.loop, self._acknowledge, members, group)
         elif self._flat is group:
-            self._release(group)
+            self._release()
 
-    def _release(self, group: FlatGroup) -> None:
+    def _release(self) -> None:
         """Let go of the log, and begin the next group."""
         self._flat = None
         self._members = []
         self._active.exclusive.release()
-        try:
+        with contextlib.suppress(MemoryError):  # it begins after the next group
             self._maintenance.after_group()
-        except MemoryError:
-            pass  # it begins after the next group
         self._step()
 
     async def _finish_flat(self, group: FlatGroup, error: Exception | None) -> None:
@@ -305,7 +301,7 @@ class GroupQueue:
         members = self._members
         try:
             await writing
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every member gets it
             self._fail(members, error)
         except GeneratorExit:
             raise  # the store was dropped, not closed, with all its callers

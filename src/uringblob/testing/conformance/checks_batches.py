@@ -73,10 +73,10 @@ async def read_many(s: Subject) -> None:
     guids = [BlobGuid.random() for _ in range(6)]
     await s.store.write_blobs((guid, s.frame(number)) for number, guid in enumerate(guids) if number % 2)
     frames = [s.blank() for _ in guids]
-    errors = await s.store.read_blobs(list(zip(guids, frames)))
+    errors = await s.store.read_blobs(list(zip(guids, frames)))  # noqa: B905 - equally long
     expect(type(errors) is list, f"it returned {errors!r}")
     expect(len(errors) == len(guids), f"{len(guids)} reads have {len(errors)} answers")
-    for number, (error, frame) in enumerate(zip(errors, frames)):
+    for number, (error, frame) in enumerate(zip(errors, frames)):  # noqa: B905 - checked above
         if number % 2:
             expect(error is None, f"position {number}, which is there, has {error!r}")
             expect(s.number(frame) == number, f"position {number} has another blob's frame")

@@ -181,7 +181,7 @@ async def zeroed_buffers(s: Subject) -> None:
     expect(all(len(buf) == s.page_size for buf in bufs), "a buffer is not one frame long")
     expect(all(buf.address % BUF_ALIGN == 0 for buf in bufs), "a buffer is not aligned")
     places = sorted(buf.address for buf in bufs)
-    gaps = [b - a for a, b in zip(places, places[1:])]
+    gaps = [b - a for a, b in zip(places, places[1:])]  # noqa: B905, RUF007 - pairs of neighbours, on 3.10
     expect(min(gaps) >= s.page_size, "two buffers overlap")
     for buf in bufs:
         buf.release()
@@ -195,8 +195,8 @@ async def uninit_buffers(s: Subject) -> None:
         expect(len(buf) == s.page_size, "a buffer is not one frame long")
         expect(buf.address % BUF_ALIGN == 0, "a buffer is not aligned")
         buf.view[:] = s.frame(number)
-    await s.store.write_blobs(zip(guids, bufs))
-    for number, (guid, buf) in enumerate(zip(guids, bufs)):
+    await s.store.write_blobs(zip(guids, bufs))  # noqa: B905 - equally long by construction
+    for number, (guid, buf) in enumerate(zip(guids, bufs)):  # noqa: B905 - the same
         expect(s.number(buf.view) == number, "a write changed its buffer")
         expect(await s.read(guid) == number, "what is read is not what the buffer held")
         buf.release()

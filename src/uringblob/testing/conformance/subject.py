@@ -35,7 +35,7 @@ class ThreadedView(SyncToAsyncAdapter):
         def run() -> T | None:
             try:
                 return function()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
                 errors.append(error)
                 return None
 
