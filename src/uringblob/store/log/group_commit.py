@@ -117,13 +117,14 @@ class GroupQueue:
         self._waiting.append(member)
         if self._busy:
             return
-        self._busy = True
         try:
+            self._busy = True
             self._step()
         except BaseException:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
                 self._waiting.remove(member)
+                self._busy = False  # a signal handler's: no group has begun
             raise
 
     # --- from group to group -------------------------------------------------------------
@@ -255,7 +256,11 @@ class GroupQueue:
     def _apply_small(self, group: FlatGroup) -> None:
         index = self._index
         index.finish_group(group.changes, group.seq)
-        index.slots.confirm(group.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
+        if index.slots.confirm(group.seq - 1, tuning.APPLIED_AT_ONCE):
+            # A large group was before this one.  Not with the groups to come: the file would grow meanwhile.
+            freeing = confirm_in_turns(self._file_io.checksum_budget, index.slots, group.seq - 1)
+            with contextlib.suppress(MemoryError):  # the next group begins it
+                self._file_io.start(freeing)
         for change in group.superseded:
             index.free_superseded(change)
         self.groups += 1
