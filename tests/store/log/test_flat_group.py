@@ -30,11 +30,9 @@ def frames(count):
 async def small_commit(store, count=1):
     """Commit frames of the store's own memory: those of others are moved by a job."""
     buffers = [store.alloc_blob_buf_zeroed() for _ in range(count)]
-    try:
-        await store.commit([(guid(number), buffer) for number, buffer in enumerate(buffers)])
-    finally:
-        for buffer in buffers:
-            buffer.release()
+    await store.commit([(guid(number), buffer) for number, buffer in enumerate(buffers)])
+    for buffer in buffers:
+        buffer.release()
 
 
 async def test_what_a_large_group_replaced_is_free_soon_after_the_next_small_one(store):
@@ -95,3 +93,5 @@ async def test_a_sync_that_an_engine_has_no_answer_for_fails_its_group_and_poiso
     assert not store._core.file_io.syncing
     with pytest.raises(StorePoisoned):
         await small_commit(store)
+    with pytest.raises(StorePoisoned):
+        await store.aclose()
