@@ -61,6 +61,7 @@ class GroupQueue:
         #: What the next group waits for, so that others may join it; ``None``: for nothing.
         self._joining: object = None
         self._flat: FlatGroup | None = None
+        self._turn: object = None  # of those that acknowledge a flat group's members
         self._members: list[Member] = []  # of the group in flight
         self._recent_group_size = 0  # callers who shared a group of late
         self.groups = self.commits = 0
@@ -265,8 +266,12 @@ class GroupQueue:
             index.free_superseded(change)
         self.groups += 1
 
-    def _acknowledge(self, members: collections.deque[Commit], group: FlatGroup) -> None:
+    def _acknowledge(
+        self, members: collections.deque[Commit], group: FlatGroup, turn: object = None
+    ) -> None:
         """Acknowledge a few members, and the others in the next iteration; then begin the next group."""
+        if turn is not self._turn:
+            return  # the second call of call_surely
         acknowledged_bytes = 0
         for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
             if not members or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
@@ -277,8 +282,11 @@ class GroupQueue:
             members.popleft()  # last: resolving twice does nothing
             self.commits += 1
         if members:
-            call_surely(self._file_io.loop, self._acknowledge, members, group)
-        elif self._flat is group:
+            self._turn = turn = object()
+            call_surely(self._file_io.loop, self._acknowledge, members, group, turn)
+            return
+        self._turn = None
+        if self._flat is group:
             self._release()
 
     def _release(self) -> None:
