@@ -8,8 +8,15 @@ import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError, StorePoisoned, tuning
 from uringblob.store.index.slots import SlotState
+from uringblob.store.log.writer import Log
 
 PAGE = 4096
+
+
+class Struck(BaseException):
+    """What a signal handler raises."""
+
+
 MANY = 3 * tuning.APPLIED_AT_ONCE
 
 
@@ -93,5 +100,31 @@ async def test_a_sync_that_an_engine_has_no_answer_for_fails_its_group_and_poiso
     assert not store._core.file_io.syncing
     with pytest.raises(StorePoisoned):
         await small_commit(store)
+    with pytest.raises(StorePoisoned):
+        await store.aclose()
+
+
+async def test_a_handler_that_raises_when_a_group_is_accepted_has_it_accepted_once_and_poisons(
+    store, monkeypatch
+):
+    """The reaping begins again, and so does what follows the sync: the log's position would move twice."""
+    await store.commit(frames(64))
+    await store.commit(deletes=[guid(number) for number in range(64)])
+    for _ in range(3):
+        await small_commit(store)
+    accepted, accept = [], Log.accept_blocks
+
+    def accept_and_strike(log, seq, blocks):
+        accept(log, seq, blocks)
+        accepted.append(seq)
+        if len(accepted) == 1:
+            raise Struck
+
+    monkeypatch.setattr(Log, "accept_blocks", accept_and_strike)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    with pytest.raises((BlobStoreIOError, StorePoisoned)):
+        await asyncio.wait_for(small_commit(store), 20)
+    assert len(accepted) == 1
+    assert store._core.file_io.poison_cause is not None
     with pytest.raises(StorePoisoned):
         await store.aclose()

@@ -104,6 +104,10 @@ class FlatGroup(Group):
                 self.end(durable=False)
 
     def _after_sync(self, result: int) -> None:
+        if self._over:
+            return
+        if self._synced is not None:  # a signal handler interrupted the first call: is the group accepted?
+            self._file_io.interrupted(RuntimeError("after a sync"))
         self._synced = result
         if result == 0 and self._file_io.sync_counts:
             self._file_io.keep_scratch(self._scratch)

@@ -266,9 +266,7 @@ class GroupQueue:
             index.free_superseded(change)
         self.groups += 1
 
-    def _acknowledge(
-        self, members: collections.deque[Commit], group: FlatGroup, turn: object = None
-    ) -> None:
+    def _acknowledge(self, members: collections.deque[Commit], group: FlatGroup, turn: object = None) -> None:
         """Acknowledge a few members, and the others in the next iteration; then begin the next group."""
         if turn is not self._turn:
             return  # the second call of call_surely
