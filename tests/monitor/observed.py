@@ -71,7 +71,9 @@ class ObservedEngine:
 
     def start_read(self, offset, frame, want, sink):
         token = self.observer.read_begins(offset, (frame,))
-        return self._start(self.engine.start_read, (offset, frame, want), self.observer.read_ends, token, sink)
+        return self._start(
+            self.engine.start_read, (offset, frame, want), self.observer.read_ends, token, sink
+        )
 
     def start_write(self, offset, frames, sink):
         token = self.observer.write_begins(offset, frames)

@@ -17,8 +17,8 @@ from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.free_map import FreeMap
 from uringblob.store.index.shards import FEW, Shards
-from uringblob.store.index.slots import SlotTable
 from uringblob.store.io import file_io
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
@@ -89,7 +89,7 @@ STEPS = {
     "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
     "log blocks": (log, "encode_block", 2 * (tuning.BYTES_PER_ITERATION // tuning.LOG_BLOCK_COST_BYTES + 1)),
-    "freeing": (SlotTable, "try_free", CHANGES_MAX),
+    "freeing": (FreeMap, "freed", CHANGES_MAX),
 }
 
 
@@ -134,7 +134,7 @@ async def test_a_large_group_that_is_given_up_is_aborted_in_turns(store, iterati
 async def test_what_a_compaction_confirms_is_freed_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, MANY))
     await store.commit(frames(0, MANY))
-    monkeypatch.setattr(SlotTable, "try_free", iterations.counting(SlotTable.try_free))
+    monkeypatch.setattr(FreeMap, "freed", iterations.counting(FreeMap.freed))
     await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
