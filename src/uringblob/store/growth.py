@@ -11,6 +11,7 @@ shows before anything is written.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 from collections.abc import Iterable, Sized
@@ -27,25 +28,17 @@ from uringblob.store.io.job import Lock
 from uringblob.store.log.superblocks import Superblocks
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class FileGrowth:
     """Grows the file and the log space.  Hold ``lock`` around ``extend_log_space`` and ``grow_for_frames``."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        slots: SlotTable,
-        log_space: LogSpace,
-        page_size: int,
-        blobs: Sized,
-        superblocks: Superblocks,
-    ) -> None:
-        self._file_io = file_io
-        self._slots = slots
-        self._log_space = log_space
-        self._page_size = page_size
-        self._blobs = blobs
-        self._superblocks = superblocks
-        self.lock = Lock()
+    _file_io: FileIO
+    _slots: SlotTable
+    _log_space: LogSpace
+    _page_size: int
+    _blobs: Sized
+    _superblocks: Superblocks
+    lock: Lock = dataclasses.field(default_factory=Lock)
 
     # --- log space -----------------------------------------------------------------------
 

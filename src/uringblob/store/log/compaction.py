@@ -16,6 +16,7 @@ the SWITCH on poisons.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -46,26 +47,19 @@ class CompactionStopped(BlobStoreError):
     """Raised inside a compaction when the store closes; the next opener compacts."""
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Compaction:
     """One rewriting of the log, from freeze to switch."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        index: BlobIndex,
-        log_space: LogSpace,
-        active: ActiveLog,
-        superblocks: Superblocks,
-    ) -> None:
-        self._file_io = file_io
-        self._index = index
-        self._log_space = log_space
-        self._active = active
-        self._superblocks = superblocks
-        self._segments: list[SlotRun] = []
-        self._new: Log | None = None
-        self._stopped = False
-        self._adopting = False  # the new log is the store's, or will be when there is room to say so
+    _file_io: FileIO
+    _index: BlobIndex
+    _log_space: LogSpace
+    _active: ActiveLog
+    _superblocks: Superblocks
+    _segments: list[SlotRun] = dataclasses.field(default_factory=list)
+    _new: Log | None = None
+    _stopped: bool = False
+    _adopting: bool = False  # the new log is the store's, or will be when there is room to say so
 
     def stop(self) -> None:
         """Give up before the next step that can be given up."""
