@@ -1,12 +1,7 @@
 """Growth of the file, and of the log space in it.
 
-A frame is overwritten into a fresh slot, and the old one is free when a later group is durable: so the
-file holds its blobs, and what two groups replace.  For contiguous room alone it grows only while the
-slots for frames are within a sixteenth of the live ones (:meth:`FileGrowth.is_cheap`).  So a store of
-constant size stays within a quarter of it, and the log space.
-
-The file is allocated, not just lengthened, where the file system can (fallocate): a lack of room
-shows before anything is written.
+docs/maintainers/format.md ("How long the file is") has the bound and its reasons.  The file is allocated,
+not just lengthened, where the file system can (fallocate): a lack of room shows before anything is written.
 """
 
 from __future__ import annotations

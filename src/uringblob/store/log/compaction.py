@@ -1,13 +1,7 @@
 """Rewriting the log as a snapshot of the durable index, while commits go on (rule 9).
 
-docs/maintainers/format.md ("Compaction") has the steps: SNAPSHOT and CARRY in the new log, SWITCH in the
-old one, both superblocks.  Each is flushed before the next.  From the SWITCH on the new log is the store's
-log, whichever superblock an opener finds.
-
-A store of version 1 is upgraded in this way before its first change: its log's segments lie among
-the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
-only would follow into a log that it cannot judge: until the second superblock is durable no group is
-written, so both logs say the same.
+docs/maintainers/format.md ("Compaction", "Version 1, and its upgrade") has the steps: SNAPSHOT and CARRY
+in the new log, SWITCH in the old one (none in an upgrade), both superblocks.  Each is flushed before the next.
 
 Until the SWITCH a compaction can be given up without a trace; a SWITCH for which there was no room is
 wiped.  Without room for the superblocks, they are due before anything else changes.  Any other failure from
