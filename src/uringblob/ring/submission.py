@@ -189,6 +189,7 @@ class SubmissionQueue:
                 continue
             count = self._fitting(ops, at)
             if not count:
+                self.push()  # what is staged may be what takes the room
                 return False
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
             if taken == 0 or taken in TRANSIENT:
