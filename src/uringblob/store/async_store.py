@@ -34,7 +34,6 @@ from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.job import join, when_done
-from uringblob.store.log.commit import Commit
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.stats import collect_stats
@@ -46,6 +45,9 @@ T = TypeVar("T")
 #: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
 #: in a cycle until the garbage collector runs (CPython 3.11).
 _ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
+
+#: No running loop is this, nor is None, where none is running.
+_NO_LOOP = object()
 
 
 class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
@@ -67,7 +69,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._core, self._caller_reads = core, core.caller_reads
         self._loop, self._pid = loop, os.getpid()
         #: The loop while the store is open and in the process that opened it: hot calls compare nothing else.
-        self._live: asyncio.AbstractEventLoop | None = loop
+        self._live: object = loop
         self._reads, self._pool = core.reads, core.file_io.engine.pool
         self._page_size = core.page_size
         #: Calls that have begun and not ended, and what ``aclose`` waits for while there are any.
@@ -190,9 +192,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
-            frame = wait = None  # the new traceback has this function's stack frame
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
+            frame = None  # an error's traceback refers to this function, and the buffer is the caller's now
             self._active -= 1
             if self._idle is not None:
                 self._resolve_idle()
@@ -335,11 +337,11 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         finally:
             core.file_io.engine.blocking = False
 
-        def over(commit: Commit) -> None:
+        def over(commit: asyncio.Future[None]) -> None:
             self._one_less(None)
-            end(commit.error)
+            end(commit.exception())
 
-        if commit.ended:
+        if commit.done():
             over(commit)
         else:
             commit.add_done_callback(over, context=contextvars.copy_context())
@@ -384,7 +386,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             self._free()
         elif self._closing is None:
             self._check_loop()
-            self._live = None
+            self._live = _NO_LOOP
             self._closing = self._core.file_io.start(self._close(flush))
             await join(self._closing)
         elif not self._closing.done() and _running_loop() is self._loop:
@@ -405,7 +407,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
-        self._live = None
+        self._live = _NO_LOOP
         self._closing = closed = Completion[None](loop=self._loop)
         closed.resolve(None)
         fork.forget(self)
@@ -413,7 +415,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def abandon(self) -> None:
         """Free ring and file without waiting, writing or unlocking: after ``fork()``."""
-        self._live = None
+        self._live = _NO_LOOP
         self._core.abandon()
 
     def __del__(self) -> None:
