@@ -191,6 +191,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
+            frame = None  # an error's traceback refers to this function, and the buffer is the caller's now
             self._active -= 1
             if self._idle is not None:
                 self._resolve_idle()
