@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from uringblob.completion import call_surely
+from uringblob.completion import call_surely, persist
 from uringblob.owner import Owner
 
 if sys.version_info >= (3, 12):
@@ -26,6 +26,10 @@ else:
     _current_task = asyncio.tasks._current_tasks.get  # current_task() is no C function there
 
 _ENDED: Final[tuple[Any, ...]] = ()
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class Wait(Owner):
@@ -76,7 +80,11 @@ class Wait(Owner):
             wakeup = self._wakeup
             # A signal handler can raise after a call only, so not between these two.
             self._wakeup = None
-            self._context.run(wakeup, self)
+            try:
+                self._context.run(wakeup, self)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # The task has it, and asyncio ends the loop with it; it is not raised inside the store.
+                persist(self._loop.call_soon, _raise, error)
 
     def resolve(self, _result: None = None) -> None:
         """End without a result."""

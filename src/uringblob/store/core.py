@@ -186,7 +186,7 @@ class Core(StoreOwner):
             await wait_all([pending])  # the kernel may still read the caller's frames
             batch.free(error)
 
-        persist(self.file_io.start, free())
+        persist(lambda: self.file_io.start(free()))
 
     async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from uringblob.completion import persist
+from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.frame_writes import Batch
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
+from uringblob.store.index.slots import SlotState
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import wait_all
 from uringblob.store.io.pending_write import PendingWrite
@@ -78,12 +80,16 @@ class Commit(Wait):
         if batch is None:
             super().reject(error)
         else:
-            self._batch = None
-            persist(self._file_io.start, self._give_up(batch, error))
+            persist(lambda: self._file_io.start(self._give_up(batch, error)))
+            self._batch = None  # last: rejecting twice does nothing
 
     async def _give_up(self, batch: Batch, error: BaseException) -> None:
-        if self.written is not None:
-            await wait_all([self.written])
-        batch.free(error)
-        self.written = None
-        super().reject(error)
+        try:
+            if self.written is not None:
+                await wait_all([self.written])
+            # A group that was interrupted while it was applied has live slots, which stay.
+            if self._index.slots.state(self.entries[0][1] >> CHECKSUM_BITS) == SlotState.WRITING:
+                batch.free(error)
+        finally:
+            self.written = None
+            super().reject(error)

@@ -26,15 +26,21 @@ class FlatGroup(Group):
     """One group of small commits, and one block.
 
     ``on_end(error, durable=...)`` is called once: true when the group is durable, false where :meth:`finish`
-    must go on, or with an error where it did not begin.
+    must go on, or with an error where it did not begin.  ``on_fail(error)`` gets what was raised in a callback.
     """
 
     def __init__(
-        self, log: Log, file_io: FileIO, commits: list[Commit], on_end: Callable[..., object]
+        self,
+        log: Log,
+        file_io: FileIO,
+        commits: list[Commit],
+        on_end: Callable[..., object],
+        on_fail: Callable[[BaseException], object],
     ) -> None:
         super().__init__(log, file_io, list[Member](commits))
         self.commits = commits
         self._on_end = on_end
+        self._on_fail = on_fail
         self._left: set[PendingWrite] = set()
         self._runs: list[BlockRun] = []
         self._block: PendingWrite | None = None
@@ -88,23 +94,39 @@ class FlatGroup(Group):
 
     def _landed(self, pending: PendingWrite) -> None:
         """Count a write that has ended; when all are whole, flush."""
-        if pending.result != pending.size_bytes:
-            self.end(durable=False)
-            return
-        self._left.discard(pending)
-        if not self._left and not self._syncing and not self._over:
-            self._syncing = True
-            if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
+        try:
+            if self._over:
+                return
+            if pending.result != pending.size_bytes:
                 self.end(durable=False)
+                return
+            self._left.discard(pending)
+            if not self._left and not self._syncing:
+                self._syncing = True
+                if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
+                    self.end(durable=False)
+        except BaseException as error:
+            self._on_fail(error)
+            raise
 
     def _after_sync(self, result: int) -> None:
-        self._synced = result
-        if result == 0 and self._file_io.sync_counts:
-            self._file_io.keep_scratch(self._scratch)
-            self._log.accept_blocks(self.seq, 1)
-            self.end(durable=True)
-        else:
-            self.end(durable=False)
+        """Take the sync's result, once: the reaper repeats this where a signal handler has raised."""
+        try:
+            if self._over:
+                return
+            self._synced = result
+            durable = result == 0 and self._file_io.sync_counts
+            if durable:
+                self._file_io.keep_scratch(self._scratch)
+                self._log.accept_blocks(self.seq, 1)
+            self.end(durable=durable)
+        except BaseException as error:
+            self._on_fail(error)
+            raise
+
+    def drop(self) -> None:
+        """Let no callback do anything any more."""
+        self._over = True
 
     def end(self, *, durable: bool, error: Exception | None = None) -> None:
         """End the callbacks, once."""

@@ -22,7 +22,7 @@ from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, Lock, wait_all
+from uringblob.store.io.job import Job, Lock
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.flat_group import FlatGroup
@@ -61,6 +61,7 @@ class GroupQueue:
         #: What the next group waits for, so that others may join it; ``None``: for nothing.
         self._joining: object = None
         self._flat: FlatGroup | None = None
+        self._writing = False  # a coroutine writes the group in flight
         self._members: list[Member] = []  # of the group in flight
         self._recent_group_size = 0  # callers who shared a group of late
         self.groups = self.commits = 0
@@ -114,57 +115,70 @@ class GroupQueue:
 
     def join(self, member: Member) -> None:
         """Have ``member`` take part in the next group."""
-        self._waiting.append(member)
-        if self._busy:
-            return
-        self._busy = True
+        busy = self._busy
         try:
-            self._step()
-        except BaseException:
+            self._waiting.append(member)
+            if not busy:
+                self._busy = True
+                self._step()
+        except BaseException as error:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
                 self._waiting.remove(member)
+            if not busy:
+                self._interrupt(error)
             raise
 
     # --- from group to group -------------------------------------------------------------
 
     def _step(self) -> None:
-        """Begin the next group, or note that there is none; a group that ends inside this has it repeated."""
+        """Begin the next group, or note that there is none; a group that ends inside this has it repeated.
+
+        What this raises goes to :meth:`_interrupt`, once.
+        """
         self._step_due = True
         if self._stepping:
             return
-        self._stepping = True
         try:
+            self._stepping = True
             while self._step_due:
                 self._step_due = False
                 self._begin()
-        except BaseException as error:
-            self._interrupt(error)
-            raise
         finally:
             self._stepping = False
 
     def _begin(self) -> None:
         if not self._waiting:
-            self._busy = False
-            if self._idle is not None:
-                idle, self._idle = self._idle, None
-                idle.resolve(None)
+            self._become_idle()
         elif self._joining is None and len(self._waiting) < self._recent_group_size:
             self._let_others_join()
         else:
             self._joining = None
             self._write_next()
 
+    def _become_idle(self) -> None:
+        self._busy = False
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.resolve(None)
+
     def _interrupt(self, error: BaseException) -> None:
-        """Fail every member: a signal handler raised in here, or there was no memory to begin."""
-        members = [*self._members, *self._waiting]
+        """Fail every member: a signal handler raised in here, or there was no memory to go on."""
+        members, flat = [*self._members, *self._waiting], self._flat
         self._members = []
         self._waiting.clear()
-        self._busy = False
+        self._stepping = False
+        self._joining = None
         if not isinstance(error, Exception):
             self._file_io.interrupted(error)
             error = RuntimeError(f"a signal handler raised {error!r}")
+        elif self._writing or (flat is not None and flat.begun):
+            self._file_io.poison(error)  # the medium may hold the group, and the index a part of it
+        if flat is not None:
+            flat.drop()
+            self._flat = None
+            self._active.exclusive.release()
+        self._become_idle()
         self._fail(members, error)
 
     def _let_others_join(self) -> None:
@@ -175,32 +189,43 @@ class GroupQueue:
         when all are there, the group's blocks are written while the device is busy with the frames.
         """
         self._joining = tick = object()
-        call_surely(self._file_io.loop, self._tick_passed, tick)
+        call_surely(self._file_io.loop, self._go_on, tick, self._tick_passed)
 
-    def _tick_passed(self, tick: object) -> None:
+    def _go_on(self, tick: object, step: Callable[[], None]) -> None:
         if tick is not self._joining:
-            return  # the second call of call_surely
-        self._joining = True
+            return  # the second call for this tick
+        try:
+            step()
+        except BaseException as error:
+            self._interrupt(error)
+            raise
+
+    def _go_on_after(self, completion: Completion[Any], step: Callable[[], None]) -> None:
+        self._joining = tick = object()
+        # Twice: a signal handler that raises before the first line of a callback drops that call.
+        for _ in range(2):
+            completion.add_immediate_callback(lambda _: self._go_on(tick, step))
+
+    def _tick_passed(self) -> None:
         barrier = self._file_io.checksum_budget.barrier()
         if barrier is None:
             self._budget_passed()
         else:
-            barrier.add_immediate_callback(self._budget_passed)
+            self._go_on_after(barrier, self._budget_passed)
 
-    def _budget_passed(self, _: object = None) -> None:
+    def _budget_passed(self) -> None:
         first = self._waiting[0].written if self._waiting else None
         if len(self._waiting) >= self._recent_group_size or first is None or first.done():
             self._step()
-            return
-        awaited = first.request() if isinstance(first, PendingWrite) else first
-        awaited.add_immediate_callback(lambda _: self._step())
+        else:
+            self._go_on_after(first.request() if isinstance(first, PendingWrite) else first, self._step)
 
     def _write_next(self) -> None:
         self._members = members = []
         self._take_members(members)
         group = self._flat_group(members)
         if group is None:
-            self._file_io.start(self._run(self._write_group(members)))
+            self._start(lambda: self._write_group(members))
             return
         try:
             self._index.begin_group(group.changes)
@@ -221,36 +246,34 @@ class GroupQueue:
             not self._file_io.takes_changes
             or active.log.room < 1
             or not self._maintenance.log_fits(1)
-            or not active.exclusive.try_acquire()
+            or active.exclusive.locked()
         ):
             return None
-        group = FlatGroup(active.log, self._file_io, cast("list[Commit]", members), self._flat_ended)
-        if group.fits_a_block:
-            try:
+        try:
+            active.exclusive.try_acquire()
+            commits = cast("list[Commit]", members)
+            group = FlatGroup(active.log, self._file_io, commits, self._flat_ended, self._interrupt)
+            if group.fits_a_block:
                 self._before_group(active.log)
                 self._flat = group
                 return group
-            except Exception:  # noqa: BLE001 - the coroutine raises it, too, to every member
-                pass
+        except Exception:  # noqa: BLE001 - the coroutine raises it, too, to every member
+            pass
+        except BaseException:
+            self._flat = None
+            active.exclusive.release()
+            raise
         active.exclusive.release()
         return None
 
     def _flat_ended(self, error: Exception | None, *, durable: bool) -> None:
         group = self._flat
-        try:
-            if durable:
-                self._apply_small(group)
-                self._acknowledge(collections.deque(group.commits), group)
-            else:
-                persist(self._file_io.start, self._run(self._finish_flat(group, error)))
-        except Exception as failure:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
-            self._file_io.poison(failure)
-            self._fail(self._members, failure)
-            self._release(group)
-        except BaseException as failure:
-            self._interrupt(failure)
-            self._active.exclusive.release()
-            raise
+        assert group is not None
+        if durable:
+            self._apply_small(group)
+            self._acknowledge(collections.deque(group.commits), group)
+        else:
+            self._start(lambda: self._finish_flat(group, error))
 
     def _apply_small(self, group: FlatGroup) -> None:
         index = self._index
@@ -272,15 +295,24 @@ class GroupQueue:
             members.popleft()  # last: resolving twice does nothing
             self.commits += 1
         if members:
-            call_surely(self._file_io.loop, self._acknowledge, members, group)
-        elif self._flat is group:
-            self._release(group)
+            call_surely(self._file_io.loop, self._acknowledge_more, members, group)
+        else:
+            self._release()
 
-    def _release(self, group: FlatGroup) -> None:
+    def _acknowledge_more(self, members: collections.deque[Commit], group: FlatGroup) -> None:
+        if self._flat is not group:
+            return  # the second call of call_surely
+        try:
+            self._acknowledge(members, group)
+        except BaseException as error:
+            self._interrupt(error)
+            raise
+
+    def _release(self) -> None:
         """Let go of the log, and begin the next group."""
-        self._flat = None
         self._members = []
         self._active.exclusive.release()
+        self._flat = None
         try:
             self._maintenance.after_group()
         except MemoryError:
@@ -289,8 +321,9 @@ class GroupQueue:
 
     async def _finish_flat(self, group: FlatGroup, error: Exception | None) -> None:
         """Go on with ``group`` where its callbacks could not."""
-        members, self._flat = self._members, None
+        members = self._members
         try:
+            self._flat = None  # its lock is this coroutine's from here on
             failed = await self._make_durable(group, group.finish if error is None else _raising(error))
             await self._conclude(group, members, failed)
         finally:
@@ -298,20 +331,40 @@ class GroupQueue:
 
     # --- a group by a coroutine ----------------------------------------------------------
 
-    async def _run(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Run one group's coroutine; then begin the next."""
+    def _start(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Write the group of the members in flight by a job; then begin the next."""
         members = self._members
+        self._writing = True
         try:
-            await writing
-        except Exception as error:  # noqa: BLE001 - every member gets it
-            self._fail(members, error)
+            job = persist(lambda: self._file_io.start(self._run(write)))
+        except MemoryError:
+            self._writing = False  # it did not begin
+            raise
+
+        def ended(_: object) -> None:
+            error = job.exception()
+            if error is not None and self._members is members:
+                self._interrupt(error)  # it was struck before its first line
+
+        if job.done():
+            ended(job)
+        else:
+            job.add_immediate_callback(ended)
+
+    async def _run(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            try:
+                await write()
+            except Exception as error:  # noqa: BLE001 - every member gets it
+                self._fail(self._members, error)
+            self._members = []
+            self._writing = False
+            self._step()
         except GeneratorExit:
             raise  # the store was dropped, not closed, with all its callers
         except BaseException as error:
             self._interrupt(error)
             raise
-        self._members = []
-        self._step()
 
     def _fail(self, members: Iterable[Member], error: BaseException) -> None:
         for member in members:

@@ -1,0 +1,150 @@
+"""A signal handler that raises at any line of a group by callbacks, or an allocation that fails there.
+
+Every commit ends, and so does the close.  The store is poisoned, or it goes on; what was acknowledged is there
+after the next opening, and what was refused is there wholly or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from behaviour.work import frame, guid
+from striking import Handler
+from uringblob import AsyncFileBlobStore, BlobStoreError, wait
+from uringblob.store.io import pending_write
+from uringblob.store.log import commit, flat_group, group, group_commit
+
+PAGE = 4096
+PATIENCE = 10  # seconds until a call that does not end fails the test
+TASKS, ROUNDS = 3, 2
+
+#: A group by callbacks, from the first member's joining to the last one's end.
+GROUPS = {module.__file__ for module in (flat_group, group_commit, commit, group, wait)}
+#: What takes its results.
+SINKS = {module.__file__ for module in (flat_group, commit, wait, pending_write)}
+
+
+class Struck(BaseException):
+    """What the tests' signal handlers raise."""
+
+
+async def in_time(call):
+    """Await ``call``, which ``wait_for`` could not cancel."""
+    task = asyncio.ensure_future(call)
+    _, left = await asyncio.wait([task], timeout=PATIENCE)
+    assert not left, f"{call!r} does not end"
+    await task
+
+
+class Life:
+    """A few tasks that commit, on a store in which a handler strikes once."""
+
+    def __init__(self, path, engine, handler):
+        self.path, self.engine, self.handler = path, engine, handler
+        self.acknowledged = {}
+        self.tried = {}
+        self.errors = []
+        self.poisoned = False
+
+    async def run(self):
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        with self.handler.pause():
+            store = await AsyncFileBlobStore.open(self.path, engine=self.engine, page_size=PAGE)
+        tasks = [asyncio.ensure_future(self.commits(store, number)) for number in range(TASKS)]
+        _, left = await asyncio.wait(tasks, timeout=PATIENCE)
+        with self.handler.pause():
+            assert not left, f"{len(left)} of {TASKS} callers wait for ever"
+            await self.look_and_close(store)
+
+    async def commits(self, store, number):
+        for turn in range(ROUNDS):
+            name, content = guid(number), frame(number, PAGE, turn)
+            self.tried.setdefault(number, []).append(content)
+            try:
+                await store.commit([(name, content), (guid(100 + number), content)])
+            except (Struck, MemoryError, RuntimeError, BlobStoreError) as error:
+                self.errors.append(error)
+            else:
+                self.acknowledged[number] = content
+
+    async def look_and_close(self, store):
+        core = store._core
+        self.poisoned = core.file_io.poison_cause is not None
+        if not self.poisoned:
+            await in_time(store.commit([(guid(50), frame(50, PAGE))]))
+            self.acknowledged[50] = frame(50, PAGE)
+        room = bytearray(PAGE)
+        for number, content in self.acknowledged.items():
+            await store.read_blob(guid(number), room)
+            assert room in (content, *self.tried.get(number, ())), f"blob {number} is another one's"
+        try:
+            await in_time(store.aclose())
+        except BlobStoreError:
+            assert self.poisoned
+
+    async def judge(self):
+        async with AsyncFileBlobStore.open(self.path, engine="pread") as store:
+            assert (await store.verify()).ok
+            for number in range(TASKS):
+                got = []
+                for name in (guid(number), guid(100 + number)):
+                    room = bytearray(PAGE)
+                    if await store.has_blob(name):
+                        await store.read_blob(name, room)
+                    got.append(bytes(room))
+                assert got[0] == got[1], "half of a commit"
+                tried = self.tried.get(number, [])
+                newest = tried.index(self.acknowledged[number]) if number in self.acknowledged else -1
+                allowed = tried[max(newest, 0) :] + ([bytes(PAGE)] if newest < 0 else [])
+                assert got[0] in allowed, f"blob {number} is not what was acknowledged"
+
+
+def run(coroutine):
+    """Run it as ``asyncio.run`` does, which would wait for callers that wait for ever."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+def strike_at(path, engine, files, line, kind):
+    def strike():
+        raise kind("struck")
+
+    handler = Handler(files, strike)
+    life = Life(path, engine, handler)
+    struck = handler.at(line, lambda: run(life.run()))
+    run(life.judge())
+    path.unlink()
+    return struck, life
+
+
+def strike_everywhere(path, engine, files, kind):
+    """Strike each line of ``files`` once, in a life of its own; return how many, and how often it poisoned."""
+    poisoned = 0
+    for line in itertools.count():
+        try:
+            struck, life = strike_at(path, engine, files, line, kind)
+        except Exception as error:
+            raise AssertionError(f"{error!r}\nreplay: {engine=} {line=} {kind.__name__}") from error
+        poisoned += life.poisoned
+        if not struck:
+            return line, poisoned
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+def test_every_commit_ends_when_a_handler_raises(quick_path, engine):
+    """Twelve of a hundred lines left callers, or the close, waiting for ever."""
+    lines, poisoned = strike_everywhere(quick_path, engine, GROUPS, Struck)
+    assert lines > 200
+    assert poisoned > 10
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+def test_every_commit_ends_where_there_is_no_memory(quick_path, engine):
+    lines, _ = strike_everywhere(quick_path, engine, SINKS, MemoryError)
+    assert lines > 100
