@@ -46,6 +46,9 @@ T = TypeVar("T")
 #: in a cycle until the garbage collector runs (CPython 3.11).
 _ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
 
+#: No running loop is this, nor is None, where none is running.
+_NO_LOOP = object()
+
 
 class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
@@ -66,7 +69,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         self._core, self._caller_reads = core, core.caller_reads
         self._loop, self._pid = loop, os.getpid()
         #: The loop while the store is open and in the process that opened it: hot calls compare nothing else.
-        self._live: asyncio.AbstractEventLoop | None = loop
+        self._live: object = loop
         self._reads, self._pool = core.reads, core.file_io.engine.pool
         self._page_size = core.page_size
         #: Calls that have begun and not ended, and what ``aclose`` waits for while there are any.
@@ -336,7 +339,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             self._free()
         elif self._closing is None:
             self._check_loop()
-            self._live = None
+            self._live = _NO_LOOP
             self._closing = self._core.file_io.start(self._close(flush))
             await join(self._closing)
         elif not self._closing.done() and _running_loop() is self._loop:
@@ -357,7 +360,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
-        self._live = None
+        self._live = _NO_LOOP
         self._closing = closed = Completion[None](loop=self._loop)
         closed.resolve(None)
         fork.forget(self)
@@ -365,7 +368,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     def abandon(self) -> None:
         """Free ring and file without waiting, writing or unlocking: after ``fork()``."""
-        self._live = None
+        self._live = _NO_LOOP
         self._core.abandon()
 
     def __del__(self) -> None:
