@@ -201,6 +201,9 @@ class GroupQueue:
             raise
 
     def _go_on_after(self, completion: Completion[Any], step: Callable[[], None]) -> None:
+        if completion.done():
+            step()  # a write that failed, or was short, before the tick was over
+            return
         self._joining = tick = object()
         # Twice: a signal handler that raises before the first line of a callback drops that call.
         for _ in range(2):
