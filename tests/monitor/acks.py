@@ -70,7 +70,14 @@ def promises_of(store) -> Promises | None:
 
 
 def _noting(items, noted: list):
-    """Yield ``items`` as they are, and note each one's guid."""
+    """Return ``items``, whose guids are noted: a list as it is, because small commits are made of lists only."""
+    if isinstance(items, (list, tuple)):
+        noted.extend(item[0] if isinstance(item, tuple) and item else item for item in items)
+        return items
+    return _noting_each(items, noted)
+
+
+def _noting_each(items, noted: list):
     for item in items:
         yield item
         noted.append(item[0] if isinstance(item, tuple) else item)

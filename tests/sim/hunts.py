@@ -61,16 +61,21 @@ def flipped_bits(seed: int) -> int:
     return (victim.image.size * 8) // step
 
 
+def small_commits(seed: int) -> int:
+    """Power cuts where nearly every group is written by callbacks."""
+    return torture(seed, count=2, **{**options_of(seed), "only_commits": True})["disk images"]
+
+
 def answers_given_twice(seed: int) -> int:
     """As a reaper gives them that a signal handler has interrupted."""
     with stuttering():
-        return power_cuts(seed)
+        return small_commits(seed)
 
 
 def answers_inside_a_push(seed: int) -> int:
     """Requests end inside the call that submits them: inside the step of the task that made it."""
     with pushing_ends_requests():
-        return power_cuts(seed)
+        return small_commits(seed)
 
 
 def misplaced_blocks(seed: int) -> int:
@@ -113,9 +118,13 @@ def real_trace(engine: str):
 
 
 def faults(name: str):
+    name, *among = name.split(" among ")
+    only_commits = among == ["small commits"]
+
     def hunt(seed: int) -> int:
         for index in itertools.count():
-            if life_with_fault(seed, name, index, forever=False, calls=14) is None or install.pending():
+            life = life_with_fault(seed, name, index, forever=False, calls=14, only_commits=only_commits)
+            if life is None or install.pending():
                 return index
         return 0
 
@@ -127,6 +136,7 @@ HUNTS = {
     "power cuts": power_cuts,
     "flipped bits": flipped_bits,
     "cancellations": cancellations,
+    "small commits": small_commits,
     "answers given twice": answers_given_twice,
     "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,
