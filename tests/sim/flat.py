@@ -53,7 +53,16 @@ def pushing_ends_requests():
         while self._rng is not None and self._waiting and self._rng.random() < 0.5:
             self._waiting.pop(self._rng.randrange(len(self._waiting)))()
 
-    with mock.patch.object(SimEngine, "push", push):
+    def pushed(name):
+        real = getattr(SimEngine, name)
+
+        def ask(self, *arguments):
+            push(self)
+            return real(self, *arguments)
+
+        return mock.patch.object(SimEngine, name, ask)
+
+    with mock.patch.object(SimEngine, "push", push), pushed("start_read"), pushed("start_write"):
         yield
 
 

@@ -96,7 +96,10 @@ def acknowledged_when_its_writes_have_landed():
 @contextlib.contextmanager
 def sync_of_a_small_group_believed_though_it_failed():
     real = FlatGroup._after_sync
-    with mock.patch.object(FlatGroup, "_after_sync", lambda self, _result: real(self, 0)):
+    with (
+        mock.patch.object(FlatGroup, "_after_sync", lambda self, _result: real(self, 0)),
+        mock.patch.object(FileIO, "sync_counts", new=True),
+    ):
         yield
 
 
