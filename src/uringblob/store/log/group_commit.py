@@ -327,6 +327,9 @@ class GroupQueue:
         members = self._members
         try:
             self._flat = None  # its lock is this coroutine's from here on
+            if error is not None and group.is_empty:
+                await self._abort(group.changes)
+                raise error  # nothing was merged: it is no empty group that succeeded
             failed = await self._make_durable(group, group.finish if error is None else _raising(error))
             await self._conclude(group, members, failed)
         finally:
