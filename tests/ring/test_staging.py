@@ -116,7 +116,7 @@ def test_what_is_queued_beside_it_is_submitted_behind_it(staging):
 
 async def test_what_is_staged_in_one_tick_is_submitted_at_its_end_by_one_enter(loop_staging):
     before = loop_staging.enters
-    waits = [Wait(asyncio.get_running_loop()) for _ in range(5)]
+    waits = [Wait(loop=asyncio.get_running_loop()) for _ in range(5)]
     for block, wait in enumerate(waits):
         stage(loop_staging, wait, block)
     assert loop_staging.in_kernel == 0
@@ -199,7 +199,7 @@ async def test_tasks_resumed_in_the_reaping_read_on_and_flush_and_each_gets_its_
     queued = []
 
     async def read(frame, block):
-        wait = Wait(loop)
+        wait = Wait(loop=loop)
         if stage(loop_staging, wait, block, frame=frame) < 0:
             queued.append(block)
             await loop_staging.read(0, block * BLOCK, frame, flags=1)  # IOSQE_FIXED_FILE
@@ -256,7 +256,7 @@ def test_a_transient_refusal_leaves_it_staged(staging, answer):
 
 async def test_what_the_kernel_does_not_take_is_submitted_by_the_loop(loop_staging):
     FaultyLib(loop_staging, pushes=[-errno.EAGAIN, -errno.EAGAIN, 1])
-    waits = [Wait(asyncio.get_running_loop()) for _ in range(4)]
+    waits = [Wait(loop=asyncio.get_running_loop()) for _ in range(4)]
     for wait in waits:
         stage(loop_staging, wait)
     loop_staging.push()
@@ -352,7 +352,7 @@ def test_after_too_many_refusals_staged_and_queued_ones_end_with_the_errno(stagi
 async def test_after_too_many_refusals_the_loop_gives_up_what_is_staged_alone(loop_staging, monkeypatch):
     monkeypatch.setattr(submission, "REFUSALS_MAX", 3)
     FaultyLib(loop_staging, pushes=[-errno.EAGAIN] * 100)
-    wait = Wait(asyncio.get_running_loop())
+    wait = Wait(loop=asyncio.get_running_loop())
     stage(loop_staging, wait)
     await wait
     assert wait.got == -errno.EAGAIN

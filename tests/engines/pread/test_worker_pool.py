@@ -201,7 +201,7 @@ def test_a_delivery_that_had_no_memory_is_made_again(fd, loop, monkeypatch):
     real = loop.call_soon
 
     def call_soon(callback, *args, **context):
-        if callback == engine._results._deliver and refusals:
+        if callback == engine._results.deliver and refusals:
             refusals.pop()
             raise MemoryError
         return real(callback, *args, **context)

@@ -16,6 +16,7 @@ from ring.faulty import FaultyLib
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.slab import Slab
+from uringblob.completion import Completion
 from uringblob.engines.posix_calls import finish_growth
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable
@@ -465,9 +466,10 @@ async def test_bytes_are_counted_when_they_were_moved(engine, fd):
     assert engine.counters.bytes_written == 0
     assert await engine.write_then_sync(0, [whole, part, behind]) == (3 * PAGE, 0)
     assert engine.counters.bytes_written == 3 * PAGE
-    answers = []
-    engine.read_each([(n * PAGE, frame) for n, frame in enumerate((whole, part, behind))], answers)
-    await asyncio.gather(*answers)
+    sinks = [Completion(loop=asyncio.get_running_loop()) for _ in range(3)]
+    for number, (frame, sink) in enumerate(zip((whole, part, behind), sinks, strict=True)):
+        assert engine.start_read(number * PAGE, frame, None, sink)
+    assert [await sink for sink in sinks] == [PAGE] * 3
     assert engine.counters.bytes_read == 4 * PAGE + 512
 
 
