@@ -33,12 +33,7 @@ class ObservedEngine:
 
     def read(self, offset, frames):
         # Nothing can come between: a read may be told of when it was asked for.
-        done = self.engine.read(offset, frames)
-        self._tell_of_read(offset, frames, done)
-        return done
-
-    def _tell_of_read(self, offset, frames, done):
-        observer = self.observer
+        observer, done = self.observer, self.engine.read(offset, frames)
         if not done.done():
             token = observer.read_begins(offset, frames)
             done.add_immediate_callback(lambda ended: observer.read_ends(token, _answer(ended)))
@@ -46,14 +41,7 @@ class ObservedEngine:
             observer.record(frames, offset, _answer(done))
         else:
             observer.looked(frames, offset, _answer(done))
-
-    def read_each(self, reads, answers):
-        # As one request of the engine's, and each of them told of.
-        try:
-            self.engine.read_each(reads, answers)
-        finally:
-            for (offset, frame), done in zip(reads, answers, strict=False):
-                self._tell_of_read(offset, (frame,), done)
+        return done
 
     def read_now(self, offset, frame):
         visit = self.observer.visit_begins(offset, frame)
@@ -71,7 +59,9 @@ class ObservedEngine:
 
     def start_read(self, offset, frame, want, sink):
         token = self.observer.read_begins(offset, (frame,))
-        return self._start(self.engine.start_read, (offset, frame, want), self.observer.read_ends, token, sink)
+        return self._start(
+            self.engine.start_read, (offset, frame, want), self.observer.read_ends, token, sink
+        )
 
     def start_write(self, offset, frames, sink):
         token = self.observer.write_begins(offset, frames)
