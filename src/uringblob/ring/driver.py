@@ -294,7 +294,10 @@ class RingDriver(Owner):
             self._in_flight.reap(tuning.COMPLETED_S_AT_ONCE)
         finally:
             self._flush_due = due
-            if (not due and not self._queue.flush()) or self._drained is not None:
+            queue = self._queue
+            if (
+                not due and (self._c_ring.staged or queue.waiting or not queue.flushed) and not queue.flush()
+            ) or self._drained is not None:
                 self.flush()
 
     def wait(self, completion: Completion[T]) -> T:

@@ -56,6 +56,7 @@ class SubmissionQueue:
         "_staged",
         "_traced",
         "chains_split",
+        "flushed",
         "lib",
         "trace",
         "waiting",
@@ -71,6 +72,8 @@ class SubmissionQueue:
         self._staged = _Staged([], 0)
         self._traced: list[TracedOp] = []  # the operations staged in C, if there is a trace
         self.trace: Callable[[list[TracedOp]], None] | None = None
+        #: Whether the last flush left nothing; what came later is in ``waiting``, or staged in C.
+        self.flushed = True
         #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
         # Refusals in a row while the kernel had no operation of this ring, and the last errno.
@@ -139,6 +142,11 @@ class SubmissionQueue:
 
     def flush(self) -> bool:
         """Submit what the kernel accepts now; the rest stays in the queue.  Returns whether there is none."""
+        self.flushed = False
+        self.flushed = self._flush()
+        return self.flushed
+
+    def _flush(self) -> bool:
         c_ring = self._c_ring
         if not self.waiting and c_ring.passed - self._staged.begins_at == len(self._staged.ops):
             return not c_ring.staged or self.push()

@@ -36,7 +36,12 @@ class SlotAllocator:
 
     def allocate_ready(self, count: int) -> SlotRun | None:
         """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first."""
-        if not self._growth.log_space_suffices(count) or not self._file_io.takes_changes:
+        file_io, enough = self._file_io, self._growth.log_space.suffices_up_to
+        if (
+            file_io.poison_cause is not None
+            or file_io.repairs.due
+            or (self._slots.named + count > enough and not self._growth.log_space_suffices(count))
+        ):
             return None
         return self._slots.allocate_run(count, SlotState.WRITING)
 

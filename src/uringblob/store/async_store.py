@@ -250,8 +250,13 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
 
     async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
         self._check_loop()
-        frames, _ = await checked_changes(self._core, writes)
-        self._check_open()
+        few = few_changes(self._core, writes, ())
+        if few is None:
+            frames, _ = await checked_changes(self._core, writes)
+            self._check_open()
+        else:
+            frames, _ = few
+            del few
         writing = self._core.write(frames, data_sync=data_sync)
         del frames
         await self._change(writing)

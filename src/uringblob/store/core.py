@@ -174,7 +174,7 @@ class Core(StoreOwner):
         pending: PendingWrite | None = None
         try:
             batch.checksum()
-            pending = batch.start_one_write()
+            pending = batch.start_one(batch.pieces[0], batch.size_bytes)
             commit = Commit(self.file_io, self.index, batch, deletes, pending)
             self.queue.join(commit)
         except BaseException as error:

@@ -188,14 +188,12 @@ class Batch:
         size_bytes = len(piece.frames) * self._page_size
         if piece.bounced or not transfers.one_request(len(piece.frames), size_bytes):
             return self._file_io.start(self._write_piece(piece))
-        return self._start_one(piece, size_bytes)
+        return self.start_one(piece, size_bytes)
 
-    def start_one_write(self) -> PendingWrite:
-        """Start to write the frames of :meth:`allocate_ready`, by one request."""
+    def start_one(self, piece: Piece, size_bytes: int) -> PendingWrite:
+        """Start to write ``piece`` by one request."""
         self._started = True
-        return self._start_one(self.pieces[0], self.size_bytes)
 
-    def _start_one(self, piece: Piece, size_bytes: int) -> PendingWrite:
         async def finish(answer: int) -> None:
             await self._write_piece(piece, answer)
 

@@ -41,7 +41,7 @@ class FileGrowth:
     ) -> None:
         self._file_io = file_io
         self._slots = slots
-        self._log_space = log_space
+        self.log_space = log_space
         self._page_size = page_size
         self._blobs = blobs
         self._superblocks = superblocks
@@ -51,7 +51,7 @@ class FileGrowth:
 
     def log_space_suffices(self, more_records: int) -> bool:
         """Whether logs have as much space as so many more records need."""
-        log_space, records = self._log_space, self._slots.named + more_records
+        log_space, records = self.log_space, self._slots.named + more_records
         if records <= log_space.suffices_up_to:
             return True
         suffices = log_space.capacity >= log_space.wanted(records)
@@ -75,24 +75,24 @@ class FileGrowth:
         give its slots to frames.
         """
         while not self.log_space_suffices(more_records):
-            extent = await self._allocate_extent(self._log_space.wanted(self._slots.named + more_records))
+            extent = await self._allocate_extent(self.log_space.wanted(self._slots.named + more_records))
             await self._file_io.repairs.make(functools.partial(self._record, extent))
 
     async def _record(self, extent: SlotRun) -> None:
         """List ``extent`` in both superblocks, then use it; a repair, because one may list it already."""
-        await self._superblocks.record_extents(self._log_space.with_extent(extent))
-        self._log_space.add(extent)
+        await self._superblocks.record_extents(self.log_space.with_extent(extent))
+        self.log_space.add(extent)
 
     async def _allocate_extent(self, wanted: int) -> SlotRun:
         """Allocate free slots for log space: one extent, an eighth larger than needed, if there is room."""
-        granule = self._log_space.granule
-        if len(self._log_space.extents) >= EXTENTS_MAX:
+        granule = self.log_space.granule
+        if len(self.log_space.extents) >= EXTENTS_MAX:
             raise BlobStoreIOError(
                 errno.ENOSPC,
                 f"{self._file_io.path}: the log needs more room, and its superblocks list {EXTENTS_MAX} parts"
                 " already. Copy the blobs to a new store",
             )
-        missing = wanted - self._log_space.capacity
+        missing = wanted - self.log_space.capacity
         best = min(missing + wanted // 8, max(1, RUN_SLOTS_MAX // granule))
         while True:
             granules = best

@@ -17,7 +17,8 @@ a few at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Protocol
 from zlib import crc32
 
 from uringblob.store.format import CHECKSUM_BITS, entry_slot
@@ -27,6 +28,13 @@ from uringblob.store.index.slots import SlotState, SlotTable
 
 _PENDING = SlotState.PENDING
 _LIVE = SlotState.LIVE
+
+
+class Changing(Protocol):
+    """What one commit changes."""
+
+    entries: Sequence[tuple[bytes, int]]
+    deletes: Sequence[bytes]
 
 
 class BlobIndex:
@@ -141,7 +149,7 @@ class BlobIndex:
         for guid, entry in entries:
             if self._moments:
                 self._remember(guid)
-            slots.move(entry_slot(entry), _PENDING)
+            slots.move(entry >> CHECKSUM_BITS, _PENDING)
             old = pending.get(guid)
             pending[guid] = Pending(entry, synced=synced)
             if old is None:
@@ -230,18 +238,12 @@ class BlobIndex:
             if change.entry is not None:
                 move(change.entry >> CHECKSUM_BITS, _LIVE)
         self._applying = changes  # visible from here on
-        if self._delta is None and not self._pending.count:
-            self._apply_plainly(changes, seq)
-        else:
-            for guid, change in changes.items():
-                self.apply_change(guid, change, seq)
-        self._in_flight = ()
-        self._applying = None
-
-    def _apply_plainly(self, changes: Mapped[Change], seq: int) -> None:
-        """Do what :meth:`apply_change` does for each, where there is neither a delta nor a pending change."""
-        base, retire = self._base, self.slots.retire
+        plain, base, retire = self._delta is None and not self._pending.count, self._base, self.slots.retire
         for guid, change in changes.items():
+            if not plain:
+                self.apply_change(guid, change, seq)
+                continue
+            # The same, where there is neither a delta nor a pending change.
             entry, part = change.entry, base.parts[crc32(guid) & MASK]
             old = part.get(guid)
             if entry is None:
@@ -255,25 +257,25 @@ class BlobIndex:
                 part[guid] = entry
             if old is not None:
                 retire(old >> CHECKSUM_BITS, seq)
+        self._in_flight = ()
+        self._applying = None
 
-    def join_commit(
-        self,
-        changes: dict[bytes, Change],
-        superseded: list[Change],
-        entries: Iterable[tuple[bytes, int]],
-        deletes: Iterable[bytes],
+    def begin_commits(
+        self, changes: dict[bytes, Change], superseded: list[Change], commits: Iterable[Changing]
     ) -> None:
-        """Add a commit's changes to the group that was begun; those that they supersede to ``superseded``."""
+        """Begin a group of commits only: their changes to ``changes``, what they supersede to ``superseded``."""
+        self._in_flight = changes
         pending = self._pending if self._pending.count else None
-        for guid, entry in entries:
-            if guid in changes:
-                superseded.append(changes[guid])
-            changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
-        for guid in deletes:
-            if self.exists_in_any_layer(guid):
+        for commit in commits:
+            for guid, entry in commit.entries:
                 if guid in changes:
                     superseded.append(changes[guid])
-                changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
+                changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
+            for guid in commit.deletes:
+                if self.exists_in_any_layer(guid):
+                    if guid in changes:
+                        superseded.append(changes[guid])
+                    changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
 
     def mark_slot_live(self, change: Change) -> None:
         """Mark the slot that ``change`` names as live: its group is durable.  Before :meth:`show_group`."""

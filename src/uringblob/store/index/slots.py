@@ -56,6 +56,8 @@ MOVES: dict[SlotState, frozenset[SlotState]] = {
 _ALLOWED = tuple(MOVES[state] for state in SlotState)
 #: Names of their own: looking a member up takes 75 ns on CPython 3.11, and a slot moves four times a write.
 _FREE = SlotState.FREE
+#: By state, 1 if a record names such a slot, or the next group may.
+_NAMED = tuple(int(state in (_S.WRITING, _S.PENDING, _S.LIVE)) for state in SlotState)
 _RETIRED = SlotState.RETIRED
 
 
@@ -69,6 +71,10 @@ class SlotTable:
         self.first = first
         self._states = bytearray(limit)
         self._states[:first] = bytes([_S.BAD]) * min(first, limit)
+        #: Slots that the file has room for, the superblocks' included.
+        self.limit = limit
+        #: Slots that a record names, or the next group may name: the most records that one group can have.
+        self.named = 0
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         #: States of slots that lay past the file's end when the store was opened.
@@ -80,11 +86,6 @@ class SlotTable:
         #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
         self.caller_reads: dict[Any, int] = {}
         self.confirmed = 0
-
-    @property
-    def limit(self) -> int:
-        """Slots that the file has room for, the superblocks' included."""
-        return len(self._states)
 
     def count(self, state: SlotState) -> int:
         """Return how many slots are in ``state``."""
@@ -104,6 +105,7 @@ class SlotTable:
         if to not in _ALLOWED[before]:
             raise _not_in_table(slot, before, to)
         self._counts[before] -= 1
+        self.named -= _NAMED[before]
         if beyond and slot in beyond:
             if to == _FREE:
                 del beyond[slot]
@@ -114,6 +116,7 @@ class SlotTable:
         elif to == _FREE:
             return  # There is no such slot in the file any more.
         self._counts[to] += 1
+        self.named += _NAMED[to]
         if to == _FREE:
             self._free.freed(slot)
 
@@ -127,6 +130,7 @@ class SlotTable:
         else:
             self.beyond[slot] = state
         self._counts[state] += 1
+        self.named += _NAMED[state]
         return True
 
     def mark_run_used(self, run: SlotRun, state: SlotState) -> None:
@@ -135,6 +139,7 @@ class SlotTable:
         self._states[begin:end] = bytes((state,)) * (end - begin)
         self._counts[_S.FREE] -= end - begin
         self._counts[state] += end - begin
+        self.named += _NAMED[state] * (end - begin)
 
     def mark_all_used(self, slots: Iterable[int], state: SlotState) -> int:
         """Mark slots in order; return how many succeeded before the first failure.
@@ -155,22 +160,19 @@ class SlotTable:
                 break
         self._counts[_S.FREE] -= inside
         self._counts[state] += inside
+        self.named += _NAMED[state] * inside
         return inside + beyond
 
     def extend(self, limit: int) -> None:
         """Lengthen the table to ``limit`` slots, the new ones free; those that already had a state keep it."""
         old = len(self._states)
         self._states.extend(bytes(limit - old))
+        self.limit = limit
         known = [(slot, state) for slot, state in self.beyond.items() if slot < limit]
         for slot, state in known:
             self._states[slot] = state
         self._counts[_S.FREE] += limit - old - len(known)
         self._free.grown()
-
-    @property
-    def named(self) -> int:
-        """Slots that a record names, or the next group may name: the most records that one group can have."""
-        return self._counts[_S.LIVE] + self._counts[_S.PENDING] + self._counts[_S.WRITING]
 
     # --- allocation ----------------------------------------------------------------------
 
@@ -183,7 +185,10 @@ class SlotTable:
         if start < 0:
             return None
         run = SlotRun(start, count)
-        self.move_run(run, to)
+        if count == 1:
+            self.move(start, to)
+        else:
+            self.move_run(run, to)
         return run
 
     def allocate_runs(self, count: int, to: SlotState) -> list[SlotRun]:
@@ -216,8 +221,9 @@ class SlotTable:
         if to not in _ALLOWED[before]:
             raise _not_in_table(begin, before, to)
         states[begin:end] = bytes((to,)) * run.slots
-        self._counts[before] -= run.slots
-        self._counts[to] += run.slots
+        self._counts[before] -= count
+        self._counts[to] += count
+        self.named += (_NAMED[to] - _NAMED[before]) * count
         if to == _FREE:
             self._free.freed_run(begin, end)
 
@@ -227,9 +233,15 @@ class SlotTable:
         """Retire ``slot``, which the map no longer names: free once ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
         if fence <= self.confirmed:
-            self._drain(slot)
+            self._free_retired(slot)
         else:
             self._retired.append((fence, slot))
+
+    def _free_retired(self, slot: int) -> None:
+        if slot in self._pins or self.caller_reads:
+            self._drain(slot)
+        else:
+            self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
         """Pass the fences of groups up to ``seq``, which are durable and not the last.
@@ -241,11 +253,7 @@ class SlotTable:
             if at_most <= 0:
                 return True
             at_most -= 1
-            _, slot = self._retired.popleft()
-            if slot in self._pins or self.caller_reads:
-                self._drain(slot)
-            else:
-                self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
+            self._free_retired(self._retired.popleft()[1])
         return False
 
     @property

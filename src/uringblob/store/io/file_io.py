@@ -252,7 +252,8 @@ class FileIO:
         """fdatasync; ``then`` gets its result, when the waiters for a sync are resumed.
 
         False, and nothing is begun, if another sync is in flight, or the store is poisoned: use :meth:`sync`.
-        A failure has poisoned the store; a success proves something only if :attr:`sync_counts`.
+        A failure has poisoned the store.  A success proves something only if it is not poisoned and nothing
+        is left in :attr:`syncing`; else :meth:`confirm_sync`.
         """
         if self.syncing or self.poison_cause is not None:
             return False
@@ -270,11 +271,6 @@ class FileIO:
     def sync_failure(self, what: str, result: int) -> SyncFailed:
         """Return the error for a sync that failed."""
         return SyncFailed(-result, f"{what}: fdatasync of {self.path}: {errno_name(-result)}", applied=None)
-
-    @property
-    def sync_counts(self) -> bool:
-        """Whether the sync that has just succeeded was alone, and the store is not poisoned."""
-        return not self.syncing and self.poison_cause is None
 
     async def confirm_sync(self, what: object) -> None:
         """Wait for the syncs that overlapped the one that has just ended; raise unless it counts."""

@@ -44,7 +44,10 @@ class Commit(Wait):
         deletes: Sequence[bytes],
         written: PendingWrite | None,
     ) -> None:
-        super().__init__(file_io.loop)
+        self._loop = file_io.loop  # and what else Wait.__init__ does: a commit is made of few calls
+        self._wakeup = self.keep = self.error = None
+        self.ended = False
+        self.got = self.mismatch = 0
         self._file_io = file_io
         self._index = index
         self._batch = batch

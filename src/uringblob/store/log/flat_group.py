@@ -52,84 +52,80 @@ class Groups(Protocol):
 class FlatGroup(Group):
     """One group of small commits, and one block; it holds the log from the start to its end."""
 
-    def __init__(
-        self,
-        writer: GroupWriter,
-        members: list[Member],
-        commits: list[Commit],
-        groups: Groups,
-    ) -> None:
-        super().__init__(writer.active.log, writer.file_io, members)
-        self._writer = writer
-        self._groups = groups
-        self._commits = commits
-        self._left: set[PendingWrite] = set()
-        self._runs: list[BlockRun] = []
-        self._block: PendingWrite | None = None
-        self._synced: int | None = None
-        self._over = False
-        self._holds_log = True
-        self._ack_due: object = None
+    # Set by of(): a group is made for every commit, or few.
+    _writer: GroupWriter
+    _groups: Groups
+    _commits: list[Commit]
+    _left: set[PendingWrite]
+    _run: BlockRun
+    _block: PendingWrite | None = None
+    _synced: int | None = None
+    _over = False
+    _holds_log = True
+    _ack_due: object = None
 
     @classmethod
     def of(cls, writer: GroupWriter, members: list[Member], groups: Groups) -> FlatGroup | None:
         """Return the group of ``members`` if all are small commits, and nothing stands in its way."""
-        commits = [member for member in members if isinstance(member, Commit)]
-        active = writer.active
+        commits: list[Commit] = []
+        for member in members:
+            if not isinstance(member, Commit):
+                return None
+            commits.append(member)
+        active, file_io = writer.active, writer.file_io
         if (
-            len(commits) < len(members)
-            or not writer.file_io.takes_changes
+            file_io.poison_cause is not None
+            or file_io.repairs.due
             or active.log.room < 1
             or not writer.maintenance.log_fits(1)
         ):
             return None
-        group = cls(writer, members, commits, groups)
-        fits = group.size <= RECORDS_PER_BLOCK and group._unsynced <= LARGE_GROUP_BYTES
-        return group if fits and active.exclusive.try_acquire() else None
+        group = cls(active.log, file_io, members)
+        if group.size > RECORDS_PER_BLOCK or group._unsynced > LARGE_GROUP_BYTES:
+            return None
+        if not active.exclusive.try_acquire():
+            return None
+        group._writer, group._groups, group._commits, group._left = writer, groups, commits, set()
+        return group
 
     def start(self) -> None:
         """Form the group and write its block."""
         try:
             self._writer.before_group(self._log)
-            index = self._writer.index
-            self.changes = changes = dict[bytes, Change]()
-            index.begin_group(changes)
-            for commit in self._commits:
-                index.join_commit(changes, self.superseded, commit.entries, commit.deletes)
-            self._write()
+            changes: dict[bytes, Change] = {}
+            self.changes = changes
+            self._writer.index.begin_commits(changes, self.superseded, self._commits)
+            self._write(changes)
         except Exception as error:  # noqa: BLE001 - every member gets it
             self._give_up(error)
 
-    def _write(self) -> None:
-        records = [
-            delete_record(guid) if change.entry is None else set_record(guid, change.entry)
-            for guid, change in self.changes.items()
-        ]
+    def _write(self, changes: dict[bytes, Change]) -> None:
+        records = []
+        for guid, change in changes.items():
+            entry = change.entry
+            records.append(delete_record(guid) if entry is None else set_record(guid, entry))
         flags = 0 if self._unsynced else FLAG_FRAMES_SYNCED
-        run = self._log.encode_small_group(BlockType.GROUP, self.seq, records, flags)
-        self._runs.append(run)
+        self._run = offset, data = self._log.encode_small_group(BlockType.GROUP, self.seq, records, flags)
         self.begun = True
-        self._block = self._write_block(*run)
+        file_io, block = self._file_io, self._writer.block_buffer
+        block.view[:] = data
+
+        async def finish(answer: int) -> None:
+            context = ErrorContext("writing the log", file_io.path, offset)
+            await transfers.write_whole(file_io.engine, offset, [block], context, answer)
+
+        self._block = PendingWrite(file_io, offset, [block], BLOCK_SIZE, finish)
         writes = [self._block]
-        writes += [commit.written for commit in self._commits if commit.written is not None]
+        for commit in self._commits:
+            if commit.written is not None:
+                writes.append(commit.written)  # noqa: PERF401 - a comprehension is a call
         self._left.update(writes)
-        self._file_io.engine.push()
+        file_io.engine.push()
         for pending in writes:
             if pending.result is not None:
                 self._landed(pending)
             else:
                 pending.on_end = self._landed
-
-    def _write_block(self, offset: int, data: bytes) -> PendingWrite:
-        file_io = self._file_io
-        self._scratch = scratch = file_io.take_scratch(BLOCK_SIZE)
-        scratch.view[:] = data
-
-        async def finish(answer: int) -> None:
-            context = ErrorContext("writing the log", file_io.path, offset)
-            await transfers.write_whole(file_io.engine, offset, [scratch], context, answer)
-
-        return PendingWrite(file_io, offset, [scratch], BLOCK_SIZE, finish)
 
     # --- callbacks -----------------------------------------------------------------------
 
@@ -152,16 +148,21 @@ class FlatGroup(Group):
         if self._over:
             return
         self._synced = result
-        if result or not self._file_io.sync_counts:
-            self._give_up()
+        file_io = self._file_io
+        if result or file_io.syncing or file_io.poison_cause is not None:
+            self._give_up()  # this sync failed, or its success proves nothing
             return
         self._over = True
         try:
-            self._file_io.keep_scratch(self._scratch)
+            index = self._writer.index
             self._log.accept_blocks(self.seq, 1)
-            self._apply()
+            index.finish_group(self.changes, self.seq)
+            index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
+            for change in self.superseded:
+                index.free_superseded(change)
+            self._writer.groups += 1
         except Exception as error:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
-            self._file_io.poison(error)
+            file_io.poison(error)
             self._groups.hand_over(self._fail(error))
             return
         except BaseException as error:
@@ -169,14 +170,6 @@ class FlatGroup(Group):
             self._groups.interrupt(error)
             raise
         self._acknowledge(collections.deque(self._commits), None)
-
-    def _apply(self) -> None:
-        index = self._writer.index
-        index.finish_group(self.changes, self.seq)
-        index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
-        for change in self.superseded:
-            index.free_superseded(change)
-        self._writer.groups += 1
 
     def _acknowledge(self, commits: collections.deque[Commit], due: object) -> None:
         """Acknowledge a few commits, and the others in the next iteration; then end."""
@@ -195,7 +188,8 @@ class FlatGroup(Group):
             if commits:
                 self._acknowledge_later(commits)
             else:
-                self._release()
+                if self._holds_log:
+                    self._release()
                 self._writer.maintain()
                 self._groups.end_group(self)
         except BaseException:
@@ -225,7 +219,7 @@ class FlatGroup(Group):
         async def finish() -> dict[Member, BaseException]:
             if error is not None or self._block is None:
                 raise error or AssertionError("no block")
-            return await self._finish(self._runs, self._block, self._synced)
+            return await self._finish([self._run], self._block, self._synced)
 
         try:
             return await self._writer.make_durable(self, self._members, finish)

@@ -17,7 +17,7 @@ from uringblob.errors import BlobStoreIOError
 from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
-from uringblob.store.index.shards import Mapped, mapping_for
+from uringblob.store.index.shards import FEW, Mapped, Shards
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
@@ -64,7 +64,7 @@ class Group:
         for member in members:
             self._unsynced += member.frame_bytes
             self.size += member.size
-        self.changes: Mapped[Change] = mapping_for(self.size)
+        self.changes: Mapped[Change] = {} if self.size <= FEW else Shards()
         self.superseded: list[Change] = []  #: by others in this group: no record names their frames
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it

@@ -117,24 +117,24 @@ class GroupQueue:
         try:
             while self._step_due:
                 self._step_due = False
-                self._begin()
+                if not self._waiting:
+                    self._become_idle()
+                elif self._joining is None and len(self._waiting) < self._recent_group_size:
+                    self._let_others_join()
+                else:
+                    self._joining = None
+                    self._write_next()
         except BaseException as error:
             self.interrupt(error)
             raise
         finally:
             self._stepping = False
 
-    def _begin(self) -> None:
-        if not self._waiting:
-            self._busy = False
-            if self._idle is not None:
-                idle, self._idle = self._idle, None
-                idle.resolve(None)
-        elif self._joining is None and len(self._waiting) < self._recent_group_size:
-            self._let_others_join()
-        else:
-            self._joining = None
-            self._write_next()
+    def _become_idle(self) -> None:
+        self._busy = False
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.resolve(None)
 
     def interrupt(self, error: BaseException) -> None:
         """Fail every member: a signal handler raised in here, or there was no memory to begin."""
@@ -176,27 +176,23 @@ class GroupQueue:
         awaited.add_immediate_callback(lambda _: self._step())
 
     def _write_next(self) -> None:
-        members = self._take_members()
-        self._group = group = FlatGroup.of(self._writer, members, self)
-        if group is None:
-            self._file_io.start(self._run(self._writer.write(members)))
-        else:
-            group.start()
-
-    def _take_members(self) -> list[Member]:
-        """Take waiting members, as far as they make one group."""
+        """Take waiting members, as far as they make one group, and write that."""
         self._members = members = list[Member]()
-        frame_bytes = 0
-        while self._waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
-            member = self._waiting[0]
+        waiting, frame_bytes = self._waiting, 0
+        while waiting and len(members) < tuning.GROUP_MEMBERS_MAX:
+            member = waiting[0]
             frame_bytes += member.frame_bytes
             if members and frame_bytes > LARGE_GROUP_BYTES:
                 break
             # In both lists for a moment, never in none: if a signal handler raises, all of them fail.
             members.append(member)
-            self._waiting.popleft()
+            waiting.popleft()
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
-        return members
+        self._group = group = FlatGroup.of(self._writer, members, self)
+        if group is None:
+            self._file_io.start(self._run(self._writer.write(members)))
+        else:
+            group.start()
 
     def end_group(self, group: object) -> None:
         """Begin the next group: ``group`` was acknowledged; may be repeated."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from uringblob import tuning
 from uringblob.errors import BlobStoreError, BlobStoreIOError
-from uringblob.store.format import blocks_for
+from uringblob.store.format import BLOCK_SIZE, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
@@ -46,6 +46,8 @@ class GroupWriter:
         self.maintenance = maintenance
         self.before_group = before_group
         self.groups = self.commits = 0
+        #: The block of a :class:`~uringblob.store.log.flat_group.FlatGroup`, of which there is one at a time.
+        self.block_buffer = file_io.take_scratch(BLOCK_SIZE)
         #: Held while names are listed, or a group is applied, in more than one step: neither sees the other.
         self.names_still = Lock()
 

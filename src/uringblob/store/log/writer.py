@@ -70,6 +70,8 @@ class Log:
         self.position = position
         #: Blocks that can be written before the chain needs another segment.
         self.room = self._count_room()
+        #: With less room the next segment should be linked, before a group needs it.
+        self.low_room = self.blocks_of(tail) // 2
         self.seq = seq
         self.group_blocks = 0  # written since the snapshot: what compaction would save
         self._space = space
@@ -110,9 +112,6 @@ class Log:
         """Move the position behind the next ``count`` blocks."""
         index, block = self.position
         self.room -= count
-        if (block + count) * BLOCK_SIZE <= self.segments[index].slots * self.page_size:
-            self.position = index, block + count
-            return
         while (left := self.blocks_of(self.segments[index]) - block) < count:
             index, block, count = index + 1, 1, count - left
         self.position = index, block + count
@@ -221,16 +220,16 @@ class Log:
 
     def accept_blocks(self, seq: int, blocks: int) -> None:
         """Move the position behind the durable group ``seq``, which takes so many blocks."""
-        self.skip(blocks)
+        index, block = self.position
+        if (block + blocks) * BLOCK_SIZE <= self.segments[index].slots * self.page_size:
+            self.position = index, block + blocks
+            self.room -= blocks
+        else:
+            self.skip(blocks)
         self.group_blocks += blocks
         self.seq = seq
 
     # --- the chain -----------------------------------------------------------------------
-
-    @property
-    def low_room(self) -> int:
-        """With less room the next segment should be linked, before a group needs it."""
-        return self.tail.slots * self.page_size // BLOCK_SIZE // 2
 
     def granules_for(self, blocks: int) -> int:
         """Return how much log space ``blocks`` more blocks, and the SWITCH that must follow, take."""
@@ -289,6 +288,7 @@ class Log:
         self.segments.append(self.tail)
         self.tail = new
         self.room = self._count_room()
+        self.low_room = self.blocks_of(new) // 2
 
     async def zero(self, segment: SlotRun) -> None:
         """Zero every block of ``segment``; nothing is flushed."""
