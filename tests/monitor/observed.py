@@ -31,6 +31,14 @@ class ObservedEngine:
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
+    @property
+    def blocking(self):
+        return self.engine.blocking
+
+    @blocking.setter
+    def blocking(self, blocking):
+        self.engine.blocking = blocking
+
     def read(self, offset, frames):
         # Nothing can come between: a read may be told of when it was asked for.
         observer, done = self.observer, self.engine.read(offset, frames)

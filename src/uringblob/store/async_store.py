@@ -7,6 +7,7 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import os
@@ -323,7 +324,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             return False
         blocking = alone and self._active == 0 and core.may_block
         if blocking:
-            core.file_io.engine.blocking = True
+            core.begin_blocking()
         try:
             commit = core.start_commit(*few)
             del few  # the frames are the caller's again when the commit ends
@@ -331,7 +332,9 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
                 return False
             self._active += 1
             if blocking:
-                core.finish_blocking(commit)
+                # Without memory for it the loop goes on.
+                with contextlib.suppress(MemoryError):
+                    core.finish_blocking(commit)
         finally:
             core.file_io.engine.blocking = False
 

@@ -77,12 +77,11 @@ class Commit(Wait):
 
     def reject(self, error: BaseException) -> None:
         """End with ``error``, when no request uses the caller's frames any more."""
-        batch = self._batch
-        if batch is None:
-            super().reject(error)
-        else:
-            self._batch = None
+        batch, self._batch = self._batch, None
+        if batch is not None:
             persist(self._file_io.start, self._give_up(batch, error))
+        elif self.written is None:
+            super().reject(error)  # else it was given up already, and ends when its write has
 
     async def _give_up(self, batch: Batch, error: BaseException) -> None:
         if self.written is not None:
