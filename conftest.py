@@ -144,10 +144,13 @@ def pytest_sessionfinish(session):
     install.uninstall()
 
 
-#: Folders and files that ask the protocol or the words of a command, as the marker ``one_interpreter`` says.
+#: Folders and files that ask the protocol, counts, or the words of a command, as the marker ``one_interpreter`` says.
 ONE_INTERPRETER = (
     *("tests/store/index/", "tests/store/log/", "tests/store/opening/", "tests/cli/doctor/"),
-    *("tests/cli/test_stdio.py", "tests/cli/test_json_errors.py", "tests/cli/test_manners.py"),
+    *(f"tests/cli/test_{name}.py" for name in "stdio json_errors manners page imports bench".split()),
+    *(f"tests/store/test_{name}.py" for name in "in_turns allocator format verify identity".split()),
+    *(f"tests/behaviour/test_{name}.py" for name in "attacked golden read_only no_direct_io".split()),
+    *("tests/test_messages.py", "tests/test_seccomp_profile.py"),
 )
 
 

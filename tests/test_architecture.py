@@ -31,7 +31,7 @@ C_FILE_LINES_MAX = 600
 
 #: The rooms, and what each may import from.  A file belongs to the most exact entry; a room may always
 #: import from itself.  Lower rooms never see higher ones.
-GROUND = ("errors", "guid", "units", "logs", "completion", "owner", "limits", "fork", "tuning")
+GROUND = ("errors", "guid", "units", "logs", "completion", "wait", "owner", "limits", "fork", "tuning")
 ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
     *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),
@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "store.format": (),
     "store.index": ("ground", "store.format"),
     "store.io": ("ground", "buffers", "engine protocol", "store.format"),
-    "store.log": ("ground", "store.format", "store.index", "store.io"),
+    "store.log": ("ground", "engine protocol", "store.format", "store.index", "store.io"),
     "store": (
         *("ground", "buffers", "api", "engine protocol", "engines"),
         *("store.format", "store.index", "store.io", "store.log"),

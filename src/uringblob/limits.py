@@ -52,41 +52,34 @@ def _allowed(limit: int) -> str:
 
 
 def _address_space_used() -> int:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
-    except (OSError, ValueError):
-        return 0  # no /proc here
+    pages = _read("/proc/self/statm").split()
+    return int(pages[0]) * resource.getpagesize() if pages else 0  # no /proc here
 
 
 def _pids_max() -> str:
     """Return the limit of the nearest cgroup that has one, in words; empty where none is known."""
-    try:
-        with open(_MY_CGROUPS) as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
-    except OSError:
-        return ""
-    for _, controllers, path in lines:
+    for line in _read(_MY_CGROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
         if controllers and "pids" not in controllers.split(","):
             continue
         root = os.path.join(_CGROUPS, "pids") if controllers else _CGROUPS
         while not (text := _limit_of(root + path.rstrip("/"))) and path not in ("", "/"):
-            path = os.path.dirname(path)  # noqa: PLW2901 - its parent
+            path = os.path.dirname(path)
         if text:
             return text
     return ""
 
 
 def _limit_of(cgroup: str) -> str:
-    most, used = _read(cgroup, "pids.max"), _read(cgroup, "pids.current")
+    most, used = (_read(os.path.join(cgroup, name)) for name in ("pids.max", "pids.current"))
     if most in ("", "max"):
         return ""
     return f"pids.max of the cgroup {cgroup} allows {most}, of which {used or 'an unknown number'} are in use"
 
 
-def _read(cgroup: str, name: str) -> str:
+def _read(path: str) -> str:
     try:
-        with open(os.path.join(cgroup, name)) as file:
+        with open(path) as file:
             return file.read().strip()
     except OSError:
         return ""

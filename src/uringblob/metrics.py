@@ -125,17 +125,10 @@ def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
     for name, stats in shown.items():
         info.add_metric([name, *(str(getattr(stats, word)) for word in _WORDS)], 1)
     yield info
-    for field in dataclasses.fields(StoreStats):
-        if field.name in _WORDS or not isinstance(field.default, (int, float)):
-            continue
-        kind = CounterMetricFamily if field.name in COUNTERS else GaugeMetricFamily
-        family = kind(f"uringblob_{field.name}", f"stats().{field.name} of the store", labels=["store"])
+    numbers = [f.name for f in dataclasses.fields(StoreStats) if isinstance(f.default, (int, float))]
+    for figure in [*numbers, "amplification"]:
+        kind = CounterMetricFamily if figure in COUNTERS else GaugeMetricFamily
+        family = kind(f"uringblob_{figure}", f"stats().{figure} of the store", labels=["store"])
         for name, stats in shown.items():
-            family.add_metric([name], float(getattr(stats, field.name)))
+            family.add_metric([name], float(getattr(stats, figure)))
         yield family
-    amplification = GaugeMetricFamily(
-        "uringblob_amplification", "stats().amplification of the store", labels=["store"]
-    )
-    for name, stats in shown.items():
-        amplification.add_metric([name], stats.amplification)
-    yield amplification

@@ -83,7 +83,7 @@ LOG_READ_AHEAD_BYTES = 256 * KIB
 #: limit (a frame, a commit below 1 MiB) is still granted.
 BYTES_PER_ITERATION = 2 * MIB
 #: Bytes of a batch's frames that one call to C checksums, shared with the helpers: they need several at once.
-CHECKSUMMED_BYTES_AT_ONCE = 2 * MIB
+CHECKSUMMED_BYTES_AT_ONCE = MIB
 #: What a copied byte counts: 0.1 ms a MiB in memory that is in use, 0.5 in fresh memory.
 COPY_COST = 2
 #: Bytes of the largest step of one frame's checksum or copy; larger frames are taken in pieces.

@@ -47,8 +47,8 @@ def make(path, engine, *, overwritable) -> None:
         path.unlink()
         path.write_bytes(content)
     with FileBlobStore.open(path, page_size=PAGE, engine=engine) as store:
-        for n in range(BLOBS):
-            store.commit([(guid(n), frame(n, PAGE))])
+        for first in range(0, BLOBS, 10):
+            store.commit([(guid(n), frame(n, PAGE)) for n in range(first, first + 10)])
 
 
 def check(store, there) -> None:

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["uringblob.store"]):
 
 import xxhash
 
-from fuzz.hostile import judge
+from fuzz.hostile import judge, victims_log
 from uringblob.store.format import BLOCK_SIZE, SUPERBLOCK_OFFSETS
 from uringblob.testing.sim.image import Image
 
@@ -52,5 +52,6 @@ def test_one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, test_one_input)
-    atheris.Fuzz()
+    with victims_log():
+        atheris.Setup(sys.argv, test_one_input)
+        atheris.Fuzz()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 
-from fuzz.hostile import judge, victims
+from fuzz.hostile import judge, victims, victims_log
 from fuzz.mutator import Mutator
 
 the_victims = functools.cache(victims)
@@ -22,9 +22,12 @@ def mutants(seed: int, count: int):
 def attack(seed: int, count: int) -> collections.Counter:
     """Judge ``count`` mutants of one victim; a failure's last line replays it."""
     outcomes: collections.Counter = collections.Counter()
-    for number, (image, deeds) in enumerate(mutants(seed, count)):
-        try:
-            outcomes[judge(image, read_only=number % 4 == 3, deep=number % 8 == 0)] += 1
-        except Exception as error:
-            raise AssertionError(f"{error!r}\nreplay: fuzz seed={seed} mutant={number} {deeds}") from error
+    with victims_log():
+        for number, (image, deeds) in enumerate(mutants(seed, count)):
+            try:
+                outcomes[judge(image, read_only=number % 4 == 3, deep=number % 8 == 0)] += 1
+            except Exception as error:
+                raise AssertionError(
+                    f"{error!r}\nreplay: fuzz seed={seed} mutant={number} {deeds}"
+                ) from error
     return outcomes

@@ -70,7 +70,17 @@ def promises_of(store) -> Promises | None:
 
 
 def _noting(items, noted: list):
-    """Yield ``items`` as they are, and note each one's guid."""
+    """Return ``items`` as they are, and note each one's guid.
+
+    A list stays a list: a store takes a short one in one step, and that way is to be watched, too.
+    """
+    if not isinstance(items, (list, tuple)):
+        return _noting_each(items, noted)
+    noted.extend(item[0] if isinstance(item, tuple) and item else item for item in items)
+    return items
+
+
+def _noting_each(items, noted: list):
     for item in items:
         yield item
         noted.append(item[0] if isinstance(item, tuple) else item)

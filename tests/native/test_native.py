@@ -89,7 +89,7 @@ def test_a_closed_ring_answers_ebadf_to_everything(lib):
     assert ring.fd == -1
     answers = [
         lib.ub_submit(ring, ffi.NULL, 0),
-        lib.ub_reap(ring),
+        lib.ub_reap(ring, 1),
         lib.ub_wait(ring),
         lib.ub_probe(ring, ffi.NULL, 0),
         lib.ub_register_files(ring, [], 0),
@@ -106,11 +106,11 @@ def test_more_than_the_queue_holds_is_refused_whole(lib):
     cqe_buffer = ring.cqe_buffer = ffi.new("struct ub_completion[]", ring.cq_entries)
     assert lib.ub_submit(ring, ffi.new("struct ub_op[9]"), 9) == -errno.EINVAL
     assert lib.ub_submit(ring, ffi.new("struct ub_op[8]"), 8) == 8
-    assert lib.ub_reap(ring) == 8
-    assert lib.ub_reap(ring) == 8  # not consumed: the same again
+    assert lib.ub_reap(ring, 1) == 8
+    assert lib.ub_reap(ring, 1) == 8  # not consumed: the same again
     assert ring.reaped == 0
     ring.consumed = 1
-    assert lib.ub_reap(ring) == 0
+    assert lib.ub_reap(ring, 1) == 0
     assert (ring.accepted, ring.passed, ring.reaped) == (8, 8, 8)
     assert len(cqe_buffer) >= 8
     lib.ub_close(ring)

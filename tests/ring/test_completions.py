@@ -10,7 +10,7 @@ import pytest
 
 from uringblob import tuning
 from uringblob.buffers.slab import Slab
-from uringblob.ring import Ring, completions
+from uringblob.ring import Opcode, Ring, completions
 
 
 class Struck(Exception):
@@ -170,28 +170,38 @@ def test_a_reaping_resolves_a_limited_number_of_bytes(ring, monkeypatch):
     assert ring.in_flight == 0
 
 
-def test_light_completions_without_a_waiting_job_are_resolved_all_at_once(ring, monkeypatch):
-    """They resume nothing; one that a job waits for counts as any other."""
-    nops = [ring.nop() for _ in range(6)]
-    for nop in nops:
-        nop.light = True
-    resumed = []
-    nops[2].add_immediate_callback(resumed.append)
-    nops[3].add_immediate_callback(resumed.append)
-    ring._queue.flush()
+class Noting:
+    """A sink that notes its results; ``light`` if what it does takes no time."""
+
+    keep = None
+
+    def __init__(self, *, light):
+        self.light = light
+        self.results = []
+
+    def complete(self, result, mismatch=0):
+        self.results.append((result, mismatch))
+
+
+def test_bytes_of_light_sinks_do_not_count(ring, monkeypatch):
+    """They resume nothing, or one for many; each of the others counts."""
+    sinks = [Noting(light=light) for light in (True, True, False, False, True, True)]
+    for sink in sinks:
+        assert ring.stage(sink, Opcode.NOP, 0, 0, 0, 0, 0) > 0
+    ring.push()
     monkeypatch.setattr(tuning, "COMPLETED_BYTES_AT_ONCE", 1)
     every_result_is_one_byte(monkeypatch)
     for done in (3, 4, 6):
         assert ring._in_flight.reap()
-        assert sum(nop.done() for nop in nops) == done
-    assert resumed == nops[2:4]
+        assert [sink.results for sink in sinks] == [[(1, 0)]] * done + [[]] * (6 - done)
+    assert ring._in_flight.reap() == 0
     assert ring.in_flight == 0
 
 
 async def test_a_completion_event_comes_again_after_an_interrupted_reaping(loop_ring):
     nops = [loop_ring.nop() for _ in range(8)]
     loop_ring._queue.flush()
-    loop_ring._lib.ub_reap(loop_ring._c_ring)  # copied, and interrupted before any is resolved
+    loop_ring._lib.ub_reap(loop_ring._c_ring, 1)  # copied, and interrupted before any is resolved
     assert await asyncio.gather(*nops) == [0] * 8
 
 

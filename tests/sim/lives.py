@@ -21,7 +21,7 @@ import uringblob.store.format
 from uringblob import fork, tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
-from uringblob.store import core
+from uringblob.store import core, file
 from uringblob.store.format import first_slot
 from uringblob.store.index import blob_index, log_space, shards
 from uringblob.store.index.slots import SlotState
@@ -97,8 +97,11 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         # Maps of a few blobs in a few parts: an opener makes and walks several.
         *(mock.patch.object(module, "PARTS", 4) for module in (shards, blob_index, core)),
         *(mock.patch.object(module, "MASK", 3) for module in (shards, blob_index)),
-        # A pure function, asked about the same few blocks in thousands of images.
-        mock.patch.object(log_reader, "decode_block", functools.lru_cache(1024)(log_reader.decode_block)),
+        # Pure functions, asked about the same few blocks in thousands of images.
+        *(
+            mock.patch.object(module, name, functools.lru_cache(1024)(getattr(module, name)))
+            for module, name in ((log_reader, "decode_block"), (file, "decode_superblock"))
+        ),
         mock.patch.object(compaction, "new_log_id", next_id),
         mock.patch.object(creation, "new_log_id", next_id),
         mock.patch.object(creation.secrets, "token_bytes", ids.randbytes),

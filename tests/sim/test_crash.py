@@ -38,14 +38,13 @@ def exhaust_all(count_row, **options) -> None:
     count_row(3, **figures)
 
 
-@pytest.mark.parametrize("segment_blocks", [3, 4])
-@pytest.mark.parametrize("groups", range(4))
+@pytest.mark.parametrize(("groups", "segment_blocks"), [(0, 3), (1, 3), (0, 4), (1, 4), (2, 4)])
 def test_every_sequence_of_up_to_three_operations(groups, segment_blocks, count_row):
-    """Row 3.  ``groups`` moves the log's end through a segment, so that each operation meets each edge."""
+    """Row 3.  ``groups`` moves the log's end to each block of a segment, so that each operation meets each edge."""
     exhaust_all(count_row, groups=groups, segment_blocks=segment_blocks, torn=True)
 
 
-@pytest.mark.parametrize(("groups", "segment_blocks"), [(0, 4), (1, 3), (2, 4), (3, 3)])
+@pytest.mark.parametrize(("groups", "segment_blocks"), [(0, 4), (1, 3), (2, 4)])
 def test_every_three_operations_at_once(groups, segment_blocks, count_row):
     """Row 3, with the operations begun together: their requests are in flight side by side."""
     exhaust_all(count_row, groups=groups, segment_blocks=segment_blocks, together=True)

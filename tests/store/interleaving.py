@@ -22,7 +22,7 @@ STEPPED = {
     "read", "_read", "register", "unregister", "_notify", "close",
     "retire", "confirm", "_drain", "try_free", "_is_read_by_caller", "awaits_readers",
     "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
-    "finish_group", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
+    "finish_group", "_apply_plainly", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
 
@@ -55,9 +55,9 @@ class _Stepping(ast.NodeTransformer):
 
     def visit_Call(self, node):
         self.generic_visit(node)
-        if self.inside and isinstance(node.func, ast.Attribute) and node.func.attr in STEPPED:
-            return ast.YieldFrom(node)
-        return node
+        function = node.func  # a method, or a local name of one
+        name = getattr(function, "attr", None) or getattr(function, "id", None)
+        return ast.YieldFrom(node) if self.inside and name in STEPPED else node
 
     def visit_Await(self, node):
         return ast.YieldFrom(ast.Call(ast.Name("_wait", ast.Load()), [node.value], []))

@@ -455,7 +455,7 @@ async def test_what_becomes_due_or_poisoned_while_slots_are_looked_for_is_seen_b
 
     def grow_and_owe(size):
         world.grow = grow
-        world.medium.repairs._due.append(repair)
+        world.medium.repairs.due.append(repair)
         return grow(size)
 
     world.grow = grow_and_owe

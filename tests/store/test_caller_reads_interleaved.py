@@ -192,6 +192,7 @@ BROKEN = {
                                             "        if not self._is_read_by_caller(slot):\n            self.move(slot, _S.FREE)\n        else:\n            self._awaiting_readers.add(slot)"),
     "a look before it says that it closes": ("        self._closing = True\n        while self._slots.caller_reads:",
                                              "        inside = bool(self._slots.caller_reads)\n        self._closing = True\n        while inside and self._slots.caller_reads:"),
+    "a look for its own task's readers only": ("if slot in self._pins or self.caller_reads:", "if slot in self._pins:"),
     "nobody looks for readers": ("return bool(self.caller_reads) and slot in", "return False and slot in"),
     "unregistering is done once only": ("        except BaseException:\n            self.unregister(caller)\n", "        except BaseException:\n"),
 }  # fmt: skip

@@ -69,8 +69,8 @@ def _forget_tasks():
     gc.collect()
 
 
-async def read_again(path, engine):
-    async with AsyncFileBlobStore.open(path, engine=engine) as store:
+async def read_again(path, engine, lock_timeout=5.0):
+    async with AsyncFileBlobStore.open(path, engine=engine, lock_timeout=lock_timeout) as store:
         into = bytearray(PAGE)
         await store.read_blob(guid(0), into)
         assert into == bytes([7]) * PAGE
@@ -132,6 +132,6 @@ async def collected(path, engine):
     while True:
         gc.collect()
         try:
-            return await read_again(path, engine)
+            return await read_again(path, engine, lock_timeout=0.01)
         except StoreLocked:
             continue

@@ -17,8 +17,8 @@ from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, async_store
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.free_map import FreeMap
 from uringblob.store.index.shards import FEW, Shards
-from uringblob.store.index.slots import SlotTable
 from uringblob.store.io import file_io
 from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
@@ -89,19 +89,22 @@ STEPS = {
     "settling slots": (BlobIndex, "mark_slot_live", CHANGES_MAX),
     "applying": (BlobIndex, "apply_change", CHANGES_MAX),
     "log blocks": (log, "encode_block", 2 * (tuning.BYTES_PER_ITERATION // tuning.LOG_BLOCK_COST_BYTES + 1)),
-    "freeing": (SlotTable, "try_free", CHANGES_MAX),
+    "freeing": (FreeMap, "freed", CHANGES_MAX),
 }
 
 
-@pytest.mark.parametrize("name", STEPS)
-async def test_a_large_commit_goes_in_turns(store, iterations, monkeypatch, name):
-    owner, function, most = STEPS[name]
+async def test_a_large_commit_goes_in_turns(store, monkeypatch):
     await store.commit(frames(0, MANY))
     await store.commit(frames(0, MANY))
-    monkeypatch.setattr(owner, function, iterations.counting(getattr(owner, function)))
+    counted = {}
+    for name, (owner, function, _) in STEPS.items():
+        counted[name] = Iterations()
+        monkeypatch.setattr(owner, function, counted[name].counting(getattr(owner, function)))
     await store.commit(frames(0, MANY))
-    assert sum(iterations.done.values()) >= MANY // 119
-    assert iterations.most <= most
+    for name, iterations in counted.items():
+        iterations.handle.cancel()
+        assert sum(iterations.done.values()) >= MANY // 119, name
+        assert iterations.most <= STEPS[name][2], name
 
 
 async def test_a_flush_of_many_goes_in_turns(store, iterations, monkeypatch):
@@ -134,7 +137,7 @@ async def test_a_large_group_that_is_given_up_is_aborted_in_turns(store, iterati
 async def test_what_a_compaction_confirms_is_freed_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, MANY))
     await store.commit(frames(0, MANY))
-    monkeypatch.setattr(SlotTable, "try_free", iterations.counting(SlotTable.try_free))
+    monkeypatch.setattr(FreeMap, "freed", iterations.counting(FreeMap.freed))
     await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
@@ -193,7 +196,7 @@ class Memory:
 
 
 async def test_a_large_frame_is_copied_in_turns(iterations):
-    shared = ChecksumBudget(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop(), lambda: None)
     size = 9 * 1024 * 1024 + 4096
     await asyncio.gather(
         *(Job(shared.copy(Memory(iterations), memoryview(bytes(size))), shared._loop) for _ in range(2))
@@ -205,7 +208,7 @@ async def test_a_large_frame_is_copied_in_turns(iterations):
 
 
 async def test_a_large_frame_is_checksummed_in_turns_and_has_the_same_checksum(iterations):
-    shared = ChecksumBudget(asyncio.get_running_loop())
+    shared = ChecksumBudget(asyncio.get_running_loop(), lambda: None)
     frame = memoryview(bytes(range(256)) * (5 * 1024 * 4 + 1))
     before = iterations.number
     assert await shared.checksum(frame) == frame_checksum(frame)

@@ -83,6 +83,9 @@ class Engine(Protocol):
     def start_sync(self, sink: Sink) -> bool:
         """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
 
+    def poll(self) -> object:
+        """Complete what has ended, before other work of this iteration; outside of tasks, does not block."""
+
     def run_until(self, done: Callable[[], bool]) -> None:
         """Block the loop until ``done()``, completing what was started."""
 

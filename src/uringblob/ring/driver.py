@@ -88,7 +88,7 @@ class RingDriver(Owner):
         self._flush_due = _NOT_DUE
         self._drained: Completion[None] | None = None
         if loop is not None:
-            loop.add_reader(self._c_ring.fd, self._on_completion_event)
+            loop.add_reader(self._c_ring.fd, self.poll)
         self._closing = False
 
     # -- submission -----------------------------------------------------------------------
@@ -286,8 +286,11 @@ class RingDriver(Owner):
             self._drained.resolve(None)
         return reaped
 
-    def _on_completion_event(self) -> None:
-        """Reap, then submit what the resumed callbacks queued, in the same iteration."""
+    def poll(self) -> None:
+        """Reap, then submit what the resumed callbacks queued, in the same iteration.
+
+        The loop calls it when the descriptor is readable.  Outside of tasks; does not block.
+        """
         due = self._flush_due
         self._flush_due = _TICK
         try:

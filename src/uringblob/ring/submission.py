@@ -51,6 +51,7 @@ class SubmissionQueue:
         "_c_ring",
         "_complete",
         "_ffi",
+        "_given_up",
         "_refusal",
         "_refusals",
         "_staged",
@@ -74,6 +75,8 @@ class SubmissionQueue:
         self.trace: Callable[[list[TracedOp]], None] | None = None
         #: Whether the last flush left nothing; what came later is in ``waiting``, or staged in C.
         self.flushed = True
+        #: The first operation staged in C and the errno, while all of those are being ended.
+        self._given_up: tuple[int, int] | None = None
         #: Chains of which the kernel accepted the first part only.
         self.chains_split = 0
         # Refusals in a row while the kernel had no operation of this ring, and the last errno.
@@ -92,7 +95,8 @@ class SubmissionQueue:
     @property
     def chain_max(self) -> int:
         """The longest chain, in operations, that fits one submission."""
-        return min(self._c_ring.sq_entries, self.in_flight_max)
+        entries = self._c_ring.sq_entries
+        return min(entries, self.in_flight_max or entries)  # 0 only while staged operations are given up
 
     def __len__(self) -> int:
         staged, waiting, c_ring = self._staged, self.waiting, self._c_ring
@@ -111,6 +115,8 @@ class SubmissionQueue:
     def push(self) -> bool:
         """Submit what is staged in C; return whether the kernel took all of it."""
         c_ring = self._c_ring
+        if self._given_up is not None and self._giving_up():
+            return False
         if c_ring.staged:
             taken = self.lib.ub_push(c_ring)
             if self._traced:
@@ -130,15 +136,35 @@ class SubmissionQueue:
             self.trace(traced_ops)
 
     def _give_up_staged(self, result: int) -> None:
+        """End what is staged in C with ``result``.
+
+        Nothing of it may be submitted from the first end on, because a sink lets go of its memory then: not
+        by a task that is resumed here, and not after a signal handler's exception, either.
+        """
         c_ring, limit = self._c_ring, self.in_flight_max
+        if not c_ring.staged:
+            return
+        self._given_up = self.lib.ub_staged(c_ring, 0), result
         self.in_flight_max = 0  # what a resumed task asks for is not staged meanwhile, but queued
         try:
             for index in range(c_ring.staged):
                 self._complete(self.lib.ub_staged(c_ring, index), result)
             self.lib.ub_unstage(c_ring)
             self._traced.clear()
+            self._given_up = None
         finally:
             self.in_flight_max = limit
+
+    def _giving_up(self) -> bool:
+        """Whether this is inside :meth:`_give_up_staged`; if an exception has ended that, do it again."""
+        if not self.in_flight_max:
+            return True
+        if self._given_up is not None:
+            first, result = self._given_up
+            if self.lib.ub_staged(self._c_ring, 0) == first:
+                self._give_up_staged(result)
+            self._given_up = None
+        return False
 
     def flush(self) -> bool:
         """Submit what the kernel accepts now; the rest stays in the queue.  Returns whether there is none."""
@@ -148,6 +174,8 @@ class SubmissionQueue:
 
     def _flush(self) -> bool:
         c_ring = self._c_ring
+        if self._given_up is not None and self._giving_up():
+            return False
         if not self.waiting and c_ring.passed - self._staged.begins_at == len(self._staged.ops):
             return not c_ring.staged or self.push()
         while True:
@@ -161,6 +189,7 @@ class SubmissionQueue:
                 continue
             count = self._fitting(ops, at)
             if not count:
+                self.push()  # what is staged may be what takes the room
                 return False
             taken = self._enter(ops[at : at + count] if count < len(ops) else ops)
             if taken == 0 or taken in TRANSIENT:

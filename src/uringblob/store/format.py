@@ -153,23 +153,15 @@ def decode_superblock(block: bytes, offset: int) -> Superblock | None:
     _, version, page_size, store_id, revision, own_offset, log_id, slot, slots, floor, _ = fields
     if version not in VERSIONS or own_offset != offset:
         return None
-    old = Superblock(page_size, store_id, revision, log_id, SlotRun(slot, slots), floor, version)
-    return old if version == 1 else _decode_version_2(block, old)
-
-
-def _decode_version_2(block: bytes, old: Superblock) -> Superblock | None:
+    common = page_size, store_id, revision, log_id, SlotRun(slot, slots), floor, version
+    if version == 1:
+        return Superblock(*common)
     required, to_write, created_ns, label, count = _SUPERBLOCK_2.unpack_from(block, _SUPERBLOCK.size)
     if count > EXTENTS_MAX:
         return None
     extents = (_EXTENT.unpack_from(block, _EXTENTS_OFFSET + i * _EXTENT.size) for i in range(count))
-    return dataclasses.replace(
-        old,
-        log_space=tuple(SlotRun(slot, slots) for slot, slots in extents),
-        required=required,
-        required_to_write=to_write,
-        created_ns=created_ns,
-        label=label.rstrip(b"\0"),
-    )
+    log_space = tuple(SlotRun(slot, slots) for slot, slots in extents)
+    return Superblock(*common, log_space, required, to_write, created_ns, label.rstrip(b"\0"))
 
 
 def is_sound(block: bytes) -> bool:

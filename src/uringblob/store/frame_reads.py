@@ -46,11 +46,11 @@ class FrameReads:
             entry = self.locate(guid)
         slot = entry >> CHECKSUM_BITS
         wait = FrameWait(self.loop)
+        wait.entry = entry
         want = entry & CHECKSUM_MASK if self.checks_whole else None
         if dst.address % self.align or not self.engine.start_read(slot * self.page_size, dst, want, wait):
             return None
-        wait.entry = entry
-        self.slots.pin(slot)
+        self.slots.pin(slot)  # a read that has ended already needs none, and loses nothing
         return wait
 
     def end(self, wait: FrameWait) -> bool:

@@ -167,7 +167,8 @@ class Batch:
                 self.entries.append((guid, pack_entry(slot, await budget.checksum(frame.view))))
             return
         places = self._places()
-        while some := list(itertools.islice(places, max(1, tuning.CHECKSUMMED_BYTES_AT_ONCE // page_size))):
+        at_once = min(tuning.CHECKSUMMED_BYTES_AT_ONCE, tuning.BYTES_PER_ITERATION // 2) // page_size
+        while some := list(itertools.islice(places, max(1, at_once))):
             if not budget.try_acquire(len(some) * page_size):
                 await budget.acquire(len(some) * page_size)
             checksums = frame_checksums([frame for _, _, frame in some])

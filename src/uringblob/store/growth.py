@@ -1,16 +1,12 @@
 """Growth of the file, and of the log space in it.
 
-A frame is overwritten into a fresh slot, and the old one is free when a later group is durable: so the
-file holds its blobs, and what two groups replace.  For contiguous room alone it grows only while the
-slots for frames are within a sixteenth of the live ones (:meth:`FileGrowth.is_cheap`).  So a store of
-constant size stays within a quarter of it, and the log space.
-
-The file is allocated, not just lengthened, where the file system can (fallocate): a lack of room
-shows before anything is written.
+docs/maintainers/format.md ("How long the file is") has the bound and its reasons.  The file is allocated,
+not just lengthened, where the file system can (fallocate): a lack of room shows before anything is written.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 from collections.abc import Iterable, Sized
@@ -27,25 +23,17 @@ from uringblob.store.io.job import Lock
 from uringblob.store.log.superblocks import Superblocks
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class FileGrowth:
     """Grows the file and the log space.  Hold ``lock`` around ``extend_log_space`` and ``grow_for_frames``."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        slots: SlotTable,
-        log_space: LogSpace,
-        page_size: int,
-        blobs: Sized,
-        superblocks: Superblocks,
-    ) -> None:
-        self._file_io = file_io
-        self._slots = slots
-        self.log_space = log_space
-        self._page_size = page_size
-        self._blobs = blobs
-        self._superblocks = superblocks
-        self.lock = Lock()
+    _file_io: FileIO
+    _slots: SlotTable
+    log_space: LogSpace
+    _page_size: int
+    _blobs: Sized
+    _superblocks: Superblocks
+    lock: Lock = dataclasses.field(default_factory=Lock)
 
     # --- log space -----------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class Box:
         self.answers = []
 
     def post(self, part):
-        self.answers.append((part.completion, part.result))
+        self.answers.append((part.sink, part.result))
 
 
 def work_off(run):
@@ -80,7 +80,7 @@ def test_what_follows_is_written_by_one_call(part_of):
     run = CoalescedWrite(first, disk, Box())
     assert [run.add(part) for part in others] == [True] * 3
     assert not any(run.try_remove(part) for part in (first, *others))
-    assert work_off(run) == [(part.completion, BLOCK) for part in (first, *others)]
+    assert work_off(run) == [(part.sink, BLOCK) for part in (first, *others)]
     assert disk.calls == [(0, b"".join(bytes([n]) * BLOCK for n in range(4)))]
 
 

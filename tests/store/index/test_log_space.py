@@ -132,6 +132,7 @@ class Chain:
         while log.room < blocks:
             log.segments.append(log.tail)
             log.tail = self.space.allocate(self.space.segment_granules)
+            log.room = log._count_room()
 
     def write(self, blocks):
         """A group, as the queue writes it: ``ensure_room``, and then the position moves on."""

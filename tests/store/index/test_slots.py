@@ -206,13 +206,13 @@ def test_slots_past_the_end_are_known_and_never_handed_out():
     slots = table(8)
     assert slots.mark_used(11, S.LIVE)
     assert not slots.mark_used(11, S.LIVE)
-    assert slots.beyond_end(11)
+    assert slots.beyond == {11: S.LIVE}
     slots.extend(16)
     taken = slots.allocate_runs(slots.count(S.FREE), S.WRITING)
     assert all(not run.slot <= 11 < run.slot + run.slots for run in taken)
     slots.retire(11, fence=0)
     assert slots.state(11) is S.FREE
-    assert not slots.beyond_end(11)
+    assert not slots.beyond
 
 
 def test_claims_refuse_the_superblocks_and_slots_that_are_taken():

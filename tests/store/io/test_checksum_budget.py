@@ -70,8 +70,12 @@ async def iterations(monkeypatch):
         counted.add(len(frame))
         return real(frame)
 
+    def frame_checksums(frames):
+        return [frame_checksum(frame.view) for frame in frames]
+
     for module in (frame_writes, checksum_budget):
         monkeypatch.setattr(module, "frame_checksum", frame_checksum)
+    monkeypatch.setattr(frame_writes, "frame_checksums", frame_checksums)
     yield counted
     counted.handle.cancel()
 
@@ -96,7 +100,7 @@ async def make_room(store):
 
 async def test_a_request_that_fits_does_not_wait_and_all_share_one_refill():
     loop = asyncio.get_running_loop()
-    shared, asked = ChecksumBudget(loop), []
+    shared, asked = ChecksumBudget(loop, lambda: None), []
     call_soon = loop.call_soon
     loop.call_soon = lambda *args, **options: asked.append(args) or call_soon(*args, **options)
     try:
@@ -110,7 +114,7 @@ async def test_a_request_that_fits_does_not_wait_and_all_share_one_refill():
 
 async def test_requests_are_granted_in_order_and_an_iteration_passes_the_limit_by_less_than_a_frame():
     loop = asyncio.get_running_loop()
-    shared, counted, order = ChecksumBudget(loop), Iterations(), []
+    shared, counted, order = ChecksumBudget(loop, lambda: None), Iterations(), []
 
     async def work(number):
         size = 1 + number * 1237 % (2 * PAGE)
@@ -128,7 +132,7 @@ async def test_requests_are_granted_in_order_and_an_iteration_passes_the_limit_b
 
 async def test_a_second_request_queues_behind_those_that_wait():
     loop = asyncio.get_running_loop()
-    shared, order = ChecksumBudget(loop), []
+    shared, order = ChecksumBudget(loop, lambda: None), []
 
     async def work(name):
         for _ in range(3):
@@ -143,7 +147,7 @@ async def test_a_second_request_queues_behind_those_that_wait():
 async def test_every_iteration_begins_with_the_whole_limit():
     """What the last ones of a crowd left was once all that the next crowd's first ones found."""
     loop = asyncio.get_running_loop()
-    shared = ChecksumBudget(loop)
+    shared = ChecksumBudget(loop, lambda: None)
     await asyncio.gather(*(Job(shared.acquire(PAGE), loop) for _ in range(3 * LIMIT // PAGE)))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -152,7 +156,7 @@ async def test_every_iteration_begins_with_the_whole_limit():
 
 async def test_frames_larger_than_the_limit_take_one_iteration_each():
     loop = asyncio.get_running_loop()
-    shared, counted = ChecksumBudget(loop), Iterations()
+    shared, counted = ChecksumBudget(loop, lambda: None), Iterations()
 
     async def work():
         await shared.acquire(3 * LIMIT)
@@ -165,7 +169,7 @@ async def test_frames_larger_than_the_limit_take_one_iteration_each():
 
 async def test_a_zero_byte_request_is_a_barrier():
     loop = asyncio.get_running_loop()
-    shared, order = ChecksumBudget(loop), []
+    shared, order = ChecksumBudget(loop, lambda: None), []
 
     async def work(name, size):
         await shared.acquire(size)
@@ -274,7 +278,7 @@ async def test_a_commit_that_waits_while_the_store_is_poisoned_is_refused(store,
 async def test_a_handler_that_raises_in_one_job_leaves_the_others_their_budget(number):
     """It ends the job it struck; the loop sees what it raised, as from any callback."""
     loop = asyncio.get_running_loop()
-    shared, seen, order = ChecksumBudget(loop), [], []
+    shared, seen, order = ChecksumBudget(loop, lambda: None), [], []
     loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
 
     async def work(n):
@@ -297,7 +301,7 @@ async def test_a_handler_that_raises_in_one_job_leaves_the_others_their_budget(n
 async def test_a_handler_that_raises_at_any_line_of_the_refill_leaves_no_request_waiting(hit):
     """Struck at every line of the refill, the first one and the call itself included."""
     loop = asyncio.get_running_loop()
-    shared, seen, left = ChecksumBudget(loop), [], hit
+    shared, seen, left = ChecksumBudget(loop, lambda: None), [], hit
     loop.set_exception_handler(lambda loop, context: seen.append(type(context["exception"])))
 
     def trace(scope, event, _argument):

@@ -110,6 +110,9 @@ class PreadEngine(WorkerPool, Owner):
             count(self.counters, result)
             sink.complete(result)
 
+    def poll(self) -> None:
+        self._results.deliver()
+
     def run_until(self, done: Callable[[], bool]) -> None:
         """Do nothing: where ``blocking`` is set everything is complete."""
 

@@ -68,14 +68,15 @@ class ResultQueue:
             return  # the pending delivery finds this answer, too
         self._woken = True
         try:
-            self.loop.call_soon_threadsafe(self._deliver)
+            self.loop.call_soon_threadsafe(self.deliver)
         except RuntimeError:
             return  # the loop is closed
         except BaseException:
             self._woken = False  # the next post, of this thread or another, wakes the loop
             raise
 
-    def _deliver(self) -> None:
+    def deliver(self) -> None:
+        """Give each answer to its sink."""
         # Cleared before looking: a thread that posts later wakes the loop again.
         self._woken = False
         answers = self._answers
@@ -105,7 +106,7 @@ class ResultQueue:
     def _deliver_soon(self) -> None:
         while True:
             try:
-                self.loop.call_soon(self._deliver)
+                self.loop.call_soon(self.deliver)
             except NO_MEMORY:
                 time.sleep(tuning.RESULTS_PAUSE_S)  # this thread could do nothing else either
             else:
@@ -113,7 +114,7 @@ class ResultQueue:
 
     async def wait_empty(self) -> None:
         """Return when nothing is pending.  A cancellation is delivered then, not earlier."""
-        self._deliver()  # a signal handler that raised may have dropped an earlier call
+        self.deliver()  # a signal handler that raised may have dropped an earlier call
         if self.pending:
             if self._empty is None:
                 self._empty = Completion(loop=self.loop)

@@ -74,6 +74,7 @@ class UringEngine(Owner):
         self.memory_align = memory_align
         self.ring = ring
         self._queue = ring._queue
+        self.poll: Callable[[], object] = ring.poll
         self.push: Callable[[], object] = ring._queue.push  # one call less for each submission
         self._has_plain = ring.supports(Opcode.READ)  # and WRITE, from 5.6 on
         self._checks = bool(ring._lib.ub_has_xxh3())

@@ -61,8 +61,8 @@ class LogSpace:
         self._free: list[SlotRun] = []  # ascending, none touching the next
         self.free_granules = 0  #: granules in no segment
         #: Up to so many records the capacity suffices, and a compaction has room, as far as was asked since
-        #: either changed: both are monotone.
-        self.suffices_up_to = self.compacts_up_to = 0
+        #: either changed (-1: not at all): both are monotone.
+        self.suffices_up_to = self.compacts_up_to = -1
         for extent in extents:
             self.add(extent)
         for segment in used:
@@ -71,7 +71,7 @@ class LogSpace:
     def _changed(self) -> None:
         self.free_granules = sum([run.slots // self.granule for run in self._free])
         self._for_compaction.clear()  # the capacity may be another one
-        self.suffices_up_to = self.compacts_up_to = 0
+        self.suffices_up_to = self.compacts_up_to = -1
 
     # --- how much is needed --------------------------------------------------------------
 

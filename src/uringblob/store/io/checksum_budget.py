@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+from collections.abc import Callable
 
 from uringblob import tuning
 from uringblob.buffers.checksum import FrameHasher, frame_checksum
@@ -33,8 +34,10 @@ class ChecksumBudget:
     ``acquire`` is a coroutine; a hot path calls ``try_acquire`` first, which costs none.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, poll: Callable[[], object]) -> None:
+        """``poll`` completes the reads that have ended: they come before an iteration's checksums."""
         self._loop = loop
+        self._poll = poll
         self._left = tuning.BYTES_PER_ITERATION
         #: Identifies the scheduled refill, if there is one.
         self._due: object = None
@@ -109,6 +112,7 @@ class ChecksumBudget:
         if due is not self._due:
             return  # the second call of call_surely
         try:
+            self._poll()
             self._left = tuning.BYTES_PER_ITERATION
             while self._waiting and self._left > 0:
                 # Removed last: if a signal handler raises in between, the next refill resolves it again.

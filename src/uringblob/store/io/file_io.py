@@ -68,7 +68,7 @@ class FileIO:
         self.engine = engine
         self.path = path
         self.loop = loop
-        self.checksum_budget = ChecksumBudget(loop)
+        self.checksum_budget = ChecksumBudget(loop, engine.poll)
         self.bounces = Bounces(engine.pool, self.checksum_budget, loop)
         self.poison_cause: BaseException | None = None
         self.repairs = Repairs(self)
@@ -363,12 +363,9 @@ class _Sync:
             self._awaited.resolve(None)
 
     def reject(self, error: BaseException, /) -> None:
-        """Poison the store: the sync's outcome is unknown."""
+        """Poison the store: the sync's outcome is unknown; go on as after one that failed."""
         self._file_io.poison(error)
-        self._file_io.syncing.discard(self)
-        _resolve_all(self._waiters)
-        if self._awaited is not None:
-            self._awaited.resolve(None)
+        self.complete(-errno.EIO)
 
     def done(self) -> bool:
         """Whether it has ended."""

@@ -22,8 +22,8 @@ from uringblob.store.io.job import Job, wait_all
 class PendingWrite:
     """The sink of one write; awaited, it returns when every frame is wholly written, or raises why not.
 
-    ``result`` is the request's, once that has ended.  ``on_end``, if set, is called with this when the request has ended.  If it yields another number than
-    ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
+    ``result`` is the request's, once that has ended; then ``on_end``, if set, is called with this.  If it is
+    another number than ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
     """
 
     __slots__ = ("_ended", "_file_io", "_finish", "_job", "keep", "on_end", "result", "size_bytes")

@@ -8,15 +8,30 @@ before the caller has them back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from uringblob.completion import persist
-from uringblob.store.frame_writes import Batch
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import wait_all
+from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.wait import Wait
+
+
+class Frames(Protocol):
+    """A commit's frames in their slots; a :class:`~uringblob.store.frame_writes.Batch`."""
+
+    @property
+    def entries(self) -> Sequence[tuple[bytes, int]]:
+        """Guids and packed entries."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes they have."""
+
+    def free(self, why: BaseException) -> object:
+        """Give their slots back: the commit failed."""
 
 
 class Commit(Wait):
@@ -40,7 +55,7 @@ class Commit(Wait):
         self,
         file_io: FileIO,
         index: BlobIndex,
-        batch: Batch | None,
+        batch: Frames | None,
         deletes: Sequence[bytes],
         written: PendingWrite | None,
     ) -> None:
@@ -53,7 +68,7 @@ class Commit(Wait):
         self._batch = batch
         self.deletes = deletes
         self.entries: Sequence[tuple[bytes, int]] = ()
-        self.written = written
+        self.written: PendingWrite | Job[None] | None = written
         self.size = len(deletes)
         self.frame_bytes = 0
         if batch is not None:
@@ -83,7 +98,7 @@ class Commit(Wait):
         elif self.written is None:
             super().reject(error)  # else it was given up already, and ends when its write has
 
-    async def _give_up(self, batch: Batch, error: BaseException) -> None:
+    async def _give_up(self, batch: Frames, error: BaseException) -> None:
         if self.written is not None:
             await wait_all([self.written])
         batch.free(error)

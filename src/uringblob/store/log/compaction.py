@@ -1,13 +1,7 @@
 """Rewriting the log as a snapshot of the durable index, while commits go on (rule 9).
 
-docs/maintainers/format.md ("Compaction") has the steps: SNAPSHOT and CARRY in the new log, SWITCH in the
-old one, both superblocks.  Each is flushed before the next.  From the SWITCH on the new log is the store's
-log, whichever superblock an opener finds.
-
-A store of version 1 is upgraded in this way before its first change: its log's segments lie among
-the frames, the new log in log space.  It needs no SWITCH, which a release that knows version 1
-only would follow into a log that it cannot judge: until the second superblock is durable no group is
-written, so both logs say the same.
+docs/maintainers/format.md ("Compaction", "Version 1, and its upgrade") has the steps: SNAPSHOT and CARRY
+in the new log, SWITCH in the old one (none in an upgrade), both superblocks.  Each is flushed before the next.
 
 Until the SWITCH a compaction can be given up without a trace; a SWITCH for which there was no room is
 wiped.  Without room for the superblocks, they are due before anything else changes.  Any other failure from
@@ -16,6 +10,7 @@ the SWITCH on poisons.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -46,26 +41,19 @@ class CompactionStopped(BlobStoreError):
     """Raised inside a compaction when the store closes; the next opener compacts."""
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Compaction:
     """One rewriting of the log, from freeze to switch."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        index: BlobIndex,
-        log_space: LogSpace,
-        active: ActiveLog,
-        superblocks: Superblocks,
-    ) -> None:
-        self._file_io = file_io
-        self._index = index
-        self._log_space = log_space
-        self._active = active
-        self._superblocks = superblocks
-        self._segments: list[SlotRun] = []
-        self._new: Log | None = None
-        self._stopped = False
-        self._adopting = False  # the new log is the store's, or will be when there is room to say so
+    _file_io: FileIO
+    _index: BlobIndex
+    _log_space: LogSpace
+    _active: ActiveLog
+    _superblocks: Superblocks
+    _segments: list[SlotRun] = dataclasses.field(default_factory=list)
+    _new: Log | None = None
+    _stopped: bool = False
+    _adopting: bool = False  # the new log is the store's, or will be when there is room to say so
 
     def stop(self) -> None:
         """Give up before the next step that can be given up."""

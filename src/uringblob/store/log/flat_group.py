@@ -13,6 +13,7 @@ exception strikes in the middle of a callback, the store is poisoned, as by one 
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.group import LARGE_GROUP_BYTES, Group, Member
 from uringblob.store.log.group_writer import GroupWriter
+from uringblob.store.log.in_turns import confirm_in_turns
 from uringblob.store.log.writer import BlockRun
 
 
@@ -117,8 +119,8 @@ class FlatGroup(Group):
         self._block = PendingWrite(file_io, offset, [block], BLOCK_SIZE, finish)
         writes = [self._block]
         for commit in self._commits:
-            if commit.written is not None:
-                writes.append(commit.written)  # noqa: PERF401 - a comprehension is a call
+            if isinstance(commit.written, PendingWrite):
+                writes.append(commit.written)  # noqa: PERF401 - a comprehension is one call more
         self._left.update(writes)
         file_io.engine.push()
         for pending in writes:
@@ -157,7 +159,8 @@ class FlatGroup(Group):
             index = self._writer.index
             self._log.accept_blocks(self.seq, 1)
             index.finish_group(self.changes, self.seq)
-            index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE)  # the rest with the next group
+            if index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE):
+                self._confirm_rest()
             for change in self.superseded:
                 index.free_superseded(change)
             self._writer.groups += 1
@@ -170,6 +173,12 @@ class FlatGroup(Group):
             self._groups.interrupt(error)
             raise
         self._acknowledge(collections.deque(self._commits), None)
+
+    def _confirm_rest(self) -> None:
+        """Free what a large group before this one replaced; with the groups to come, the file would grow."""
+        freeing = confirm_in_turns(self._file_io.checksum_budget, self._writer.index.slots, self.seq - 1)
+        with contextlib.suppress(MemoryError):  # the next group begins it
+            self._file_io.start(freeing)
 
     def _acknowledge(self, commits: collections.deque[Commit], due: object) -> None:
         """Acknowledge a few commits, and the others in the next iteration; then end."""

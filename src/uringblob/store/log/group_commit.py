@@ -97,13 +97,14 @@ class GroupQueue:
         self._waiting.append(member)
         if self._busy:
             return
-        self._busy = True
         try:
+            self._busy = True
             self._step()
         except BaseException:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
                 self._waiting.remove(member)
+                self._busy = False  # a signal handler's: no group has begun
             raise
 
     # --- from group to group -------------------------------------------------------------
@@ -113,8 +114,8 @@ class GroupQueue:
         self._step_due = True
         if self._stepping:
             return
-        self._stepping = True
         try:
+            self._stepping = True
             while self._step_due:
                 self._step_due = False
                 if not self._waiting:
@@ -141,7 +142,7 @@ class GroupQueue:
         members = [*self._members, *self._waiting]
         self._members = []
         self._waiting.clear()
-        self._busy = False
+        self._become_idle()
         if not isinstance(error, Exception):
             self._file_io.interrupted(error)
             error = RuntimeError(f"a signal handler raised {error!r}")
@@ -160,12 +161,16 @@ class GroupQueue:
     def _tick_passed(self, tick: object) -> None:
         if tick is not self._joining:
             return  # the second call of call_surely
-        self._joining = True
-        barrier = self._file_io.checksum_budget.barrier()
-        if barrier is None:
-            self._budget_passed()
-        else:
-            barrier.add_immediate_callback(self._budget_passed)
+        try:
+            self._joining = True
+            barrier = self._file_io.checksum_budget.barrier()
+            if barrier is None:
+                self._budget_passed()
+            else:
+                barrier.add_immediate_callback(self._budget_passed)
+        except BaseException as error:
+            self.interrupt(error)
+            raise
 
     def _budget_passed(self, _: object = None) -> None:
         first = self._waiting[0].written if self._waiting else None
@@ -218,7 +223,11 @@ class GroupQueue:
         except BaseException as error:
             self.interrupt(error)
             raise
-        self.end_group(None)
+        try:
+            self.end_group(None)
+        except BaseException as error:
+            self.interrupt(error)
+            raise
 
     def _fail(self, members: Iterable[Member], error: BaseException) -> None:
         for member in members:

@@ -6,6 +6,7 @@ waits for a compaction; what a compaction takes is never given to a group (:meth
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 from uringblob import tuning
@@ -22,31 +23,23 @@ from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class LogMaintenance:
     """Decides when the log is compacted and its chain lengthened.  Belongs to the loop's thread."""
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        index: BlobIndex,
-        log_space: LogSpace,
-        active: ActiveLog,
-        superblocks: Superblocks,
-        complete_log_space: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._file_io = file_io
-        self._index = index
-        self._log_space = log_space
-        self._active = active
-        self._superblocks = superblocks
-        self._complete_log_space = complete_log_space
-        self.compaction_blocks_min = tuning.COMPACTION_BLOCKS_MIN
-        self.compactions = 0
-        self._compaction: Compaction | None = None
-        self._compacting: Job[None] | None = None
-        self._pins = 0
-        self._unpinned: Completion[None] | None = None
-        self._ended = False
+    _file_io: FileIO
+    _index: BlobIndex
+    _log_space: LogSpace
+    _active: ActiveLog
+    _superblocks: Superblocks
+    _complete_log_space: Callable[[], Awaitable[None]]
+    compaction_blocks_min: int = dataclasses.field(default_factory=lambda: tuning.COMPACTION_BLOCKS_MIN)
+    compactions: int = 0
+    _compaction: Compaction | None = None
+    _compacting: Job[None] | None = None
+    _pins: int = 0
+    _unpinned: Completion[None] | None = None
+    _ended: bool = False
 
     @property
     def compacting(self) -> bool:

@@ -10,6 +10,7 @@ The next segment is prepared with the flushes of later commits, unless a group n
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -41,6 +42,7 @@ def new_log_id() -> int:
     return int.from_bytes(os.urandom(8), "little") | 1
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Log:
     """An open log.  ``seq`` is the last sequence number that is durable in it.
 
@@ -48,34 +50,27 @@ class Log:
     of the next block, which may be one behind the last block of a segment.
     """
 
-    def __init__(
-        self,
-        file_io: FileIO,
-        *,
-        store_id: bytes,
-        log_id: int,
-        page_size: int,
-        segments: Sequence[SlotRun],
-        tail: SlotRun,
-        position: Place,
-        seq: int,
-        space: LogSpace,
-    ) -> None:
-        self.file_io = file_io
-        self.store_id = store_id
-        self.log_id = log_id
-        self.page_size = page_size
-        self.segments = list(segments)
-        self.tail = tail
-        self.position = position
-        #: Blocks that can be written before the chain needs another segment.
+    file_io: FileIO
+    _: dataclasses.KW_ONLY
+    store_id: bytes
+    log_id: int
+    page_size: int
+    segments: list[SlotRun]
+    tail: SlotRun
+    position: Place
+    seq: int
+    space: LogSpace
+    group_blocks: int = 0  # written since the snapshot: what compaction would save
+    _extending: Job[None] | None = None
+    #: Blocks that can be written before the chain needs another segment.
+    room: int = dataclasses.field(init=False)
+    #: With less room the next segment should be linked, before a group needs it.
+    low_room: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.segments = list(self.segments)
         self.room = self._count_room()
-        #: With less room the next segment should be linked, before a group needs it.
-        self.low_room = self.blocks_of(tail) // 2
-        self.seq = seq
-        self.group_blocks = 0  # written since the snapshot: what compaction would save
-        self._space = space
-        self._extending: Job[None] | None = None
+        self.low_room = self.blocks_of(self.tail) // 2
 
     # --- places --------------------------------------------------------------------------
 
@@ -239,8 +234,8 @@ class Log:
         if missing <= 0:
             return 0
         # The tail is used next.  A whole segment takes its place, and so is the last one before it.
-        behind = self._space.granules_for(max(0, missing - self.blocks_of(self.tail) + 1))
-        segment = self._space.segment_granules
+        behind = self.space.granules_for(max(0, missing - self.blocks_of(self.tail) + 1))
+        segment = self.space.segment_granules
         return segment if behind == 0 else behind + 2 * segment - 1
 
     def extend(self) -> Job[None]:
@@ -267,13 +262,13 @@ class Log:
     async def _extend(self) -> None:
         """Give the tail a header, and the chain a new tail."""
         await self.file_io.ready()
-        new = self._space.allocate(self._space.segment_granules)
+        new = self.space.allocate(self.space.segment_granules)
         try:
             await self.zero(new)
             await self.file_io.wait_next_sync()
         except Exception as error:
             no_room = isinstance(error, BlobStoreIOError) and error.errno in NO_SPACE_ERRNOS
-            (self._space.free if no_room else self._space.forfeit)(new)
+            (self.space.free if no_room else self.space.forfeit)(new)
             raise
         link = [(self.offset_of(self.tail), self.encode_header(len(self.segments), self.tail, new))]
         try:
@@ -283,7 +278,7 @@ class Log:
             # Also without memory: a header that may be there is never written again.
             await self.undo_failed(error, link)
             if self.file_io.poison_cause is None:
-                self._space.free(new)
+                self.space.free(new)
             raise
         self.segments.append(self.tail)
         self.tail = new

@@ -125,14 +125,9 @@ def _put_in_place(temporary: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS or _native.lib is None:
             raise
-        _rename_without_replacing(temporary, path)
-
-
-def _rename_without_replacing(temporary: str, path: str) -> None:
-    assert _native.lib is not None
-    rc = _native.lib.ub_rename_noreplace(os.fsencode(temporary), os.fsencode(path))
-    if rc < 0 and -rc != errno.EEXIST:
-        raise OSError(-rc, os.strerror(-rc), path)
+        rc = _native.lib.ub_rename_noreplace(os.fsencode(temporary), os.fsencode(path))
+        if rc < 0 and -rc != errno.EEXIST:
+            raise OSError(-rc, os.strerror(-rc), path) from error
 
 
 def _sync_directory(directory: str) -> None:

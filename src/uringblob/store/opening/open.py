@@ -179,13 +179,13 @@ def _build(
         store_id=superblock.store_id,
         log_id=found.reader.log_id,
         page_size=page_size,
-        segments=found.reader.segments,
+        segments=[*found.reader.segments],
         tail=found.reader.tail,
         position=found.reader.position,
         seq=found.seq,
         space=log_space,
+        group_blocks=found.group_blocks,
     )
-    log.group_blocks = found.group_blocks
     core = Core(file, file_io, index, log, verify=verify, superblocks=superblocks, log_space=log_space)
     core.notes += _notes(found, slots, file)
     _log_opened(core)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from uringblob.api.async_store import AsyncBlobStore
@@ -54,12 +53,7 @@ class OpenRequest(StoreOwner, Generic[Store]):
         self._store = await self._open()
         return self._store
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._store is not None
         await self._store.aclose()
 

@@ -1,11 +1,6 @@
 """Finding out what a store file durably says (docs/maintainers/format.md, rules 2 to 4, 9, 10, 12 and 14).
 
-:func:`recover` only reads.  Its one judgement is about the last group, which may be torn: its writes and
-its flush were under way when the machine died.  It is *in doubt* only if nothing but blank space
-follows it, no seal covers it, and its frames were not flushed beforehand; then its frames are read, and
-if one is bad the whole group never happened.  In every other case a bad frame is that blob's
-``BlobCorrupt`` alone.
-
+:func:`recover` only reads.  Its one judgement is about the last group, which is *in doubt* as rule 3 says.
 What a writable open does next is in :mod:`uringblob.store.opening.repair`.
 """
 

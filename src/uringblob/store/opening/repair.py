@@ -3,11 +3,7 @@
 After a failed flush Linux, macOS and the BSDs keep the lost pages as clean ones, and no later flush writes
 them out.  An opener drops the cache where the system can, but macOS cannot, a FUSE server may have a cache
 of its own, and a mapped page stays.  So where reads may be a cache's, it writes again what the last flush
-of the store's life may have lost:
-
-* the last group, if nothing proves it, whatever it holds: below a raised floor a lost one is damage;
-* the header of the last segment, which may have been flushed with that group;
-* the newest superblock: torn on the medium, while the other one is being written, it leaves none.
+of the store's life may have lost (rule 12).
 """
 
 from __future__ import annotations

@@ -173,6 +173,9 @@ class SimEngine:
         self._sync(sink.complete)
         return True
 
+    def poll(self) -> None:
+        """Do nothing: the loop's rounds complete requests."""
+
     def run_until(self, done: Callable[[], bool]) -> None:
         """Do nothing: nothing blocks here, so the loop goes on."""
 
