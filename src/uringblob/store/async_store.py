@@ -7,8 +7,6 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import functools
 import os
 import warnings
@@ -35,9 +33,9 @@ from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.job import join, when_done
-from uringblob.store.log.commit import Commit
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
+from uringblob.store.plain_commits import begin_commit
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 
@@ -318,35 +316,19 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         ``alone``: no other call would share its group, so it may block the loop: the caller waits anyway.
         """
         self._check_open()
-        core = self._core
-        few = few_changes(core, writes, deletes)
-        if few is None:
-            return False
-        blocking = alone and self._active == 0 and core.may_block
-        if blocking:
-            core.begin_blocking()
-        try:
-            commit = core.start_commit(*few)
-            del few  # the frames are the caller's again when the commit ends
-            if commit is None:
-                return False
-            self._active += 1
-            if blocking:
-                # Without memory for it the loop goes on.
-                with contextlib.suppress(MemoryError):
-                    core.finish_blocking(commit)
-        finally:
-            core.file_io.engine.blocking = False
+        self._active += 1
 
-        def over(commit: Commit) -> None:
+        def over(error: BaseException | None) -> None:
             self._one_less(None)
-            end(commit.error)
+            end(error)
 
-        if commit.ended:
-            over(commit)
-        else:
-            commit.add_done_callback(over, context=contextvars.copy_context())
-        return True
+        begun = False
+        try:
+            begun = begin_commit(self._core, writes, deletes, over, may_block=alone and self._active == 1)
+        finally:
+            if not begun:
+                self._one_less(None)
+        return begun
 
     async def flush(self) -> None:
         self._check_loop()
