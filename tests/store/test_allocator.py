@@ -56,6 +56,9 @@ class World:
     def grown(self):
         return [size for what, size in self.events if what == "grow"]
 
+    def poll(self):
+        """Nothing is in flight."""
+
     def grow(self, size):
         done = Completion(loop=asyncio.get_running_loop())
         fits = size // self.page_size <= self.room

@@ -230,7 +230,7 @@ async def test_of_many_committers_few_are_acknowledged_in_one_iteration(store, m
 
     def noted(commit, _result=None):
         """Count one group's members in an iteration: another's last may be acknowledged in the same."""
-        group = store._core.queue._flat
+        group = store._core.queue._group
         if not acknowledged or acknowledged[-1][0] is not group:
             acknowledged.append((group, collections.Counter()))
         acknowledged[-1][1][len(resumed)] += 1

@@ -346,7 +346,7 @@ async def test_a_handler_that_raises_in_the_committer_ends_every_wait(store, mon
     assert await store.list_blobs() == [kept]
 
 
-TAKING, FIRST = inspect.getsourcelines(GroupQueue._take_members)
+TAKING, FIRST = inspect.getsourcelines(GroupQueue._write_next)
 
 
 @pytest.mark.parametrize("line", range(FIRST + 1, FIRST + len(TAKING)))
@@ -356,7 +356,7 @@ async def test_a_handler_that_raises_while_a_group_is_formed_ends_every_wait(sto
     struck = []
 
     def trace(frame, event, _arg):
-        if frame.f_code is not GroupQueue._take_members.__code__:
+        if frame.f_code is not GroupQueue._write_next.__code__:
             return None
         if event == "line" and frame.f_lineno == line and not struck:
             struck.append(line)

@@ -15,7 +15,7 @@ from sim.lives import PAGE, forget, frame, guid, lend, lent, read_all, small_log
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, StorePoisoned
 from uringblob.store.index.slots import SlotState
 from uringblob.store.log.compaction import Compaction
-from uringblob.store.log.group_commit import COMPACTIONS_MAX
+from uringblob.store.log.group_writer import COMPACTIONS_MAX
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import open_sim_store

@@ -65,6 +65,7 @@ class FlatGroup(Group):
     _over = False
     _holds_log = True
     _ack_due: object = None
+    _interrupted: Commit | None = None
 
     @classmethod
     def of(cls, writer: GroupWriter, members: list[Member], groups: Groups) -> FlatGroup | None:
@@ -202,7 +203,11 @@ class FlatGroup(Group):
                 self._writer.maintain()
                 self._groups.end_group(self)
         except BaseException:
-            self._acknowledge_later(commits)  # a handler's exception, or a resumed task's SystemExit
+            # A handler's exception, or a resumed task's SystemExit: go on, but not twice with the same commit.
+            if commits and commits[0] is self._interrupted:
+                commits.popleft()
+            self._interrupted = commits[0] if commits else None
+            self._acknowledge_later(commits)
             raise
 
     def _acknowledge_later(self, commits: collections.deque[Commit]) -> None:
