@@ -8,9 +8,13 @@ import sys
 
 
 class Handler:
-    """Calls ``act`` at the n-th line of this thread in ``files``, once, as a signal handler might."""
+    """Calls ``act`` at the n-th line of this thread in ``files``, once, as a signal handler might.
 
-    def __init__(self, files, act):
+    ``only``: the name of the only function that it strikes.
+    """
+
+    def __init__(self, files, act, only=None):
+        self.only = only
         self.files = files
         self.act = act
         self.left = 0
@@ -19,6 +23,8 @@ class Handler:
 
     def _trace(self, scope, event, _argument):
         if scope.f_code.co_filename not in self.files or self.paused or self.struck:
+            return None
+        if self.only is not None and scope.f_code.co_name != self.only:
             return None
         if event == "line":
             self.left -= 1

@@ -27,7 +27,7 @@ TRIES: Final = 100
 
 #: The base class's own, to be given to :func:`set_outcome`.
 set_bare_result: Any = asyncio.Future.set_result
-_set_bare_exception: Any = asyncio.Future.set_exception
+set_bare_exception: Any = asyncio.Future.set_exception
 
 
 def persist(function: Callable[..., R], *args: Any, **options: Any) -> R:
@@ -149,7 +149,7 @@ class Completion(Owner, asyncio.Future[T]):
     def reject(self, error: type | BaseException, /) -> None:
         """Set the exception; otherwise as :meth:`resolve`."""
         if not self.done():
-            set_outcome(self, _set_bare_exception, error)
+            set_outcome(self, set_bare_exception, error)
         if self._resumes:
             self._resume_all()
 

@@ -1,12 +1,12 @@
-"""One task's wait for operations, resumed inside the call that reaps them.
+"""A task's wait for an operation, resumed inside the call that reaps it.
 
-A future and its callback cost a trip through the loop for each operation: 9.8 µs instead of 9.1 for a read
-of 4 KiB, and 2.7 calls of ``epoll_wait`` a read instead of one.  A :class:`Wait` keeps the wake-up that the
-task gives it (``add_done_callback``) and calls it when it ends, in the task's context.
+A future's callbacks cost a trip through the loop: 9.8 µs instead of 9.1 for a read of 4 KiB, and 2.7 calls of
+``epoll_wait`` a read instead of one.  So :class:`Wait` takes the task's wake-up out of the future and calls
+it itself, in the task's context.  Inside another task's step asyncio refuses to enter a task; there the
+wake-up goes through the loop.
 
-Inside another task's step asyncio refuses to enter a task, so there the wake-up goes through the loop.
-Checked on CPython 3.10 to 3.13 and with uvloop: a task needs ``_asyncio_future_blocking``, ``_loop``,
-``add_done_callback``, ``cancel`` and ``result`` of what it awaits.
+What a task does with the future it awaits is all C, so no signal handler can raise in the middle of it.
+Checked on CPython 3.10 to 3.13 and with uvloop.
 """
 
 from __future__ import annotations
@@ -14,103 +14,72 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
-from uringblob.completion import call_surely
-from uringblob.owner import Owner
+from uringblob.completion import Completion, call_surely, persist, set_bare_exception, set_bare_result
 
 if sys.version_info >= (3, 12):
     _current_task: Callable[[Any], Any] = asyncio.current_task
 else:
-    _current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # no C function there
+    # asyncio.current_task() is no C function there.
+    _current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
 
 
-class Wait(Owner):
-    """Awaited by one task, once; ends by :meth:`complete`, or by :meth:`resolve` or :meth:`reject`.
+class Wait(Completion[None]):
+    """Awaited by one task; ends by :meth:`complete`, or by :meth:`resolve` or :meth:`reject`.
 
-    ``got`` is the operation's result and ``mismatch`` true if its frame has another checksum than wanted;
-    ``keep`` is the operation's memory, let go of before the task is resumed.  Refuses to be cancelled, as a
-    :class:`~uringblob.completion.Completion` does.
+    ``got`` is the operation's result, and ``mismatch`` true if its frame has another checksum than wanted.
+    ``keep``, the operation's memory, is let go of before the task is resumed.
     """
 
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "_context",
-        "_loop",
-        "_wakeup",
-        "ended",
-        "error",
-        "got",
-        "keep",
-        "mismatch",
-    )
+    __slots__ = ()
 
-    #: Its bytes count for the bytes that one reaping completes.
-    light = False
+    got = 0
+    mismatch = 0
+    #: The task's wake-up and its context, taken out of the future and not called yet.
+    _wakeup: tuple[Callable[[Any], object], contextvars.Context] | None = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._wakeup: Callable[[Any], object] | None = None
-        self.ended = False
-        self.error: BaseException | None = None
-        self.keep: object = None
-        self.got = 0
-        self.mismatch = 0
-
-    # -- the operation's side -------------------------------------------------------------
-
-    def complete(self, result: int, mismatch: int = 0) -> None:
-        """End with the operation's result; a second call resumes the task if it was not resumed."""
-        if not self.ended:
+    def complete(self, result: Any, mismatch: int = 0) -> None:
+        """End with the operation's result; repeated, it resumes the task if that was not resumed yet."""
+        if not self.done():
             self.got = result
             self.mismatch = mismatch
-            self.keep = None
-            self.ended = True
-        if self._wakeup is not None:
-            if _current_task(self._loop) is not None:
-                call_surely(self._loop, self._wake)
-                return
-            wakeup = self._wakeup
-            # A signal handler can raise after a call only, so not between these two.
-            self._wakeup = None
-            self._context.run(wakeup, self)
+        self._end(set_bare_result, None)
 
-    def resolve(self, _result: None = None) -> None:
+    def resolve(self, result: None = None) -> None:
         """End without a result."""
-        self.complete(0)
+        self._end(set_bare_result, result)
 
-    def reject(self, error: BaseException) -> None:
+    def reject(self, error: type | BaseException, /) -> None:
         """End with ``error``, which the task gets raised."""
-        if not self.ended:
-            self.error = error
-        self.complete(0)
+        self._end(set_bare_exception, error)
 
-    def _wake(self) -> None:
-        self.complete(0)
+    def _end(self, set_bare: Callable[[Any, Any], object], outcome: object) -> None:
+        if not self.done():
+            self.keep = None
+            waiters = self._callbacks
+            if waiters:
+                self._wakeup = waiters[0]
+                self.remove_done_callback(waiters[0][0])
+            set_bare(self, outcome)
+        if self._resumes:
+            self._resume_all()
+        if self._wakeup is None:
+            return
+        loop = self.get_loop()
+        if _current_task(loop) is not None:
+            call_surely(loop, self.resolve)
+            return
+        wakeup, context = self._wakeup
+        # A signal handler can raise after a call only, so not between these two.
+        self._wakeup = None
+        try:
+            context.run(wakeup, self)
+        except (SystemExit, KeyboardInterrupt) as error:
+            # The task has it, and asyncio ends the loop with it; it is not raised inside the store.
+            persist(loop.call_soon, _raise, error)
 
-    # -- the task's side ------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        awaits: Any = ()
-        if self.ended:
-            self.result()
-        else:
-            self._asyncio_future_blocking = True
-            awaits = (self,)
-        # No generator, which would be stepped through twice: await takes any iterator.
-        return iter(awaits)  # type: ignore[no-any-return]  # the types want a generator
-
-    def add_done_callback(self, wakeup: Callable[[Any], object], *, context: contextvars.Context) -> None:
-        """Keep the task's wake-up."""
-        self._context = context
-        self._wakeup = wakeup
-
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - asyncio's
-        """Refuse: only the operation's end resumes the task."""
-        return False
-
-    def result(self) -> None:
-        """Raise the error, if there is one."""
-        if self.error is not None:
-            raise self.error
+def _raise(error: BaseException) -> None:
+    raise error

@@ -5,6 +5,18 @@ from __future__ import annotations
 from uringblob.completion import Completion
 
 
+class _Rerouted:
+    """Has an engine's writes into sinks go through its ``write``, which is patched."""
+
+    def __init__(self, engine) -> None:
+        self._engine = engine
+
+    def __call__(self, offset, frames, sink):
+        sink.keep = frames
+        self._engine.write(offset, frames).forward(sink)
+        return True
+
+
 class FailingWrites:
     """While entered, writes of ``kind`` end with ``-errno``, from the ``nth`` on, ``count`` of them.
 
@@ -30,11 +42,13 @@ class FailingWrites:
         self._real = self._engine
         for name in ("write", "write_then_sync", *(["grow"] if self._growth else [])):
             setattr(self._engine, name, getattr(self, f"_{name}"))
+        self._engine.start_write = _Rerouted(self._engine)
         return self
 
     def __exit__(self, *_):
         for name in ("write", "write_then_sync", *(["grow"] if self._growth else [])):
             delattr(self._engine, name)
+        del self._engine.start_write
 
     def _strikes(self, frames):
         kind = "log" if bytes(frames[0].view[:4]) == self.MARK else "frame"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import types
 from unittest import mock
 
 from uringblob import _native
@@ -23,8 +24,9 @@ KINDS = {
     Opcode.FALLOCATE: "grow",
 }
 VECTORS = {Opcode.READV, Opcode.READV_FIXED, Opcode.WRITEV, Opcode.WRITEV_FIXED}
-#: Made to fail by itself, and known by its answer.
-_DOOMED = -errno.EBADF
+#: Made to fail by itself, and known by its answer: no such descriptor, or, on the registered file, no such opcode.
+_DOOMED = {-errno.EBADF, -errno.EINVAL}
+_NO_OPCODE = 255
 
 
 class FaultyDoor:
@@ -62,6 +64,18 @@ class FaultyDoor:
                 self._doom(op)
             chain = [*chain, op.user_data] if linked else []
         return self._lib.ub_submit(core, changed, count)
+
+    def ub_stage(self, core, user_data, opcode, op_flags, buf_index, address, offset, length, check, want):
+        op = types.SimpleNamespace(
+            user_data=user_data, opcode=opcode, address=address, offset=offset, length=length
+        )
+        if self._meet(op, []):
+            opcode, buf_index, check = _NO_OPCODE, 0, 0
+        staged = self._lib.ub_stage(
+            core, user_data, opcode, op_flags, buf_index, address, offset, length, check, want
+        )
+        assert staged > 0, "the disk was asked, and there is no room for the request"
+        return staged
 
     def _doom(self, op):
         op.opcode, op.file, op.address, op.length = Opcode.READ, -1, 0, 0
@@ -124,11 +138,11 @@ class FaultyDoor:
 
     # --- out -----------------------------------------------------------------------------
 
-    def ub_reap(self, core):
-        count = self._lib.ub_reap(core)
+    def ub_reap(self, core, bytes_max):
+        count = self._lib.ub_reap(core, bytes_max)
         for index in range(count):
             done = core.cqe_buffer[index]
-            if done.result == _DOOMED and done.user_data in self._answers:
+            if done.result in _DOOMED and done.user_data in self._answers:
                 done.result = self._answers[done.user_data]
                 if isinstance(self._ended.get(done.user_data), tuple):
                     self._disk.sync_failed()

@@ -40,9 +40,16 @@ class StormyDoor:
         self.seen[errno.errorcode.get(-answer, "took nothing")] += 1
         return answer
 
-    def ub_reap(self, core):
+    def ub_push(self, core):
+        if self._dice.random() >= self._chance:
+            return self._lib.ub_push(core)
+        answer = self._dice.choice([*REFUSALS, 0])
+        self.seen[errno.errorcode.get(-answer, "took nothing")] += 1
+        return answer
+
+    def ub_reap(self, core, bytes_max):
         before = core.enters
-        count = self._lib.ub_reap(core)
+        count = self._lib.ub_reap(core, bytes_max)
         # It enters only where the kernel says that it holds completions back.
         self.seen["completion queue overflow"] += core.enters - before
         return count

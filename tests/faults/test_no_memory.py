@@ -67,6 +67,7 @@ class NthFails:
             stack.enter_context(mock.patch.object(mmap, "mmap", Mapping))
             if _native.lib is not None:
                 lib = mock.Mock(wraps=_native.lib, **{name: guarded(name) for name in C_CALLS})
+                lib.UB_MISMATCH = _native.lib.UB_MISMATCH  # a number, which a mock does not wrap
                 stack.enter_context(mock.patch.object(_native, "lib", lib))
             yield
 

@@ -8,6 +8,9 @@ import errno
 #: What an observer hears where a request ended without an answer of the system's.
 _LOST = -errno.EIO
 
+#: What an engine's refusal to put a result into a sink counts as: nothing was asked of the system.
+_NOT_BEGUN = -errno.ECANCELED
+
 
 class ObservedEngine:
     """Any engine, seen by ``observer``; the store cannot tell it from the engine itself.
@@ -87,7 +90,9 @@ class ObservedEngine:
             seen.end(_LOST)
             raise
         if not begun:
-            seen.end(_LOST)
+            if request == self.engine.start_sync:
+                seen.record_end = self.observer.sync_never_began
+            seen.end(_NOT_BEGUN)
         return begun
 
     def write_then_sync(self, offset, frames):
@@ -112,8 +117,8 @@ class ObservedSink:
 
     def end(self, result):
         record_end, self.record_end = self.record_end, None
+        token, self.token = self.token, None  # it holds the frames, which are the caller's from now on
         if record_end is not None:
-            token, self.token = self.token, None  # a thread may have this sink a moment longer
             record_end(token, result)
 
     def complete(self, result, mismatch=0):

@@ -310,6 +310,9 @@ class OrderMonitor:
         self._course.append(("flushed", began, rc))
         self._flushed(more=self.clock.sync_ends(began, rc))
 
+    def sync_never_began(self, began: int, _rc: int) -> None:
+        self._flushed(more=self.clock.sync_never_began(began))
+
     def _flushed(self, *, more: bool) -> None:
         if more and not self.blind:
             if self._group is not None:

@@ -17,6 +17,7 @@ from conftest import why_no_uring
 from faults.test_busy_kernel import weather
 from monitor import install
 from sim.cancelling import cancelling_life
+from sim.flat import pushing_ends_requests, stuttering
 from sim.lost_pages import reopened_on_its_cache
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
@@ -25,6 +26,9 @@ from sim.test_misplaced import CASES, Tally
 
 #: Seeds to go through before a bug counts as not found.
 PATIENCE = 150
+
+#: Seconds for a life on a real engine.
+PATIENCE_S = 30
 
 
 class Catch(NamedTuple):
@@ -57,6 +61,23 @@ def flipped_bits(seed: int) -> int:
     return (victim.image.size * 8) // step
 
 
+def small_commits(seed: int) -> int:
+    """Power cuts where nearly every group is written by callbacks."""
+    return torture(seed, count=2, **{**options_of(seed), "only_commits": True})["disk images"]
+
+
+def answers_given_twice(seed: int) -> int:
+    """As a reaper gives them that a signal handler has interrupted."""
+    with stuttering():
+        return small_commits(seed)
+
+
+def answers_inside_a_push(seed: int) -> int:
+    """Requests end inside the call that submits them: inside the step of the task that made it."""
+    with pushing_ends_requests():
+        return small_commits(seed)
+
+
 def misplaced_blocks(seed: int) -> int:
     """Without the monitor: it knows the format by itself, and an opener's judgement is the question."""
     with small_log(segment_bytes=4 * PAGE, seed=seed), install.switched_off():
@@ -71,8 +92,20 @@ def lost_pages(seed: int) -> int:
 def busy_kernel(seed: int) -> int:
     """A store on the real ring, whose kernel interrupts waits and takes only a part of what it is given."""
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(weather(os.path.join(directory, "store"), seed, forced=10))
+        in_time(weather(os.path.join(directory, "store"), seed, forced=10))
     return 0
+
+
+def in_time(coroutine) -> None:
+    """Run ``coroutine``; not as ``asyncio.run``, which waits for what does not end."""
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(coroutine)
+        loop.run_until_complete(asyncio.wait([task], timeout=PATIENCE_S))
+        assert task.done(), f"a call does not end in {PATIENCE_S} s"
+        task.result()
+    finally:
+        loop.close()
 
 
 def real_trace(engine: str):
@@ -85,9 +118,13 @@ def real_trace(engine: str):
 
 
 def faults(name: str):
+    name, *among = name.split(" among ")
+    only_commits = among == ["small commits"]
+
     def hunt(seed: int) -> int:
         for index in itertools.count():
-            if life_with_fault(seed, name, index, forever=False, calls=14) is None or install.pending():
+            life = life_with_fault(seed, name, index, forever=False, calls=14, only_commits=only_commits)
+            if life is None or install.pending():
                 return index
         return 0
 
@@ -99,6 +136,9 @@ HUNTS = {
     "power cuts": power_cuts,
     "flipped bits": flipped_bits,
     "cancellations": cancellations,
+    "small commits": small_commits,
+    "answers given twice": answers_given_twice,
+    "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,
     "lost pages": lost_pages,
     "a busy kernel": busy_kernel,

@@ -196,6 +196,7 @@ class Life:
         sparse=False,
         compactions=0.04,
         reads=12,
+        only_commits=False,
         past=None,
     ):
         lend_afresh()
@@ -209,6 +210,7 @@ class Life:
         self.tasks = tasks
         self.compactions = compactions
         self.reads = reads
+        self.only_commits = only_commits
         self.images_per_step = images_per_step
         self.moments: list[Moment] = []
         self.torn: list[Image] = []
@@ -282,7 +284,9 @@ class Life:
         rng = self.rng
         kind = rng.choices(
             ("put", "batch", "synced", "commit", "delete", "doom", "flush", "compact", "read"),
-            (20, 8, 8, 25, 12, 5, 14, 100 * self.compactions, self.reads),
+            (0, 0, 0, 25, 0, 0, 1, 10 * self.compactions, 5)
+            if self.only_commits
+            else (20, 8, 8, 25, 12, 5, 14, 100 * self.compactions, self.reads),
         )[0]
         await getattr(self, kind)()
 

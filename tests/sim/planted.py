@@ -11,6 +11,7 @@ import dataclasses
 from unittest import mock
 
 from sim.planted_engines import PLANTED_IN_ENGINES
+from sim.planted_flat import PLANTED_IN_FLAT_GROUPS
 from sim.rig import PAGE
 from uringblob.completion import Completion
 from uringblob.engines import transfers
@@ -646,4 +647,5 @@ PLANTED = {
     short_write_taken_for_whole: "short by 512",
     buffers_let_go_on_cancel: "cancellations",
     **PLANTED_IN_ENGINES,
+    **PLANTED_IN_FLAT_GROUPS,
 }

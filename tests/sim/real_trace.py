@@ -28,6 +28,24 @@ def image_of(path: str) -> Image:
     return image
 
 
+class _Noted:
+    """A sink in front of an operation's own; each of ``then`` gets the result first."""
+
+    def __init__(self, sink) -> None:
+        self._sink = sink
+        self.light = sink.light
+        self.then = []
+
+    def complete(self, result, mismatch=0):
+        then, self.then = self.then, []
+        for note in then:
+            note(result)
+        self._sink.complete(result, mismatch)
+
+    def reject(self, error):
+        self._sink.reject(error)
+
+
 class Shadow:
     """The disk under a real engine, as a power cut might find it; ``on_step`` is told of every change."""
 
@@ -53,13 +71,12 @@ class Shadow:
     def _submitted(self, operations) -> None:
         before = None
         for user_data, op in operations:
-            done = self._ring._in_flight.table[user_data][0]
+            table = self._ring._in_flight.table
+            done = table[user_data] = _Noted(table[user_data])
             if op.opcode in _WRITES | _GATHERS:
                 data = _bytes_of(op)
                 write = self.disk.begin_write(op.offset, data)
-                done.add_immediate_callback(
-                    lambda ended, write=write: self.disk.finish_write(write, max(0, ended.result()))
-                )
+                done.then.append(lambda result, write=write: self.disk.finish_write(write, max(0, result)))
             elif op.opcode == Opcode.FSYNC and op.file == 0 and op.flags & SqeFlags.FIXED_FILE:
                 self._fsync(done, before)
             before = (done, op) if op.flags & SqeFlags.IO_LINK else None
@@ -71,10 +88,8 @@ class Shadow:
             covered += self.disk.begin_sync(failing=False)
         else:
             self.linked += 1
-            before[0].add_immediate_callback(
-                lambda _ended: covered.extend(self.disk.begin_sync(failing=False))
-            )
-        done.add_immediate_callback(lambda ended: ended.result() or self.disk.finish_sync(covered))
+            before[0].then.append(lambda _result: covered.extend(self.disk.begin_sync(failing=False)))
+        done.then.append(lambda result: result or self.disk.finish_sync(covered))
 
     # --- pread -----------------------------------------------------------------------------
 

@@ -46,6 +46,9 @@ T = TypeVar("T")
 #: in a cycle until the garbage collector runs (CPython 3.11).
 _ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
 
+#: No running loop is this, nor is None, where none is running.
+_NO_LOOP = object()
+
 
 class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
@@ -66,7 +69,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         self._core, self._caller_reads = core, core.caller_reads
         self._loop, self._pid = loop, os.getpid()
         #: The loop while the store is open and in the process that opened it: hot calls compare nothing else.
-        self._live: asyncio.AbstractEventLoop | None = loop
+        self._live: object = loop
         self._reads, self._pool = core.reads, core.file_io.engine.pool
         self._page_size = core.page_size
         #: Calls that have begun and not ended, and what ``aclose`` waits for while there are any.
@@ -151,9 +154,9 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
-            frame = wait = None  # the new traceback has this function's stack frame
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
+            frame = None  # an error's traceback refers to this function, and the buffer is the caller's now
             self._active -= 1
             if self._idle is not None:
                 self._resolve_idle()
@@ -331,7 +334,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             self._free()
         elif self._closing is None:
             self._check_loop()
-            self._live = None
+            self._live = _NO_LOOP
             self._closing = self._core.file_io.start(self._close(flush))
             await join(self._closing)
         elif not self._closing.done() and _get_running_loop() is self._loop:
@@ -352,7 +355,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     def _free(self) -> None:
         """Close without a flush, and without the loop, which is closed."""
-        self._live = None
+        self._live = _NO_LOOP
         self._closing = closed = Completion[None](loop=self._loop)
         closed.resolve(None)
         fork.forget(self)
@@ -360,7 +363,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     def abandon(self) -> None:
         """Free ring and file without waiting, writing or unlocking: after ``fork()``."""
-        self._live = None
+        self._live = _NO_LOOP
         self._core.abandon()
 
     def __del__(self) -> None:

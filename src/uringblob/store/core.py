@@ -201,7 +201,7 @@ class Core(StoreOwner):
 
     def finish_blocking(self, commit: Commit) -> None:
         """Make ``commit`` durable while the loop stands still; what does not go as it should is left to it."""
-        self.file_io.engine.run_until(lambda: commit.ended or not self.queue.flat)
+        self.file_io.engine.run_until(lambda: commit.done() or not self.queue.flat)
         if (now := time.monotonic()) - self._blocking_began > tuning.BLOCKED_S_MAX:
             self._blocks_from = now + tuning.UNBLOCKED_S
 
@@ -210,7 +210,7 @@ class Core(StoreOwner):
             await wait_all([pending])  # the kernel may still read the caller's frames
             batch.free(error)
 
-        persist(self.file_io.start, free())
+        persist(lambda: self.file_io.start(free()))
 
     async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
         """Make all of it durable at once, then visible at once."""

@@ -45,7 +45,7 @@ class FrameReads:
         if entry is None or self.slots.beyond:
             entry = self.locate(guid)
         slot = entry >> CHECKSUM_BITS
-        wait = FrameWait(self.loop)
+        wait = FrameWait(loop=self.loop)
         wait.entry = entry
         want = entry & CHECKSUM_MASK if self.checks_whole else None
         if dst.address % self.align or not self.engine.start_read(slot * self.page_size, dst, want, wait):
@@ -104,7 +104,7 @@ class FrameReads:
 class FrameWait(Wait):
     """A task's wait for the frame of ``entry``, which is being read."""
 
-    __slots__ = ("entry",)
+    __slots__ = ()
 
     entry: int
 

@@ -58,22 +58,10 @@ class _OneRead:
 class ReadBatch(Wait):
     """The reads of one call; until each completes its slot is pinned and its frame belongs to the kernel."""
 
-    __slots__ = (
-        "_bounced",
-        "_entries",
-        "_reads",
-        "_shared",
-        "_slots",
-        "_unpinned",
-        "all_requested",
-        "in_flight",
-        "outcomes",
-        "unfinished",
-        "whole_size",
-    )
+    __slots__ = ()
 
     def __init__(self, shared: FrameReads, reads: Sequence[Read]) -> None:
-        super().__init__(shared.loop)
+        super().__init__(loop=shared.loop)
         self._shared = shared
         self._reads = reads
         self._entries: dict[int, int] = {}  # packed entries of what was requested, by position

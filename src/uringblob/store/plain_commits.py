@@ -6,6 +6,7 @@ no wake-up, no thread and no loop iteration stands between the frames' write, th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from uringblob.buffers.views import BlobBuffer
 from uringblob.guid import GuidLike
 from uringblob.store.arguments import few_changes
 from uringblob.store.core import Core
-from uringblob.store.log.commit import Commit
 
 
 def begin_commit(
@@ -47,10 +47,10 @@ def begin_commit(
     finally:
         core.file_io.engine.blocking = False
 
-    def over(commit: Commit) -> None:
-        end(commit.error)
+    def over(commit: asyncio.Future[None]) -> None:
+        end(commit.exception())
 
-    if commit.ended:
+    if commit.done():
         over(commit)
     else:
         commit.add_done_callback(over, context=contextvars.copy_context())

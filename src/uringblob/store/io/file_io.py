@@ -258,14 +258,15 @@ class FileIO:
         if self.syncing or self.poison_cause is not None:
             return False
         ended = _Sync(self, what, then, self._sync_waiters)
-        self._sync_waiters = []
-        self.syncing.add(ended)
         try:
+            self._sync_waiters = []
+            self.syncing.add(ended)
             if not self.engine.start_sync(ended):
                 self.engine.sync().forward(ended)
         except BaseException as error:
             ended.reject(error)  # unknown whether it was requested: what depends on it must not be written
-            raise
+            if not isinstance(error, Exception):
+                raise
         return True
 
     def sync_failure(self, what: str, result: int) -> SyncFailed:
@@ -351,7 +352,9 @@ class _Sync:
 
     def complete(self, result: int, mismatch: int = 0) -> None:  # noqa: ARG002 - a Sink's
         """Poison the store if it failed; resume who waits, then go on."""
-        self.result = result
+        if self.result is None:
+            self.result = result
+        result = self.result
         file_io = self._file_io
         if result < 0:
             file_io.poison(file_io.sync_failure(self._what, result))

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from uringblob.completion import persist
+from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
+from uringblob.store.index.slots import SlotState
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite
@@ -37,17 +39,6 @@ class Frames(Protocol):
 class Commit(Wait):
     """Frames that are being written, deletions, and who waits; a :class:`.group.Member`."""
 
-    __slots__ = (
-        "_batch",
-        "_file_io",
-        "_index",
-        "deletes",
-        "entries",
-        "frame_bytes",
-        "size",
-        "written",
-    )
-
     flushes = False
     forced = False
 
@@ -59,10 +50,7 @@ class Commit(Wait):
         deletes: Sequence[bytes],
         written: PendingWrite | None,
     ) -> None:
-        self._loop = file_io.loop  # and what else Wait.__init__ does: a commit is made of few calls
-        self._wakeup = self.keep = self.error = None
-        self.ended = False
-        self.got = self.mismatch = 0
+        super().__init__(loop=file_io.loop)
         self._file_io = file_io
         self._index = index
         self._batch = batch
@@ -77,7 +65,7 @@ class Commit(Wait):
             self.frame_bytes = batch.size_bytes
 
     @property
-    def done(self) -> Commit:
+    def end(self) -> Commit:
         """What ends with its group: itself."""
         return self
 
@@ -85,22 +73,27 @@ class Commit(Wait):
         """See :class:`.group.Member`."""
         return self._index.commit_changes(self.entries, self.deletes)
 
-    def resolve(self, _result: None = None) -> None:
+    def resolve(self, result: None = None) -> None:
         """End: it is durable and visible."""
         self.written = self._batch = None  # they hold the caller's buffers
-        self.complete(0)
+        super().resolve(result)
 
-    def reject(self, error: BaseException) -> None:
+    def reject(self, error: type | BaseException, /) -> None:
         """End with ``error``, when no request uses the caller's frames any more."""
-        batch, self._batch = self._batch, None
+        batch = self._batch
         if batch is not None:
-            persist(self._file_io.start, self._give_up(batch, error))
+            persist(lambda: self._file_io.start(self._give_up(batch, error)))
+            self._batch = None  # last: rejecting twice does nothing
         elif self.written is None:
             super().reject(error)  # else it was given up already, and ends when its write has
 
-    async def _give_up(self, batch: Frames, error: BaseException) -> None:
-        if self.written is not None:
-            await wait_all([self.written])
-        batch.free(error)
-        self.written = None
-        super().reject(error)
+    async def _give_up(self, batch: Frames, error: type | BaseException) -> None:
+        try:
+            if self.written is not None:
+                await wait_all([self.written])
+            # A group that was interrupted while it was applied has live slots, which stay.
+            if self._index.slots.state(self.entries[0][1] >> CHECKSUM_BITS) == SlotState.WRITING:
+                batch.free(error if isinstance(error, BaseException) else error())
+        finally:
+            self.written = None
+            super().reject(error)

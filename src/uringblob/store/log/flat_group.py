@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from uringblob import tuning
@@ -44,11 +44,11 @@ class Groups(Protocol):
     def end_group(self, group: object) -> None:
         """Begin the next group: ``group`` was acknowledged, and holds the log no more; may be repeated."""
 
-    def hand_over(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
-        """Go on with the group in flight by a coroutine, which returns whom to regroup."""
+    def hand_over(self, write: Callable[[], Coroutine[Any, Any, list[Member]]]) -> None:
+        """Go on with the group in flight by the coroutine of ``write``, which returns whom to regroup."""
 
     def interrupt(self, error: BaseException) -> None:
-        """Poison the store and fail every member: a signal handler raised ``error`` in a callback."""
+        """Fail every member, and poison the store if need be: ``error`` was raised in a callback."""
 
 
 class FlatGroup(Group):
@@ -64,8 +64,8 @@ class FlatGroup(Group):
     _synced: int | None = None
     _over = False
     _holds_log = True
-    _ack_due: object = None
-    _interrupted: Commit | None = None
+    _syncing = False
+    _turn: object = None
 
     @classmethod
     def of(cls, writer: GroupWriter, members: list[Member], groups: Groups) -> FlatGroup | None:
@@ -86,10 +86,12 @@ class FlatGroup(Group):
         group = cls(active.log, file_io, members)
         if group.size > RECORDS_PER_BLOCK or group._unsynced > LARGE_GROUP_BYTES:
             return None
-        if not active.exclusive.try_acquire():
-            return None
         group._writer, group._groups, group._commits, group._left = writer, groups, commits, set()
-        return group
+        try:
+            return group if active.exclusive.try_acquire() else None
+        except BaseException:
+            active.exclusive.release()  # a signal handler's, when it was acquired
+            raise
 
     def start(self) -> None:
         """Form the group and write its block."""
@@ -134,29 +136,32 @@ class FlatGroup(Group):
 
     def _landed(self, pending: PendingWrite) -> None:
         """Count a write that has ended; when all are whole, flush."""
-        if self._over:
-            return
-        if pending.result != pending.size_bytes:
-            self._give_up()
-            return
-        self._left.discard(pending)
-        if not self._left:
-            try:
+        try:
+            if self._over:
+                return
+            if pending.result != pending.size_bytes:
+                self._give_up()
+                return
+            self._left.discard(pending)
+            if not self._left and not self._syncing:
+                self._syncing = True
                 if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
                     self._give_up()
-            except MemoryError as error:
-                self._give_up(error)
+        except BaseException as error:
+            self._groups.interrupt(error)
+            raise
 
     def _after_sync(self, result: int) -> None:
-        if self._over:
-            return
-        self._synced = result
-        file_io = self._file_io
-        if result or file_io.syncing or file_io.poison_cause is not None:
-            self._give_up()  # this sync failed, or its success proves nothing
-            return
-        self._over = True
+        """Take the sync's result, once: the reaper repeats this where a signal handler has raised."""
         try:
+            if self._over:
+                return
+            self._synced = result
+            file_io = self._file_io
+            if result or file_io.syncing or file_io.poison_cause is not None:
+                self._give_up()  # this sync failed, or its success proves nothing
+                return
+            self._over = True
             index = self._writer.index
             self._log.accept_blocks(self.seq, 1)
             index.finish_group(self.changes, self.seq)
@@ -165,15 +170,10 @@ class FlatGroup(Group):
             for change in self.superseded:
                 index.free_superseded(change)
             self._writer.groups += 1
-        except Exception as error:  # noqa: BLE001 - the log has the group, the index perhaps a part of it
-            file_io.poison(error)
-            self._groups.hand_over(self._fail(error))
-            return
+            self._acknowledge(collections.deque(self._commits))
         except BaseException as error:
-            self._release()
-            self._groups.interrupt(error)
+            self._groups.interrupt(error)  # the log has the group, the index perhaps a part of it
             raise
-        self._acknowledge(collections.deque(self._commits), None)
 
     def _confirm_rest(self) -> None:
         """Free what a large group before this one replaced; with the groups to come, the file would grow."""
@@ -181,38 +181,34 @@ class FlatGroup(Group):
         with contextlib.suppress(MemoryError):  # the next group begins it
             self._file_io.start(freeing)
 
-    def _acknowledge(self, commits: collections.deque[Commit], due: object) -> None:
+    def _acknowledge(self, commits: collections.deque[Commit]) -> None:
         """Acknowledge a few commits, and the others in the next iteration; then end."""
-        if due is not self._ack_due:
-            return  # the second call of call_surely
         acknowledged_bytes = 0
-        try:
-            for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
-                if not commits or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
-                    break
-                commit = commits[0]
-                commit.resolve()
-                acknowledged_bytes += commit.frame_bytes
-                commits.popleft()  # last: resolving twice does nothing
-                self._writer.commits += 1
-            if commits:
-                self._acknowledge_later(commits)
-            else:
-                if self._holds_log:
-                    self._release()
-                self._writer.maintain()
-                self._groups.end_group(self)
-        except BaseException:
-            # A handler's exception, or a resumed task's SystemExit: go on, but not twice with the same commit.
-            if commits and commits[0] is self._interrupted:
-                commits.popleft()
-            self._interrupted = commits[0] if commits else None
-            self._acknowledge_later(commits)
-            raise
+        for _ in range(tuning.ACKNOWLEDGED_AT_ONCE):
+            if not commits or acknowledged_bytes >= tuning.ACKNOWLEDGED_BYTES_AT_ONCE:
+                break
+            commit = commits[0]
+            commit.resolve()
+            acknowledged_bytes += commit.frame_bytes
+            commits.popleft()  # last: resolving twice does nothing
+            self._writer.commits += 1
+        if commits:
+            self._turn = turn = object()
+            call_surely(self._file_io.loop, self._acknowledge_more, commits, turn)
+        else:
+            self._release()
+            self._writer.maintain()
+            self._groups.end_group(self)
 
-    def _acknowledge_later(self, commits: collections.deque[Commit]) -> None:
-        self._ack_due = due = object()
-        call_surely(self._file_io.loop, self._acknowledge, commits, due)
+    def _acknowledge_more(self, commits: collections.deque[Commit], turn: object) -> None:
+        if turn is not self._turn:
+            return  # the second call of call_surely
+        try:
+            self._turn = None
+            self._acknowledge(commits)
+        except BaseException as error:
+            self._groups.interrupt(error)
+            raise
 
     def _release(self) -> None:
         if self._holds_log:
@@ -221,25 +217,28 @@ class FlatGroup(Group):
 
     # --- what a coroutine goes on with ---------------------------------------------------
 
+    def drop(self) -> None:
+        """Let no callback do anything any more, and let go of the log."""
+        self._over = True
+        self._release()
+
     def _give_up(self, error: Exception | None = None) -> None:
         """End the callbacks: a coroutine goes on, or fails every member with ``error``."""
         if not self._over:
-            self._over = True
             for pending in self._left:
                 pending.on_end = None
-            self._groups.hand_over(self._go_on(error))
+            self._groups.hand_over(lambda: self._go_on(error))
+            self._over = True  # last: struck before it, the queue is interrupted, and drops this group
 
     async def _go_on(self, error: Exception | None) -> list[Member]:
-        async def finish() -> dict[Member, BaseException]:
-            if error is not None or self._block is None:
-                raise error or AssertionError("no block")
-            return await self._finish([self._run], self._block, self._synced)
-
         try:
-            return await self._writer.make_durable(self, self._members, finish)
+            if error is not None:
+                await self._writer.abort(self, error)
+                raise error
+            return await self._writer.make_durable(self, self._members, self._finish_writes)
         finally:
             self._release()
 
-    async def _fail(self, error: Exception) -> list[Member]:
-        self._release()
-        raise error
+    async def _finish_writes(self) -> dict[Member, BaseException]:
+        assert self._block is not None  # without an error it was requested
+        return await self._finish([self._run], self._block, self._synced)

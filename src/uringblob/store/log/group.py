@@ -37,10 +37,10 @@ class Waiter:
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
     wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
-    group even without a record.  ``done`` resolves when all of it is durable.
+    group even without a record.  ``end`` resolves when all of it is durable.
     """
 
-    done: Completion[None]
+    end: Completion[None]
     build_changes: Callable[[], Iterable[tuple[bytes, Change]]]
     size: int = 0
     flushes: bool = False

@@ -40,6 +40,7 @@ class GroupQueue:
         #: The group in flight, ``None`` if a coroutine writes it, and its members.
         self._group: FlatGroup | None = None
         self._members: list[Member] = []
+        self._writing = False  # a coroutine writes the group in flight
         self._recent_group_size = 0  # callers who shared a group of late
 
     @property
@@ -90,27 +91,31 @@ class GroupQueue:
     ) -> Completion[None]:
         member = Waiter(Completion(loop=self._file_io.loop), build_changes, **fields)
         self.join(member)
-        return member.done
+        return member.end
 
     def join(self, member: Member) -> None:
         """Have ``member`` take part in the next group."""
-        self._waiting.append(member)
-        if self._busy:
-            return
+        busy = self._busy
         try:
-            self._busy = True
-            self._step()
-        except BaseException:
+            self._waiting.append(member)
+            if not busy:
+                self._busy = True
+                self._step()
+        except BaseException as error:
             # The caller frees its slots: no later group may log them.
             if member in self._waiting:
                 self._waiting.remove(member)
-                self._busy = False  # a signal handler's: no group has begun
+            if not busy:
+                self.interrupt(error)
             raise
 
     # --- from group to group -------------------------------------------------------------
 
     def _step(self) -> None:
-        """Begin the next group, or note that there is none; a group that ends inside this has it repeated."""
+        """Begin the next group, or note that there is none; a group that ends inside this has it repeated.
+
+        What this raises goes to :meth:`interrupt`, once.
+        """
         self._step_due = True
         if self._stepping:
             return
@@ -125,9 +130,6 @@ class GroupQueue:
                 else:
                     self._joining = None
                     self._write_next()
-        except BaseException as error:
-            self.interrupt(error)
-            raise
         finally:
             self._stepping = False
 
@@ -138,15 +140,24 @@ class GroupQueue:
             idle.resolve(None)
 
     def interrupt(self, error: BaseException) -> None:
-        """Fail every member: a signal handler raised in here, or there was no memory to begin."""
-        members = [*self._members, *self._waiting]
+        """Fail every member: a signal handler raised in here, or there was no memory to go on."""
+        members, group = [*self._members, *self._waiting], self._group
         self._members = []
         self._waiting.clear()
-        self._become_idle()
+        self._stepping = False
+        self._joining = None
         if not isinstance(error, Exception):
             self._file_io.interrupted(error)
             error = RuntimeError(f"a signal handler raised {error!r}")
+        elif self._writing or (group is not None and group.begun):
+            self._file_io.poison(error)  # the medium may hold the group, and the index a part of it
+        if group is not None:
+            self._group = None
+            group.drop()
+        self._become_idle()
         self._fail(members, error)
+
+    # --- who else joins ------------------------------------------------------------------
 
     def _let_others_join(self) -> None:
         """Wait for the last group's callers, which resume together, to submit their next commits.
@@ -156,29 +167,41 @@ class GroupQueue:
         when all are there, the group's blocks are written while the device is busy with the frames.
         """
         self._joining = tick = object()
-        call_surely(self._file_io.loop, self._tick_passed, tick)
+        call_surely(self._file_io.loop, self._go_on, tick, self._tick_passed)
 
-    def _tick_passed(self, tick: object) -> None:
+    def _go_on(self, tick: object, step: Callable[[], None]) -> None:
         if tick is not self._joining:
-            return  # the second call of call_surely
+            return  # the second call for this tick
         try:
-            self._joining = True
-            barrier = self._file_io.checksum_budget.barrier()
-            if barrier is None:
-                self._budget_passed()
-            else:
-                barrier.add_immediate_callback(self._budget_passed)
+            step()
         except BaseException as error:
             self.interrupt(error)
             raise
 
-    def _budget_passed(self, _: object = None) -> None:
+    def _go_on_after(self, completion: Completion[Any], step: Callable[[], None]) -> None:
+        if completion.done():
+            step()  # a write that failed, or was short, before the tick was over
+            return
+        self._joining = tick = object()
+        # Twice: a signal handler that raises before the first line of a callback drops that call.
+        for _ in range(2):
+            completion.add_immediate_callback(lambda _: self._go_on(tick, step))
+
+    def _tick_passed(self) -> None:
+        barrier = self._file_io.checksum_budget.barrier()
+        if barrier is None:
+            self._budget_passed()
+        else:
+            self._go_on_after(barrier, self._budget_passed)
+
+    def _budget_passed(self) -> None:
         first = self._waiting[0].written if self._waiting else None
         if len(self._waiting) >= self._recent_group_size or first is None or first.done():
             self._step()
-            return
-        awaited = first.request() if isinstance(first, PendingWrite) else first
-        awaited.add_immediate_callback(lambda _: self._step())
+        else:
+            self._go_on_after(first.request() if isinstance(first, PendingWrite) else first, self._step)
+
+    # --- one group -----------------------------------------------------------------------
 
     def _write_next(self) -> None:
         """Take waiting members, as far as they make one group, and write that."""
@@ -195,40 +218,62 @@ class GroupQueue:
         self._recent_group_size = max(len(members), self._recent_group_size // 2)
         self._group = group = FlatGroup.of(self._writer, members, self)
         if group is None:
-            self._file_io.start(self._run(self._writer.write(members)))
+            self._start(lambda: self._writer.write(members))
         else:
             group.start()
 
     def end_group(self, group: object) -> None:
-        """Begin the next group: ``group`` was acknowledged; may be repeated."""
+        """Begin the next group: ``group`` was acknowledged."""
         if group is self._group:
+            self._group = None
             self._members = []
             self._step()
 
-    def hand_over(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
-        """Go on with the group in flight by a coroutine, which returns whom to regroup."""
-        self._group = None
-        persist(self._file_io.start, self._run(writing))
-
-    async def _run(self, writing: Coroutine[Any, Any, list[Member]]) -> None:
-        """Write one group by a coroutine; then begin the next."""
-        members = self._members
+    def hand_over(self, write: Callable[[], Coroutine[Any, Any, list[Member]]]) -> None:
+        """Go on with the group in flight by the coroutine of ``write``, which returns whom to regroup."""
+        group, self._group = self._group, None  # before: the job may end, and begin the next group
         try:
-            for member in reversed(await writing):
-                self._waiting.appendleft(member)
-        except Exception as error:  # noqa: BLE001 - every member gets it
-            self._fail(members, error)
+            self._start(write)
+        except BaseException:
+            self._group = group
+            raise
+
+    def _start(self, write: Callable[[], Coroutine[Any, Any, list[Member]]]) -> None:
+        """Write the group of the members in flight by a job; then begin the next."""
+        members = self._members
+        self._writing = True
+        try:
+            job = persist(lambda: self._file_io.start(self._run(write)))
+        except MemoryError:
+            self._writing = False  # it did not begin
+            raise
+
+        def ended(_: object) -> None:
+            error = job.exception()
+            if error is not None and self._members is members:
+                self.interrupt(error)  # it was struck before its first line
+
+        if job.done():
+            ended(job)
+        else:
+            job.add_immediate_callback(ended)
+
+    async def _run(self, write: Callable[[], Coroutine[Any, Any, list[Member]]]) -> None:
+        try:
+            try:
+                for member in reversed(await write()):
+                    self._waiting.appendleft(member)
+            except Exception as error:  # noqa: BLE001 - every member gets it
+                self._fail(self._members, error)
+            self._members = []
+            self._writing = False
+            self._step()
         except GeneratorExit:
             raise  # the store was dropped, not closed, with all its callers
-        except BaseException as error:
-            self.interrupt(error)
-            raise
-        try:
-            self.end_group(None)
         except BaseException as error:
             self.interrupt(error)
             raise
 
     def _fail(self, members: Iterable[Member], error: BaseException) -> None:
         for member in members:
-            member.done.reject(one_each(error))
+            member.end.reject(one_each(error))

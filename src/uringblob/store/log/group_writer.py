@@ -87,7 +87,7 @@ class GroupWriter:
         failed = await self._write_group(group, write)
         if failed:
             for member, error in failed.items():
-                member.done.reject(error)
+                member.end.reject(error)
             return [member for member in members if member not in failed]
         try:
             await self._apply(group)
@@ -127,13 +127,17 @@ class GroupWriter:
             if not group.is_empty:
                 failed = await write()
         except Exception as error:
-            if group.begun and not isinstance(error, BlobStoreError):
-                self.file_io.poison(error)  # no memory, say: the medium may hold the group, or not
-            await self._abort(group.changes)
+            await self.abort(group, error)
             raise
         if failed:
             await self._abort(group.changes)
         return failed
+
+    async def abort(self, group: Group, error: Exception) -> None:
+        """Give ``group`` up because of ``error``."""
+        if group.begun and not isinstance(error, BlobStoreError):
+            self.file_io.poison(error)  # no memory, say: the medium may hold the group, or not
+        await self._abort(group.changes)
 
     async def _abort(self, changes: Mapped[Change]) -> None:
         index = self.index
@@ -177,7 +181,7 @@ class GroupWriter:
             ):
                 await self.file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
-            member.done.resolve(None)
+            member.end.resolve(None)
             self.commits += not (member.flushes or member.forced)
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes

@@ -1,0 +1,117 @@
+"""Groups that are written by callbacks: simulated engines that end requests oddly, and a census.
+
+The census counts how the groups of small commits went on, so that an explorer can show that it met each way.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from unittest import mock
+
+from uringblob.store.log.flat_group import FlatGroup
+from uringblob.store.log.group_commit import GroupQueue
+from uringblob.testing.sim.engine import SimEngine
+
+
+class _Twice:
+    """A sink that is given each answer twice."""
+
+    light = False
+
+    def __init__(self, sink) -> None:
+        self._sink = sink
+        self.keep = None
+
+    def complete(self, result, mismatch=0):
+        self._sink.complete(result, mismatch)
+        self._sink.complete(result, mismatch)
+
+    def reject(self, error):
+        self._sink.reject(error)
+
+
+@contextlib.contextmanager
+def stuttering():
+    """Each answer into a sink is given twice, as after a signal handler that raised in the reaper."""
+
+    def twice(name):
+        real = getattr(SimEngine, name)
+        return mock.patch.object(
+            SimEngine, name, lambda self, *arguments: real(self, *arguments[:-1], _Twice(arguments[-1]))
+        )
+
+    with twice("start_read"), twice("start_write"), twice("start_sync"):
+        yield
+
+
+@contextlib.contextmanager
+def pushing_ends_requests():
+    """A push ends requests, as the ring's does where the kernel refuses them for good."""
+
+    def push(self):
+        while self._rng is not None and self._waiting and self._rng.random() < 0.5:
+            self._waiting.pop(self._rng.randrange(len(self._waiting)))()
+
+    def pushed(name):
+        real = getattr(SimEngine, name)
+
+        def ask(self, *arguments):
+            push(self)
+            return real(self, *arguments)
+
+        return mock.patch.object(SimEngine, name, ask)
+
+    with mock.patch.object(SimEngine, "push", push), pushed("start_read"), pushed("start_write"):
+        yield
+
+
+@contextlib.contextmanager
+def census():
+    """Yield a counter of small groups begun, and of how they went on."""
+    seen: collections.Counter[str] = collections.Counter()
+    start, end, ended = FlatGroup.start, FlatGroup._landed, GroupQueue._flat_ended
+    refused = GroupQueue._flat_group
+
+    def starting(self):
+        seen["begun"] += 1
+        start(self)
+
+    def landed(self, pending):
+        if pending.result != pending.size_bytes and not self._over:
+            seen["failed" if pending.result < 0 else "short"] += 1
+            if pending is self._block:
+                seen["its block"] += 1
+        end(self, pending)
+
+    def flat_ended(self, error, *, durable):
+        group = self._flat
+        if durable:
+            seen["durable"] += 1
+        elif group._synced is None:
+            poisoned = self._file_io.poison_cause is not None
+            seen["not synced: " + ("poisoned" if poisoned else "a write, or another sync")] += 1
+        else:
+            seen["synced: " + ("failed" if group._synced < 0 else "overlapped")] += 1
+        seen["closing"] += bool(self._maintenance._ended)
+        ended(self, error, durable=durable)
+
+    def flat_group(self, members):
+        group = refused(self, members)
+        if group is None:
+            seen["by a coroutine"] += 1
+            if self._active.exclusive.locked():
+                seen["by a coroutine: the log is held"] += 1
+            elif self._active.log.room < 1 or not self._maintenance.log_fits(1):
+                seen["by a coroutine: no room"] += 1
+            elif not self._file_io.takes_changes:
+                seen["by a coroutine: poisoned, or a repair is due"] += 1
+        return group
+
+    with (
+        mock.patch.object(FlatGroup, "start", starting),
+        mock.patch.object(FlatGroup, "_landed", landed),
+        mock.patch.object(GroupQueue, "_flat_ended", flat_ended),
+        mock.patch.object(GroupQueue, "_flat_group", flat_group),
+    ):
+        yield seen

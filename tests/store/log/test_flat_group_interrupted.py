@@ -1,0 +1,167 @@
+"""A signal handler that raises at any line of a group by callbacks, or an allocation that fails there.
+
+Every commit ends, and so does the close.  The store is poisoned, or it goes on; what was acknowledged is there
+after the next opening, and what was refused is there wholly or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+import seeds
+from behaviour.work import frame, guid
+from striking import Handler
+from uringblob import AsyncFileBlobStore, BlobStoreError
+from uringblob.store.io import pending_write
+from uringblob.store.log import commit, flat_group, group, group_commit
+
+PAGE = 4096
+PATIENCE = 10  # seconds until a call that does not end fails the test
+TASKS, ROUNDS = 3, 2
+#: Each run strikes other lines.
+STEP = 11
+
+#: A group by callbacks, from the first member's joining to the last one's end.  (Between two lines of a wait's
+#: hand-over no handler can run.)
+GROUPS = {module.__file__ for module in (flat_group, group_commit, commit, group)}
+#: What takes its results.
+SINKS = {module.__file__ for module in (flat_group, commit, pending_write)}
+
+
+class Struck(BaseException):
+    """What the tests' signal handlers raise."""
+
+
+async def in_time(call):
+    """Await ``call``, which ``wait_for`` could not cancel."""
+    task = asyncio.ensure_future(call)
+    _, left = await asyncio.wait([task], timeout=PATIENCE)
+    assert not left, f"{call!r} does not end"
+    await task
+
+
+class Life:
+    """A few tasks that commit, on a store in which a handler strikes once."""
+
+    def __init__(self, path, engine, handler):
+        self.path, self.engine, self.handler = path, engine, handler
+        self.acknowledged = {}
+        self.tried = {}
+        self.errors = []
+        self.poisoned = False
+
+    async def run(self):
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        with self.handler.pause():
+            store = await AsyncFileBlobStore.open(self.path, engine=self.engine, page_size=PAGE)
+        tasks = [asyncio.ensure_future(self.commits(store, number)) for number in range(TASKS)]
+        _, left = await asyncio.wait(tasks, timeout=PATIENCE)
+        with self.handler.pause():
+            assert not left, f"{len(left)} of {TASKS} callers wait for ever"
+            await self.look_and_close(store)
+
+    async def commits(self, store, number):
+        for turn in range(ROUNDS):
+            name, content = guid(number), frame(number, PAGE, turn)
+            with self.handler.pause():
+                buffer = store.alloc_blob_buf_uninit()  # one that the engine moves as it lies
+                buffer.view[:] = content
+            self.tried.setdefault(number, []).append(content)
+            try:
+                await store.commit([(name, buffer), (guid(100 + number), buffer)])
+            except (Struck, MemoryError, RuntimeError, BlobStoreError) as error:
+                self.errors.append(error)
+            else:
+                self.acknowledged[number] = content
+
+    async def look_and_close(self, store):
+        core = store._core
+        self.poisoned = core.file_io.poison_cause is not None
+        if not self.poisoned:
+            await in_time(store.commit([(guid(50), frame(50, PAGE))]))
+            self.acknowledged[50] = frame(50, PAGE)
+        room = bytearray(PAGE)
+        for number, content in self.acknowledged.items():
+            await store.read_blob(guid(number), room)
+            assert room in (content, *self.tried.get(number, ())), f"blob {number} is another one's"
+        try:
+            await in_time(store.aclose())
+        except BlobStoreError:
+            assert self.poisoned
+
+    async def judge(self):
+        async with AsyncFileBlobStore.open(self.path, engine="pread") as store:
+            assert (await store.verify()).ok
+            for number in range(TASKS):
+                got = []
+                for name in (guid(number), guid(100 + number)):
+                    room = bytearray(PAGE)
+                    if await store.has_blob(name):
+                        await store.read_blob(name, room)
+                    got.append(bytes(room))
+                assert got[0] == got[1], "half of a commit"
+                tried = self.tried.get(number, [])
+                newest = tried.index(self.acknowledged[number]) if number in self.acknowledged else -1
+                allowed = tried[max(newest, 0) :] + ([bytes(PAGE)] if newest < 0 else [])
+                assert got[0] in allowed, f"blob {number} is not what was acknowledged"
+
+
+def run(coroutine):
+    """Run it as ``asyncio.run`` does, which would wait for callers that wait for ever."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+def strike_at(path, engine, files, line, kind, only=None):
+    def strike():
+        raise kind("struck")
+
+    handler = Handler(files, strike, only)
+    life = Life(path, engine, handler)
+    struck = handler.at(line, lambda: run(life.run()))
+    run(life.judge())
+    os.unlink(path)
+    return struck, life
+
+
+def strike_everywhere(path, engine, files, kind):
+    """Strike each line of ``files`` once, in a life of its own; return how many, and how often it poisoned."""
+    line, poisoned = seeds.first() % STEP, 0
+    struck = True
+    while struck:
+        try:
+            struck, life = strike_at(path, engine, files, line, kind)
+        except Exception as error:
+            raise AssertionError(f"{error!r}\nreplay: {engine=} {line=} {kind.__name__}") from error
+        line += STEP
+        poisoned += life.poisoned
+    return line, poisoned
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+def test_every_commit_ends_when_a_handler_raises(store_path, engine):
+    """Twelve of a hundred lines left callers, or the close, waiting for ever."""
+    lines, poisoned = strike_everywhere(store_path, engine, GROUPS, Struck)
+    assert lines > 200
+    assert poisoned
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+def test_every_commit_ends_where_there_is_no_memory(store_path, engine):
+    lines, _ = strike_everywhere(store_path, engine, SINKS, MemoryError)
+    assert lines > 100
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+def test_a_group_that_could_not_be_merged_is_not_acknowledged(store_path, engine):
+    """It had no change yet, and was taken for an empty group that needs no write."""
+    for line in range(2):
+        struck, life = strike_at(store_path, engine, {flat_group.__file__}, line, MemoryError, only="join")
+        assert struck
+        assert life.errors
