@@ -17,24 +17,16 @@ a few at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
 from uringblob.store.format import CHECKSUM_BITS, entry_slot
-from uringblob.store.index.changes import Change, Moment, Pending
+from uringblob.store.index.changes import Change, Changing, Moment, Pending
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 
 _PENDING = SlotState.PENDING
 _LIVE = SlotState.LIVE
-
-
-class Changing(Protocol):
-    """What one commit changes."""
-
-    entries: Sequence[tuple[bytes, int]]
-    deletes: Sequence[bytes]
 
 
 class BlobIndex:
@@ -267,15 +259,14 @@ class BlobIndex:
         self._in_flight = changes
         pending = self._pending if self._pending.count else None
         for commit in commits:
-            for guid, entry in commit.entries:
+            entries: Iterable[tuple[bytes, int | None]] = commit.entries
+            if commit.deletes:
+                doomed = filter(self.exists_in_any_layer, commit.deletes)
+                entries = itertools.chain(entries, zip(doomed, itertools.repeat(None)))
+            for guid, entry in entries:
                 if guid in changes:
                     superseded.append(changes[guid])
                 changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
-            for guid in commit.deletes:
-                if self.exists_in_any_layer(guid):
-                    if guid in changes:
-                        superseded.append(changes[guid])
-                    changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
 
     def mark_slot_live(self, change: Change) -> None:
         """Mark the slot that ``change`` names as live: its group is durable.  Before :meth:`show_group`."""

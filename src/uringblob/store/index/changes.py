@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
 
 from uringblob.store.index.shards import Shards
 
@@ -27,6 +29,13 @@ class Change:
     entry: int | None
     pending: Pending | None = None
     replaces: Pending | None = None
+
+
+class Changing(Protocol):
+    """What one commit changes: packed entries by guid, and deletions."""
+
+    entries: Sequence[tuple[bytes, int]]
+    deletes: Sequence[bytes]
 
 
 #: A listing in several steps: each guid that changed since it began, with its visibility then.
