@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
 from uringblob.store.format import CHECKSUM_BITS, entry_slot
-from uringblob.store.index.changes import Change, Changing, Moment, Pending
+from uringblob.store.index.changes import Change, Changing, Moment, Pending, list_or_not
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 
@@ -117,12 +117,12 @@ class BlobIndex:
             guids = dict.fromkeys(self._base.parts[part])
             if self._delta is not None:
                 for guid, entry in self._delta.parts[part].items():
-                    _list(guids, guid, listed=entry is not None)
+                    list_or_not(guids, guid, listed=entry is not None)
             for guid, pending in self._pending.parts[part].items():
-                _list(guids, guid, listed=pending.entry is not None)
+                list_or_not(guids, guid, listed=pending.entry is not None)
             if moment is not None:
                 for guid, was in moment.parts[part].items():
-                    _list(guids, guid, listed=was)
+                    list_or_not(guids, guid, listed=was)
             names.extend(guids)
         return names
 
@@ -394,10 +394,3 @@ class BlobIndex:
         self._base = entries
         self._live = len(entries)
         return None
-
-
-def _list(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:
-    if listed:
-        guids[guid] = None
-    else:
-        guids.pop(guid, None)

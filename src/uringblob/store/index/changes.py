@@ -40,3 +40,11 @@ class Changing(Protocol):
 
 #: A listing in several steps: each guid that changed since it began, with its visibility then.
 Moment = Shards[bool]
+
+
+def list_or_not(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:
+    """Add ``guid`` to ``guids`` if it is ``listed``, and else remove it."""
+    if listed:
+        guids[guid] = None
+    else:
+        guids.pop(guid, None)
