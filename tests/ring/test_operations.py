@@ -43,6 +43,18 @@ def test_fixed_reads_and_writes(ready, slab):
     assert bytes(slab.frame(1).view) == bytes([3]) * 4096
 
 
+def test_many_fixed_reads_are_one_submission_and_an_answer_each(ready, slab):
+    answers, before = [], ready.enters
+    reads = [(block * 4096, slab.frame(block, 0)) for block in (2, 0, 5)]
+    assert ready.read_fixed_each(0, reads, answers, flags=FIXED, submit=True) is None
+    assert ready.enters == before + 1
+    assert [ready.wait(answer) for answer in answers] == [4096] * 3
+    assert [frame.view[0] for _, frame in reads] == [2, 0, 5]
+    with pytest.raises(ValueError, match="registered memory"):
+        ready.read_fixed_each(0, [*reads, (0, slab.frame(1))], answers, flags=FIXED)
+    assert (len(answers), ready.in_flight) == (3, 0), "all are queued, or none"
+
+
 def test_descriptors_work_beside_registered_files(ready, slab, file):
     assert ready.wait(ready.read_fixed(file, 4096, slab.frame(0, 0))) == 4096
     assert ready.wait(ready.read(file, 8192, slab.frame(1))) == 4096

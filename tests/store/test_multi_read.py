@@ -14,12 +14,11 @@ from uringblob import (
     BlobGuid,
     BlobNotFound,
     BlobStoreIOError,
-    StorePoisoned,
     tuning,
 )
 from uringblob.completion import Completion
+from uringblob.ring.completions import InFlight
 from uringblob.store import multi_read
-from uringblob.store.io import checksum_budget
 
 PAGE = 4096
 COUNT = 40
@@ -61,33 +60,54 @@ def slot_of(store, number):
     return store._core.index.find(GUIDS[number]) >> 64
 
 
+class HeldBack:
+    """Stands before one read's sink, which gets the result only when the test says so."""
+
+    light = False
+
+    def __init__(self, sink):
+        self.sink = sink
+        self.keep = None
+        self.result = asyncio.get_running_loop().create_future()
+
+    def complete(self, result, mismatch=0):
+        if not self.result.done():
+            self.result.set_result((result, mismatch))
+
+    def reject(self, error):
+        raise AssertionError("no request of these tests fails so") from error
+
+
 class Withheld:
-    """Passes reads on to the engine, and their answers only when the test says so."""
+    """Passes reads on to the engine, and their results only when the test says so."""
 
     def __init__(self, store, monkeypatch):
         self.engine = store._core.file_io.engine
-        self.real = self.engine.read_each
-        self.answers = []
-        monkeypatch.setattr(self.engine, "read_each", self.read_each)
+        self.real = self.engine.start_read
+        self.reads = []
+        monkeypatch.setattr(self.engine, "start_read", self.start_read)
 
-    def read_each(self, reads, answers):
-        kernel = []
-        self.real(reads, kernel)
-        for done in kernel:
-            answer = Completion(loop=asyncio.get_running_loop())
-            self.answers.append((done, answer))
-            answers.append(answer)
+    def start_read(self, offset, frame, want, sink):
+        read = HeldBack(sink)
+        started = self.real(offset, frame, want, read)
+        if started:
+            self.reads.append(read)
+        return started
 
     async def give(self, position, result=None):
-        done, answer = self.answers[position]
-        got = await done
-        answer.resolve(got if result is None else result)
+        read = self.reads[position]
+        got, mismatch = await read.result
+        read.keep = None
+        if result is None:
+            read.sink.complete(got, mismatch)
+        else:
+            read.sink.complete(result)
         for _ in range(3):
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("count", [1, 2, 40])
-async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_read(store, count, monkeypatch):
+@pytest.mark.parametrize(("count", "enters"), [(1, 1), (2, 1), (8, 2), (40, 5)])
+async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job(store, count, enters, monkeypatch):
     buffers = rooms(store, count)
     file_io = store._core.file_io
     jobs = []
@@ -99,11 +119,26 @@ async def test_a_batch_goes_out_in_few_submissions_and_needs_no_job_for_each_rea
     assert contents(buffers) == [fill(n) for n in range(count)]
     assert after.reads - before.reads == count
     assert after.bytes_read - before.bytes_read == count * PAGE
-    assert len(jobs) == 1
+    assert not jobs
     if after.engine == "io_uring":
-        # Eight at once while the kernel has little to do, the rest at the tick's end.
-        assert after.ring_enters - before.ring_enters == (1 if count < 8 else 3)
+        # Four at once while the kernel has little to do, the rest at the tick's end.
+        assert after.ring_enters - before.ring_enters == enters
     assert not store._core.index.slots._pins
+
+
+@pytest.mark.parametrize("count", [2, 40])
+async def test_a_batch_runs_in_its_callers_task(store, count):
+    tasks = []
+    real = store._core.reads.locate
+
+    def locate(guid):
+        tasks.append(asyncio.current_task())
+        return real(guid)
+
+    store._core.reads.locate = locate
+    assert await store.read_blobs([(guid, bytearray(PAGE)) for guid in GUIDS[:count]]) == [None] * count
+    assert tasks == [asyncio.current_task()] * count
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_registered_and_plain_memory_aligned_or_not_may_be_mixed(store):
@@ -143,7 +178,7 @@ async def test_a_read_that_the_system_refused_or_cut_short_is_its_own_positions(
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
     await withheld.give(0, -errno.EIO)
-    await withheld.answers[1][0]
+    await withheld.reads[1].result
     buffers[1].view[512:] = bytes(PAGE - 512)
     await withheld.give(1, 512)  # the rest is asked for again
     await withheld.give(2)
@@ -181,6 +216,22 @@ async def test_a_slot_whose_blob_is_replaced_meanwhile_is_kept_until_the_batch_i
     assert not slots.awaits_readers(old)
 
 
+async def test_a_cancelled_batch_lets_go_of_its_frames_before_it_returns(store):
+    """Cancelled twice, with requests that the kernel has and one that is copied."""
+    buffers = rooms(store, 3)
+    odd = memoryview(bytearray(PAGE + 1))[1:]
+    task = asyncio.ensure_future(store.read_blobs([*zip(GUIDS, buffers, strict=False), (GUIDS[5], odd)]))
+    await asyncio.sleep(0)
+    task.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for buffer in buffers:
+        buffer.release()
+    odd.release()
+    assert not store._core.index.slots._pins
+
+
 async def test_a_cancelled_batch_ends_when_the_kernel_has_let_go_of_all_its_frames(store, monkeypatch):
     withheld = Withheld(store, monkeypatch)
     buffers = rooms(store, 3)
@@ -202,17 +253,18 @@ async def test_a_batch_that_cannot_be_asked_for_is_raised_when_what_was_asked_fo
 ):
     """A MemoryError is no blob's error; the kernel still fills the first frame when it is raised."""
     engine = store._core.file_io.engine
-    real = engine.read_each
+    real, requests = engine.start_read, []
 
-    def read_each(reads, answers):
-        real(reads[:1], answers)
-        raise MemoryError("for the second request")
+    def start_read(*request):
+        requests.append(request)
+        if len(requests) == 2:
+            raise MemoryError("for the second request")
+        return real(*request)
 
-    monkeypatch.setattr(engine, "read_each", read_each)
+    monkeypatch.setattr(engine, "start_read", start_read)
     buffers = rooms(store, 2)
     with pytest.raises(MemoryError, match="for the second request"):
         await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
-    assert engine.in_flight == 0
     assert contents(buffers) == [fill(0), bytes(PAGE)]
     assert not store._core.index.slots._pins
 
@@ -228,11 +280,11 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
         withheld.append((real(offset, frames), Completion(loop=asyncio.get_running_loop())))
         return withheld[-1][1]
 
-    def read_each(reads, answers):
+    def start_read(*request):
         raise MemoryError("for any request")
 
     monkeypatch.setattr(engine, "read", read)
-    monkeypatch.setattr(engine, "read_each", read_each)
+    monkeypatch.setattr(engine, "start_read", start_read)
     odd = memoryview(bytearray(PAGE + 1))[1:]
     reads = [(GUIDS[0], odd), (GUIDS[1], store.alloc_blob_buf_zeroed())]
     task = asyncio.ensure_future(store.read_blobs(reads))
@@ -246,75 +298,106 @@ async def test_what_is_copied_ends_too_before_a_batch_that_cannot_be_asked_for_i
     assert odd == fill(0)
 
 
-@verifying
-async def test_what_a_handler_raises_between_two_frames_is_raised_when_the_others_have_ended(
-    store, monkeypatch
-):
-    withheld = Withheld(store, monkeypatch)
-    core = store._core
-    real, raised = core.file_io.checksum_budget.try_acquire, []
-
-    def strike(size_bytes):
-        if not raised:
-            raised.append(Struck())
-            raise raised[0]
-        return real(size_bytes)
-
-    monkeypatch.setattr(core.file_io.checksum_budget, "try_acquire", strike)
+async def test_a_batch_for_whose_requests_there_is_no_room_is_read_by_the_slow_way(store, monkeypatch):
+    """The engine compares no checksum there: the batch does."""
+    engine = store._core.file_io.engine
+    monkeypatch.setattr(engine, "start_read", lambda *request: False)
+    with open(store.path, "r+b") as file:
+        file.seek(slot_of(store, 1) * PAGE)
+        file.write(b"rot")
     buffers = rooms(store, 3)
-    task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
-    await asyncio.sleep(0)
-    await withheld.give(0)
-    assert raised
-    assert not task.done()
-    await withheld.give(1)
-    assert not task.done()
-    with pytest.raises(Struck):
-        await withheld.give(2)
-    with pytest.raises(RuntimeError, match="a signal handler raised"):
-        await task
-    assert not core.index.slots._pins
-    with pytest.raises(StorePoisoned):
-        await store.commit([(GUIDS[0], fill(7))])
+    errors = await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
+    expected = BlobCorrupt if store._core.reads.verifies else type(None)
+    assert [type(error) for error in errors] == [type(None), expected, type(None)]
+    assert not store._core.index.slots._pins
+
+
+async def test_what_a_handler_raises_in_a_reads_callback_costs_no_other_read(store, monkeypatch):
+    """The reaping that it ends is begun again, and calls the same sinks again."""
+    real, struck = multi_read._OneRead.complete, []
+
+    def complete(self, result, mismatch=0):
+        real(self, result, mismatch)
+        if not struck:
+            struck.append(True)
+            raise Struck
+
+    monkeypatch.setattr(multi_read._OneRead, "complete", complete)
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    buffers = rooms(store, 8)
+    assert await store.read_blobs(list(zip(GUIDS, buffers, strict=False))) == [None] * 8
+    assert [type(context["exception"]) for context in reported] == [Struck]
+    assert contents(buffers) == [fill(n) for n in range(8)]
+    assert not store._core.index.slots._pins
 
 
 @verifying
-async def test_a_batch_checks_no_more_frames_an_iteration_than_the_store_may(store, monkeypatch):
-    """All answers at once, as from a disk that was slow: 32 checksums in a row would hold the loop up."""
-    monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 4 * PAGE)
-    store._core.file_io.checksum_budget._left = 4 * PAGE
-    sums = [0]
+@pytest.mark.parametrize("count", [1, 40])
+async def test_a_batch_is_checked_within_what_one_reaping_may_complete(store, count, monkeypatch):
+    """All results at once, as from a disk that was slow: 40 in a row would hold the loop up."""
+    engine = store._core.file_io.engine
+    if engine.name != "io_uring":
+        pytest.skip("n/a: a thread checks what it reads")
+    monkeypatch.setattr(tuning, "COMPLETED_BYTES_AT_ONCE", 4 * PAGE)
+    reapings, iterations = [0], [0]
 
     def beat():
-        sums.append(0)
+        iterations.append(0)
         handles[0] = asyncio.get_running_loop().call_soon(beat)
 
     handles = [asyncio.get_running_loop().call_soon(beat)]
-    real = multi_read.frame_checksum
+    real_reap, real_complete = InFlight.reap, multi_read._OneRead.complete
 
-    def frame_checksum(frame):
-        sums[-1] += len(frame)
-        return real(frame)
+    def reap(self, *for_s):
+        reapings.append(0)
+        return real_reap(self, *for_s)
 
-    for module in (multi_read, checksum_budget):
-        monkeypatch.setattr(module, "frame_checksum", frame_checksum)
-    buffers = rooms(store, COUNT)
-    assert await store.read_blobs(list(zip(GUIDS, buffers, strict=True))) == [None] * COUNT
+    def complete(self, result, mismatch=0):
+        reapings[-1] += result
+        iterations[-1] += result
+        real_complete(self, result, mismatch)
+
+    monkeypatch.setattr(InFlight, "reap", reap)
+    monkeypatch.setattr(multi_read._OneRead, "complete", complete)
+    buffers = rooms(store, count)
+    reads = list(zip(GUIDS, buffers, strict=False))
+    assert await store.read_blobs(reads) == [None] * count
     handles[0].cancel()
-    assert sum(sums) == COUNT * PAGE
-    assert max(sums) <= 4 * PAGE
+    assert sum(reapings) == count * PAGE
+    assert max(reapings) <= 4 * PAGE
+    assert max(iterations) <= 2 * 4 * PAGE  # one by the completion event, and one at the tick's end
 
 
 @trusting
 async def test_without_checksums_the_reader_is_resumed_once(store, monkeypatch):
-    """In what order the frames come makes no difference: the last one's answer is awaited first."""
+    """In what order the frames come makes no difference."""
     withheld = Withheld(store, monkeypatch)
+    resumed, real = [], multi_read.ReadBatch.complete
+
+    def complete(self, result, mismatch=0):
+        resumed.append(result)
+        real(self, result, mismatch)
+
+    monkeypatch.setattr(multi_read.ReadBatch, "complete", complete)
     buffers = rooms(store, 8)
     task = asyncio.ensure_future(store.read_blobs(list(zip(GUIDS, buffers, strict=False))))
     await asyncio.sleep(0)
-    for position in range(7):
+    for position in (7, 0, 1, 2, 3, 4, 5):
         await withheld.give(position)
-        assert not withheld.answers[position][1]._resumes
-        assert withheld.answers[7][1]._resumes  # the job waits for the last, and for nothing else
-    await withheld.give(7)
+        assert not resumed
+    await withheld.give(6)
     assert await task == [None] * 8
+
+
+async def test_frames_too_large_to_be_checked_at_once_are_checked_in_steps(store_path, engine):
+    size = 2 * tuning.STEP_BYTES
+    async with AsyncFileBlobStore.open(store_path, page_size=size, engine=engine) as store:
+        await store.commit([(guid, bytes(size)) for guid in GUIDS[:3]])
+        with open(store.path, "r+b") as file:
+            file.seek(slot_of(store, 1) * size + size - 1)
+            file.write(b"r")
+        buffers = rooms(store, 3)
+        first, second, third = await store.read_blobs(list(zip(GUIDS, buffers, strict=False)))
+        assert (first, third) == (None, None)
+        assert isinstance(second, BlobCorrupt)

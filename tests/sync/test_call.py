@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from uringblob.sync.call import LoopCall
+from uringblob.sync.call import LoopCall, PlainCall
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -142,3 +142,66 @@ def test_a_call_for_which_the_stack_has_no_room_is_not_submitted():
     with pytest.raises(RecursionError):
         call_at(limit - len(inspect.stack(0)) - 10)
     assert submissions == []
+
+
+# ---- a call that may need no task ------------------------------------------------------------------
+
+
+class OneTurn:
+    """A loop that only makes tasks, and notes them."""
+
+    def __init__(self):
+        self.made = []
+
+    def create_task(self, running):
+        self.made.append(running)
+        running.close()
+
+
+@pytest.fixture
+def loop():
+    return OneTurn()
+
+
+def test_a_plain_call_that_begins_needs_no_task_and_ends_once(loop):
+    ends, done, seen = [], [], []
+
+    def start(argument, end, *, alone):
+        seen.append((argument, alone))
+        ends.append(end)
+        return True
+
+    call = PlainCall(start, nothing, "argument")
+    call.alone = True
+    call.begin(loop, done.append)
+    assert (seen, call.begun, call.task, done) == ([("argument", True)], True, None, [])
+    failure = ValueError("the store's")
+    ends[0](failure)
+    call.notify()
+    ends[0](None)  # a reaper that a signal handler interrupted ends it again
+    assert done == [call]
+    assert loop.made == []
+    with pytest.raises(ValueError, match="the store's"):
+        call.wait(lambda submitted: None)
+
+
+def test_a_plain_call_that_cannot_begin_is_run_as_a_task(loop):
+    async def function(argument):
+        seen.append(argument)
+
+    seen = []
+    call = PlainCall(lambda *_, alone: False, function, "argument")
+    call.begin(loop, lambda ended: None)
+    assert len(loop.made) == 1
+    assert not call.begun, "an interrupted caller may still have it not begin"
+
+
+def test_an_error_of_its_beginning_is_the_callers(loop):
+    def start(*_, alone):
+        raise MemoryError("for its slots")
+
+    call = PlainCall(start, nothing)
+    call.begin(loop, LoopCall.notify)
+    assert loop.made == []
+    with pytest.raises(MemoryError, match="for its slots"):
+        call.wait(lambda submitted: None)

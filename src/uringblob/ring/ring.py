@@ -144,6 +144,19 @@ class Ring(RingDriver):
         view, address, size, buf_index = buffer
         return self._enqueue(_READ_FIXED, flags, file, offset, address, size, 0, buf_index, view, submit)
 
+    def read_fixed_each(
+        self,
+        file: int,
+        reads: Sequence[tuple[int, IoBuffer]],
+        answers: list[Completion[int]],
+        *,
+        flags: int = 0,
+        submit: bool = False,
+    ) -> None:
+        """Do :meth:`read_fixed` for each offset and buffer; append the completions to ``answers``."""
+        ops = [_ops.read_fixed(file, offset, buffer, flags=flags) for offset, buffer in reads]
+        self.submit(ops, submit=submit, answers=answers)
+
     def write_fixed(
         self, file: int, offset: int, buffer: IoBuffer, *, flags: int = 0, submit: bool = False
     ) -> Completion[int]:

@@ -7,7 +7,6 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import os
 import warnings
@@ -26,16 +25,17 @@ from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.views import BlobBuffer, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
-from uringblob.errors import BlobStoreError, StoreClosed
+from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.owner import StoreOwner
 from uringblob.store.arguments import checked_changes, checked_reads, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
 from uringblob.store.io.job import join, when_done
+from uringblob.store.may_call import MayCall
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
+from uringblob.store.plain_commits import begin_commit
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 
@@ -50,7 +50,7 @@ _ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
 _NO_LOOP = object()
 
 
-class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
+class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -90,46 +90,8 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         return self._page_size
 
     @property
-    def path(self) -> str:
-        """The store file, symbolic links resolved."""
-        return self._core.file.path
-
-    @property
     def closed(self) -> bool:
         return self._closing is not None
-
-    # --- who may call --------------------------------------------------------------------
-
-    @property
-    def left_behind(self) -> bool:
-        """Whether it is open and its event loop is closed: only ``aclose`` is of use then."""
-        return self._core.file.fd >= 0 and self._loop.is_closed()
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(f"the store {self.path} was opened before fork(): open it again in the child")
-
-    def _check_open(self) -> None:
-        """Raise if the store is closed, or was inherited through a fork."""
-        self._check_process()
-        if self._closing is not None:
-            raise StoreClosed(f"the store {self.path} is closed: open it again")
-
-    def _check_loop(self) -> None:
-        """Raise, also, unless this runs on the store's own loop."""
-        if os.getpid() != self._pid or self._closing is not None:
-            self._check_open()
-        if _running_loop() is self._loop:
-            return
-        if self._loop.is_closed():
-            raise RuntimeError(
-                f"the store {self.path} belongs to an event loop that is closed: await its "
-                "aclose() on this one, which frees it without a flush, and open it again"
-            )
-        raise RuntimeError(
-            f"the store {self.path} belongs to another event loop: use it on the loop "
-            "that opened it, or use FileBlobStore from threads"
-        )
 
     # --- who runs it ---------------------------------------------------------------------
 
@@ -319,33 +281,19 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
         ``alone``: no other call would share its group, so it may block the loop: the caller waits anyway.
         """
         self._check_open()
-        core = self._core
-        few = few_changes(core, writes, deletes)
-        if few is None:
-            return False
-        blocking = alone and self._active == 0 and core.may_block
-        if blocking:
-            core.file_io.engine.blocking = True
-        try:
-            commit = core.start_commit(*few)
-            del few  # the frames are the caller's again when the commit ends
-            if commit is None:
-                return False
-            self._active += 1
-            if blocking:
-                core.finish_blocking(commit)
-        finally:
-            core.file_io.engine.blocking = False
+        self._active += 1
 
-        def over(commit: asyncio.Future[None]) -> None:
+        def over(error: BaseException | None) -> None:
             self._one_less(None)
-            end(commit.exception())
+            end(error)
 
-        if commit.done():
-            over(commit)
-        else:
-            commit.add_done_callback(over, context=contextvars.copy_context())
-        return True
+        begun = False
+        try:
+            begun = begin_commit(self._core, writes, deletes, over, may_block=alone and self._active == 1)
+        finally:
+            if not begun:
+                self._one_less(None)
+        return begun
 
     async def flush(self) -> None:
         self._check_loop()
@@ -389,7 +337,7 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
             self._live = _NO_LOOP
             self._closing = self._core.file_io.start(self._close(flush))
             await join(self._closing)
-        elif not self._closing.done() and _running_loop() is self._loop:
+        elif not self._closing.done() and _get_running_loop() is self._loop:
             # Another task is closing it: when this returns it is closed; that task gets the error.
             await join(when_done(self._closing))
 
@@ -428,10 +376,3 @@ class AsyncFileBlobStore(StoreOwner, AsyncBlobStore):
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
         finally:
             core.abandon()  # also where warnings are errors
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -77,7 +77,7 @@ class Core(StoreOwner):
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(self.reads, file_io.loop)
         self.last_sizes = (0, 0)
-        self._blocks_from = 0.0
+        self._blocks_from = self._blocking_began = 0.0
         self.batches_linked = self.batches_scattered = 0
 
     @property
@@ -172,12 +172,16 @@ class Core(StoreOwner):
         if not batch.allocate_ready(writes):
             return None
         pending: PendingWrite | None = None
+        commit: Commit | None = None
         try:
             batch.checksum()
             pending = batch.start_one(batch.pieces[0], batch.size_bytes)
             commit = Commit(self.file_io, self.index, batch, deletes, pending)
             self.queue.join(commit)
         except BaseException as error:
+            if commit is not None and isinstance(error, Exception):
+                commit.reject(error)  # it ends when the kernel has let go of the caller's frames
+                return commit
             if pending is None:
                 batch.free(error)
             else:
@@ -190,11 +194,15 @@ class Core(StoreOwner):
         """Whether a commit may block the loop: nothing else is under way, and the device flushes quickly."""
         return self.queue.idle and not self.file_io.engine.in_flight and time.monotonic() >= self._blocks_from
 
+    def begin_blocking(self) -> None:
+        """Have the engine block in what the next commit asks for: threads are done with it at once."""
+        self._blocking_began = time.monotonic()
+        self.file_io.engine.blocking = True
+
     def finish_blocking(self, commit: Commit) -> None:
         """Make ``commit`` durable while the loop stands still; what does not go as it should is left to it."""
-        began = time.monotonic()
         self.file_io.engine.run_until(lambda: commit.done() or not self.queue.flat)
-        if (now := time.monotonic()) - began > tuning.BLOCKED_S_MAX:
+        if (now := time.monotonic()) - self._blocking_began > tuning.BLOCKED_S_MAX:
             self._blocks_from = now + tuning.UNBLOCKED_S
 
     def _free_later(self, batch: Batch, pending: PendingWrite, error: BaseException) -> None:

@@ -102,9 +102,13 @@ class ReadBatch(Wait):
                     self._slots.append(slot)
                     self._entries[position] = entry
                     want = entry & CHECKSUM_MASK if checks else None
-                    if not shared.engine.start_read(slot * page_size, frame, want, sink):
-                        sink.unchecked = checks
-                        shared.engine.read(slot * page_size, (frame,)).forward(sink)
+                    try:
+                        if not shared.engine.start_read(slot * page_size, frame, want, sink):
+                            sink.unchecked = checks
+                            shared.engine.read(slot * page_size, (frame,)).forward(sink)
+                    except BaseException:
+                        self.in_flight.discard(position)  # not requested: its end would be awaited for ever
+                        raise
             position += 1
             room -= 1
         return position

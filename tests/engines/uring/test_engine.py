@@ -16,7 +16,6 @@ from ring.faulty import FaultyLib
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.slab import Slab
-from uringblob.completion import Completion
 from uringblob.engines.posix_calls import finish_growth
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.unavailable import RingUnavailable
@@ -25,6 +24,7 @@ from uringblob.engines.uring.engine import UringEngine
 from uringblob.engines.uring.opcodes import join_neighbours
 from uringblob.engines.uring.registration import register_frames
 from uringblob.ring import Opcode, Ring, SqeFlags
+from uringblob.wait import Wait
 
 PAGE = 4096
 #: So many frames are not kept waiting for the tick's end.
@@ -466,10 +466,12 @@ async def test_bytes_are_counted_when_they_were_moved(engine, fd):
     assert engine.counters.bytes_written == 0
     assert await engine.write_then_sync(0, [whole, part, behind]) == (3 * PAGE, 0)
     assert engine.counters.bytes_written == 3 * PAGE
-    sinks = [Completion(loop=asyncio.get_running_loop()) for _ in range(3)]
-    for number, (frame, sink) in enumerate(zip((whole, part, behind), sinks, strict=True)):
-        assert engine.start_read(number * PAGE, frame, None, sink)
-    assert [await sink for sink in sinks] == [PAGE] * 3
+    waits = [Wait(asyncio.get_running_loop()) for _ in range(3)]
+    for n, (frame, wait) in enumerate(zip((whole, part, behind), waits, strict=True)):
+        assert engine.start_read(n * PAGE, frame, None, wait)
+    for wait in waits:
+        await wait
+    assert [wait.got for wait in waits] == [PAGE] * 3
     assert engine.counters.bytes_read == 4 * PAGE + 512
 
 

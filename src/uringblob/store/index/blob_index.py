@@ -17,24 +17,16 @@ a few at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
 from uringblob.store.format import CHECKSUM_BITS, entry_slot
-from uringblob.store.index.changes import Change, Moment, Pending
+from uringblob.store.index.changes import Change, Changing, Moment, Pending, list_or_not
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 
 _PENDING = SlotState.PENDING
 _LIVE = SlotState.LIVE
-
-
-class Changing(Protocol):
-    """What one commit changes."""
-
-    entries: Sequence[tuple[bytes, int]]
-    deletes: Sequence[bytes]
 
 
 class BlobIndex:
@@ -125,12 +117,12 @@ class BlobIndex:
             guids = dict.fromkeys(self._base.parts[part])
             if self._delta is not None:
                 for guid, entry in self._delta.parts[part].items():
-                    _list(guids, guid, listed=entry is not None)
+                    list_or_not(guids, guid, listed=entry is not None)
             for guid, pending in self._pending.parts[part].items():
-                _list(guids, guid, listed=pending.entry is not None)
+                list_or_not(guids, guid, listed=pending.entry is not None)
             if moment is not None:
                 for guid, was in moment.parts[part].items():
-                    _list(guids, guid, listed=was)
+                    list_or_not(guids, guid, listed=was)
             names.extend(guids)
         return names
 
@@ -267,15 +259,14 @@ class BlobIndex:
         self._in_flight = changes
         pending = self._pending if self._pending.count else None
         for commit in commits:
-            for guid, entry in commit.entries:
+            entries: Iterable[tuple[bytes, int | None]] = commit.entries
+            if commit.deletes:
+                doomed = filter(self.exists_in_any_layer, commit.deletes)
+                entries = itertools.chain(entries, zip(doomed, itertools.repeat(None)))
+            for guid, entry in entries:
                 if guid in changes:
                     superseded.append(changes[guid])
                 changes[guid] = Change(entry, None, None if pending is None else pending.get(guid))
-            for guid in commit.deletes:
-                if self.exists_in_any_layer(guid):
-                    if guid in changes:
-                        superseded.append(changes[guid])
-                    changes[guid] = Change(None, None, None if pending is None else pending.get(guid))
 
     def mark_slot_live(self, change: Change) -> None:
         """Mark the slot that ``change`` names as live: its group is durable.  Before :meth:`show_group`."""
@@ -403,10 +394,3 @@ class BlobIndex:
         self._base = entries
         self._live = len(entries)
         return None
-
-
-def _list(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:
-    if listed:
-        guids[guid] = None
-    else:
-        guids.pop(guid, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
 
 from uringblob.store.index.shards import Shards
 
@@ -29,5 +31,20 @@ class Change:
     replaces: Pending | None = None
 
 
+class Changing(Protocol):
+    """What one commit changes: packed entries by guid, and deletions."""
+
+    entries: Sequence[tuple[bytes, int]]
+    deletes: Sequence[bytes]
+
+
 #: A listing in several steps: each guid that changed since it began, with its visibility then.
 Moment = Shards[bool]
+
+
+def list_or_not(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:
+    """Add ``guid`` to ``guids`` if it is ``listed``, and else remove it."""
+    if listed:
+        guids[guid] = None
+    else:
+        guids.pop(guid, None)

@@ -81,11 +81,11 @@ class Commit(Wait):
     def reject(self, error: type | BaseException, /) -> None:
         """End with ``error``, when no request uses the caller's frames any more."""
         batch = self._batch
-        if batch is None:
-            super().reject(error)
-        else:
+        if batch is not None:
             persist(lambda: self._file_io.start(self._give_up(batch, error)))
             self._batch = None  # last: rejecting twice does nothing
+        elif self.written is None:
+            super().reject(error)  # else it was given up already, and ends when its write has
 
     async def _give_up(self, batch: Frames, error: type | BaseException) -> None:
         try:
