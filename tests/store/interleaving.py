@@ -20,9 +20,9 @@ from uringblob.store.index import blob_index, shards, slots
 
 STEPPED = {
     "read", "_read", "register", "unregister", "_notify", "close",
-    "retire", "confirm", "_drain", "try_free", "_is_read_by_caller", "awaits_readers",
+    "retire", "confirm", "_free_retired", "_drain", "try_free", "_is_read_by_caller", "awaits_readers",
     "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
-    "finish_group", "_apply_plainly", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
+    "finish_group", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
 

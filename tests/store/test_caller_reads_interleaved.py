@@ -155,6 +155,7 @@ class World:
         assert self.over == {"r", "s"}, "a thread waits for ever"
         assert not self.slots.caller_reads, "a reader stayed"
         assert not self.slots._awaiting_readers, "a slot is retired for ever"
+        assert not self.slots.count(SlotState.RETIRED), "a slot whose fences have passed is not free"
 
 
 def overwrite(world):

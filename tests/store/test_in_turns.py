@@ -332,7 +332,7 @@ async def test_a_cancelled_list_leaves_nothing(store):
     with pytest.raises(asyncio.CancelledError):
         await listing
     assert not store._core.index._moments
-    assert not store._core.queue.names_still.locked()
+    assert not store._core.groups.names_still.locked()
 
 
 # ---- arguments --------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def few_changes(
         return None
     size, pool = core.page_size, core.file_io.engine.pool
     frames: dict[bytes, IoBuffer] = {}
+    frame: IoBuffer | None = None
     try:
         for pair in writes:
             guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
@@ -74,6 +75,7 @@ def few_changes(
         return frames, checked_deletes(deletes, frames) if deletes else []
     except BaseException:
         frames.clear()  # or the error's traceback would keep views of the caller's buffers
+        frame = None
         raise
 
 

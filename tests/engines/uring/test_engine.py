@@ -466,7 +466,7 @@ async def test_bytes_are_counted_when_they_were_moved(engine, fd):
     assert engine.counters.bytes_written == 0
     assert await engine.write_then_sync(0, [whole, part, behind]) == (3 * PAGE, 0)
     assert engine.counters.bytes_written == 3 * PAGE
-    waits = [Wait(asyncio.get_running_loop()) for _ in range(3)]
+    waits = [Wait(loop=asyncio.get_running_loop()) for _ in range(3)]
     for n, (frame, wait) in enumerate(zip((whole, part, behind), waits, strict=True)):
         assert engine.start_read(n * PAGE, frame, None, wait)
     for wait in waits:
