@@ -264,7 +264,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                         self._resolve_idle()
                 return
         committing = self._core.commit(frames, doomed)
-        del frames
+        del few, frames
         await self._change(committing)
 
     def begin_commit(

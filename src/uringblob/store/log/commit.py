@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from uringblob.completion import persist
+from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
@@ -96,4 +97,5 @@ class Commit(Wait):
                 batch.free(error if isinstance(error, BaseException) else error())
         finally:
             self.written = None
-            super().reject(error)
+            # The functions in the traceback refer to the frames, which are the caller's from now on.
+            super().reject(error.with_traceback(None) if isinstance(error, BlobStoreError) else error)
