@@ -297,12 +297,18 @@ async def test_what_the_task_raises_is_the_tasks_and_not_the_reapers(start, wait
         await task
 
 
-async def test_a_wait_that_nobody_awaits_ends_silently(wait):
-    wait.reject(ValueError("nobody asks"))
-    alive = weakref.ref(wait) if hasattr(wait, "__weakref__") else None
-    del wait
+async def test_only_an_error_that_nobody_awaits_is_reported_by_the_loop():
+    """It is a fault of this library, and its task was destroyed: as any future's, it is not lost."""
+    loop, reported = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+    ended, failed, error = Wait(loop=loop), Wait(loop=loop), ValueError("nobody awaits")
+    ended.complete(4096)
+    failed.reject(error)
+    alive = weakref.ref(ended), weakref.ref(failed)
+    del ended, failed
     gc.collect()
-    assert alive is None or alive() is None
+    assert [each() for each in alive] == [None, None]
+    assert reported == [error]
 
 
 def test_the_end_of_an_operation_whose_task_was_destroyed_resumes_nothing():
