@@ -8,6 +8,7 @@ import logging
 
 import pytest
 
+from store.taken_writes import take_writes
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.format import HEADER_SIZE
@@ -29,18 +30,17 @@ class FullDisk:
     """Refuses the writes that ``refuses`` chooses, for lack of room; counts them."""
 
     def __init__(self, store, number=errno.ENOSPC):
-        self.engine = store._core.file_io.engine
-        self.write, self.engine.write = self.engine.write, self.ask
+        take_writes(store._core.file_io.engine, self.ask)
         self.number = number
         self.refuses = lambda offset, data: False
         self.refused = 0
         self.written = []
 
-    def ask(self, offset, frames):
+    def ask(self, real, offset, frames):
         data = b"".join(bytes(frame.view) for frame in frames)
         if not self.refuses(offset, data):
             self.written.append(offset)
-            return self.write(offset, frames)
+            return real(offset, frames)
         self.refused += 1
         failed = Completion(loop=asyncio.get_running_loop())
         asyncio.get_running_loop().call_soon(failed.resolve, -self.number)

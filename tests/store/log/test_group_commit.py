@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from store.taken_writes import take_writes
 from uringblob import BlobGuid, BlobStoreIOError, StorePoisoned
 from uringblob.completion import Completion
 from uringblob.store.async_store import AsyncFileBlobStore
@@ -37,31 +38,13 @@ async def read(store, guid):
     return frame
 
 
-def take_writes(engine, monkeypatch, write):
-    """Have ``write(real, offset, frames)`` answer every write, whether it is asked for into a sink or not.
-
-    By which of the two a frame is written depends on the address of its memory.
-    """
-    real, real_start, inside = engine.write, engine.start_write, []
-
-    def call_real(offset, frames):
-        inside.append(True)  # some engines' write() is their start_write()
-        try:
-            return real(offset, frames)
-        finally:
-            inside.pop()
-
-    monkeypatch.setattr(engine, "write", lambda offset, frames: write(call_real, offset, frames))
-    monkeypatch.setattr(engine, "start_write", lambda *asked: bool(inside) and real_start(*asked))
-
-
 class Faults:
     """Makes chosen writes of the store's engine fail."""
 
-    def __init__(self, store, monkeypatch):
+    def __init__(self, store):
         self.engine = store._core.file_io.engine
         self.should_fail = lambda offset, frames: 0
-        take_writes(self.engine, monkeypatch, self.write)
+        take_writes(self.engine, self.write)
 
     def write(self, real, offset, frames):
         rc = self.should_fail(offset, frames)
@@ -94,7 +77,7 @@ async def test_committers_who_come_back_together_share_one_group(store):
 
 @pytest.mark.parametrize("lent", [False, True])
 @pytest.mark.parametrize("missing", [0, 1])
-async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store, monkeypatch, missing, lent):
+async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store, missing, lent):
     """When the frames have landed, nothing is left to do but the flush; while some callers are missing,
     the first's frames are waited for.
     """
@@ -115,7 +98,7 @@ async def test_a_groups_blocks_go_out_beside_its_frames_once_all_have_come(store
         withheld.append((done, Completion(loop=asyncio.get_running_loop())))
         return withheld[-1][1]
 
-    take_writes(engine, monkeypatch, write)
+    take_writes(engine, write)
     store._core.queue._recent_group_size = 3 + missing
     calls = [asyncio.ensure_future(store.commit([(BlobGuid.random(), buffer)])) for buffer in buffers]
     while len(withheld) < 3:
@@ -155,8 +138,8 @@ async def test_overlapping_commits_of_one_guid_agree_with_the_log(store, store_p
         assert again.stats().blobs == 1
 
 
-async def test_only_the_member_at_fault_fails(store, monkeypatch):
-    faults = Faults(store, monkeypatch)
+async def test_only_the_member_at_fault_fails(store):
+    faults = Faults(store)
     first, bad, good = (BlobGuid.random() for _ in range(3))
     marked = fill(666)
     faults.should_fail = lambda offset, frames: (
@@ -180,8 +163,8 @@ async def test_only_the_member_at_fault_fails(store, monkeypatch):
     assert (await store.verify()).ok
 
 
-async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store, monkeypatch):
-    faults = Faults(store, monkeypatch)
+async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store):
+    faults = Faults(store)
     log = store._core.log
     guid = BlobGuid.random()
     place = log.next_offsets(1)[0]
@@ -197,8 +180,8 @@ async def test_a_log_write_without_room_is_wiped_and_the_store_goes_on(store, mo
     assert await read(store, guid) == fill(2)
 
 
-async def test_any_other_failed_log_write_poisons(store, monkeypatch):
-    faults = Faults(store, monkeypatch)
+async def test_any_other_failed_log_write_poisons(store):
+    faults = Faults(store)
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
     place = store._core.log.next_offsets(1)[0]
@@ -238,8 +221,8 @@ async def test_a_failed_fsync_poisons_and_no_member_is_acknowledged(store, monke
         assert (await again.verify()).ok
 
 
-async def test_a_frame_that_cannot_be_written_leaves_no_trace(store, monkeypatch):
-    faults = Faults(store, monkeypatch)
+async def test_a_frame_that_cannot_be_written_leaves_no_trace(store):
+    faults = Faults(store)
     guid = BlobGuid.random()
     await store.commit([(guid, fill(1))])
     faults.should_fail = lambda offset, frames: -errno.EIO
@@ -263,9 +246,9 @@ async def test_a_large_commit_is_flushed_before_it_is_logged(store, monkeypatch)
     assert store.stats().syncs - before == 1
 
 
-async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, monkeypatch):
+async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store):
     """Its block may be on the medium and name a frame that is not: nothing may be written behind it."""
-    faults = Faults(store, monkeypatch)
+    faults = Faults(store)
     kept, guid = BlobGuid.random(), BlobGuid.random()
     await store.commit([(kept, fill(7))])
     marked = bytes(fill(666))
@@ -293,7 +276,7 @@ async def test_a_group_that_can_be_neither_finished_nor_wiped_poisons(store, mon
 async def test_of_a_large_group_whose_frames_fail_no_block_is_written(store, monkeypatch):
     """It is flushed before it is logged (rule 15), so a frame that fails is seen first."""
     monkeypatch.setattr("uringblob.store.log.group.LARGE_GROUP_BYTES", 2 * PAGE)
-    faults = Faults(store, monkeypatch)
+    faults = Faults(store)
     log, marked, guid = store._core.log, bytes(fill(666)), BlobGuid.random()
     place, written = log.next_offsets(1)[0], []
 
