@@ -198,8 +198,6 @@ async def test_any_other_failed_log_write_poisons(store):
 
 
 async def test_a_failed_fsync_poisons_and_no_member_is_acknowledged(store, monkeypatch, store_path, engine):
-    from uringblob.completion import Completion
-
     core = store._core
 
     def failing_sync():
@@ -208,6 +206,7 @@ async def test_a_failed_fsync_poisons_and_no_member_is_acknowledged(store, monke
         return failed
 
     monkeypatch.setattr(core.file_io.engine, "sync", failing_sync)
+    monkeypatch.setattr(core.file_io.engine, "start_sync", lambda _sink: False)
     outcomes = await asyncio.gather(
         *(store.commit([(BlobGuid.random(), fill(i))]) for i in range(3)), return_exceptions=True
     )
