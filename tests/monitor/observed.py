@@ -34,6 +34,14 @@ class ObservedEngine:
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
+    @property
+    def blocking(self) -> bool:
+        return self.engine.blocking
+
+    @blocking.setter
+    def blocking(self, blocking: bool) -> None:
+        self.engine.blocking = blocking
+
     def read(self, offset, frames):
         # Nothing can come between: a read may be told of when it was asked for.
         done = self.engine.read(offset, frames)
@@ -49,14 +57,6 @@ class ObservedEngine:
             observer.record(frames, offset, _answer(done))
         else:
             observer.looked(frames, offset, _answer(done))
-
-    def read_each(self, reads, answers):
-        # As one request of the engine's, and each of them told of.
-        try:
-            self.engine.read_each(reads, answers)
-        finally:
-            for (offset, frame), done in zip(reads, answers, strict=False):
-                self._tell_of_read(offset, (frame,), done)
 
     def read_now(self, offset, frame):
         visit = self.observer.visit_begins(offset, frame)
