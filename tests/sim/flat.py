@@ -70,48 +70,55 @@ def pushing_ends_requests():
 def census():
     """Yield a counter of small groups begun, and of how they went on."""
     seen: collections.Counter[str] = collections.Counter()
-    start, end, ended = FlatGroup.start, FlatGroup._landed, GroupQueue._flat_ended
-    refused = GroupQueue._flat_group
+    start, landed, give_up = FlatGroup.start, FlatGroup._landed, FlatGroup._give_up
+    of, end_group = FlatGroup.of, GroupQueue.end_group
 
     def starting(self):
         seen["begun"] += 1
         start(self)
 
-    def landed(self, pending):
+    def landing(self, pending):
         if pending.result != pending.size_bytes and not self._over:
             seen["failed" if pending.result < 0 else "short"] += 1
             if pending is self._block:
                 seen["its block"] += 1
-        end(self, pending)
+        landed(self, pending)
 
-    def flat_ended(self, error, *, durable):
-        group = self._flat
-        if durable:
-            seen["durable"] += 1
-        elif group._synced is None:
+    def giving_up(self, error=None):
+        if self._over:
+            pass  # a second answer
+        elif error is not None:
+            seen["not formed"] += 1
+        elif self._synced is None:
             poisoned = self._file_io.poison_cause is not None
             seen["not synced: " + ("poisoned" if poisoned else "a write, or another sync")] += 1
         else:
-            seen["synced: " + ("failed" if group._synced < 0 else "overlapped")] += 1
-        seen["closing"] += bool(self._maintenance._ended)
-        ended(self, error, durable=durable)
+            seen["synced: " + ("failed" if self._synced < 0 else "overlapped")] += 1
+        give_up(self, error)
 
-    def flat_group(self, members):
-        group = refused(self, members)
+    def ending(self, group):
+        if group is self._group:
+            seen["durable"] += 1
+            seen["closing"] += bool(self._writer.maintenance._ended)
+        end_group(self, group)
+
+    def picking(cls, writer, members, groups):
+        group = of(writer, members, groups)
         if group is None:
             seen["by a coroutine"] += 1
-            if self._active.exclusive.locked():
+            if writer.active.exclusive.locked():
                 seen["by a coroutine: the log is held"] += 1
-            elif self._active.log.room < 1 or not self._maintenance.log_fits(1):
+            elif writer.active.log.room < 1 or not writer.maintenance.log_fits(1):
                 seen["by a coroutine: no room"] += 1
-            elif not self._file_io.takes_changes:
+            elif not writer.file_io.takes_changes:
                 seen["by a coroutine: poisoned, or a repair is due"] += 1
         return group
 
     with (
         mock.patch.object(FlatGroup, "start", starting),
-        mock.patch.object(FlatGroup, "_landed", landed),
-        mock.patch.object(GroupQueue, "_flat_ended", flat_ended),
-        mock.patch.object(GroupQueue, "_flat_group", flat_group),
+        mock.patch.object(FlatGroup, "_landed", landing),
+        mock.patch.object(FlatGroup, "_give_up", giving_up),
+        mock.patch.object(FlatGroup, "of", classmethod(picking)),
+        mock.patch.object(GroupQueue, "end_group", ending),
     ):
         yield seen

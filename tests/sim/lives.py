@@ -25,8 +25,7 @@ from uringblob.store import core, file
 from uringblob.store.format import first_slot
 from uringblob.store.index import blob_index, log_space, shards
 from uringblob.store.index.slots import SlotState
-from uringblob.store.log import compaction, group
-from uringblob.store.log import group_commit as groups
+from uringblob.store.log import compaction, flat_group, group, group_commit
 from uringblob.store.log import reader as log_reader
 from uringblob.store.opening import create as creation
 from uringblob.store.opening import recover as recovery
@@ -117,7 +116,8 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
             if module is not uringblob.store.format and hasattr(module, "blocks_for"):
                 patches.append(mock.patch.object(module, "blocks_for", lambda n: max(1, -(-n // records))))
     if large_group is not None:
-        patches += [mock.patch.object(module, "LARGE_GROUP_BYTES", large_group) for module in (group, groups)]
+        of_groups = group, group_commit, flat_group
+        patches += [mock.patch.object(module, "LARGE_GROUP_BYTES", large_group) for module in of_groups]
     global _lent
     _lent = itertools.count()
     with contextlib.ExitStack() as stack:

@@ -86,7 +86,10 @@ def wrong_file_flushed_by_the_ring():
 
 @contextlib.contextmanager
 def wrong_file_flushed_by_a_thread():
-    with _other_file() as other, mock.patch.object(pread, "_sync", lambda calls, _fd: calls.sync(other) or 0):
+    with (
+        _other_file() as other,
+        mock.patch.object(pread, "sync_file", lambda calls, _fd: calls.sync(other) or 0),
+    ):
         yield
 
 

@@ -50,7 +50,7 @@ def sync_asked_for_before_the_last_write_has_landed():
             self._left.discard(pending)
             self._syncing = True
             if not self._file_io.start_sync(f"commit of group {self.seq}", self._after_sync):
-                self.end(durable=False)
+                self._give_up()
             return
         real(self, pending)
         if self._syncing and self._synced is not None and not self._left:
@@ -96,10 +96,12 @@ def acknowledged_when_its_writes_have_landed():
 @contextlib.contextmanager
 def sync_of_a_small_group_believed_though_it_failed():
     real = FlatGroup._after_sync
-    with (
-        mock.patch.object(FlatGroup, "_after_sync", lambda self, _result: real(self, 0)),
-        mock.patch.object(FileIO, "sync_counts", new=True),
-    ):
+
+    def after_sync(self, _result):
+        with mock.patch.object(self._file_io, "poison_cause", None):
+            real(self, 0)
+
+    with mock.patch.object(FlatGroup, "_after_sync", after_sync):
         yield
 
 
@@ -109,18 +111,10 @@ def groups_end_taken_twice():
     real = FlatGroup._after_sync
 
     def after_sync(self, result):
-        over, self._over = self._over, False
+        self._over = False
         real(self, result)
-        if over and result == 0:
-            self._file_io.keep_scratch(self._scratch)
 
-    def end(self, *, durable, error=None):
-        first = not getattr(self, "ended_before", False)
-        self.ended_before = self._over = True
-        if first:
-            self._on_end(error, durable=durable)
-
-    with mock.patch.object(FlatGroup, "_after_sync", after_sync), mock.patch.object(FlatGroup, "end", end):
+    with mock.patch.object(FlatGroup, "_after_sync", after_sync):
         yield
 
 

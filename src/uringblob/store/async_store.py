@@ -251,9 +251,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             self._check_open()
         else:
             frames, doomed = few
+            del few  # an error's traceback refers to this function, and the buffers are the caller's then
             commit = self._core.start_commit(frames, doomed)
             if commit is not None:
-                del few, frames
+                del frames
                 self._active += 1
                 try:
                     await commit

@@ -149,3 +149,23 @@ async def test_each_member_of_a_group_gets_an_error_of_its_own_with_the_same_cau
         assert raised.value.__cause__ is file_io.poison_cause
         assert not hasattr(file_io.poison_cause, "__notes__")
         assert file_io.poison_cause not in caught
+
+
+@pytest.mark.parametrize("answer", [0, -errno.EIO])
+async def test_what_waits_for_a_sync_of_a_small_group_waits_for_those_that_overlap_it(
+    store, monkeypatch, answer
+):
+    """The system may have told the other one of what was lost."""
+    file_io, sinks, other = store._core.file_io, [], Completion(loop=asyncio.get_running_loop())
+    waiter = file_io.wait_next_sync()
+    with monkeypatch.context() as patched:
+        patched.setattr(file_io.engine, "start_sync", lambda sink: sinks.append(sink) or True)
+        patched.setattr(file_io.engine, "sync", lambda: other)
+        assert file_io.start_sync("for this test", lambda _result: None)
+        syncing = file_io.start(file_io.sync("the other"))
+        sinks[0].complete(0)
+        assert not waiter.done()
+        other.resolve(answer)
+        await asyncio.gather(syncing, return_exceptions=True)
+    assert waiter.done()
+    assert (file_io.poison_cause is not None) == (answer < 0)

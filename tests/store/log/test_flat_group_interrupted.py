@@ -16,7 +16,7 @@ from behaviour.work import frame, guid
 from striking import Handler
 from uringblob import AsyncFileBlobStore, BlobStoreError
 from uringblob.store.index import blob_index
-from uringblob.store.io import pending_write
+from uringblob.store.io import job, pending_write
 from uringblob.store.log import commit, flat_group, group, group_commit
 
 PAGE = 4096
@@ -80,6 +80,7 @@ class Life:
 
     async def look_and_close(self, store):
         core = store._core
+        self.exclusive = core.groups.active.exclusive
         self.poisoned = core.file_io.poison_cause is not None
         if not self.poisoned:
             await in_time(store.commit([(guid(50), frame(50, PAGE))]))
@@ -170,3 +171,15 @@ def test_a_group_that_could_not_be_merged_is_not_acknowledged(store_path, engine
         assert bool(life.errors) is struck
         line += 1
     assert line > 10
+
+
+@pytest.mark.untraced("it has a tracer of its own")
+@pytest.mark.parametrize("only", ["try_acquire", "release_from", "release"])
+def test_the_log_is_let_go_of_once_when_a_handler_raises_there(store_path, engine, only):
+    """A group that was struck while it let go of the log kept it, and a flush waited for it for ever."""
+    line, struck = 0, True
+    while struck and line < 20:
+        struck, life = strike_at(store_path, engine, {job.__file__}, line, Struck, only=only)
+        assert not life.exclusive.locked()
+        line += 1
+    assert line > 2

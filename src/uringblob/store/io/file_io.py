@@ -14,6 +14,7 @@ may be the one to which the error was reported.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import mmap
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import frame_of
-from uringblob.completion import Completion, call_surely
+from uringblob.completion import Completion, call_surely, persist
 from uringblob.engines import transfers
 from uringblob.engines.base import Engine
 from uringblob.engines.transfers import SyncFailed
@@ -359,11 +360,20 @@ class _Sync:
         if result < 0:
             file_io.poison(file_io.sync_failure(self._what, result))
         file_io.syncing.discard(self)
-        if self._waiters:
+        if self._waiters and file_io.syncing and file_io.poison_cause is None:
+            # Its success proves nothing before those have ended, too; and the waiters write what depends on it.
+            persist(lambda: file_io.start(self._resume_confirmed(self._waiters)))
+            self._waiters = []
+        elif self._waiters:
             _resolve_all(self._waiters)
         self._then(result)
         if self._awaited is not None:
             self._awaited.resolve(None)
+
+    async def _resume_confirmed(self, waiters: list[Completion[None]]) -> None:
+        with contextlib.suppress(SyncFailed):  # then the store is poisoned, which the waiters find
+            await self._file_io.confirm_sync(self._what)
+        _resolve_all(waiters)
 
     def reject(self, error: BaseException, /) -> None:
         """Poison the store: the sync's outcome is unknown; go on as after one that failed."""
