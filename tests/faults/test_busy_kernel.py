@@ -149,7 +149,8 @@ async def test_a_step_of_the_start_that_is_refused(quick_path, call):
     before = len(os.listdir("/proc/self/fd"))
     for number in range(FORCED):
         answer, engine = ANSWERS[number % len(ANSWERS)], ("auto", "io_uring")[number % 2]
-        lib = mock.Mock(wraps=_native.lib, **{call: lambda *_, answer=answer: -answer})
+        refused = {call: lambda *_, answer=answer: -answer, "UB_MISMATCH": _native.lib.UB_MISMATCH}
+        lib = mock.Mock(wraps=_native.lib, **refused)
         with mock.patch.object(_native, "lib", lib):
             await _open_refused(quick_path, engine, REFUSED[call], answer, call)
         assert len(os.listdir("/proc/self/fd")) == before
