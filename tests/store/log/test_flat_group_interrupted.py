@@ -15,7 +15,7 @@ import seeds
 from behaviour.work import frame, guid
 from striking import Handler
 from uringblob import AsyncFileBlobStore, BlobStoreError
-from uringblob.store.io import pending_write
+from uringblob.store.io import job, pending_write
 from uringblob.store.log import commit, flat_group, group, group_commit
 
 PAGE = 4096
@@ -165,3 +165,35 @@ def test_a_group_that_could_not_be_merged_is_not_acknowledged(store_path, engine
         struck, life = strike_at(store_path, engine, {flat_group.__file__}, line, MemoryError, only="join")
         assert struck
         assert life.errors
+
+
+async def test_the_log_is_let_go_of_when_a_handler_raises_there(store_path, engine, monkeypatch):
+    """The group kept it: what waits for the log would wait for ever."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    store = await AsyncFileBlobStore.open(store_path, engine=engine, page_size=PAGE)
+    exclusive, real, struck = store._core.groups.active.exclusive, job.Lock.release, []
+
+    def release(lock):
+        if lock is exclusive and not struck:
+            struck.append(lock)
+            raise Struck
+        real(lock)
+
+    with store.alloc_blob_buf_uninit() as buffer:
+        await store.commit([(guid(0), buffer)])  # by a coroutine: the file grows
+        monkeypatch.setattr(job.Lock, "release", release)
+        await asyncio.wait([asyncio.ensure_future(store.commit([(guid(0), buffer)]))], timeout=PATIENCE)
+    assert struck
+    assert not exclusive.locked()
+    await store.aclose(flush=False)
+
+
+def test_only_who_holds_the_log_lets_go_of_it():
+    lock, holder, other = job.Lock(), object(), object()
+    assert lock.try_acquire(holder)
+    assert not lock.try_acquire(other)
+    lock.release_from(other)
+    assert lock.locked()
+    for _ in range(2):
+        lock.release_from(holder)
+    assert not lock.locked()

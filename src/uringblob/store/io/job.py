@@ -118,18 +118,26 @@ class Lock:
 
     def __init__(self) -> None:
         self._held = False
+        self._owner: object = None  # of try_acquire
         self._waiting: collections.deque[Completion[None]] = collections.deque()
 
     def locked(self) -> bool:
         """Whether some job holds it."""
         return self._held
 
-    def try_acquire(self) -> bool:
-        """Take it if no job holds it; :meth:`release` ends that."""
+    def try_acquire(self, owner: object) -> bool:
+        """Take it for ``owner`` if nobody holds it; :meth:`release_from` ends that."""
         if self._held:
             return False
+        # A signal handler can raise after a call only, so not between these two.
+        self._owner = owner
         self._held = True
         return True
+
+    def release_from(self, owner: object) -> None:
+        """Let the next one have it, if ``owner`` holds it: may be repeated where a signal handler raised."""
+        if self._owner is owner:
+            self.release()
 
     async def __aenter__(self) -> None:
         if self._held:
@@ -147,9 +155,11 @@ class Lock:
             # Through the loop: a thousand waiters would be resumed one inside the other.
             turn = self._waiting[0]
             call_surely(turn.get_loop(), turn.resolve, None)
-            self._waiting.popleft()
+            self._owner = None
+            self._waiting.popleft()  # at once after it, as in try_acquire
         else:
             self._held = False
+            self._owner = None
 
 
 async def join(job: asyncio.Future[T]) -> T:

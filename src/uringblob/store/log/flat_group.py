@@ -63,7 +63,6 @@ class FlatGroup(Group):
     _block: PendingWrite | None = None
     _synced: int | None = None
     _over = False
-    _holds_log = True
     _syncing = False
     _turn: object = None
 
@@ -88,9 +87,9 @@ class FlatGroup(Group):
             return None
         group._writer, group._groups, group._commits, group._left = writer, groups, commits, set()
         try:
-            return group if active.exclusive.try_acquire() else None
+            return group if active.exclusive.try_acquire(group) else None
         except BaseException:
-            active.exclusive.release()  # a signal handler's, when it was acquired
+            group._release()  # a signal handler's, when it was acquired
             raise
 
     def start(self) -> None:
@@ -211,9 +210,7 @@ class FlatGroup(Group):
             raise
 
     def _release(self) -> None:
-        if self._holds_log:
-            self._holds_log = False
-            self._writer.active.exclusive.release()
+        self._writer.active.exclusive.release_from(self)
 
     # --- what a coroutine goes on with ---------------------------------------------------
 
