@@ -265,7 +265,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                         self._resolve_idle()
                 return
         committing = self._core.commit(frames, doomed)
-        del few, frames
+        del frames
         await self._change(committing)
 
     def begin_commit(
