@@ -56,9 +56,7 @@ def make_unclean(path):
         store.commit([(guid(n), frame(n, PAGE)) for n in range(2)])
         log = store._core._core.log
         store.commit([(guid(0), frame(0, PAGE))])
-        [(offset, block)] = log.encode_small_group(
-            BlockType.GROUP, log.seq + 1, [delete_record(bytes(guid(1)))]
-        )
+        offset, block = log.encode_small_group(BlockType.GROUP, log.seq + 1, [delete_record(bytes(guid(1)))])
         shutil.copyfile(path + ".live", path)
     with open(path, "r+b") as file:
         file.seek(offset)

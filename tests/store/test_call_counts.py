@@ -17,7 +17,7 @@ from uringblob.store.async_store import AsyncFileBlobStore
 # Python functions of this package that one call enters; a step of a coroutine counts as one.
 READ_CALLS_MAX = 20
 COMMIT_CALLS_MAX = 95  # 84, and 5 for each further reaping of its two writes
-WRITTEN_FRAME_CALLS_MAX = 25  # 18 to 22, by the runs of slots that a batch falls into
+WRITTEN_FRAME_CALLS_MAX = 30  # 18 to 26, by the runs of slots that a batch falls into
 READ_FRAME_CALLS_MAX = 16
 
 # io_uring_enter, of one call.

@@ -297,10 +297,21 @@ class RingDriver(Owner):
             self._in_flight.reap(tuning.COMPLETED_S_AT_ONCE)
         finally:
             self._flush_due = due
-            queue = self._queue
-            if (
-                not due and (self._c_ring.staged or queue.waiting or not queue.flushed) and not queue.flush()
-            ) or self._drained is not None:
+            self._submit_what_came()
+
+    def _submit_what_came(self) -> None:
+        """Submit what was queued while this was reaping, and would wait for no tick's end."""
+        queue = self._queue
+        if self._drained is not None:
+            self.flush()
+        elif not self._flush_due and (self._c_ring.staged or queue.waiting or not queue.flushed):
+            submitted = False
+            try:
+                submitted = queue.flush()
+            finally:  # also after MemoryError, or an exception of a signal handler
+                if not submitted:
+                    self._flush_later()
+            if not submitted:
                 self.flush()
 
     def wait(self, completion: Completion[T]) -> T:
