@@ -14,7 +14,7 @@ from typing import Any
 
 from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
-from uringblob.errors import one_each
+from uringblob.errors import BlobStoreError, one_each
 from uringblob.store.index.changes import Change
 from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import PendingWrite
@@ -275,5 +275,9 @@ class GroupQueue:
             raise
 
     def _fail(self, members: Iterable[Member], error: BaseException) -> None:
+        if isinstance(error, BlobStoreError):
+            # Its traceback has functions that refer to it: a cycle, and from CPython 3.12 on with their
+            # callers, one of which may have a caller's frames.
+            error.__traceback__ = None
         for member in members:
             member.end.reject(one_each(error))
