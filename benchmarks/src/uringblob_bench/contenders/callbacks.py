@@ -61,6 +61,8 @@ class _Call:
             for frame in self._frames:
                 frame_checksum(frame.view)
         if self._verb is Verb.BATCH:
+            if self._file.ring.closed:
+                return  # the turn is over: another worker's call has failed
             self._file.sync().add_immediate_callback(self._synced)
         elif self._verb is Verb.COMMIT:
             self._chain.landed()
@@ -96,6 +98,8 @@ class _Callbacks:
 
     def _group(self) -> None:
         self._busy = True
+        if self.file.ring.closed:
+            return  # the turn is over: another worker's call has failed
         self._members, self._line = self._line, []
         self._left = 1 + len(self._members)
         self.file.write_block().add_immediate_callback(self._block_written)
@@ -112,7 +116,7 @@ class _Callbacks:
     def landed(self) -> None:
         """Count a member whose frames are written, or the block."""
         self._left -= 1
-        if not self._left:
+        if not self._left and not self.file.ring.closed:
             self.file.sync().add_immediate_callback(self._synced)
 
     def _synced(self, completion: Completion[int]) -> None:
