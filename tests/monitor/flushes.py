@@ -18,10 +18,11 @@ class Unit:
     """A stretch that is written as a whole: ``ended`` is when it was, or 0.
 
     ``reached`` is how far; ``busy`` counts the writes in flight into it; ``failed`` says that one
-    failed for another reason than room; ``blank`` that what is written are zeroes.
+    failed for another reason than room; ``blank`` that what is written are zeroes; ``checksum`` is that of
+    the frame that is written, or ``None``.
     """
 
-    __slots__ = ("blank", "busy", "end", "ended", "failed", "reached", "start")
+    __slots__ = ("blank", "busy", "checksum", "end", "ended", "failed", "reached", "start")
 
     def __init__(self, start: int, end: int, *, blank: bool = False) -> None:
         self.start = self.reached = start
@@ -30,6 +31,7 @@ class Unit:
         self.busy = 0
         self.failed = False
         self.blank = blank
+        self.checksum: int | None = None
 
 
 class Clock:

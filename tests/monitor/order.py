@@ -528,6 +528,7 @@ class OrderMonitor:
         if not (self._confirming(slot) or self._check_free(slot, data, blank=blank)):
             return Unit(slot * page, slot * page + page)
         new = self.units[slot] = Unit(slot * page, slot * page + page, blank=blank)
+        new.checksum = xxhash.xxh3_64_intdigest(data)
         if unit is not None:
             if unit.busy:
                 self._wrong(8, f"slot {slot} is written while it is being written")
@@ -734,7 +735,7 @@ class OrderMonitor:
         return False
 
     def _check_records(self, block) -> None:
-        for guid, slot, _ in block.records:
+        for guid, slot, checksum in block.records:
             if not slot:
                 continue
             owner = self._owned.get(slot)
@@ -742,18 +743,19 @@ class OrderMonitor:
                 self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of blob {owner.hex()}")
             if slot in self._chain_of or self._is_log_space(slot):
                 self._wrong(8, f"group {block.seq} gives blob {guid.hex()} slot {slot} of the log")
-            if block.flags & FRAMES_WERE_FLUSHED and not self._slot_is_durable(slot):
+            if block.flags & FRAMES_WERE_FLUSHED and not self._frame_is_durable(slot, checksum):
                 self._wrong(15, f"group {block.seq} says its frames were flushed; slot {slot} was not")
 
-    def _slot_is_durable(self, slot: int) -> bool:
+    def _frame_is_durable(self, slot: int, checksum: int) -> bool:
+        """Whether the frame with ``checksum`` is; an older one in ``slot`` may be, while it is on its way."""
         unit = self.units.get(slot)
-        return unit is not None and self.clock.is_durable(unit)
+        return unit is not None and unit.checksum == checksum and self.clock.is_durable(unit)
 
     def _try_group(self, group: Group) -> None:
         """More was flushed: is the group durable now?"""
         if not group.whole or group.wipes or not all(map(self.clock.is_durable, group.blocks.values())):
             return
-        if not all(self._slot_is_durable(slot) for _, slot, _ in group.records if slot):
+        if not all(self._frame_is_durable(slot, sum_) for _, slot, sum_ in group.records if slot):
             return
         self._group = None
         self.seq = group.seq

@@ -99,7 +99,7 @@ class Play:
 
 
 def put(guid: bytes, slot: int) -> bytes:
-    return set_record(guid, pack_entry(slot, 0))
+    return set_record(guid, pack_entry(slot, frame_checksum(FRAME)))
 
 
 @pytest.fixture
@@ -153,6 +153,23 @@ def test_a_groups_frame_may_come_after_its_blocks(play):
     block = play.group(set_record(A, pack_entry(FREE, frame_checksum(late))))
     play.slot(FREE, late)
     play.end(block)
+    play.sync()
+    play.promises.committed([A], [], 4)
+    assert play.lines == []
+    assert play.monitor.seq == 5
+
+
+def test_a_flush_between_does_not_make_a_group_durable_whose_slot_holds_an_older_frame(play):
+    """Once an alarm: the flush was another batch's, and both block and older frame were written before it."""
+    play.commit(A, FREE)
+    play.end(play.group(delete_record(A)))
+    play.sync()
+    play.commit(B, FREE + 1)
+    late = b"\x02" * BLOCK
+    play.end(play.group(set_record(A, pack_entry(FREE, frame_checksum(late)))))
+    play.sync()
+    assert play.monitor.seq == 4
+    play.slot(FREE, late)
     play.sync()
     play.promises.committed([A], [], 4)
     assert play.lines == []
