@@ -94,24 +94,39 @@ def impatient(monkeypatch):
     monkeypatch.setattr(queue, "REFUSALS_MAX", 5)
 
 
+def refusing(ring, answer):
+    """Have the kernel answer every submission with ``answer``, of a chain and of what was staged."""
+    real = ring._queue.lib
+    ring._queue.lib = mock.Mock(wraps=real, ub_submit=lambda *_: answer, ub_push=lambda *_: answer)
+    return real
+
+
+@pytest.mark.parametrize("leased", [True, False], ids=["leased", "ordinary memory"])
 @pytest.mark.parametrize("answer", [*REFUSALS, 0], ids=lambda a: errno.errorcode.get(-a, "0"))
-async def test_a_kernel_that_never_takes_anything_is_an_error_in_the_end(quick_path, impatient, answer):
+async def test_a_kernel_that_never_takes_anything_is_an_error_in_the_end(
+    quick_path, impatient, answer, leased
+):
     store = await AsyncFileBlobStore.open(quick_path, engine="io_uring", page_size=PAGE)
     await fill(store, range(4))
     ring = store._core.file_io.engine.ring
-    real, ring._queue.lib = ring._queue.lib, mock.Mock(wraps=ring._queue.lib, ub_submit=lambda *_: answer)
-    room = bytearray(PAGE)
+    real = refusing(ring, answer)
+    lease = store.alloc_blob_buf_uninit()
+    room = lease.view if leased else memoryview(bytearray(PAGE + 1))[1:]
     with pytest.raises(BlobStoreIOError) as caught:
-        await store.read_blob(guid(1), room)
+        await store.read_blob(guid(1), lease if leased else room)
     assert caught.value.errno == (-answer or errno.EAGAIN)
+    room[:] = frame(1, PAGE, 1)
     with pytest.raises(BlobStoreIOError) as caught:
-        await store.commit([(guid(1), frame(1, PAGE, 1))])
+        await store.commit([(guid(1), lease if leased else room)])
     assert caught.value.errno == (-answer or errno.EAGAIN)
     assert caught.value.applied is None
     ring._queue.lib = real
+    await asyncio.sleep(0)  # what resumed this task is counted until its callback returns
     assert store.stats().in_flight == 0
-    await store.read_blob(guid(1), room)
+    await store.read_blob(guid(1), lease if leased else room)
     assert room == frame(1, PAGE)
+    del room
+    lease.release()
     with pytest.raises(StorePoisoned):
         await store.commit([(guid(1), frame(1, PAGE, 1))])
     with pytest.raises(StorePoisoned):
@@ -123,7 +138,7 @@ async def test_a_kernel_that_never_takes_anything_is_an_error_in_the_end(quick_p
 @pytest.mark.parametrize("answer", REFUSALS, ids=lambda a: errno.errorcode[-a])
 def test_a_ring_without_a_loop_gives_up_too(impatient, answer):
     ring = Ring(8)
-    real, ring._queue.lib = ring._queue.lib, mock.Mock(wraps=ring._queue.lib, ub_submit=lambda *_: answer)
+    real = refusing(ring, answer)
     nops = [ring.nop() for _ in range(20)]
     assert [ring.wait(nop) for nop in nops] == [answer] * 20
     ring._queue.lib = real
