@@ -135,6 +135,10 @@ UNBLOCKED_S = 1.0
 #: The file grows by a sixteenth of its blobs, within these bytes.
 GROWTH_BYTES_MIN = 64 * KIB
 GROWTH_BYTES_MAX = 64 * MIB
+#: So much more than a sixteenth may be unused, with frames up to the second figure: with 64 callers that commit
+#: single frames of 4 KiB, and as many blobs, nine of ten waited for an empty group that freed their slots.
+SPARE_BYTES = MIB
+SPARE_PAGE_SIZE_MAX = 64 * KIB
 #: Log blocks behind the snapshot at which compaction begins, if that is more than twice the snapshot.
 COMPACTION_BLOCKS_MIN = 1024
 #: Blocks of a snapshot that are written together (chosen); commits go on between.

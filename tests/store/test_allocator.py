@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from uringblob import BlobStoreIOError, StorePoisoned
+from uringblob import BlobStoreIOError, StorePoisoned, tuning
 from uringblob.completion import Completion
 from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import EXTENTS_MAX, SlotRun
@@ -21,6 +21,12 @@ from uringblob.store.io.file_io import FileIO
 #: One slot is one granule, and the least step by which a file grows; a small store wants 15 for its log.
 PAGE = 64 * 1024
 LOG = 15
+
+
+@pytest.fixture(autouse=True)
+def one_spare_slot(monkeypatch):
+    """A small store may have one slot more than it needs."""
+    monkeypatch.setattr(tuning, "SPARE_BYTES", PAGE)
 
 
 class World:

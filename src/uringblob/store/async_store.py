@@ -11,7 +11,7 @@ import functools
 import os
 import warnings
 from asyncio import _get_running_loop
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from uringblob import fork
@@ -245,26 +245,38 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     ) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
-        few = few_changes(self._core, writes, deletes)
+        core = self._core
+        few = few_changes(core, writes, deletes)
         if few is None:
-            frames, doomed = await checked_changes(self._core, writes, deletes)
+            frames, doomed = await checked_changes(core, writes, deletes)
             self._check_open()
         else:
             frames, doomed = few
             del few  # an error's traceback refers to this function, and the buffers are the caller's then
-            commit = self._core.start_commit(frames, doomed)
-            if commit is not None:
-                del frames
+            size_bytes = core.small_commit_bytes(frames, doomed)
+            if size_bytes:
+                commit: Awaitable[None] | None = None
                 self._active += 1
                 try:
-                    await commit
+                    # In the caller's task: nothing has begun, and a cancelled caller leaves nothing behind.
+                    budget = core.file_io.checksum_budget
+                    if not budget.try_acquire(size_bytes):
+                        await budget.acquire(size_bytes)
+                    commit = core.start_commit(frames, doomed)
+                    if commit is None:
+                        committing = core.commit(frames, doomed, budget=False)
+                        del frames
+                        await self._change(committing)
+                    else:
+                        del frames
+                        await commit
                 finally:
-                    del commit
+                    commit = None
                     self._active -= 1
                     if self._idle is not None:
                         self._resolve_idle()
                 return
-        committing = self._core.commit(frames, doomed)
+        committing = core.commit(frames, doomed)
         del frames
         await self._change(committing)
 

@@ -156,16 +156,15 @@ class Core(StoreOwner):
         self.check_writable()
         self.index.publish_deletion(guid)
 
-    def start_commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> Commit | None:
-        """Begin a small commit that nothing stands in the way of; ``None``: :meth:`commit` it."""
+    def small_commit_bytes(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> int:
+        """Return the budget that :meth:`start_commit` needs; 0 if this is no small commit."""
         size_bytes = len(writes) * self.page_size
-        if (
-            not writes
-            or size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN
-            or len(deletes) > GUIDS_AT_ONCE
-            or not self.file_io.checksum_budget.try_acquire(size_bytes)
-        ):
-            return None
+        return (
+            0 if size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN or len(deletes) > GUIDS_AT_ONCE else size_bytes
+        )
+
+    def start_commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> Commit | None:
+        """Begin a small commit that has its budget; ``None``: something stands in its way, :meth:`commit` it."""
         if self.file.read_only or self.file_io.poison_cause is not None:
             self.check_writable()
         batch = Batch(self.file_io, self.allocator, self.page_size)
@@ -212,8 +211,10 @@ class Core(StoreOwner):
 
         persist(lambda: self.file_io.start(free()))
 
-    async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
-        """Make all of it durable at once, then visible at once."""
+    async def commit(
+        self, writes: Mapped[IoBuffer], deletes: Sequence[bytes], *, budget: bool = True
+    ) -> None:
+        """Make all of it durable at once, then visible at once; ``budget``: it has none yet."""
         if not writes:
             self.check_writable()
             if await self._any_exists(deletes):
@@ -223,7 +224,7 @@ class Core(StoreOwner):
             return
         size_bytes = len(writes) * self.page_size
         overlap = size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN
-        if not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
+        if budget and not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
             # Before slots are allocated: the first of many commits writes while the others wait for budget.
             await self.file_io.checksum_budget.acquire(size_bytes)
         batch = await self._prepare(writes)

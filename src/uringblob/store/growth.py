@@ -97,13 +97,15 @@ class FileGrowth:
     def is_cheap(self, slots: int, count: int) -> bool:
         """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
 
-        Contents are live blobs, writes in progress and ``count`` more frames; small stores may have
-        ``tuning.GROWTH_BYTES_MIN`` more.
+        Contents are live blobs, writes in progress and ``count`` more frames; a store of frames up to 64 KiB
+        may have ``tuning.SPARE_BYTES`` more, a part of its fixed cost.
         """
         table = self._slots
         frames = table.limit - table.first - table.count(SlotState.LOG)
         blobs = len(self._blobs)
-        comfort = blobs + blobs // 16 + tuning.GROWTH_BYTES_MIN // self._page_size
+        comfort = blobs + blobs // 16
+        if self._page_size <= tuning.SPARE_PAGE_SIZE_MAX:
+            comfort += tuning.SPARE_BYTES // self._page_size
         return frames + slots <= comfort + table.count(SlotState.WRITING) + count
 
     def is_small(self, count: int) -> bool:

@@ -32,6 +32,9 @@ def begin_commit(
     few = few_changes(core, writes, deletes)
     if few is None:
         return False
+    size_bytes = core.small_commit_bytes(*few)
+    if not size_bytes or not core.file_io.checksum_budget.try_acquire(size_bytes):
+        return False
     blocking = may_block and core.may_block
     try:
         if blocking:

@@ -255,14 +255,15 @@ async def test_closing_waits_for_queued_requests(store, monkeypatch):
     assert [task.exception() for task in tasks] == [None] * 12
 
 
-async def test_a_cancelled_caller_waits_for_its_budget_and_its_commit(store, monkeypatch):
+async def test_a_caller_cancelled_while_it_waits_for_budget_begins_nothing(store, monkeypatch):
     monkeypatch.setattr(tuning, "BYTES_PER_ITERATION", 1)
     tasks = [asyncio.ensure_future(store.commit(frames(n, 1))) for n in range(6)]
     await asyncio.sleep(0)
     tasks[5].cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None)] * 5 + [asyncio.CancelledError]
-    assert await store.has_blob(guids(5, 1)[0]), "wholly done"
+    assert not await store.has_blob(guids(5, 1)[0]), "not begun"
+    assert store.stats().slots_pending == 0
 
 
 async def test_a_commit_that_waits_while_the_store_is_poisoned_is_refused(store, monkeypatch):

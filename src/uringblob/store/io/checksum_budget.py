@@ -23,6 +23,7 @@ from collections.abc import Callable
 from uringblob import tuning
 from uringblob.buffers.checksum import FrameHasher, frame_checksum
 from uringblob.completion import Completion, call_surely
+from uringblob.wait import Wait
 
 #: Guids between two requests for budget.
 GUIDS_AT_ONCE = 64
@@ -59,7 +60,7 @@ class ChecksumBudget:
         """
         if self.try_acquire(size_bytes):
             return
-        granted: Completion[None] = Completion(loop=self._loop)
+        granted = Wait(loop=self._loop)  # a task goes on inside the refill, as a job does
         self._waiting.append((size_bytes, granted))
         self._charge(0)
         await granted
