@@ -335,6 +335,22 @@ async def test_a_cancelled_list_leaves_nothing(store):
     assert not store._core.groups.names_still.locked()
 
 
+async def test_a_list_cancelled_while_it_waits_for_a_large_commit_leaves_nothing(store):
+    await store.commit(frames(0, MANY))
+    commit = asyncio.ensure_future(store.commit(frames(MANY, MANY)))
+    while not store._core.index.applying:
+        await asyncio.sleep(0)
+    listing = asyncio.ensure_future(store.list_blobs())
+    await asyncio.sleep(0)
+    assert not listing.done()
+    listing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listing
+    await commit
+    assert not store._core.groups.names_still.locked()
+    assert len(await store.list_blobs()) == 2 * MANY
+
+
 # ---- arguments --------------------------------------------------------------------------------
 
 
