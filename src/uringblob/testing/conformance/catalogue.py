@@ -9,6 +9,7 @@ from uringblob.testing.conformance import (
     checks_end,
     checks_file,
     checks_names,
+    checks_snapshots,
     checks_together,
 )
 from uringblob.testing.conformance.check import Check
@@ -19,6 +20,7 @@ _MODULES = (
     checks_blobs,
     checks_batches,
     checks_together,
+    checks_snapshots,
     checks_end,
     checks_file,
 )
