@@ -391,29 +391,19 @@ class TearsFrames(Memory):
             self._frames[guid_bytes(guid)] = new
 
 
-class SnapshotMoves(Memory):
+class SnapshotForgets(Memory):
     caught_by = "snapshot_stays"
+
+    def snapshot(self):
+        return BlobStore.snapshot(self)
+
+
+class SnapshotMoves(Memory):
+    caught_by = "snapshot_of_names"
 
     def snapshot(self):
         taken = super().snapshot()
         taken._frames = self._frames
-        return taken
-
-
-class SnapshotIsSilent(Sound):
-    """Its frames move with the store, and nobody is told."""
-
-    caught_by = "snapshot_of_names"
-
-    def snapshot(self):
-        taken, store = super().snapshot(), self
-
-        class Silent(type(taken)):
-            def read_blob(self, guid, dst):
-                self.checksum(guid)
-                store.read_blob(guid, dst)
-
-        taken.__class__ = Silent
         return taken
 
 

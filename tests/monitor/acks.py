@@ -15,8 +15,8 @@ class Promises:
 
     def __init__(self, monitor) -> None:
         self._monitor = monitor
-        #: guid: the last durable group when the call that changed it began, and whether it was deleted.
-        self._pending: dict[bytes, int] = {}
+        #: guid: the last durable group when the call that changed it began, in a list of that call's own.
+        self._pending: dict[bytes, list[int]] = {}
         #: guid: how many deletions of it have begun.
         self._deleted: dict[bytes, int] = {}
         #: What calls name that may have made it visible without a record: in progress, or failed.
@@ -25,7 +25,7 @@ class Promises:
     def changed(self, guids, began: int) -> None:
         """A call that began after group ``began`` has made these visible; ``flush`` will make them durable."""
         for guid in guids:
-            self._pending[guid] = began
+            self._pending[guid] = [began]
 
     def begins(self) -> list:
         """A call begins that makes visible what it will note in the returned list."""
@@ -66,20 +66,21 @@ class Promises:
             if guid in monitor.entries and monitor.last_record.get(guid, -1) <= began:
                 monitor._wrong(1, f"commit returned, and the deletion of {guid.hex()} is not durable")
 
-    def before_flush(self) -> dict[bytes, int]:
+    def before_flush(self) -> dict[bytes, list[int]]:
         return dict(self._pending)
 
-    def flushed(self, before: dict[bytes, int]) -> None:
+    def flushed(self, before: dict[bytes, list[int]]) -> None:
         """``flush`` returned: what was pending when it began is durable."""
         monitor = self._monitor
         if monitor.blind:
             return
-        for guid, began in before.items():
+        for guid, change in before.items():
+            [began] = change
             if monitor.last_record.get(guid, -1) <= began and not self._never_was(guid):
                 monitor._wrong(
                     16, f"flush returned, and no flushed group since {began} has blob {guid.hex()}"
                 )
-            if self._pending.get(guid) == began:
+            if self._pending.get(guid) is change:
                 del self._pending[guid]
 
     def _never_was(self, guid: bytes) -> bool:

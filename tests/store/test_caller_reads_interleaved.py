@@ -168,6 +168,11 @@ class SnapshotWorld(World):
         super().__init__(twins, program, strikes)
         self.moment = self.plan.reads.index = self.index.moments.begin(self.index, holds=True)
 
+    def _reader(self):
+        entry = yield from self.moment.find(GUID)
+        assert entry == self.plan.entry or not self.moment.is_open, "a snapshot shows what was written later"
+        yield from super()._reader()
+
     def end_snapshot(self):
         yield from self.index.moments.end_moment(self.moment)
         for slot in list(self.moment.held_slots()):

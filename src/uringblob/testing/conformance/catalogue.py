@@ -20,8 +20,8 @@ _MODULES = (
     checks_blobs,
     checks_batches,
     checks_together,
-    checks_snapshots,
     checks_end,
+    checks_snapshots,
     checks_file,
 )
 #: Every check, as it stands in its file; parametrize over it, ``ids=str``.

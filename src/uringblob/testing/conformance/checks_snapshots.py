@@ -25,6 +25,23 @@ async def _changed_since(s: Subject) -> AsyncBlobSnapshot:
     return snapshot
 
 
+@check("A snapshot shows its moment, or raises BlobChanged where a frame was replaced.")
+async def snapshot_of_names(s: Subject) -> None:
+    async with await _changed_since(s) as snapshot:
+        expect(sorted(await snapshot.list_blobs()) == sorted(STAMPS), "it lists other names than there were")
+        for guid, stamp in STAMPS.items():
+            room = s.blank()
+            try:
+                await snapshot.read_blob(guid, room)
+            except BlobChanged as error:
+                expect(guid != KEPT, f"{guid} is as it was, and the snapshot raises {error!r}")
+            else:
+                expect(
+                    s.number(room) == stamp, f"{guid} was {stamp}, and the snapshot shows {s.number(room)}"
+                )
+        await refused(BlobNotFound, snapshot.read_blob, LATER, s.blank())
+
+
 @check("Every read and list in a snapshot answers as at its moment, to its close.", "own_snapshot")
 async def snapshot_stays(s: Subject) -> None:
     async with await _changed_since(s) as snapshot, await s.store.snapshot() as newer:
@@ -47,23 +64,6 @@ async def snapshot_stays(s: Subject) -> None:
             await s.store.flush()
         expect(sorted(await newer.list_blobs()) == [KEPT, REPLACED, LATER], "the newer snapshot has changed")
     expect(await s.read(KEPT) == 20, "closing the snapshot changed its store")
-
-
-@check("A snapshot shows its moment, or raises BlobChanged where a frame was replaced.")
-async def snapshot_of_names(s: Subject) -> None:
-    async with await _changed_since(s) as snapshot:
-        expect(sorted(await snapshot.list_blobs()) == sorted(STAMPS), "it lists other names than there were")
-        for guid, stamp in STAMPS.items():
-            room = s.blank()
-            try:
-                await snapshot.read_blob(guid, room)
-            except BlobChanged as error:
-                expect(guid != KEPT, f"{guid} is as it was, and the snapshot raises {error!r}")
-            else:
-                expect(
-                    s.number(room) == stamp, f"{guid} was {stamp}, and the snapshot shows {s.number(room)}"
-                )
-        await refused(BlobNotFound, snapshot.read_blob, LATER, s.blank())
 
 
 @check("A snapshot is read-only: changes raise StoreReadOnly, and flush has nothing to do.")
