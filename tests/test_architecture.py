@@ -36,6 +36,7 @@ ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
     *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),
 )
+ASYNC_STORE = ("store.async_store", "store.snapshot")
 ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ("ground",)),
     "_native": (),
@@ -62,12 +63,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("ground", "buffers", "api", "engine protocol", "engines"),
         *("store", "store.format", "store.index", "store.io", "store.log"),
     ),
-    "store.async_store": ("ground", "buffers", "api", "store", "store.io", "store.opening"),
-    "sync": ("ground", "buffers", "api", "store.async_store", "store.opening"),
+    **dict.fromkeys(
+        ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
+    ),
+    "sync": ("ground", "buffers", "api", "async store", "store.opening"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
-        *("store", "store.format", "store.opening", "store.async_store"),
+        *("store", "store.format", "store.opening", "async store"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
     # What the doctor and the other commands share.
@@ -81,6 +84,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 GROUPS = {
     "ground": GROUND,
     "engine protocol": ENGINE_PROTOCOL,
+    "async store": ASYNC_STORE,
     "cli base": ("cli.errors", "cli.stdio"),
 }
 
@@ -116,7 +120,7 @@ TRAIT_METHODS = set(
     """
     read_blob write_blob delete_blob list_blobs flush alloc_blob_buf_zeroed alloc_blob_buf_uninit
     write_blobs write_blobs_with_data_sync needs_flush has_blob has_blobs iter_blobs read_blobs read_blob_range commit
-    verify stats page_size
+    verify snapshot stats page_size
     """.split()
 )
 OPEN_OPTIONS = {

@@ -155,6 +155,7 @@ METHODS = {
     "list_blobs": lambda s: s.list_blobs(),
     "flush": lambda s: s.flush(),
     "verify": lambda s: s.verify(),
+    "snapshot": lambda s: s.snapshot(),
     "commit of nothing": lambda s: s.commit(),
 }
 #: What ``open`` refuses, before there is a file.

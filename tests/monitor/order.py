@@ -11,6 +11,7 @@ place is not its to find; nor that a group should have been dropped.  The crash 
 from __future__ import annotations
 
 import collections
+import weakref
 
 import xxhash
 
@@ -101,6 +102,8 @@ class OrderMonitor:
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
+        #: The slots that each open snapshot shows, as far as records and calls say.
+        self.shown: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._chain_of: dict[int, Chain] = {}
         self._chain: Chain | None = None
         self._older: Chain | None = None
@@ -579,6 +582,8 @@ class OrderMonitor:
                 self._wrong(
                     8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
                 )
+        if self.shown and any(slot in slots for slots in self.shown.values()):
+            self._wrong(8, f"slot {slot} is written, and an open snapshot shows it")
         self._check_no_reader(slot)
         group = self._group
         if group is not None and self._is_named(slot):

@@ -10,12 +10,15 @@ from pathlib import Path
 from uringblob import (
     PAGE_SIZE,
     AlignedBlobBuf,
+    AsyncBlobSnapshot,
     AsyncBlobStore,
     AsyncFileBlobStore,
     AsyncMemoryBlobStore,
+    BlobChanged,
     BlobCorrupt,
     BlobGuid,
     BlobNotFound,
+    BlobSnapshot,
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
@@ -55,6 +58,10 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
     bad: list[BlobGuid] = [
         guid for guid, error in zip(guids, outcomes, strict=True) if isinstance(error, BlobCorrupt)
     ]
+    with store.snapshot() as snap:
+        seq: int = snap.seq
+        still: BlobSnapshot = snap
+        print(seq, len(still), still.stats().held_bytes)
     report = store.verify(tell)
     named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
     return bad if report.ok else [guid for guid, _ in named]
@@ -70,6 +77,12 @@ async def serve(store: AsyncBlobStore) -> int:
         checksum: int = await store.checksum(guid)
         print(checksum)
         print([name async for name in store.iter_blobs()], await store.has_blobs([guid]))
+        async with await store.snapshot() as snap:
+            still: AsyncBlobSnapshot = snap
+            try:
+                await still.read_blob(guid, buf)
+            except BlobChanged as error:
+                print(error.guid)
         if store.needs_flush():
             await store.flush()
         try:

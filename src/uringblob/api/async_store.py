@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from uringblob.api.base import AnyBlobStore
+from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
@@ -278,6 +279,20 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         good_bytes = (checked - len(bad)) * self.page_size
         return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
 
+    async def snapshot(self) -> AsyncBlobSnapshot:
+        """Return a read-only store of this moment: ``async with await store.snapshot() as snap``.
+
+        Every read and list of it shows what is visible now, until it is closed, whatever changes meanwhile;
+        :attr:`AsyncBlobSnapshot.seq` is the last durable group in it.  Changes of it are ``StoreReadOnly``.
+        When the store is closed, it is, too.  File and memory stores take one without I/O and keep its
+        frames until it is closed.
+
+        **The default** lists the names with their checksums, and reads through: a frame that was replaced
+        or deleted since is ``BlobChanged``.  What changes while it is taken may be in it or not.
+        """
+        self._check_open()
+        return _ReadThroughSnapshot(self, await checksums_of(self))
+
     async def _pause(self) -> None:
         """Let other tasks run, between the steps of work that grows with the number of blobs."""
         await asyncio.sleep(0)
@@ -309,6 +324,14 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+class AsyncBlobSnapshot(AsyncRefusals, AsyncBlobStore):
+    """A read-only :class:`AsyncBlobStore` of one moment, from :meth:`AsyncBlobStore.snapshot`."""
+
+
+class _ReadThroughSnapshot(ReadsThrough, AsyncBlobSnapshot):
+    """The default snapshot."""
 
 
 #: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
