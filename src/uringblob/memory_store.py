@@ -197,6 +197,8 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
             observe(self, observer)
 
     _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
+    backup = AsyncBlobStore.backup
+    _now, _sleep = AsyncBlobStore._now, AsyncBlobStore._sleep
 
     async def _pause(self) -> None:
         await asyncio.sleep(0)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import abc
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
+from uringblob.api.backup import BackupReport
 from uringblob.api.base import AnyBlobStore, take_documentation
+from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -107,6 +110,17 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._run(AsyncBlobStore.verify, progress)
 
+    def backup(
+        self, target: BlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
+    ) -> BackupReport:
+        if target is self:
+            raise ValueError(f"{self!r} cannot be backed up into itself")
+        into = SyncToAsyncAdapter(target) if isinstance(target, BlobStore) else target
+        return self._run(AsyncBlobStore.backup, into, progress, rate)
+
+    def _open_backup(self, path: StorePath) -> BlobStore:
+        return self._run(AsyncBlobStore._open_backup, path)  # type: ignore[return-value]
+
     def __len__(self) -> int:
         return len(self.list_blobs())
 
@@ -172,6 +186,21 @@ class SyncToAsyncAdapter(AsyncBlobStore):
         names = await self._do(functools.partial(self._store.iter_blobs, after, limit))
         while (guid := await self._do(functools.partial(next, names, None))) is not None:
             yield guid
+
+    async def backup(
+        self, target: AsyncBlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
+    ) -> BackupReport:
+        into = target._store if isinstance(target, SyncToAsyncAdapter) else target
+        return await self._do(functools.partial(self._store.backup, into, progress, rate))
+
+    async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
+        return SyncToAsyncAdapter(await self._do(functools.partial(self._store._open_backup, path)))
+
+    def _now(self) -> float:
+        return time.monotonic()
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     async def _pause(self) -> None:
         """Do nothing: there may be no loop, and other threads run anyway."""

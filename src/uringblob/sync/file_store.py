@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from uringblob.api.base import observe
-from uringblob.api.open_options import OpenOptions, open_options
+from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
@@ -163,6 +163,9 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._handle.run_with_progress(self._core.verify, progress)
+
+    def _open_backup(self, path: StorePath) -> FileBlobStore:
+        return FileBlobStore.open(path, **self._core._backup_options(path))
 
     # -- the end ------------------------------------------------------------------------------
 
