@@ -116,7 +116,7 @@ TRAIT_METHODS = set(
     """
     read_blob write_blob delete_blob list_blobs flush alloc_blob_buf_zeroed alloc_blob_buf_uninit
     write_blobs write_blobs_with_data_sync needs_flush has_blob has_blobs iter_blobs read_blobs read_blob_range commit
-    verify stats page_size
+    verify snapshot stats page_size
     """.split()
 )
 OPEN_OPTIONS = {

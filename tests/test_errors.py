@@ -35,6 +35,7 @@ EVERY = [
     errors.BlobNotFound(GUID, "gone"),
     errors.BlobCorrupt("bad checksum", GUID),
     errors.BlobCorrupt("bad checksum"),
+    errors.BlobChanged("replaced", GUID),
     errors.EngineUnavailable("refused", errno.EPERM, "setup"),
     errors.BlobStoreIOError(errno.EIO, "fdatasync failed", guid=GUID, applied=None),
 ]

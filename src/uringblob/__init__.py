@@ -14,14 +14,16 @@ if sys.platform == "win32":
         "it does not run on Windows; use WSL 2 there"
     )
 
-from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
+from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
-from uringblob.api.sync_store import BlobStore
+from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import (
+    BlobChanged,
     BlobCorrupt,
     BlobNotFound,
     BlobStoreError,
@@ -44,14 +46,19 @@ __version__ = "0.2.0"
 
 __all__ = [
     "BUF_ALIGN",
+    "INCOMPLETE",
     "PAGE_SIZE",
     "AlignedBlobBuf",
+    "AsyncBlobSnapshot",
     "AsyncBlobStore",
     "AsyncFileBlobStore",
     "AsyncMemoryBlobStore",
+    "BackupReport",
+    "BlobChanged",
     "BlobCorrupt",
     "BlobGuid",
     "BlobNotFound",
+    "BlobSnapshot",
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",

@@ -6,6 +6,7 @@
      └─ BlobStoreError
          ├─ BlobNotFound (also KeyError)     no blob has this guid
          ├─ BlobCorrupt                      one blob's bytes are not those written
+         ├─ BlobChanged                      a snapshot's frame was replaced in its store
          ├─ StoreCorrupt                     the file is not a store, or its map is damaged
          ├─ StoreLocked                      another opener holds the file
          ├─ StoreClosed                      you closed it
@@ -31,6 +32,7 @@ from uringblob.guid import GUID_SIZE, BlobGuid, GuidLike, is_guid_text
 
 __all__ = [
     "NO_SPACE_ERRNOS",
+    "BlobChanged",
     "BlobCorrupt",
     "BlobNotFound",
     "BlobStoreError",
@@ -123,6 +125,18 @@ class BlobCorrupt(BlobStoreError):
     def __init__(self, message: str, guid: GuidLike | None = None, offset: int | None = None) -> None:
         self.guid = _known_guid(guid)
         self.offset = offset
+        super().__init__(message)
+
+
+class BlobChanged(BlobStoreError):
+    """A snapshot cannot show a blob any more: its frame was replaced or deleted in the store.
+
+    Only the default ``snapshot()`` of a store raises it; file and memory stores keep the frame.
+    ``guid`` names the blob.
+    """
+
+    def __init__(self, message: str, guid: GuidLike | None = None) -> None:
+        self.guid = _known_guid(guid)
         super().__init__(message)
 
 

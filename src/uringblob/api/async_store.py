@@ -16,10 +16,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from types import TracebackType
 from typing import Any, TypeVar
 
-from uringblob.api.backup import Backup, BackupReport, holds_backup
-from uringblob.api.base import AnyBlobStore
-from uringblob.api.open_options import StorePath
-from uringblob.api.rate_limit import RateLimit
+from uringblob.api.backup import AsyncBackups
+from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
@@ -40,7 +38,7 @@ Self = TypeVar("Self", bound="AsyncBlobStore")
 T = TypeVar("T")
 
 
-class AsyncBlobStore(AnyBlobStore, abc.ABC):
+class AsyncBlobStore(AsyncBackups, abc.ABC):
     """Frames of ``page_size`` bytes under 16-byte names, for tasks of one event loop.
 
     **Guids** are :class:`BlobGuid`, 16-byte ``bytes`` or ``uuid.UUID``; a wrong length is a
@@ -281,55 +279,19 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         good_bytes = (checked - len(bad)) * self.page_size
         return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
 
-    async def backup(
-        self, target: AsyncBlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
-    ) -> BackupReport:
-        """Copy a snapshot of this store into ``target``, and verify it on the way.
+    async def snapshot(self) -> AsyncBlobSnapshot:
+        """Return a read-only store of this moment: ``async with await store.snapshot() as snap``.
 
-        ``target`` is an open store of the same kind (sync or async), which nothing else changes meanwhile, or,
-        for a file store, the path of a file, which is made if there is none.  What it has with the same
-        checksum is not copied, what it has beyond is deleted.  Calling it again goes on, or brings an
-        earlier backup up to date.
+        Every read and list of it shows what is visible now, until it is closed, whatever changes meanwhile;
+        :attr:`AsyncBlobSnapshot.seq` is the last durable group in it.  Changes of it are ``StoreReadOnly``.
+        When the store is closed, it is, too.  File and memory stores take one without I/O and keep its
+        frames until it is closed.
 
-        Until it is complete, a new target holds a blob ``uringblob.INCOMPLETE``, and opening a file that has
-        it is noted in ``stats().notes``.  A file with a complete backup stays that backup, whatever
-        happens, until this one is complete and durable.
-
-        A blob that cannot be read is an entry of the report's ``bad``; the others are copied, but the target
-        is incomplete, or still the earlier backup.
-
-        :param progress: called as ``progress(done, total)``, in blobs.
-        :param rate: bytes per second to copy at most.
-        :raises PageSizeMismatch: the target has another frame size.
-        :raises BlobStoreError: the target failed; calling it again goes on.
-        :raises ValueError: the target is this store.
+        **The default** lists the names with their checksums, and reads through: a frame that was replaced
+        or deleted since is ``BlobChanged``.  What changes while it is taken may be in it or not.
         """
         self._check_open()
-        limit = RateLimit(rate, self._now)
-        if target is self:
-            raise ValueError(f"{self!r} cannot be backed up into itself")
-        async with await self.snapshot() as snapshot:
-            if isinstance(target, AsyncBlobStore):
-                return await Backup(snapshot, target, progress, limit).run()
-            file = await self._open_backup(target)
-            try:
-                replaces = await holds_backup(file)
-                return await Backup(snapshot, file, progress, limit, replaces=replaces).run()
-            finally:
-                await file.aclose(flush=False)  # a complete backup is durable, another one is dropped
-
-    async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
-        raise TypeError(
-            f"{type(self).__name__} is backed up into an open store of the same kind, sync or async; "
-            f"only a file store also takes a path: {path!r}"
-        )
-
-    def _now(self) -> float:
-        """Return the time that :meth:`_sleep` waits for."""
-        return asyncio.get_running_loop().time()
-
-    async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        return _ReadThroughSnapshot(self, await checksums_of(self))
 
     async def _pause(self) -> None:
         """Let other tasks run, between the steps of work that grows with the number of blobs."""
@@ -362,6 +324,14 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+class AsyncBlobSnapshot(AsyncRefusals, AsyncBlobStore):
+    """A read-only :class:`AsyncBlobStore` of one moment, from :meth:`AsyncBlobStore.snapshot`."""
+
+
+class _ReadThroughSnapshot(ReadsThrough, AsyncBlobSnapshot):
+    """The default snapshot."""
 
 
 #: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.

@@ -14,10 +14,15 @@ incomplete, or still the earlier backup.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, cast
 
+from uringblob.api.base import AnyBlobStore
+from uringblob.api.open_options import StorePath
 from uringblob.api.rate_limit import RateLimit
 from uringblob.api.verify_report import Progress
 from uringblob.buffers.checksum import frame_checksum
@@ -64,7 +69,85 @@ class BackupReport:
         return "\n".join([head, *(f"{guid} not copied: {error}" for guid, error in self.bad)])
 
 
-class Backup:
+class AsyncBackups(AnyBlobStore):
+    """The part of :class:`AsyncBlobStore` that makes backups."""
+
+    async def backup(
+        self, target: AsyncBackups | StorePath, progress: Progress | None = None, rate: float | None = None
+    ) -> BackupReport:
+        """Copy a snapshot of this store into ``target``, and verify it on the way.
+
+        ``target`` is an open store of the same kind (sync or async), which nothing else changes meanwhile, or,
+        for a file store, the path of a file, which is made if there is none.  What it has with the same
+        checksum is not copied, what it has beyond is deleted.  Calling it again goes on, or brings an
+        earlier backup up to date.
+
+        Until it is complete, a new target holds a blob ``uringblob.INCOMPLETE``, and opening a file that has
+        it is noted in ``stats().notes``.  A file with a complete backup stays that backup, whatever
+        happens, until this one is complete and durable.
+
+        A blob that cannot be read is an entry of the report's ``bad``; the others are copied, but the target
+        is incomplete, or still the earlier backup.
+
+        :param progress: called as ``progress(done, total)``, in blobs.
+        :param rate: bytes per second to copy at most.
+        :raises PageSizeMismatch: the target has another frame size.
+        :raises BlobStoreError: the target failed; calling it again goes on.
+        :raises ValueError: the target is this store.
+        """
+        self._check_open()
+        limit = RateLimit(rate, self._now, self._sleep)
+        if target is self:
+            raise ValueError(f"{self!r} cannot be backed up into itself: give another store")
+        source: AsyncBlobStore = self  # type: ignore[assignment] # each one is
+        async with await source.snapshot() as snapshot:
+            if isinstance(target, AsyncBackups):
+                return await _Backup(snapshot, target, progress, limit).run()
+            file = await self._open_backup(target)
+            try:
+                replaces = await _holds_backup(file)
+                return await _Backup(snapshot, file, progress, limit, replaces=replaces).run()
+            finally:
+                await file.aclose(flush=False)  # a complete backup is durable, another one is dropped
+
+    async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
+        raise takes_no_path(self, path)
+
+    def _now(self) -> float:
+        """Return the time that :meth:`_sleep` waits for."""
+        return asyncio.get_running_loop().time()
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def takes_no_path(store: AnyBlobStore, target: object) -> TypeError:
+    """Return the error of a backup of ``store`` into what is no store of its kind."""
+    return TypeError(
+        f"{type(store).__name__} is backed up into an open store of the same kind, sync or async (only a file "
+        f"store also takes a path), not into {target!r}"
+    )
+
+
+class FileOptions(TypedDict):
+    """Options of opening a backup's file."""
+
+    page_size: int
+    engine: str
+
+
+def file_options(path: StorePath, source_path: str, page_size: int, engine: str) -> FileOptions:
+    """Return the options of opening ``path`` for a backup of the store at ``source_path``.
+
+    :raises ValueError: the two are one file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samefile(path, source_path):
+            raise ValueError(f"{source_path} cannot be backed up into itself: give another path")
+    return {"page_size": page_size, "engine": "pread" if engine == "pread" else "auto"}
+
+
+class _Backup:
     """One run, from a snapshot into an open store.
 
     :param replaces: the target holds an earlier backup, which stays until this one is complete; otherwise
@@ -74,7 +157,7 @@ class Backup:
     def __init__(
         self,
         source: AsyncBlobStore,
-        target: AsyncBlobStore,
+        target: AsyncBackups,
         progress: Progress | None,
         limit: RateLimit,
         *,
@@ -84,7 +167,7 @@ class Backup:
             raise PageSizeMismatch(
                 f"{target!r} cannot hold frames of {source.page_size} bytes: back up into a store of that size"
             )
-        self._source, self._target = source, target
+        self._source, self._target = source, cast("AsyncBlobStore", target)
         self._progress, self._limit = progress, limit
         self._replaces = replaces
         self._copied = self._skipped = 0
@@ -125,15 +208,14 @@ class Backup:
         """Copy those of ``names`` that the target lacks."""
         source, target = self._source, self._target
         wanted = await self._missing(names)
-        pairs = list(zip(wanted, frames))
+        pairs = list(zip(wanted, frames, strict=False))
         errors = await source.read_blobs(pairs)
-        for (guid, frame), error in zip(pairs, errors):
-            if error is None and _checksum(frame) != wanted[guid]:
-                error = BlobCorrupt(f"blob {guid}: the bytes in {source!r} are not those written", guid)
+        for (guid, frame), read_error in zip(pairs, errors, strict=True):
+            error = read_error or self._compare(guid, frame, wanted[guid])
             if error is not None:
                 self._bad.append((guid, error))
                 del wanted[guid]
-            await source._pause()
+            await target._pause()
         writes = [(guid, frame) for guid, frame in pairs if guid in wanted]
         if not writes:
             return
@@ -142,14 +224,18 @@ class Backup:
             if await target.checksum(guid) != checksum:
                 raise BlobCorrupt(f"blob {guid}: {target!r} has other bytes than were written to it", guid)
         self._copied += len(writes)
-        delay_s = self._limit.delay_s(len(writes) * source.page_size)
-        if delay_s:
-            await source._sleep(delay_s)
+        await self._limit.wait(len(writes) * source.page_size)
+
+    def _compare(self, guid: BlobGuid, frame: AlignedBlobBuf, checksum: int) -> BlobCorrupt | None:
+        with frame.view as view:
+            if frame_checksum(view) == checksum:
+                return None
+        return BlobCorrupt(f"blob {guid}: the bytes in {self._source!r} are not those written", guid)
 
     async def _missing(self, names: Sequence[BlobGuid]) -> dict[BlobGuid, int]:
         """Return those of ``names`` that the target lacks or has otherwise, with the source's checksums."""
         missing: dict[BlobGuid, int] = {}
-        for guid, there in zip(names, await self._target.has_blobs(names)):
+        for guid, there in zip(names, await self._target.has_blobs(names), strict=True):
             try:
                 checksum = await self._source.checksum(guid)
             except StoreClosed:
@@ -176,8 +262,8 @@ class Backup:
         for start in range(0, len(names), _STEP_BLOBS):
             part = names[start : start + _STEP_BLOBS]
             there = await self._source.has_blobs(part)
-            beyond += [guid for guid, is_there in zip(part, there) if not is_there]
-            await self._source._pause()
+            beyond += [guid for guid, is_there in zip(part, there, strict=True) if not is_there]
+            await self._target._pause()
         return beyond
 
     async def _finish(self, beyond: Sequence[BlobGuid]) -> None:
@@ -195,11 +281,6 @@ class Backup:
             await target.commit(deletes=[INCOMPLETE])
 
 
-async def holds_backup(store: AsyncBlobStore) -> bool:
+async def _holds_backup(store: AsyncBlobStore) -> bool:
     """Whether ``store`` holds blobs, and no backup that is incomplete."""
     return not await store.has_blob(INCOMPLETE) and bool(await store.list_blobs())
-
-
-def _checksum(frame: AlignedBlobBuf) -> int:
-    with frame.view as view:
-        return frame_checksum(view)

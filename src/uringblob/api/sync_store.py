@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
-from uringblob.api.backup import BackupReport
+from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore, checked_limit, merged
+from uringblob.api.backup import AsyncBackups, BackupReport, takes_no_path
 from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.open_options import StorePath
+from uringblob.api.snapshots import Refusals
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -110,6 +111,9 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._run(AsyncBlobStore.verify, progress)
 
+    def snapshot(self) -> BlobSnapshot:
+        return _ReadThroughSnapshot(self._run(AsyncBlobStore.snapshot))
+
     def backup(
         self, target: BlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
     ) -> BackupReport:
@@ -119,7 +123,7 @@ class BlobStore(AnyBlobStore, abc.ABC):
         return self._run(AsyncBlobStore.backup, into, progress, rate)
 
     def _open_backup(self, path: StorePath) -> BlobStore:
-        return self._run(AsyncBlobStore._open_backup, path)  # type: ignore[return-value]
+        raise takes_no_path(self, path)
 
     def __len__(self) -> int:
         return len(self.list_blobs())
@@ -163,6 +167,52 @@ class BlobStore(AnyBlobStore, abc.ABC):
 take_documentation(BlobStore, AsyncBlobStore)
 
 
+class BlobSnapshot(Refusals, BlobStore):
+    """A read-only :class:`BlobStore` of one moment, from :meth:`BlobStore.snapshot`."""
+
+
+class _ReadThroughSnapshot(BlobSnapshot):
+    """The default snapshot: an asynchronous one that never suspends."""
+
+    def __init__(self, snapshot: AsyncBlobSnapshot) -> None:
+        self._snapshot = snapshot
+
+    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
+        run_to_completion(self._snapshot.read_blob(guid, dst))
+
+    def list_blobs(self) -> list[BlobGuid]:
+        return run_to_completion(self._snapshot.list_blobs())
+
+    def has_blob(self, guid: GuidLike) -> bool:
+        return run_to_completion(self._snapshot.has_blob(guid))
+
+    def checksum(self, guid: GuidLike) -> int:
+        return run_to_completion(self._snapshot.checksum(guid))
+
+    def close(self, flush: bool = True) -> None:
+        run_to_completion(self._snapshot.aclose(flush))
+
+    @property
+    def page_size(self) -> int:
+        return self._snapshot.page_size
+
+    @property
+    def closed(self) -> bool:
+        return self._snapshot.closed
+
+    def _check_open(self) -> None:
+        self._snapshot._check_open()
+
+    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
+        return self._snapshot.alloc_blob_buf_zeroed()
+
+    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
+        return self._snapshot.alloc_blob_buf_uninit()
+
+    def stats(self) -> StoreStats:
+        return self._snapshot.stats()
+
+
 def _forward(method: F) -> F:
     name = method.__name__.removeprefix("a")
 
@@ -188,9 +238,9 @@ class SyncToAsyncAdapter(AsyncBlobStore):
             yield guid
 
     async def backup(
-        self, target: AsyncBlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
+        self, target: AsyncBackups | StorePath, progress: Progress | None = None, rate: float | None = None
     ) -> BackupReport:
-        into = target._store if isinstance(target, SyncToAsyncAdapter) else target
+        into: Any = target._store if isinstance(target, SyncToAsyncAdapter) else target
         return await self._do(functools.partial(self._store.backup, into, progress, rate))
 
     async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
@@ -200,13 +250,18 @@ class SyncToAsyncAdapter(AsyncBlobStore):
         return time.monotonic()
 
     async def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - in the caller's thread, in which there may be no loop
 
     async def _pause(self) -> None:
         """Do nothing: there may be no loop, and other threads run anyway."""
 
     async def _do(self, function: Callable[[], T]) -> T:
         return function()
+
+    async def snapshot(self) -> AsyncBlobSnapshot:
+        return SnapshotAdapter(await self._do(self._store.snapshot))
+
+    snapshot.__doc__ = AsyncBlobStore.snapshot.__doc__
 
     read_blob = _forward(AsyncBlobStore.read_blob)
     write_blob = _forward(AsyncBlobStore.write_blob)
@@ -246,6 +301,16 @@ class SyncToAsyncAdapter(AsyncBlobStore):
 
     def stats(self) -> StoreStats:
         return self._store.stats()
+
+
+class SnapshotAdapter(SyncToAsyncAdapter, AsyncBlobSnapshot):
+    """A synchronous snapshot as an asynchronous one."""
+
+    _store: BlobSnapshot
+
+    @property
+    def seq(self) -> int:
+        return self._store.seq
 
 
 def run_to_completion(coroutine: Coroutine[Any, Any, T]) -> T:

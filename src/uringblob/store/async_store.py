@@ -7,16 +7,16 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import warnings
 from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
@@ -41,13 +41,6 @@ from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 
 T = TypeVar("T")
-
-
-class BackupOptions(TypedDict):
-    """Options of opening a backup's file."""
-
-    page_size: int
-    engine: str
 
 
 #: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
@@ -310,18 +303,8 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         await self._change(self._core.flush())
 
     async def _open_backup(self, path: StorePath) -> AsyncFileBlobStore:
-        return await AsyncFileBlobStore.open(path, **self._backup_options(path))
-
-    def _backup_options(self, path: StorePath) -> BackupOptions:
-        """Return what a backup of this store at ``path`` is opened with.
-
-        :raises ValueError: ``path`` is this store's file.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samefile(path, self.path):
-                raise ValueError(f"{self.path} cannot be backed up into itself: give another path")
-        pread = self._core.file_io.engine.name == "pread"
-        return {"page_size": self._page_size, "engine": "pread" if pread else "auto"}
+        options = file_options(path, self.path, self._page_size, self._core.file_io.engine.name)
+        return await AsyncFileBlobStore.open(path, **options)
 
     # --- any thread may ask --------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 
+from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
@@ -165,7 +166,7 @@ class FileBlobStore(StoreOwner, BlobStore):
         return self._handle.run_with_progress(self._core.verify, progress)
 
     def _open_backup(self, path: StorePath) -> FileBlobStore:
-        return FileBlobStore.open(path, **self._core._backup_options(path))
+        return FileBlobStore.open(path, **file_options(path, self.path, self.page_size, self.stats().engine))
 
     # -- the end ------------------------------------------------------------------------------
 
