@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypedDict, cast
+from typing import Any, Final, TypedDict
 
 from uringblob.api.base import AnyBlobStore
 from uringblob.api.open_options import StorePath
@@ -30,8 +30,8 @@ from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import BlobCorrupt, BlobStoreError, PageSizeMismatch, StoreClosed
 from uringblob.guid import BlobGuid
 
-if TYPE_CHECKING:
-    from uringblob.api.async_store import AsyncBlobStore
+#: An ``AsyncBlobStore``, which is made of the class below.
+AsyncStore = Any
 
 #: The blob that a target has while its backup is incomplete.
 INCOMPLETE: Final = BlobGuid.of("uringblob: this backup is incomplete")
@@ -99,8 +99,8 @@ class AsyncBackups(AnyBlobStore):
         limit = RateLimit(rate, self._now, self._sleep)
         if target is self:
             raise ValueError(f"{self!r} cannot be backed up into itself: give another store")
-        source: AsyncBlobStore = self  # type: ignore[assignment] # each one is
-        async with await source.snapshot() as snapshot:
+        store: AsyncStore = self
+        async with await store.snapshot() as snapshot:
             if isinstance(target, AsyncBackups):
                 return await _Backup(snapshot, target, progress, limit).run()
             file = await self._open_backup(target)
@@ -110,7 +110,7 @@ class AsyncBackups(AnyBlobStore):
             finally:
                 await file.aclose(flush=False)  # a complete backup is durable, another one is dropped
 
-    async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
+    async def _open_backup(self, path: StorePath) -> AsyncStore:
         raise takes_no_path(self, path)
 
     def _now(self) -> float:
@@ -156,8 +156,8 @@ class _Backup:
 
     def __init__(
         self,
-        source: AsyncBlobStore,
-        target: AsyncBackups,
+        source: AsyncStore,
+        target: AsyncStore,
         progress: Progress | None,
         limit: RateLimit,
         *,
@@ -167,7 +167,7 @@ class _Backup:
             raise PageSizeMismatch(
                 f"{target!r} cannot hold frames of {source.page_size} bytes: back up into a store of that size"
             )
-        self._source, self._target = source, cast("AsyncBlobStore", target)
+        self._source, self._target = source, target
         self._progress, self._limit = progress, limit
         self._replaces = replaces
         self._copied = self._skipped = 0
@@ -281,6 +281,6 @@ class _Backup:
             await target.commit(deletes=[INCOMPLETE])
 
 
-async def _holds_backup(store: AsyncBlobStore) -> bool:
+async def _holds_backup(store: AsyncStore) -> bool:
     """Whether ``store`` holds blobs, and no backup that is incomplete."""
     return not await store.has_blob(INCOMPLETE) and bool(await store.list_blobs())
