@@ -72,7 +72,7 @@ def test_every_method_is_documented_by_help(cls):
 
 def test_both_faces_have_the_same_names():
     def names(base):
-        return {name for name in vars(base) if not name.startswith("_")} - {"close", "aclose"}
+        return {name for name in dir(base) if not name.startswith("_")} - {"close", "aclose"}
 
     assert names(BlobStore) == names(AsyncBlobStore)
 
