@@ -13,6 +13,7 @@ from uringblob import (
     AsyncBlobStore,
     AsyncFileBlobStore,
     AsyncMemoryBlobStore,
+    BackupReport,
     BlobCorrupt,
     BlobGuid,
     BlobNotFound,
@@ -55,6 +56,8 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
     bad: list[BlobGuid] = [
         guid for guid, error in zip(guids, outcomes, strict=True) if isinstance(error, BlobCorrupt)
     ]
+    copied: BackupReport = store.backup(MemoryBlobStore(store.page_size), progress=tell, rate=1e6)
+    print(copied.ok, copied.copied + copied.skipped + copied.deleted, copied.bytes, copied.bad)
     report = store.verify(tell)
     named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
     return bad if report.ok else [guid for guid, _ in named]
