@@ -36,6 +36,7 @@ ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
     *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),
 )
+ASYNC_STORE = ("store.async_store", "store.snapshot")
 ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ("ground",)),
     "_native": (),
@@ -62,12 +63,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("ground", "buffers", "api", "engine protocol", "engines"),
         *("store", "store.format", "store.index", "store.io", "store.log"),
     ),
-    "store.async_store": ("ground", "buffers", "api", "store", "store.io", "store.opening"),
-    "sync": ("ground", "buffers", "api", "store.async_store", "store.opening"),
+    **dict.fromkeys(
+        ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
+    ),
+    "sync": ("ground", "buffers", "api", "async store", "store.opening"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
-        *("store", "store.format", "store.opening", "store.async_store"),
+        *("store", "store.format", "store.opening", "async store"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
     # What the doctor and the other commands share.
@@ -81,6 +84,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 GROUPS = {
     "ground": GROUND,
     "engine protocol": ENGINE_PROTOCOL,
+    "async store": ASYNC_STORE,
     "cli base": ("cli.errors", "cli.stdio"),
 }
 

@@ -13,15 +13,17 @@ What makes them faithful stand-ins for a file store:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Mapping
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
-from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
+from uringblob.api.sync_store import BlobSnapshot, BlobStore, SnapshotAdapter, SyncToAsyncAdapter
 from uringblob.buffers.views import (
     BlobBuffer,
     check_range,
@@ -51,6 +53,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._changing = False
         self._dirty = False
         self._reads = self._writes = 0
+        self._snapshots: weakref.WeakSet[MemorySnapshot] = weakref.WeakSet()
         if observer is not None:
             observe(self, observer)
 
@@ -119,6 +122,10 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._check_open()
         return [BlobGuid(guid) for guid, frame in self._frames.copy().items() if frame is not None]
 
+    def snapshot(self) -> MemorySnapshot:
+        self._check_open()
+        return MemorySnapshot(self)
+
     def flush(self) -> None:
         self._check_open()
         self._dirty = False
@@ -133,13 +140,20 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._frames = {}
 
     def stats(self) -> StoreStats:
-        live = sum(frame is not None for frame in self._frames.copy().values())
+        shown = {guid: frame for guid, frame in self._frames.copy().items() if frame is not None}
+        live = len(shown)
+        snapshots = [snapshot for snapshot in list(self._snapshots) if not snapshot.closed]
+        kept = {id(frame) for snapshot in snapshots for frame in snapshot._frames.values() if frame}
+        held = len(kept.difference(map(id, shown.values())))
         return StoreStats(
             engine="memory",
             engine_reason="frames are kept in this process's memory",
             page_size=self._page_size,
             blobs=live,
             slots_live=live,
+            slots_held=held,
+            held_bytes=held * self._page_size,
+            snapshots=len(snapshots),
             allocated_bytes=live * self._page_size,
             reads=self._reads,
             writes=self._writes,
@@ -184,6 +198,37 @@ class MemoryBlobStore(StoreOwner, BlobStore):
                 self._frames.pop(guid, None)
 
 
+class MemorySnapshot(BlobSnapshot, MemoryBlobStore):
+    """A copy of a memory store's map; the frames are shared, and immutable."""
+
+    def __init__(self, store: MemoryBlobStore) -> None:
+        super().__init__(store.page_size)
+        self._store = store
+        self._frames = store._frames.copy()
+        store._snapshots.add(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or self._store.closed
+
+    def _check_open(self) -> None:
+        self._store._check_open()
+        if self._closed:
+            raise StoreClosed("this snapshot of a memory store is closed: take another one")
+
+    def stats(self) -> StoreStats:
+        return dataclasses.replace(super().stats(), read_only=True)
+
+
+class AsyncMemorySnapshot(StoreOwner, SnapshotAdapter):
+    """The same for tasks; an iteration lets other tasks run."""
+
+    _iterate = AsyncBlobStore._iterate
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(0)
+
+
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
     """An :class:`AsyncBlobStore` in memory; its calls never suspend, an iteration lets other tasks run.
 
@@ -195,6 +240,9 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
         super().__init__(MemoryBlobStore(page_size))
         if observer is not None:
             observe(self, observer)
+
+    async def snapshot(self) -> AsyncMemorySnapshot:
+        return AsyncMemorySnapshot(await self._do(self._store.snapshot))
 
     _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
     backup = AsyncBlobStore.backup

@@ -255,7 +255,7 @@ def test_a_handler_that_raises_in_the_checksum_is_raised_when_the_slot_is_unregi
 
 async def test_a_closing_store_waits_for_registered_reads_only():
     slots = SlotTable(2, 8)
-    reads = caller_reads.CallerReads(types.SimpleNamespace(slots=slots), asyncio.get_running_loop())
+    reads = caller_reads.CallerReads(slots, asyncio.get_running_loop())
     registered, late = caller_reads.CallerRead(5), caller_reads.CallerRead(6)
     assert reads.register(registered)
     closing = asyncio.ensure_future(reads.close())
@@ -272,7 +272,7 @@ async def test_a_closing_store_waits_for_registered_reads_only():
 
 async def test_a_closing_store_goes_on_waiting_where_there_was_no_memory_for_a_timer(monkeypatch):
     loop, slots = asyncio.get_running_loop(), SlotTable(2, 8)
-    reads = caller_reads.CallerReads(types.SimpleNamespace(slots=slots), loop)
+    reads = caller_reads.CallerReads(slots, loop)
     registered = caller_reads.CallerRead(5)
     reads.register(registered)
     real, failures = loop.call_later, [MemoryError(), MemoryError()]

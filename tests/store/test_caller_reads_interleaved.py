@@ -47,7 +47,8 @@ class World:
         self.plan = types.SimpleNamespace(
             guid=GUID, entry=pack_entry(OLD, OLD), slot=OLD, offset=OLD * PAGE, dst=frame, bounced=False
         )
-        self.caller_reads = twins.CallerReads(shared, self.loop)
+        self.plan.reads = shared
+        self.caller_reads = twins.CallerReads(self.slots, self.loop)
         self.open, self.reading, self.strikes, self.result = True, None, strikes, None
         self.medium = {slot: slot for slot in range(6)}
         self.threads = {"r": self._reader(), "s": self._store(program)}

@@ -311,7 +311,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     await store.write_blobs(frames(count, 10))
     listing = asyncio.ensure_future(store.list_blobs())
     await asyncio.sleep(0)
-    assert store._core.index._moments, "it has begun, and has not ended"
+    assert store._core.index.moments.open, "it has begun, and has not ended"
     if change == "commit":
         await store.commit(frames(9000, 200), deletes=[guid(n) for n in range(0, count + 10, 100)])
     elif change == "write":
@@ -321,7 +321,7 @@ async def test_a_list_is_that_of_its_moment(store, change):
     else:
         await asyncio.gather(*(store.delete_blob(guid(n)) for n in range(0, count + 10, 50)))
     assert sorted(await listing) == [guid(n) for n in range(count + 10)]
-    assert not store._core.index._moments
+    assert not store._core.index.moments.open
 
 
 async def test_a_cancelled_list_leaves_nothing(store):
@@ -331,8 +331,24 @@ async def test_a_cancelled_list_leaves_nothing(store):
     listing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listing
-    assert not store._core.index._moments
+    assert not store._core.index.moments.open
     assert not store._core.groups.names_still.locked()
+
+
+async def test_a_list_cancelled_while_it_waits_for_a_large_commit_leaves_nothing(store):
+    await store.commit(frames(0, MANY))
+    commit = asyncio.ensure_future(store.commit(frames(MANY, MANY)))
+    while not store._core.index.applying:
+        await asyncio.sleep(0)
+    listing = asyncio.ensure_future(store.list_blobs())
+    await asyncio.sleep(0)
+    assert not listing.done()
+    listing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listing
+    await commit
+    assert not store._core.groups.names_still.locked()
+    assert len(await store.list_blobs()) == 2 * MANY
 
 
 # ---- arguments --------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ class StoreStats:
     slots_pending: int = 0
     #: Slots that only the log may use: log space, in use or not.
     slots_log: int = 0
+    #: Those of ``slots_pending`` that only open snapshots keep.
+    slots_held: int = 0
+    #: Bytes of the frames that only open snapshots keep.
+    held_bytes: int = 0
+    #: Open snapshots.
+    snapshots: int = 0
 
     #: Frames requested for the registered pool.
     buffers: int = 0

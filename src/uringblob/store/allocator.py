@@ -50,6 +50,19 @@ class SlotAllocator:
 
         :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was allocated.
         """
+        try:
+            return await self._allocate_or_reclaim(count)
+        except BlobStoreIOError as error:
+            held = self._slots.held
+            if error.errno not in NO_SPACE_ERRNOS or not held:
+                raise
+            text = (
+                f"{error.strerror}. Open snapshots hold {held * self._growth.page_size} bytes of the file "
+                f"({held} frames that were replaced or deleted since): close them"
+            )
+            raise BlobStoreIOError(error.errno, text, guid=error.guid, offset=error.offset) from error
+
+    async def _allocate_or_reclaim(self, count: int) -> list[SlotRun]:
         if self._reclaiming_is_cheaper(count):
             await self._reclaim()
         try:

@@ -37,6 +37,7 @@ from uringblob.store.may_call import MayCall
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
+from uringblob.store.snapshot import AsyncFileSnapshot
 from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 
@@ -211,6 +212,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         self._check_loop()
         return await self._change(verify_core(self._core, progress))
+
+    async def snapshot(self) -> AsyncFileSnapshot:
+        self._check_loop()
+        return AsyncFileSnapshot(self, await self._read(self._core.begin_snapshot()))
 
     # --- changing ------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ kind of read goes through the store's loop.
 No lock is taken, because a signal handler may read, too.  Two orders replace it:
 
 * a reader *registers*, then checks again that its blob still lies in that slot and that the store does not
-  close; the store's thread removes a blob (or marks itself closing), then checks for readers.  So at least
-  one of the two sees the other.
+  close; the store's thread removes a blob (or ends a snapshot, or marks itself closing), then checks for
+  readers.  So at least one of the two sees the other.
 * a reader *unregisters*, then checks whether its slot awaits readers; the store's thread marks the slot as
   awaiting them, then checks for readers.
 
@@ -27,7 +27,8 @@ import threading
 
 from uringblob import tuning
 from uringblob.completion import Completion, persist
-from uringblob.store.frame_reads import FrameRead, FrameReads
+from uringblob.store.frame_reads import FrameRead
+from uringblob.store.index.slots import SlotTable
 
 #: The read was not made, or what it brought cannot be trusted: read through the loop.
 RETRY_ON_LOOP = 0
@@ -60,9 +61,8 @@ class CallerRead:
 class CallerReads:
     """The reads in their callers' threads.  Methods may be called from any thread, but for :meth:`close`."""
 
-    def __init__(self, reads: FrameReads, loop: asyncio.AbstractEventLoop) -> None:
-        self._reads = reads
-        self._slots = reads.slots
+    def __init__(self, slots: SlotTable, loop: asyncio.AbstractEventLoop) -> None:
+        self._slots = slots
         self._loop = loop
         self._pid = os.getpid()
         self._closing = False
@@ -95,7 +95,7 @@ class CallerReads:
             raise
 
     def _read(self, read: FrameRead, caller: CallerRead) -> int:
-        reads = self._reads
+        reads = read.reads
         if not self.register(caller) or reads.index.find(read.guid) != read.entry:
             return RETRY_ON_LOOP
         self.made.increment()

@@ -28,6 +28,7 @@ from uringblob.store.growth import FileGrowth
 from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
+from uringblob.store.index.moments import Moment
 from uringblob.store.index.shards import PARTS, Mapped
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
@@ -36,6 +37,7 @@ from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.group_writer import GroupWriter
+from uringblob.store.log.in_turns import each_in_turns
 from uringblob.store.log.maintenance import LogMaintenance
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log
@@ -75,7 +77,7 @@ class Core(StoreOwner):
         self.queue = GroupQueue(self.groups)
         self.allocator = SlotAllocator(file_io, index.slots, self.growth, self.queue)
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
-        self.caller_reads = CallerReads(self.reads, file_io.loop)
+        self.caller_reads = CallerReads(index.slots, file_io.loop)
         self.last_sizes = (0, 0)
         self._blocks_from = self._blocking_began = 0.0
         self.batches_linked = self.batches_scattered = 0
@@ -106,19 +108,43 @@ class Core(StoreOwner):
             found(index.guids())
             return
         async with self.groups.names_still:
-            moment = index.begin_moment()
+            moment = index.moments.begin(index, holds=False)
             try:
-                # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
-                count = len(index) + index.pending_count
-                step = max(1, tuning.LISTED_AT_ONCE // 2 * PARTS // (count + 1))
-                for first in range(0, PARTS, step):
-                    names = index.names(first, min(first + step, PARTS), moment)
-                    for start in range(0, len(names), tuning.LISTED_AT_ONCE):
-                        part = names[start : start + tuning.LISTED_AT_ONCE]
-                        await self.file_io.checksum_budget.acquire(len(part) * tuning.NAME_COST_BYTES)
-                        found(part)
+                await self._list_names(moment, found)
             finally:
-                index.end_moment(moment)
+                index.moments.end(moment)
+
+    async def list_names_at(self, moment: Moment, found: Callable[[list[bytes]], object]) -> None:
+        """Do the same with those of ``moment``."""
+        async with self.groups.names_still:
+            await self._list_names(moment, found)
+
+    async def _list_names(self, moment: Moment, found: Callable[[list[bytes]], object]) -> None:
+        # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
+        count = len(self.index) + self.index.pending_count + len(moment.entries)
+        step = max(1, tuning.LISTED_AT_ONCE // 2 * PARTS // (count + 1))
+        for first in range(0, PARTS, step):
+            names = self.index.names(first, min(first + step, PARTS), moment)
+            for start in range(0, len(names), tuning.LISTED_AT_ONCE):
+                part = names[start : start + tuning.LISTED_AT_ONCE]
+                await self.file_io.checksum_budget.acquire(len(part) * tuning.NAME_COST_BYTES)
+                found(part)
+
+    # --- snapshots -----------------------------------------------------------------------
+
+    async def begin_snapshot(self) -> Moment:
+        """Begin a moment that holds its slots until :meth:`end_snapshot`; waits for a group being applied."""
+        if not self.index.applying:
+            return self.index.moments.begin(self.index, holds=True)
+        async with self.groups.names_still:
+            return self.index.moments.begin(self.index, holds=True)
+
+    async def end_snapshot(self, moment: Moment) -> None:
+        """End ``moment``, and let go of its slots."""
+        budget, entries = self.file_io.checksum_budget, moment.entries
+        self.index.moments.end(moment)
+        await each_in_turns(budget, self.index.slots.release, moment.held_slots())
+        await each_in_turns(budget, dict.clear, entries.parts)
 
     # --- changing ------------------------------------------------------------------------
 

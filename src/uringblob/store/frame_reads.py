@@ -8,22 +8,33 @@ batch (:mod:`uringblob.store.multi_read`) or the caller's thread (:mod:`uringblo
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from uringblob import tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreIOError
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
-from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.wait import Wait
 
 
-class FrameReads:
-    """What all reads of one store share.  ``verifies``: each frame's checksum is compared."""
+class Shown(Protocol):
+    """What readers see: the index, or a moment of it."""
 
-    def __init__(self, file_io: FileIO, index: BlobIndex, page_size: int, *, verifies: bool) -> None:
+    slots: SlotTable
+
+    def find(self, guid: bytes) -> int | None:
+        """Return the packed entry of ``guid``, or ``None``; in any thread."""
+
+
+class FrameReads:
+    """What all reads of one store, or of one snapshot, share.  ``verifies``: checksums are compared."""
+
+    def __init__(self, file_io: FileIO, index: Shown, page_size: int, *, verifies: bool) -> None:
         self.file_io = file_io
         self.engine = file_io.engine
         self.align = file_io.engine.memory_align
@@ -82,7 +93,7 @@ class FrameReads:
             raise self.not_found(guid)
         return entry & CHECKSUM_MASK
 
-    def not_found(self, guid: bytes) -> BlobNotFound:
+    def not_found(self, guid: bytes) -> BlobStoreError:
         """Return the error for a blob that does not exist."""
         return BlobNotFound(
             guid,
@@ -116,12 +127,12 @@ class FrameRead:
     The request itself needs the slot pinned, or registered with ``CallerReads``.
     """
 
-    __slots__ = ("_reads", "bounced", "dst", "entry", "guid", "offset", "slot")
+    __slots__ = ("bounced", "dst", "entry", "guid", "offset", "reads", "slot")
 
     def __init__(
         self, reads: FrameReads, guid: bytes, entry: int, dst: IoBuffer, offset_in_frame: int = 0
     ) -> None:
-        self._reads = reads
+        self.reads = reads
         self.guid = guid
         self.dst = dst
         self.entry = entry
@@ -133,12 +144,12 @@ class FrameRead:
         """Fill ``dst`` and compare the checksum; ``answer`` is the request's result, if it was made."""
         if answer != self.dst.size:
             await self.fill(answer)
-        if self._reads.verifies:
+        if self.reads.verifies:
             await self.check_in_steps()
 
     async def fill(self, answer: int | None = None) -> None:
         """Fill ``dst`` wholly; ``answer`` is the first request's result, if it was made."""
-        slots = self._reads.slots
+        slots = self.reads.slots
         slots.pin(self.slot)
         try:
             if self.bounced:
@@ -149,7 +160,7 @@ class FrameRead:
             slots.unpin(self.slot)
 
     async def _fill_bounced(self) -> None:
-        file_io = self._reads.file_io
+        file_io = self.reads.file_io
         lease = await file_io.bounces.acquire()
         with file_io.bounces.releasing([lease]):
             target = lease._frame(file_io.engine.pool).part(0, self.dst.size)
@@ -158,7 +169,7 @@ class FrameRead:
             await file_io.checksum_budget.copy(self.dst.view, target.view)
 
     async def _fill(self, target: IoBuffer, answer: int | None = None) -> None:
-        file_io = self._reads.file_io
+        file_io = self.reads.file_io
         context = ErrorContext("reading blob", file_io.path, self.offset, self.guid)
         try:
             got = await transfers.read_whole(file_io.engine, self.offset, target, context, answer)
@@ -167,7 +178,7 @@ class FrameRead:
             raise
         if got != target.size:
             why = f"the file ends after {got} of its bytes"
-            raise self._reads.corrupt(self.guid, self.entry, why)
+            raise self.reads.corrupt(self.guid, self.entry, why)
 
     def matches(self) -> bool:
         """Whether ``dst`` holds what was written."""
@@ -175,9 +186,9 @@ class FrameRead:
 
     async def check_in_steps(self) -> None:
         """Raise ``BlobCorrupt`` if ``dst`` does not hold what was written; within the checksum budget."""
-        if await self._reads.file_io.checksum_budget.checksum(self.dst.view) != self.entry & CHECKSUM_MASK:
+        if await self.reads.file_io.checksum_budget.checksum(self.dst.view) != self.entry & CHECKSUM_MASK:
             raise self.mismatch()
 
     def mismatch(self) -> BlobCorrupt:
         """Return the error for a frame that is not the one written."""
-        return self._reads.corrupt(self.guid, self.entry, "its checksum does not match")
+        return self.reads.corrupt(self.guid, self.entry, "its checksum does not match")

@@ -30,7 +30,7 @@ class FileGrowth:
     _file_io: FileIO
     _slots: SlotTable
     log_space: LogSpace
-    _page_size: int
+    page_size: int
     _blobs: Sized
     _superblocks: Superblocks
     lock: Lock = dataclasses.field(default_factory=Lock)
@@ -97,13 +97,13 @@ class FileGrowth:
     def is_cheap(self, slots: int, count: int) -> bool:
         """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
 
-        Contents are live blobs, writes in progress and ``count`` more frames; small stores may have
-        ``tuning.GROWTH_BYTES_MIN`` more.
+        Contents are live blobs, what snapshots hold, writes in progress and ``count`` more frames; small
+        stores may have ``tuning.GROWTH_BYTES_MIN`` more.
         """
         table = self._slots
-        frames = table.limit - table.first - table.count(SlotState.LOG)
+        frames = table.limit - table.first - table.count(SlotState.LOG) - table.held
         blobs = len(self._blobs)
-        comfort = blobs + blobs // 16 + tuning.GROWTH_BYTES_MIN // self._page_size
+        comfort = blobs + blobs // 16 + tuning.GROWTH_BYTES_MIN // self.page_size
         return frames + slots <= comfort + table.count(SlotState.WRITING) + count
 
     def is_small(self, count: int) -> bool:
@@ -112,8 +112,8 @@ class FileGrowth:
 
     async def grow_for_frames(self, count: int, missing: int) -> None:
         """Grow by a run of ``count`` slots, or more, where that is cheap; else by the ``missing`` ones."""
-        least = tuning.GROWTH_BYTES_MIN // self._page_size
-        most = min(max(len(self._blobs) // 16, least), tuning.GROWTH_BYTES_MAX // self._page_size)
+        least = tuning.GROWTH_BYTES_MIN // self.page_size
+        most = min(max(len(self._blobs) // 16, least), tuning.GROWTH_BYTES_MAX // self.page_size)
         steps = {step for step in (max(count, most), count) if self.is_cheap(step, count)}
         if missing:
             steps |= {missing, max(missing, least)}
@@ -124,9 +124,9 @@ class FileGrowth:
         left = sorted(set(steps))
         while True:
             limit = self._slots.limit + left.pop()
-            what = f"growing {self._file_io.path} to {limit * self._page_size} bytes"
+            what = f"growing {self._file_io.path} to {limit * self.page_size} bytes"
             try:
-                await transfers.grow(self._file_io.engine, limit * self._page_size, what)
+                await transfers.grow(self._file_io.engine, limit * self.page_size, what)
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS or not left:
                     raise

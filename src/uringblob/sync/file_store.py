@@ -27,6 +27,7 @@ from uringblob.owner import StoreOwner
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.sync.loop_thread import NoThread
+from uringblob.sync.snapshot import FileSnapshot
 from uringblob.sync.store_handle import StoreHandle
 
 
@@ -161,6 +162,9 @@ class FileBlobStore(StoreOwner, BlobStore):
     ) -> None:
         core = self._core
         self._handle.run_plain(core.begin_commit, core.commit, list(writes), guid_list(deletes))
+
+    def snapshot(self) -> FileSnapshot:
+        return FileSnapshot(self, self._handle, self._handle.run(self._core.snapshot))
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._handle.run_with_progress(self._core.verify, progress)

@@ -21,7 +21,8 @@ from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
 from uringblob.store.format import CHECKSUM_BITS, entry_slot
-from uringblob.store.index.changes import Change, Changing, Moment, Pending, list_or_not
+from uringblob.store.index.changes import Change, Changing, Pending, list_or_not
+from uringblob.store.index.moments import Moment, Moments
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
 
@@ -40,7 +41,8 @@ class BlobIndex:
         self._pending: Shards[Pending] = Shards()
         self._in_flight: Container[bytes] = ()  # the guids of the group being written or applied
         self._applying: Mapped[Change] | None = None  # a durable group that is not in the layers yet
-        self._moments: list[Moment] = []
+        self.moments = Moments()
+        self.seq = 0  #: of the last durable group that is visible
         self._live = 0  # visible blobs
 
     # --- questions -----------------------------------------------------------------------
@@ -63,6 +65,11 @@ class BlobIndex:
             pending is None or pending is change.pending or pending is change.replaces
         ):
             return change.entry
+        return self.find_durable(guid) if pending is None else pending.entry
+
+    def find_below(self, guid: bytes) -> int | None:
+        """Return what :meth:`find` does, but for a group that is being applied; in any thread."""
+        pending = self._pending.get(guid)
         return self.find_durable(guid) if pending is None else pending.entry
 
     def find_durable(self, guid: bytes) -> int | None:
@@ -93,24 +100,14 @@ class BlobIndex:
         """Return the guids of all visible blobs, in one step."""
         return self.names(0, PARTS, None)
 
-    def begin_moment(self) -> Moment:
-        """Begin a listing: the returned moment records what was visible, until :meth:`end_moment`."""
-        moment = Moment()
-        self._moments.append(moment)
-        return moment
-
-    def end_moment(self, moment: Moment) -> None:
-        """End the listing of ``moment``."""
-        self._moments.remove(moment)
-
     @property
     def applying(self) -> bool:
-        """Whether a group is visible and not in the layers yet; :meth:`names` needs its end."""
+        """Whether a group is visible and not in the layers yet; names and new moments need its end."""
         return self._applying is not None
 
     def names(self, first: int, stop: int, moment: Moment | None) -> list[bytes]:
         """Return the visible guids of the parts from ``first`` to ``stop``, as they were at ``moment``."""
-        if not moment and not self._pending and self._delta is None:
+        if (moment is None or not moment.entries) and not self._pending and self._delta is None:
             return list(itertools.chain.from_iterable(self._base.parts[first:stop]))
         names: list[bytes] = []
         for part in range(first, stop):
@@ -121,17 +118,10 @@ class BlobIndex:
             for guid, pending in self._pending.parts[part].items():
                 list_or_not(guids, guid, listed=pending.entry is not None)
             if moment is not None:
-                for guid, was in moment.parts[part].items():
-                    list_or_not(guids, guid, listed=was)
+                for guid, entry in moment.entries.parts[part].items():
+                    list_or_not(guids, guid, listed=entry is not None)
             names.extend(guids)
         return names
-
-    def _remember(self, guid: bytes) -> None:
-        """Record the visibility of ``guid``, which is about to change, in every listing that has not yet."""
-        was = self.find(guid) is not None
-        for moment in self._moments:
-            if guid not in moment:
-                moment[guid] = was
 
     # --- visible changes -----------------------------------------------------------------
 
@@ -139,8 +129,8 @@ class BlobIndex:
         """Make wholly written frames visible, and retire unlogged frames that they replace."""
         pending, slots = self._pending, self.slots
         for guid, entry in entries:
-            if self._moments:
-                self._remember(guid)
+            if self.moments.open:
+                self.moments.remember(guid, self.find_below(guid))
             slots.move(entry >> CHECKSUM_BITS, _PENDING)
             old = pending.get(guid)
             pending[guid] = Pending(entry, synced=synced)
@@ -155,8 +145,8 @@ class BlobIndex:
         """Make ``guid`` invisible if it is visible."""
         if self.find(guid) is None:
             return
-        if self._moments:
-            self._remember(guid)
+        if self.moments.open:
+            self.moments.remember(guid, self.find_below(guid))
         pending = self._pending.get(guid)
         # Not find(): a change that is being applied is counted when it is in the layers.
         counted = self.find_durable(guid) if pending is None else pending.entry
@@ -222,20 +212,18 @@ class BlobIndex:
 
     def finish_group(self, changes: Mapped[Change], seq: int) -> None:
         """Apply the durable group ``seq`` in one step."""
-        if self._moments:
-            for guid in changes:
-                self._remember(guid)
         move = self.slots.move
         for change in changes.values():
             if change.entry is not None:
                 move(change.entry >> CHECKSUM_BITS, _LIVE)
         self._applying = changes  # visible from here on
-        plain, base, retire = self._delta is None and not self._pending.count, self._base, self.slots.retire
+        self.seq, base, retire = seq, self._base, self.slots.retire
+        plain = self._delta is None and not self._pending.count and not self.moments.open
         for guid, change in changes.items():
             if not plain:
                 self.apply_change(guid, change, seq)
                 continue
-            # The same, where there is neither a delta nor a pending change.
+            # The same, where there is neither a delta nor a pending change, nor a moment.
             entry, part = change.entry, base.parts[crc32(guid) & MASK]
             old = part.get(guid)
             if entry is None:
@@ -276,8 +264,8 @@ class BlobIndex:
     def show_group(self, changes: Mapped[Change]) -> None:
         """Make a durable group visible in one step, when its slots are live.
 
-        Call :meth:`apply_change` with each change, in any number of steps while nothing is listed, and then
-        :meth:`end_group`.  Other changes may be made meanwhile.
+        Call :meth:`apply_change` with each change, in any number of steps while nothing is listed and no
+        moment begins, and then :meth:`end_group`.  Other changes may be made meanwhile.
         """
         self._applying = changes
 
@@ -285,6 +273,8 @@ class BlobIndex:
         """Put a change of the shown group into the layers."""
         current, old, entry = self._pending.get(guid), self.find_durable(guid), change.entry
         before = old if current is None else current.entry
+        if self.moments.open and before != entry:
+            self.moments.remember(guid, before)
         self._store_durable(guid, entry, old, seq)
         if current is not None:
             entry = self._end_pending(guid, change, current)
@@ -393,4 +383,5 @@ class BlobIndex:
                 self.slots.retire(slot, fence)
         self._base = entries
         self._live = len(entries)
+        self.seq = fence
         return None

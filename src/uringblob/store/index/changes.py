@@ -1,12 +1,10 @@
-"""Changes that are not in the durable map yet: of one guid, of a group, since a listing began."""
+"""Changes that are not in the durable map yet: of one guid, of a group."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
-
-from uringblob.store.index.shards import Shards
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -36,10 +34,6 @@ class Changing(Protocol):
 
     entries: Sequence[tuple[bytes, int]]
     deletes: Sequence[bytes]
-
-
-#: A listing in several steps: each guid that changed since it began, with its visibility then.
-Moment = Shards[bool]
 
 
 def list_or_not(guids: dict[bytes, None], guid: bytes, *, listed: bool) -> None:

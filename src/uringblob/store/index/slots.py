@@ -16,7 +16,8 @@ Every change of a slot's state goes through :meth:`SlotTable.move`, which looks 
   block are bad and then needs the slot as it was: ``confirmed >= N``, and
 * no reader in flight has it pinned.
 
-Slots that no durable record ever named have fence 0 and wait for their readers only.
+Slots that no durable record ever named have fence 0 and wait for their readers only.  One that a snapshot
+shows is *held*: it comes to its fences when the last such snapshot is closed.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class SlotTable:
         self._retired: collections.deque[tuple[int, int]] = collections.deque()
         self._awaiting_readers: set[int] = set()
         self._pins: dict[int, int] = {}
+        self._holds: dict[int, int] = {}  # by how many snapshots a slot is held
+        self._held: dict[int, int] = {}  # those of them that are retired, with their fences
         #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
         self.caller_reads: dict[Any, int] = {}
         self.confirmed = 0
@@ -232,10 +235,36 @@ class SlotTable:
     def retire(self, slot: int, fence: int) -> None:
         """Retire ``slot``, which the map no longer names: free once ``fence`` is confirmed and no reader has it."""
         self.move(slot, _RETIRED)
+        if slot in self._holds:
+            self._held[slot] = fence
+        elif fence <= self.confirmed:
+            self._free_retired(slot)
+        else:
+            self._retired.append((fence, slot))
+
+    def hold(self, slot: int) -> None:
+        """Keep ``slot``, which is not retired yet, for a snapshot until as many calls of :meth:`release`."""
+        self._holds[slot] = self._holds.get(slot, 0) + 1
+
+    def release(self, slot: int) -> None:
+        """Take one hold away; after the last one the slot, if it is retired, waits for its fences."""
+        holds = self._holds[slot] - 1
+        if holds:
+            self._holds[slot] = holds
+            return
+        del self._holds[slot]
+        fence = self._held.pop(slot, None)
+        if fence is None:
+            return
         if fence <= self.confirmed:
             self._free_retired(slot)
         else:
             self._retired.append((fence, slot))
+
+    @property
+    def held(self) -> int:
+        """Retired slots that only snapshots keep."""
+        return len(self._held)
 
     def _free_retired(self, slot: int) -> None:
         if slot in self._pins or self.caller_reads:

@@ -111,7 +111,7 @@ class Job(Completion[T]):
 
 
 class Lock:
-    """A lock for jobs; first come, first served.
+    """A lock for jobs and reading tasks; first come, first served.
 
     Not asyncio's, which forgets a waiter where there is no memory to wake it.
     """
@@ -143,7 +143,12 @@ class Lock:
         if self._held:
             turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
             self._waiting.append(turn)
-            await turn  # the lock stays held meanwhile
+            try:
+                await turn  # the lock stays held meanwhile
+            except BaseException:
+                if turn.done():
+                    self.release()  # a task was cancelled while it waited, and its turn has come
+                raise
         self._held = True
 
     async def __aexit__(self, *_: object) -> None:

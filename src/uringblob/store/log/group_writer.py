@@ -158,6 +158,7 @@ class GroupWriter:
             await each_in_turns(budget, index.mark_slot_live, changes.values())
             async with self.names_still:
                 index.show_group(changes)
+                index.seq = seq
                 await each_in_turns(budget, lambda item: index.apply_change(*item, seq), changes.items())
                 index.end_group()
         await confirm_in_turns(budget, index.slots, seq - 1)
