@@ -75,7 +75,9 @@ async def restore_and_compare(directory: str, backup: str, wanted: dict[BlobGuid
 
 def main() -> None:
     """Parse the command line, and show both reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("directory", help="an empty directory")
     parser.add_argument("--blobs", type=int, default=2000)
     parser.add_argument("--rate", type=float, help="bytes per second")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_a_copy_has_the_same_blobs(make, make_target, store_path, two_a_step):
     with filled(make(store_path)) as store, make_target(store_path + ".copy") as target:
         assert store.backup(target) == BackupReport(copied=10, bytes=10 * PAGE)
         assert frames_of(target) == frames_of(store)
-        assert not target.needs_flush() or make_target is five_methods
+        if make_target is file:
+            assert not target.needs_flush()
 
 
 @KINDS
@@ -77,7 +79,7 @@ def test_the_next_one_copies_what_is_new_and_deletes_what_is_gone(make, store_pa
         store.write_blob(GUIDS[3], b"x" * PAGE)
         store.delete_blob(GUIDS[4])
         store.delete_blob(GUIDS[5])
-        assert store.backup(target) == BackupReport(1, 8, 2, PAGE)
+        assert store.backup(target) == BackupReport(1, 7, 2, PAGE)
         assert frames_of(target) == frames_of(store)
         assert store.backup(target) == BackupReport(0, 8, 0, 0)
 
@@ -189,9 +191,12 @@ def test_a_target_that_is_open_elsewhere_is_locked(store_path, monkeypatch):
         return {**backup.file_options(*args), "lock_timeout": 0}
 
     monkeypatch.setattr(file_store, "file_options", no_wait)
-    with filled(FileBlobStore.open(store_path, page_size=PAGE)) as store:
-        with FileBlobStore.open(store_path + ".copy", page_size=PAGE), pytest.raises(StoreLocked):
-            store.backup(store_path + ".copy")
+    with (
+        filled(FileBlobStore.open(store_path, page_size=PAGE)) as store,
+        FileBlobStore.open(store_path + ".copy", page_size=PAGE),
+        pytest.raises(StoreLocked),
+    ):
+        store.backup(store_path + ".copy")
 
 
 def test_wrong_targets_are_named(store_path):
@@ -272,7 +277,7 @@ def test_what_the_target_has_of_a_bad_blob_stays():
 def test_a_rotten_frame_of_a_file_is_an_entry(store_path):
     with filled(FileBlobStore.open(store_path, page_size=PAGE)) as store:
         store.flush()
-    data = bytearray(open(store_path, "rb").read())
+    data = bytearray(Path(store_path).read_bytes())
     at = data.index(bytes([4]) * PAGE)
     data[at + 7] ^= 1
     with open(store_path, "r+b") as damaged:

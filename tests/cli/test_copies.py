@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -41,7 +42,7 @@ def change(path, guid, content):
 
 def rot(path, content):
     """Flip a bit of the frame that holds ``content`` all over."""
-    data = bytearray(open(path, "rb").read())
+    data = bytearray(Path(path).read_bytes())
     at = data.index(content * PAGE)
     data[at] ^= 1
     with open(path, "r+b") as file:
@@ -74,8 +75,13 @@ def test_backup_copies_and_then_what_is_new(run, store, guids, copy_path):
     change(store, guids[1], b"x")
     value = json.loads(run("backup", store, copy_path, "--json").out)
     assert value == {
-        **{"ok": True, "target": copy_path, "bad": [], "bytes": PAGE},
-        **{"copied": 1, "skipped": 2, "deleted": 0},
+        "ok": True,
+        "target": copy_path,
+        "copied": 1,
+        "skipped": 2,
+        "deleted": 0,
+        "bytes": PAGE,
+        "bad": [],
     }
 
 
@@ -144,7 +150,7 @@ def test_restore_leaves_a_damaged_file_alone(run, store, guids, copy_path):
     with open(copy_path, "wb") as file:
         file.write(b"not a store")
     assert run("restore", store, copy_path, "--replace").code == 3
-    assert open(copy_path, "rb").read() == b"not a store"
+    assert Path(copy_path).read_bytes() == b"not a store"
 
 
 def test_a_store_is_not_copied_into_itself(run, store, guids):
@@ -173,8 +179,11 @@ def test_diff_marks_what_is_not_shared(run, store, guids, copy_path):
     assert result.code == 1
     assert result.out.decode().splitlines() == [f"- {guids[0]}", f"+ {added}", f"! {guids[1]}"]
     assert json.loads(run("diff", store, copy_path, "--json").out) == {
-        **{"equal": False, "page_sizes": [PAGE, PAGE]},
-        **{"only_in_a": [str(guids[0])], "only_in_b": [str(added)], "different": [str(guids[1])]},
+        "equal": False,
+        "page_sizes": [PAGE, PAGE],
+        "only_in_a": [str(guids[0])],
+        "only_in_b": [str(added)],
+        "different": [str(guids[1])],
     }
 
 
@@ -233,7 +242,7 @@ def test_an_empty_store_takes_any_frame_size(run, store, copy_path):
 def test_export_writes_a_file_a_blob_and_a_manifest(run, store, guids, exported):
     assert run("export", store, exported).code == 0
     assert set(os.listdir(exported)) == {*map(str, guids), "manifest.json"}
-    assert open(os.path.join(exported, str(guids[1])), "rb").read() == bytes([1]) * PAGE
+    assert Path(exported, str(guids[1])).read_bytes() == bytes([1]) * PAGE
     assert stat.S_IMODE(os.stat(exported).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(os.path.join(exported, str(guids[1]))).st_mode) == 0o600
     with open(os.path.join(exported, "manifest.json")) as file:
@@ -255,9 +264,10 @@ def test_what_is_exported_is_on_the_disk_in_order(run, store, guids, exported, m
         events.append(f"unlink {os.path.basename(path)}")
         remove(path)
 
-    monkeypatch.setattr(directory.os, "fsync", fsync)
-    monkeypatch.setattr(directory.os, "unlink", unlink)
-    run("export", store, exported)
+    with monkeypatch.context() as patch:
+        patch.setattr(directory.os, "fsync", fsync)
+        patch.setattr(directory.os, "unlink", unlink)
+        run("export", store, exported)
     home, parent = os.path.basename(exported), os.path.basename(os.path.dirname(exported))
     names = sorted(map(str, guids))
     assert events[:3] == [parent, str(INCOMPLETE), home]
@@ -319,7 +329,9 @@ def test_import_names_what_differs_from_the_manifest(run, store, guids, exported
     assert run("diff", store, store + ".new").code == 0
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"format": "other"}', '{"format": "uringblob export 1"}'])
+@pytest.mark.parametrize(
+    "manifest", ["", "[]", "{}", '{"format": "other"}', '{"format": "uringblob export 1"}']
+)
 def test_import_refuses_another_manifest(run, store, guids, exported, manifest):
     run("export", store, exported)
     with open(os.path.join(exported, "manifest.json"), "w") as file:

@@ -154,7 +154,7 @@ def cut_everywhere(earlier: Frames, *, to_path: bool, resume_every: int = 1) -> 
 
     class Cut(Run):
         def on_step(self, why: str) -> None:
-            for image in self.disk.all_crashes(8):
+            for image in self.disk.all_crashes(8, torn=self.rng):
                 figures["power cuts"] += 1
                 images[image.size, frozenset(image.blocks.items())] = image
 

@@ -184,14 +184,10 @@ class _Backup:
             await target.commit([(INCOMPLETE, _TEXT.ljust(target.page_size, b"\0"))])
         step = self._blobs_per_step()
         frames = [target.alloc_blob_buf_uninit() for _ in range(min(step, len(names)))]
-        try:
-            for start in range(0, len(names), step):
-                await self._copy(names[start : start + step], frames)
-                if self._progress is not None:
-                    self._progress(min(start + step, len(names)), len(names))
-        finally:
-            for frame in frames:
-                frame.release()
+        for start in range(0, len(names), step):
+            await self._copy(names[start : start + step], frames)
+            if self._progress is not None:
+                self._progress(min(start + step, len(names)), len(names))
         if self._replaces and self._bad:
             return BackupReport(bad=tuple(self._bad))  # what was written is dropped when the file is closed
         beyond = await self._beyond()
@@ -202,7 +198,8 @@ class _Backup:
     def _blobs_per_step(self) -> int:
         rate = self._limit.rate
         size_bytes = _STEP_BYTES if rate is None else min(_STEP_BYTES, int(rate * _STEP_S))
-        return max(1, min(_STEP_BLOBS, size_bytes // self._source.page_size))
+        page_size: int = self._source.page_size
+        return max(1, min(_STEP_BLOBS, size_bytes // page_size))
 
     async def _copy(self, names: Sequence[BlobGuid], frames: Sequence[AlignedBlobBuf]) -> None:
         """Copy those of ``names`` that the target lacks."""
@@ -251,7 +248,7 @@ class _Backup:
 
     async def _target_has(self, guid: BlobGuid, checksum: int) -> bool:
         try:
-            return await self._target.checksum(guid) == checksum
+            return bool(await self._target.checksum(guid) == checksum)
         except BlobCorrupt:
             return False  # a store that reads the frame for it
 

@@ -118,9 +118,12 @@ class BlobStore(AnyBlobStore, abc.ABC):
         self, target: BlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
     ) -> BackupReport:
         if target is self:
-            raise ValueError(f"{self!r} cannot be backed up into itself")
-        into = SyncToAsyncAdapter(target) if isinstance(target, BlobStore) else target
-        return self._run(AsyncBlobStore.backup, into, progress, rate)
+            raise ValueError(f"{self!r} cannot be backed up into itself: give another store")
+        if not isinstance(target, AnyBlobStore):
+            return self._run(AsyncBlobStore.backup, target, progress, rate)
+        if not isinstance(target, BlobStore):
+            raise takes_no_path(self, target)
+        return self._run(AsyncBlobStore.backup, SyncToAsyncAdapter(target), progress, rate)
 
     def _open_backup(self, path: StorePath) -> BlobStore:
         raise takes_no_path(self, path)

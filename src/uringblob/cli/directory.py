@@ -89,7 +89,11 @@ class ExportDirectory(BlobStore):
         _sync_directory(self._path)
 
     def _write_manifest(self) -> None:
-        blobs = {str(guid): f"{self._checksums[guid]:016x}" for guid in sorted(self.list_blobs()) if guid != INCOMPLETE}
+        blobs = {
+            str(guid): f"{self._checksums[guid]:016x}"
+            for guid in sorted(self.list_blobs())
+            if guid != INCOMPLETE
+        }
         value = {"format": _FORMAT, "page_size": self._page_size, "xxh3_64": blobs}
         path = os.path.join(self._path, MANIFEST)
         with naming_file(path), atomic_write(path) as file:
@@ -121,7 +125,9 @@ class ImportDirectory(ExportDirectory):
             if value["format"] != _FORMAT:
                 raise ValueError(f"its format is {value['format']!r}")
             self._page_size = int(value["page_size"])
-            self._checksums = {BlobGuid(name): int(checksum, 16) for name, checksum in value["xxh3_64"].items()}
+            self._checksums = {
+                BlobGuid(name): int(checksum, 16) for name, checksum in value["xxh3_64"].items()
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             text = f"{manifest} is no manifest of an export ({error!r}): export again"
             raise CliError(text, EXIT_FAILED, path=manifest) from error

@@ -16,7 +16,9 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_store(parser)
-    parser.add_argument("directory", metavar="DIR", help="new, empty, or an earlier export to bring up to date")
+    parser.add_argument(
+        "directory", metavar="DIR", help="new, empty, or an earlier export to bring up to date"
+    )
     add_rate(parser)
 
 

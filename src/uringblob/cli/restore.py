@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser, "BACKUP", "path of the backup, a store file")
     parser.add_argument("target", metavar="DST", help="path of the store; made if not there")
     add_rate(parser)
-    add_replace(parser, "make a DST that holds blobs what the backup is; it stays as it is until that is done")
+    add_replace(
+        parser, "make a DST that holds blobs what the backup is; it stays as it is until that is done"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -259,7 +259,9 @@ async def backup(s: Subject) -> None:
     target = await s.another()
     guids = [BlobGuid.random() for _ in range(5)]
     await s.store.write_blobs((guid, s.frame(number)) for number, guid in enumerate(guids))
-    await target.write_blobs([(guids[0], s.frame(0)), (guids[1], s.frame(9)), (BlobGuid.random(), s.frame(9))])
+    await target.write_blobs(
+        [(guids[0], s.frame(0)), (guids[1], s.frame(9)), (BlobGuid.random(), s.frame(9))]
+    )
     progressed: list[tuple[int, int]] = []
     report = await s.store.backup(target, lambda done, total: progressed.append((done, total)))
     counts = (report.copied, report.skipped, report.deleted, report.bytes)
