@@ -225,8 +225,8 @@ class AsyncMemorySnapshot(StoreOwner, SnapshotAdapter):
 
     _iterate = AsyncBlobStore._iterate
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(0)
+    async def _pause(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
 
 
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
@@ -246,7 +246,6 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
 
     _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
     backup = AsyncBlobStore.backup
-    _now, _sleep = AsyncBlobStore._now, AsyncBlobStore._sleep
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(0)
+    async def _pause(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)

@@ -23,8 +23,8 @@ from uringblob import (
     StoreClosed,
     StoreLocked,
 )
-from uringblob.api import backup, sync_store
-from uringblob.api.rate_limit import RateLimit
+from uringblob.api import backup
+from uringblob.api.sync_store import SyncToAsyncAdapter
 
 GUIDS = [BlobGuid.of(str(number)) for number in range(10)]
 
@@ -349,41 +349,32 @@ def test_progress_counts_blobs(two_a_step):
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
-class Clock:
-    """Time that passes only in ``sleep``."""
-
-    def __init__(self):
-        self.now, self.slept = 100.0, []
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.slept.append(seconds)
-        self.now += seconds
-
-
 def test_a_rate_takes_its_time_in_small_steps(monkeypatch):
-    monkeypatch.setattr(sync_store, "time", clock := Clock())
+    now, slept = [100.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(SyncToAsyncAdapter, "_now", lambda _: now[0])
+    monkeypatch.setattr("uringblob.api.sync_store.time.sleep", sleep)
     filled(MemoryBlobStore(PAGE)).backup(MemoryBlobStore(PAGE), rate=4 * PAGE)
-    assert clock.now == pytest.approx(100 + 10 / 4)
-    assert len(clock.slept) == 10  # a quarter of a second each
-    clock.slept.clear()
-    filled(MemoryBlobStore(PAGE)).backup(MemoryBlobStore(PAGE), rate=None)
-    assert clock.slept == []
+    assert slept == [0.25] * 9, "a frame in a quarter of a second, the first at once"
+    filled(MemoryBlobStore(PAGE)).backup(MemoryBlobStore(PAGE))
+    assert len(slept) == 9
 
 
-async def test_a_limit_lets_a_late_caller_catch_up_on_a_second():
-    clock = Clock()
+async def test_what_is_there_already_takes_no_time(monkeypatch):
+    source, target, slept = AsyncMemoryBlobStore(PAGE), AsyncMemoryBlobStore(PAGE), []
+    await source.write_blobs([(guid, bytes(PAGE)) for guid in GUIDS])
+    await source.backup(target)
 
-    async def sleep(seconds):
-        clock.sleep(seconds)
+    async def pause(_self, seconds=0):
+        slept.append(seconds)
 
-    limit = RateLimit(100, clock.monotonic, sleep)
-    clock.now += 60
-    for _ in range(4):
-        await limit.wait(50)
-    assert clock.slept == [0.5, 0.5]
+    monkeypatch.setattr(AsyncMemoryBlobStore, "_pause", pause)
+    await source.backup(target, rate=1)
+    assert not any(slept)
 
 
 @pytest.mark.parametrize(("rate", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])

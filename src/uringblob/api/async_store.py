@@ -12,6 +12,7 @@ import heapq
 import itertools
 import operator
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -293,9 +294,12 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         self._check_open()
         return _ReadThroughSnapshot(self, await checksums_of(self))
 
-    async def _pause(self) -> None:
+    def _now(self) -> float:
+        return time.monotonic()
+
+    async def _pause(self, seconds: float = 0) -> None:
         """Let other tasks run, between the steps of work that grows with the number of blobs."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(seconds)
 
     # -- the end ------------------------------------------------------------------------------
 

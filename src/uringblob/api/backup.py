@@ -14,7 +14,6 @@ incomplete, or still the earlier backup.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import os
@@ -23,7 +22,7 @@ from typing import Any, Final, TypedDict
 
 from uringblob.api.base import AnyBlobStore
 from uringblob.api.open_options import StorePath
-from uringblob.api.rate_limit import RateLimit
+from uringblob.api.pace import Pace
 from uringblob.api.verify_report import Progress
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -40,8 +39,6 @@ _TEXT: Final = b"uringblob: this backup is incomplete; run it again. The last st
 #: What one step reads, then writes: large enough that its flush costs little.
 _STEP_BYTES: Final = 16 << 20
 _STEP_BLOBS: Final = 256
-#: With ``rate=`` a step takes no more than this, so that the load is even.
-_STEP_S: Final = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,29 +93,22 @@ class AsyncBackups(AnyBlobStore):
         :raises ValueError: the target is this store.
         """
         self._check_open()
-        limit = RateLimit(rate, self._now, self._sleep)
+        store: AsyncStore = self
+        pace = Pace(rate, None, store._now)
         if target is self:
             raise ValueError(f"{self!r} cannot be backed up into itself: give another store")
-        store: AsyncStore = self
         async with await store.snapshot() as snapshot:
             if isinstance(target, AsyncBackups):
-                return await _Backup(snapshot, target, progress, limit).run()
+                return await _Backup(snapshot, target, progress, pace).run()
             file = await self._open_backup(target)
             try:
                 replaces = await _holds_backup(file)
-                return await _Backup(snapshot, file, progress, limit, replaces=replaces).run()
+                return await _Backup(snapshot, file, progress, pace, replaces=replaces).run()
             finally:
                 await file.aclose(flush=False)  # a complete backup is durable, another one is dropped
 
     async def _open_backup(self, path: StorePath) -> AsyncStore:
         raise takes_no_path(self, path)
-
-    def _now(self) -> float:
-        """Return the time that :meth:`_sleep` waits for."""
-        return asyncio.get_running_loop().time()
-
-    async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 def takes_no_path(store: AnyBlobStore, target: object) -> TypeError:
@@ -159,7 +149,7 @@ class _Backup:
         source: AsyncStore,
         target: AsyncStore,
         progress: Progress | None,
-        limit: RateLimit,
+        pace: Pace,
         *,
         replaces: bool = False,
     ) -> None:
@@ -168,7 +158,7 @@ class _Backup:
                 f"{target!r} cannot hold frames of {source.page_size} bytes: back up into a store of that size"
             )
         self._source, self._target = source, target
-        self._progress, self._limit = progress, limit
+        self._progress, self._pace = progress, pace
         self._replaces = replaces
         self._copied = self._skipped = 0
         self._bad: list[tuple[BlobGuid, BlobStoreError]] = []
@@ -182,7 +172,8 @@ class _Backup:
             self._bad.append((INCOMPLETE, BlobStoreError(text)))
         if not self._replaces:
             await target.commit([(INCOMPLETE, _TEXT.ljust(target.page_size, b"\0"))])
-        step = self._blobs_per_step()
+        most = max(1, min(_STEP_BLOBS, _STEP_BYTES // source.page_size))
+        step = self._pace.frames_at_once(source.page_size, most)
         frames = [target.alloc_blob_buf_uninit() for _ in range(min(step, len(names)))]
         for start in range(0, len(names), step):
             await self._copy(names[start : start + step], frames)
@@ -195,16 +186,11 @@ class _Backup:
         size_bytes = self._copied * source.page_size
         return BackupReport(self._copied, self._skipped, len(beyond), size_bytes, tuple(self._bad))
 
-    def _blobs_per_step(self) -> int:
-        rate = self._limit.rate
-        size_bytes = _STEP_BYTES if rate is None else min(_STEP_BYTES, int(rate * _STEP_S))
-        page_size: int = self._source.page_size
-        return max(1, min(_STEP_BLOBS, size_bytes // page_size))
-
     async def _copy(self, names: Sequence[BlobGuid], frames: Sequence[AlignedBlobBuf]) -> None:
         """Copy those of ``names`` that the target lacks."""
         source, target = self._source, self._target
         wanted = await self._missing(names)
+        await target._pause(self._pace.delay_s(len(wanted) * source.page_size) or 0)
         pairs = list(zip(wanted, frames, strict=False))
         errors = await source.read_blobs(pairs)
         for (guid, frame), read_error in zip(pairs, errors, strict=True):
@@ -221,7 +207,6 @@ class _Backup:
             if await target.checksum(guid) != checksum:
                 raise BlobCorrupt(f"blob {guid}: {target!r} has other bytes than were written to it", guid)
         self._copied += len(writes)
-        await self._limit.wait(len(writes) * source.page_size)
 
     def _compare(self, guid: BlobGuid, frame: AlignedBlobBuf, checksum: int) -> BlobCorrupt | None:
         with frame.view as view:

@@ -249,14 +249,10 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
         return SyncToAsyncAdapter(await self._do(functools.partial(self._store._open_backup, path)))
 
-    def _now(self) -> float:
-        return time.monotonic()
-
-    async def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - in the caller's thread, in which there may be no loop
-
-    async def _pause(self) -> None:
-        """Do nothing: there may be no loop, and other threads run anyway."""
+    async def _pause(self, seconds: float = 0) -> None:
+        """Wait in this thread: there may be no loop, and other threads run anyway."""
+        if seconds:
+            time.sleep(seconds)  # noqa: ASYNC251 - this coroutine is run in one step
 
     async def _do(self, function: Callable[[], T]) -> T:
         return function()
