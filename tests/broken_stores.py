@@ -400,6 +400,49 @@ class TearsFrames(Memory):
             self._frames[guid_bytes(guid)] = new
 
 
+class SnapshotForgets(Memory):
+    caught_by = "snapshot_stays"
+
+    def snapshot(self):
+        return BlobStore.snapshot(self)
+
+
+class SnapshotMoves(Memory):
+    caught_by = "snapshot_of_names"
+
+    def snapshot(self):
+        taken = super().snapshot()
+        taken._frames = self._frames
+        return taken
+
+
+class SnapshotTakesWrites(Memory):
+    caught_by = "snapshot_is_read_only"
+
+    def snapshot(self):
+        taken = super().snapshot()
+        taken.write_blob = self.write_blob
+        return taken
+
+
+class SnapshotClosesItsStore(Memory):
+    caught_by = "snapshot_stays"
+
+    def snapshot(self):
+        taken = super().snapshot()
+        taken.close = self.close
+        return taken
+
+
+class SnapshotsEndTogether(Memory):
+    caught_by = "snapshot_ends"
+
+    def snapshot(self):
+        self.taken = [*getattr(self, "taken", ()), super().snapshot()]
+        self.taken[-1].close = lambda flush=True: [setattr(each, "_closed", True) for each in self.taken]
+        return self.taken[-1]
+
+
 class OpenAfterClosing(Memory):
     caught_by = "later_calls"
 

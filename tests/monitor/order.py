@@ -11,6 +11,7 @@ place is not its to find; nor that a group should have been dropped.  The crash 
 from __future__ import annotations
 
 import collections
+import weakref
 
 import xxhash
 
@@ -101,6 +102,8 @@ class OrderMonitor:
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
+        #: The slots that each open snapshot shows, as far as records and calls say.
+        self.shown: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._chain_of: dict[int, Chain] = {}
         self._chain: Chain | None = None
         self._older: Chain | None = None
@@ -523,6 +526,8 @@ class OrderMonitor:
             if started or self._is_named(slot):
                 # The rest of a short write, or one that was interrupted.
                 unit.blank = blank and (unit.blank or at == unit.start)
+                if at == unit.start:  # nothing of the first attempt landed, and another frame may come now
+                    unit.checksum = xxhash.xxh3_64_intdigest(data)
                 self._check_no_reader(slot)
                 return unit
         if not (self._confirming(slot) or self._check_free(slot, data, blank=blank)):
@@ -577,6 +582,8 @@ class OrderMonitor:
                 self._wrong(
                     8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
                 )
+        if self.shown and any(slot in slots for slots in self.shown.values()):
+            self._wrong(8, f"slot {slot} is written, and an open snapshot shows it")
         self._check_no_reader(slot)
         group = self._group
         if group is not None and self._is_named(slot):

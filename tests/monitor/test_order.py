@@ -125,6 +125,24 @@ def test_a_good_life_has_no_remark(play):
     assert play.monitor.entries == {A: FREE + 1}
 
 
+def test_a_snapshot_is_believed_to_show_what_it_must_show_only(play):
+    """Not what a call may have replaced by then, nor what a later group than its own names."""
+    play.commit(A, FREE)
+    play.commit(B, FREE + 1)
+    play.promises.begins().append(A)
+    taken, closed = Snapshot(2), Snapshot(3)
+    play.promises.snapshot_taken(taken)
+    play.promises.snapshot_taken(closed)
+    assert list(map(play.monitor.shown.get, (taken, closed))) == [set(), {FREE + 1}]
+    del closed
+    play.commit(A, FREE + 2)
+    play.commit(B, FREE + 3)
+    play.commit(A, FREE + 4)
+    play.slot(FREE)
+    play.slot(FREE + 1)
+    assert play.lines == []
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_what_a_read_only_opener_shows_and_has_not_verified_is_named(verified):
     """Rule 14: nothing proves the last group, so its frames are read before they are shown."""
@@ -189,6 +207,21 @@ def another_frame_in_a_slot_of_the_group(play):
 def live_slot(play):
     play.commit(A, FREE)
     play.slot(FREE)
+
+
+class Snapshot:
+    def __init__(self, seq):
+        self.seq = seq
+
+
+def slot_that_a_snapshot_shows(play):
+    play.commit(A, FREE)
+    taken = Snapshot(play.monitor.seq)
+    play.promises.snapshot_taken(taken)
+    play.commit(A, FREE + 1)
+    play.commit(B, FREE + 2)
+    play.slot(FREE)  # group 3 freed it, and group 4 is durable
+    assert taken
 
 
 def slot_of_the_last_group(play):
@@ -377,6 +410,7 @@ def flush_that_forgot(play):
 
 WRONG = {
     live_slot: 8,
+    slot_that_a_snapshot_shows: 8,
     slot_of_the_last_group: 8,
     slot_of_a_group_that_is_not_durable: 8,
     slot_under_a_reader: 8,

@@ -111,13 +111,13 @@ def life_with_faults(seed: int, **options) -> int:
 
 
 def life_with_fault(
-    seed: int, name: str, index: int, *, forever: bool, used=False, kinds=KINDS, **options
+    seed: int, name: str, index: int, *, forever: bool, used=False, kinds=KINDS, kind=Life, **options
 ) -> Life | None:
     """Live the life of ``seed`` with one fault, judge all it leaves; ``None`` if it has fewer requests."""
     failing = Failing(index, FAULTS[name], forever=forever, kinds=kinds)
     rng = random.Random(seed)
     with small_log(seed=seed, segment_bytes=4 * PAGE):
-        life = Life(
+        life = kind(
             used_image(24) if used else new_image(PAGE), rng, faults=failing, images_per_step=0, **options
         )
         failing.poisoned = lambda: life.store._core.file_io.poison_cause is not None

@@ -21,6 +21,7 @@ from sim.flat import pushing_ends_requests, stuttering
 from sim.lost_pages import reopened_on_its_cache
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
+from sim.snapshots import SnapshotLife
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
 from sim.test_misplaced import CASES, Tally
 
@@ -64,6 +65,12 @@ def flipped_bits(seed: int) -> int:
 def small_commits(seed: int) -> int:
     """Power cuts where nearly every group is written by callbacks."""
     return torture(seed, count=2, **{**options_of(seed), "only_commits": True})["disk images"]
+
+
+def snapshots(seed: int) -> int:
+    """Snapshots are looked through while others change the store."""
+    options = {**options_of(seed), "kind": SnapshotLife, "calls": 40}
+    return torture(seed, count=1, deep=0, again=0, rot=0, looks=10**9, **options)["disk images"]
 
 
 def answers_given_twice(seed: int) -> int:
@@ -137,6 +144,7 @@ HUNTS = {
     "flipped bits": flipped_bits,
     "cancellations": cancellations,
     "small commits": small_commits,
+    "snapshots": snapshots,
     "answers given twice": answers_given_twice,
     "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,

@@ -370,7 +370,7 @@ class Life:
         self.errors.append(error)
 
 
-def lives(seed: int, count: int = 3, **options):
+def lives(seed: int, count: int = 3, *, kind=Life, **options):
     """Yield lives one after the other, each begun from what the one before may have left."""
     rng = random.Random(seed)
     knobs = {
@@ -383,7 +383,7 @@ def lives(seed: int, count: int = 3, **options):
         image = new_image(PAGE) if options.get("capacity") else used_image(rng.choice((8, 48, 48)))
         past = Past(image)
         for _ in range(count):
-            life = Life(image, rng, past=past, **options)
+            life = kind(image, rng, past=past, **options)
             yield life
             # A life's past matters most where recovery had something to leave out.
             if life.torn and rng.random() < 0.6:

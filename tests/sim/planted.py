@@ -12,6 +12,7 @@ from unittest import mock
 
 from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.planted_flat import PLANTED_IN_FLAT_GROUPS
+from sim.planted_snapshots import PLANTED_IN_SNAPSHOTS
 from sim.rig import PAGE
 from uringblob.completion import Completion
 from uringblob.engines import transfers
@@ -648,4 +649,5 @@ PLANTED = {
     buffers_let_go_on_cancel: "cancellations",
     **PLANTED_IN_ENGINES,
     **PLANTED_IN_FLAT_GROUPS,
+    **PLANTED_IN_SNAPSHOTS,
 }

@@ -16,12 +16,12 @@ import sys
 import types
 
 from uringblob.store import caller_reads
-from uringblob.store.index import blob_index, shards, slots
+from uringblob.store.index import blob_index, moments, shards, slots
 
 STEPPED = {
     "read", "_read", "register", "unregister", "_notify", "close",
     "retire", "confirm", "_free_retired", "_drain", "try_free", "_is_read_by_caller", "awaits_readers",
-    "find", "find_durable", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
+    "find", "find_below", "find_durable", "keep", "remember", "end_moment", "hold", "release", "publish", "publish_deletion", "_replace_pending", "_retire_unlogged",
     "finish_group", "mark_slot_live", "show_group", "apply_change", "end_group", "_find_applying", "_end_pending", "_store_durable", "_store_in_base", "read_now",
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ class Promise:
 
 def load(*changes):
     """Return the modules' stepped twins; ``changes`` are replacements in their source."""
-    sources = {module: inspect.getsource(module) for module in (slots, blob_index, caller_reads)}
+    sources = {module: inspect.getsource(module) for module in (slots, moments, blob_index, caller_reads)}
     for old, new in changes:
         assert sum(source.count(old) for source in sources.values()) == 1, old
         sources = {module: source.replace(old, new) for module, source in sources.items()}
@@ -91,7 +91,7 @@ def load(*changes):
         twins.__dict__.update(
             {
                 name: space[name]
-                for name in ("SlotTable", "BlobIndex", "CallerReads", "CallerRead")
+                for name in ("SlotTable", "Moment", "Moments", "BlobIndex", "CallerReads", "CallerRead")
                 if name in space
             }
         )

@@ -7,7 +7,6 @@ import errno
 import os
 import queue
 import threading
-import types
 
 import pytest
 

@@ -36,6 +36,8 @@ class Change:
 
 
 class World:
+    moment = None
+
     def __init__(self, twins, program, strikes):
         self.slots = twins.SlotTable(2, 6)
         self.loop = Loop()
@@ -141,7 +143,7 @@ class World:
             _digest(list(self.threads.values())), len(self.loop.calls), len(self.loop.timers),
             repr([args for _, args in self.loop.calls]), self.caller_reads._closing,
             self.open, self.reading, self.strikes, str(self.result), tuple(self.medium.values()),
-            getattr(self, "waits", False),
+            getattr(self, "waits", False), _digest(self.moment),
         )  # fmt: skip
 
     def wind_up(self):
@@ -157,6 +159,29 @@ class World:
         assert not self.slots.caller_reads, "a reader stayed"
         assert not self.slots._awaiting_readers, "a slot is retired for ever"
         assert not self.slots.count(SlotState.RETIRED), "a slot whose fences have passed is not free"
+
+
+class SnapshotWorld(World):
+    """The reader reads through a snapshot, which was taken before."""
+
+    def __init__(self, twins, program, strikes):
+        super().__init__(twins, program, strikes)
+        self.moment = self.plan.reads.index = self.index.moments.begin(self.index, holds=True)
+
+    def _reader(self):
+        entry = yield from self.moment.find(GUID)
+        assert entry == self.plan.entry or not self.moment.is_open, "a snapshot shows what was written later"
+        yield from super()._reader()
+
+    def end_snapshot(self):
+        yield from self.index.moments.end_moment(self.moment)
+        for slot in list(self.moment.held_slots()):
+            yield from self.slots.release(slot)
+
+    def _look(self):
+        seen = super()._look()
+        assert seen == OLD, "a snapshot shows what was written later"
+        return seen
 
 
 def overwrite(world):
@@ -177,6 +202,21 @@ def delete(world):
     yield from world.take_and_write()
 
 
+def overwrite_beside_a_snapshot(world):
+    """What it shows is not reused before it is closed, and is used again afterwards."""
+    yield from overwrite(world)
+    yield from world.end_snapshot()
+    yield from world.take_and_write()
+
+
+def publish_beside_a_snapshot(world):
+    """The same with a pending frame, of which a later one takes the place."""
+    run = world.slots.allocate_run(1, SlotState.WRITING)
+    yield from world.index.publish([(GUID, pack_entry(run.slot, run.slot))], synced=False)
+    yield from world.end_snapshot()
+    yield from world.take_and_write()
+
+
 def end(world):
     yield from world.caller_reads.close()
     world.open = False
@@ -184,6 +224,7 @@ def end(world):
 
 #: With how many strikes of a handler: they make more states.
 PROGRAMS = {delete: 1, end: 1, overwrite: 0}
+SNAPSHOT_PROGRAMS = {overwrite_beside_a_snapshot: 0, publish_beside_a_snapshot: 1}
 BROKEN = {
     "no second look": ("or reads.index.find(read.guid) != read.entry:", "or False:"),
     "a look before registering": ("        self._slots.caller_reads[caller] = caller.slot\n        return not self._closing",
@@ -217,3 +258,29 @@ def test_each_order_is_needed(broken):
     program = end if broken in OF_THE_END else delete
     with pytest.raises(AssertionError, match="replay: "):
         explore(lambda: World(twins, program, PROGRAMS[program]))
+
+
+@pytest.mark.parametrize("program", SNAPSHOT_PROGRAMS)
+def test_every_interleaving_of_a_snapshot(program, record_property):
+    twins = load()
+    states, schedules = explore(lambda: SnapshotWorld(twins, program, SNAPSHOT_PROGRAMS[program]))
+    record_property("interleavings", schedules)
+    print(f"{program.__name__}: {states} states, {schedules} interleavings")
+    assert states > 100
+    assert schedules > 10_000
+
+
+#: Each order of a snapshot's own taken out.
+BROKEN_SNAPSHOTS = {
+    "recorded after the question": ("        entry = self._index.find_below(guid)\n        if guid in self.entries:\n            entry = self.entries.get(guid)\n",
+                                    "        known = guid in self.entries\n        entry = self.entries.get(guid) if known else self._index.find_below(guid)\n"),
+    "ended after it is let go of": ("return entry if self.is_open else None", "return entry"),
+    "what is held is retired like any other": ("        if slot in self._holds:\n            self._held[slot] = fence\n        elif", "        if False:\n            pass\n        elif"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN_SNAPSHOTS)
+def test_each_order_of_a_snapshot_is_needed(broken):
+    twins = load(BROKEN_SNAPSHOTS[broken])
+    with pytest.raises(AssertionError, match="replay: "):
+        explore(lambda: SnapshotWorld(twins, overwrite_beside_a_snapshot, 0))

@@ -112,7 +112,7 @@ class Core(StoreOwner):
             try:
                 await self._list_names(moment, found)
             finally:
-                index.moments.end(moment)
+                index.moments.end_moment(moment)
 
     async def list_names_at(self, moment: Moment, found: Callable[[list[bytes]], object]) -> None:
         """Do the same with those of ``moment``."""
@@ -142,7 +142,7 @@ class Core(StoreOwner):
     async def end_snapshot(self, moment: Moment) -> None:
         """End ``moment``, and let go of its slots."""
         budget, entries = self.file_io.checksum_budget, moment.entries
-        self.index.moments.end(moment)
+        self.index.moments.end_moment(moment)
         await each_in_turns(budget, self.index.slots.release, moment.held_slots())
         await each_in_turns(budget, dict.clear, entries.parts)
 

@@ -75,12 +75,12 @@ class Moments:
         self.open: list[Moment] = []
 
     def begin(self, index: Index, *, holds: bool) -> Moment:
-        """Begin a moment, which shows what is visible in ``index`` now until :meth:`end`."""
+        """Begin a moment, which shows what is visible in ``index`` now until :meth:`end_moment`."""
         moment = Moment(index, holds=holds)
         self.open.append(moment)
         return moment
 
-    def end(self, moment: Moment) -> None:
+    def end_moment(self, moment: Moment) -> None:
         """End ``moment``; its slots are held until each of them is released."""
         moment.is_open = False
         self.open.remove(moment)

@@ -9,6 +9,7 @@ from uringblob.testing.conformance import (
     checks_end,
     checks_file,
     checks_names,
+    checks_snapshots,
     checks_together,
 )
 from uringblob.testing.conformance.check import Check
@@ -20,6 +21,7 @@ _MODULES = (
     checks_batches,
     checks_together,
     checks_end,
+    checks_snapshots,
     checks_file,
 )
 #: Every check, as it stands in its file; parametrize over it, ``ids=str``.

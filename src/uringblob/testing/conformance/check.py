@@ -18,6 +18,7 @@ NEEDS = {
     "own_commit": "the inherited commit is not atomic, and says so",
     "own_close": "the inherited close cannot refuse later calls of the five methods",
     "own_needs_flush": "the inherited needs_flush is always true",
+    "own_snapshot": "the inherited snapshot reads through, and says so where a frame was replaced",
     "own_stats": "the inherited stats count nothing",
 }
 
