@@ -143,6 +143,38 @@ def test_a_file_is_made_and_brought_up_to_date(store_path, engine):
             assert copy.stats().notes == ()
 
 
+def test_a_snapshot_is_backed_up_as_it_is(store_path):
+    with filled(FileBlobStore.open(store_path, page_size=PAGE)) as store, store.snapshot() as snapshot:
+        before = frames_of(store)
+        store.write_blob(GUIDS[0], b"z" * PAGE)
+        for target in (store_path + ".copy", MemoryBlobStore(PAGE)):
+            assert snapshot.backup(target).copied == 10
+        with FileBlobStore.open(store_path + ".copy") as copy:
+            assert frames_of(copy) == before != frames_of(store)
+
+
+async def test_an_asynchronous_snapshot_too(store_path):
+    async with AsyncFileBlobStore.open(store_path, page_size=PAGE) as store:
+        await store.write_blobs([(guid, bytes(PAGE)) for guid in GUIDS])
+        async with await store.snapshot() as snapshot:
+            await store.delete_blob(GUIDS[0])
+            assert (await snapshot.backup(store_path + ".copy")).copied == 10
+
+
+def test_what_changes_meanwhile_is_not_in_it(engine, store_path, two_a_step):
+    with filled(FileBlobStore.open(store_path, page_size=PAGE, engine=engine)) as store:
+        before = frames_of(store)
+
+        def change(done, _total):
+            store.commit([(GUIDS[n], bytes([100 + done]) * PAGE) for n in range(9)], [GUIDS[9]])
+
+        assert store.backup(store_path + ".copy", change).copied == 10
+        with FileBlobStore.open(store_path + ".copy") as copy:
+            assert frames_of(copy) == before
+        assert store.backup(store_path + ".copy") == BackupReport(9, 0, 1, 9 * PAGE)
+        assert store.stats().slots_held == 0
+
+
 def test_an_incomplete_one_says_so_and_goes_on(store_path, two_a_step):
     copied = []
 

@@ -210,6 +210,19 @@ def test_copy_makes_a_store_and_replaces_none(run, store, guids, copy_path):
     assert "uringblob backup" in refused.err
 
 
+def test_a_compact_copy_says_what_it_saves(run, store, guids, copy_path):
+    with FileBlobStore.open(store) as opened:
+        names = [BlobGuid.random() for _ in range(600)]
+        opened.commit([(name, bytes(PAGE)) for name in names])
+        opened.commit(deletes=names)
+    result = run("copy", store, copy_path, "--compact")
+    assert result.code == 0
+    assert f"{copy_path} has " in result.out.decode()
+    assert f", {store} has " in result.out.decode()
+    assert os.stat(copy_path).st_size < os.stat(store).st_size
+    assert frames_of(copy_path) == frames_of(store)
+
+
 def test_copy_pads_only_if_it_is_asked_to(run, store, guids, copy_path):
     refused = run("copy", store, copy_path, "--page-size", "8k")
     assert refused.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
@@ -10,7 +11,9 @@ from uringblob.buffers.views import BlobBuffer, writable_view
 from uringblob.cli.arguments import add_store, open_store, parse_size
 from uringblob.cli.copying import add_rate, copy_store, refuse_blobs, refuse_incomplete
 from uringblob.cli.errors import EXIT_USAGE, CliError
-from uringblob.errors import StoreReadOnly
+from uringblob.cli.output import size_text
+from uringblob.cli.stdio import print_line
+from uringblob.errors import StoreReadOnly, encodable
 from uringblob.guid import BlobGuid, GuidLike
 from uringblob.sync.file_store import FileBlobStore
 
@@ -31,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frame size of DST: a larger one needs --pad; a smaller one is possible only while SRC is empty, "
         "because a frame is not divided",
     )
+    parser.add_argument(
+        "--compact", action="store_true", help="say what DST saves: a copy has what is live and no more"
+    )
     parser.add_argument("--pad", action="store_true", help="fill each frame with zeros up to --page-size")
     add_rate(parser)
 
@@ -42,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
         refuse_blobs(args, args.target, "give another DST; 'uringblob backup' brings a copy up to date")
         size = store.page_size if args.page_size is None else args.page_size
         source = store if size == store.page_size else _resized(args, store, size)
-        return copy_store(args, source, args.target, name=args.target, what="copying")
+        code = copy_store(args, source, args.target, name=args.target, what="copying")
+    if args.compact and not args.json:
+        before, after = (size_text(os.stat(path).st_size) for path in (args.store, args.target))
+        print_line(f"{encodable(args.target)} has {after}, {encodable(args.store)} has {before}")
+    return code
 
 
 def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobStore:
