@@ -63,6 +63,7 @@ def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_p
             store.delete_blob(b"1" * 16)
             assert store.list_blobs() == [GUID] == list(store.iter_blobs())
             assert store.verify().ok
+            assert store.backup(MemoryBlobStore(PAGE)).ok
             store.flush()
         assert list(notes) == [
             ("write_blob", PAGE, "ok"),
@@ -78,6 +79,7 @@ def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_p
             ("delete_blob", 0, "ok"),
             *[("list_blobs", 0, "ok")] * 2,
             ("verify", PAGE, "ok"),
+            ("backup", PAGE, "ok"),
             ("flush", 0, "ok"),
             ("close", 0, "ok"),
         ]
