@@ -321,6 +321,15 @@ class VerifyIsSilent(Sound):
         return super().verify()
 
 
+class BackupCopiesAll(Sound):
+    caught_by = "backup"
+
+    def backup(self, target, progress=None, rate=None):
+        for guid in target.list_blobs():
+            target.delete_blob(guid)
+        return super().backup(target, progress, rate)
+
+
 class ChecksOneByOne(Sound):
     caught_by = "checked_before_applied"
 

@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "sync"),
+    "cli": ("ground", "cli base", "buffers", "api", "sync"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -120,7 +120,7 @@ TRAIT_METHODS = set(
     """
     read_blob write_blob delete_blob list_blobs flush alloc_blob_buf_zeroed alloc_blob_buf_uninit
     write_blobs write_blobs_with_data_sync needs_flush has_blob has_blobs iter_blobs read_blobs read_blob_range commit
-    verify snapshot stats page_size
+    verify snapshot backup stats page_size
     """.split()
 )
 OPEN_OPTIONS = {

@@ -32,7 +32,14 @@ def run(name, *arguments):
 
 
 def test_every_example_is_run_by_a_test():
-    tested = {"archive.py", "audit.py", "buffer_manager.py", "custom_store.py", "raw_ring.py"}
+    tested = {
+        "archive.py",
+        "audit.py",
+        "buffer_manager.py",
+        "custom_store.py",
+        "live_backup.py",
+        "raw_ring.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -186,3 +193,12 @@ def test_the_custom_store_finds_rot(disk_dir):
 
 def test_the_custom_store_as_a_command():
     assert "checks passed" in run("custom_store.py")
+
+
+# ---- a backup beside a writer -----------------------------------------------------------------------
+
+
+def test_the_live_backup_as_a_command(disk_dir):
+    printed = run("live_backup.py", str(disk_dir), "--blobs", "600")
+    assert "restored and compared: equal, both times" in printed
+    assert "beside a writer: 344 blobs copied, 256 there already, 0 deleted" in printed

@@ -15,6 +15,7 @@ if sys.platform == "win32":
     )
 
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
+from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
@@ -45,12 +46,14 @@ __version__ = "0.2.0"
 
 __all__ = [
     "BUF_ALIGN",
+    "INCOMPLETE",
     "PAGE_SIZE",
     "AlignedBlobBuf",
     "AsyncBlobSnapshot",
     "AsyncBlobStore",
     "AsyncFileBlobStore",
     "AsyncMemoryBlobStore",
+    "BackupReport",
     "BlobChanged",
     "BlobCorrupt",
     "BlobGuid",

@@ -225,8 +225,8 @@ class AsyncMemorySnapshot(StoreOwner, SnapshotAdapter):
 
     _iterate = AsyncBlobStore._iterate
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(0)
+    async def _pause(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
 
 
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
@@ -245,6 +245,7 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
         return AsyncMemorySnapshot(await self._do(self._store.snapshot))
 
     _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
+    backup = AsyncBlobStore.backup
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(0)
+    async def _pause(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)

@@ -118,6 +118,9 @@ OTHERS = {
     "iter_blobs, less than none": (lambda s: s.iter_blobs(limit=-1), ValueError),
     "iter_blobs, a half": (lambda s: s.iter_blobs(limit=0.5), TypeError),
     "verify, progress no function": (lambda s: s.verify(5), TypeError),
+    "backup into itself": (lambda s: s.backup(s), ValueError),
+    "backup into nothing": (lambda s: s.backup(None), TypeError),
+    "backup at no rate": (lambda s: s.backup(s, rate=0), ValueError),
     "range unaligned": (lambda s: s.read_blob_range(HERE, 1, bytearray(4096)), ValueError),
     "range of 512": (lambda s: s.read_blob_range(HERE, 512, bytearray(512)), ValueError),
     "range before": (lambda s: s.read_blob_range(HERE, -4096, bytearray(4096)), ValueError),
@@ -156,6 +159,7 @@ METHODS = {
     "flush": lambda s: s.flush(),
     "verify": lambda s: s.verify(),
     "snapshot": lambda s: s.snapshot(),
+    "backup": lambda s: s.backup("nowhere"),
     "commit of nothing": lambda s: s.commit(),
 }
 #: What ``open`` refuses, before there is a file.

@@ -23,7 +23,7 @@ from unittest import mock
 
 from behaviour.quiet import PATIENCE
 from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
-from uringblob import StoreClosed, tuning
+from uringblob import AsyncMemoryBlobStore, StoreClosed, tuning
 from uringblob.store.index.slots import SlotState
 from uringblob.store.log.compaction import CompactionStopped
 from uringblob.testing.sim.disk import SimDisk
@@ -107,6 +107,7 @@ CASES = {
     "checksum": Case(lambda s, b: s.checksum(guid(1))),
     "list_blobs": Case(lambda s, b: s.list_blobs()),
     "verify": Case(lambda s, b: s.verify()),
+    "backup": Case(lambda s, b: s.backup(AsyncMemoryBlobStore(PAGE))),
     "write_blob": Case(lambda s, b: s.write_blob(guid(1), b.source(guid(1))), _ONE),
     "write_blobs": Case(lambda s, b: s.write_blobs(b.writes()), NEW),
     "write_blobs_with_data_sync": Case(lambda s, b: s.write_blobs_with_data_sync(b.writes()), NEW),

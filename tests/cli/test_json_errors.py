@@ -55,6 +55,13 @@ def failure_in(result):
         (["get", "STORE", "GUID", "STORE"], 2, {"guid": "GUID"}),
         (["get", "STORE", "GUID", "NEW/x"], 3, {"path": "NEW/x", "errno": errno.ENOENT}),
         (["rm", "STORE", UNKNOWN], 1, {"guid": UNKNOWN, "path": "STORE"}),
+        (["backup", "NEW", "STORE"], 3, {"path": "NEW", "errno": errno.ENOENT}),
+        (["backup", "STORE", "STORE"], 2, {"kind": "ValueError", "path": "STORE"}),
+        (["restore", "STORE", "STORE"], 2, {"kind": "CliError", "path": "STORE"}),
+        (["diff", "STORE", "NEW"], 3, {"path": "NEW", "errno": errno.ENOENT}),
+        (["copy", "STORE", "NEW", "--page-size", "8k"], 2, {"kind": "CliError", "path": "STORE"}),
+        (["export", "STORE", "NEW/x"], 3, {"path": "NEW/x", "errno": errno.ENOENT}),
+        (["import", "NEW", "STORE"], 3, {"path": "NEW/manifest.json", "errno": errno.ENOENT}),
         (["doctor", ""], 2, {"kind": "UsageError", "command": "doctor"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -74,6 +81,7 @@ def test_an_error_of_every_command_is_one_object(run, store, guids, tmp_path, ar
 
 def test_every_command_has_its_errors_here():
     asked = {"create", "info", "ls", "put", "get", "rm", "verify", "doctor"}
+    asked |= {"backup", "restore", "diff", "copy", "export", "import"}
     assert set(COMMANDS) == asked
 
 

@@ -1,4 +1,4 @@
-"""The page on the command line shows what works, and the exit codes there are."""
+"""The pages on the command line and on backups show what works, and the exit codes there are."""
 
 from __future__ import annotations
 
@@ -8,24 +8,42 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from uringblob import INCOMPLETE
 from uringblob.cli import errors
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "users" / "reference" / "cli.md").read_text("utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "users" / "reference" / "cli.md").read_text("utf-8")
+BACKUP = (DOCS / "operators" / "backup.md").read_text("utf-8")
 
 
-def test_its_shell_lines_work(disk_dir):
-    (script,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+def run_shell_lines(page, directory):
+    """Run every line of a page, from the first to the last, in one shell."""
+    script = "".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
     path = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]
     done = subprocess.run(
         ["sh", "-euc", script],
-        cwd=disk_dir,
+        cwd=directory,
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert " 6\n" in done.stdout
+    return done.stdout
+
+
+def test_its_shell_lines_work(disk_dir):
+    assert " 6\n" in run_shell_lines(PAGE, disk_dir)
+
+
+def test_the_shell_lines_of_the_page_on_backups_work(disk_dir):
+    printed = run_shell_lines(BACKUP, disk_dir)
+    assert printed.count("equal\n") == 3
+    assert "manifest.json" in printed
+
+
+def test_the_page_on_backups_names_the_blob_of_an_incomplete_one():
+    assert str(INCOMPLETE) in BACKUP
 
 
 def test_it_lists_every_exit_code():

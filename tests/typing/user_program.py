@@ -14,6 +14,7 @@ from uringblob import (
     AsyncBlobStore,
     AsyncFileBlobStore,
     AsyncMemoryBlobStore,
+    BackupReport,
     BlobChanged,
     BlobCorrupt,
     BlobGuid,
@@ -62,6 +63,8 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
         seq: int = snap.seq
         still: BlobSnapshot = snap
         print(seq, len(still), still.stats().held_bytes)
+    copied: BackupReport = store.backup(MemoryBlobStore(store.page_size), progress=tell, rate=1e6)
+    print(copied.ok, copied.copied + copied.skipped + copied.deleted, copied.bytes, copied.bad)
     report = store.verify(tell)
     named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
     return bad if report.ok else [guid for guid, _ in named]

@@ -12,11 +12,12 @@ import heapq
 import itertools
 import operator
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from uringblob.api.base import AnyBlobStore
+from uringblob.api.backup import AsyncBackups
 from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
@@ -38,7 +39,7 @@ Self = TypeVar("Self", bound="AsyncBlobStore")
 T = TypeVar("T")
 
 
-class AsyncBlobStore(AnyBlobStore, abc.ABC):
+class AsyncBlobStore(AsyncBackups, abc.ABC):
     """Frames of ``page_size`` bytes under 16-byte names, for tasks of one event loop.
 
     **Guids** are :class:`BlobGuid`, 16-byte ``bytes`` or ``uuid.UUID``; a wrong length is a
@@ -293,9 +294,12 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         self._check_open()
         return _ReadThroughSnapshot(self, await checksums_of(self))
 
-    async def _pause(self) -> None:
+    def _now(self) -> float:
+        return time.monotonic()
+
+    async def _pause(self, seconds: float = 0) -> None:
         """Let other tasks run, between the steps of work that grows with the number of blobs."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(seconds)
 
     # -- the end ------------------------------------------------------------------------------
 

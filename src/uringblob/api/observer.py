@@ -27,7 +27,7 @@ class StoreObserver(Protocol):
 
         :param operation: the method's name; ``"close"`` for ``close`` and ``aclose``.
         :param size_bytes: bytes of frames that the call moved for its caller; 0 where it failed.
-            ``read_blobs`` counts the frames that were read, ``verify`` the good ones.
+            ``read_blobs`` counts the frames that were read, ``verify`` the good ones, ``backup`` those written.
         :param duration_s: seconds from the call to its return, waiting included.
         :param outcome: ``"ok"``, ``"cancelled"``, or the name of the exception's class.
         """
@@ -47,6 +47,7 @@ OPERATIONS: dict[str, Callable[[int, tuple[Any, ...], dict[str, Any], Any], int]
         lambda size, args, _kwargs, _result: size * len(args[0]) if args else 0,
     ),
     "verify": lambda _size, _args, _kwargs, result: result.bytes_checked,
+    "backup": lambda _size, _args, _kwargs, result: result.bytes,
     **dict.fromkeys(("delete_blob", "flush", "close", "aclose"), lambda *_: 0),
     **dict.fromkeys(("has_blob", "has_blobs", "checksum", "list_blobs", "snapshot"), lambda *_: 0),
 }

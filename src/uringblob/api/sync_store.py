@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import abc
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore, checked_limit, merged
+from uringblob.api.backup import AsyncBackups, BackupReport, takes_no_path
 from uringblob.api.base import AnyBlobStore, take_documentation
+from uringblob.api.open_options import StorePath
 from uringblob.api.snapshots import Refusals
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
@@ -110,6 +113,20 @@ class BlobStore(AnyBlobStore, abc.ABC):
 
     def snapshot(self) -> BlobSnapshot:
         return _ReadThroughSnapshot(self._run(AsyncBlobStore.snapshot))
+
+    def backup(
+        self, target: BlobStore | StorePath, progress: Progress | None = None, rate: float | None = None
+    ) -> BackupReport:
+        if target is self:
+            raise ValueError(f"{self!r} cannot be backed up into itself: give another store")
+        if not isinstance(target, AnyBlobStore):
+            return self._run(AsyncBlobStore.backup, target, progress, rate)
+        if not isinstance(target, BlobStore):
+            raise takes_no_path(self, target)
+        return self._run(AsyncBlobStore.backup, SyncToAsyncAdapter(target), progress, rate)
+
+    def _open_backup(self, path: StorePath) -> BlobStore:
+        raise takes_no_path(self, path)
 
     def __len__(self) -> int:
         return len(self.list_blobs())
@@ -223,8 +240,19 @@ class SyncToAsyncAdapter(AsyncBlobStore):
         while (guid := await self._do(functools.partial(next, names, None))) is not None:
             yield guid
 
-    async def _pause(self) -> None:
-        """Do nothing: there may be no loop, and other threads run anyway."""
+    async def backup(
+        self, target: AsyncBackups | StorePath, progress: Progress | None = None, rate: float | None = None
+    ) -> BackupReport:
+        into: Any = target._store if isinstance(target, SyncToAsyncAdapter) else target
+        return await self._do(functools.partial(self._store.backup, into, progress, rate))
+
+    async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
+        return SyncToAsyncAdapter(await self._do(functools.partial(self._store._open_backup, path)))
+
+    async def _pause(self, seconds: float = 0) -> None:
+        """Wait in this thread: there may be no loop, and other threads run anyway."""
+        if seconds:
+            time.sleep(seconds)  # noqa: ASYNC251 - this coroutine is run in one step
 
     async def _do(self, function: Callable[[], T]) -> T:
         return function()

@@ -14,9 +14,11 @@ from uringblob.units import ENGINES
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
+def add_store(
+    parser: argparse.ArgumentParser, metavar: str = "STORE", text: str = "path of the store file"
+) -> None:
     """Add the store's path and the options of opening it."""
-    parser.add_argument("store", metavar="STORE", help="path of the store file")
+    parser.add_argument("store", metavar=metavar, help=text)
     add_engine(parser)
     parser.add_argument(
         "--lock-timeout",
@@ -34,9 +36,14 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
     """Open the store that the command line names; it must exist."""
-    must_exist(args.store)
+    return open_path(args, args.store, read_only=read_only)
+
+
+def open_path(args: argparse.Namespace, path: str, *, read_only: bool) -> FileBlobStore:
+    """Open the store at ``path``, which must exist, with the options of the command line."""
+    must_exist(path)
     options = {"engine": args.engine, "lock_timeout": args.lock_timeout}
-    return FileBlobStore.open(args.store, create=False, read_only=read_only, **options)
+    return FileBlobStore.open(path, create=False, read_only=read_only, **options)
 
 
 def must_exist(path: str) -> None:

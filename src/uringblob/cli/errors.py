@@ -25,7 +25,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_CODES: Final = """\
 exit codes:
   0    done
-  1    the answer is no: no such blob, or a blob is bad
+  1    the answer is no: no such blob, a blob is bad, two stores differ, a backup is incomplete
   2    wrong usage, or input of a wrong length
   3    the store cannot be opened, an I/O failed, or nobody reads the output
   130  interrupted; the store is sound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from uringblob.cli.stdio import STDOUT, discard_output, full_write_streams, nami
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.logs import logger
 
-#: Each is a module of this package, with ``EXAMPLES``, ``add_arguments(parser)`` and ``run(args) -> int``.
+#: Each is a module of this package (``import_`` for a keyword), with ``EXAMPLES``, ``add_arguments(parser)`` and ``run(args) -> int``.
 #: It is imported only when its command is given.
 COMMANDS: Final = {
     "create": "make an empty store",
@@ -24,6 +25,12 @@ COMMANDS: Final = {
     "get": "read one frame, its checksum checked, into a file or to standard output",
     "rm": "delete blobs, durably, all of them or none",
     "verify": "read every frame and all metadata, check every checksum, name each bad blob",
+    "backup": "copy a store into a file that is a store, or bring an earlier backup up to date",
+    "restore": "make a store of a backup",
+    "diff": "list the blobs that two stores do not share",
+    "copy": "make a new store of the same blobs, of another frame size too",
+    "export": "write each blob into a file of a directory, with a manifest of checksums",
+    "import": "make a store of an exported directory, checked against its manifest",
     "doctor": "say what runs here, why not more, and the command that fixes it",
 }
 #: Another distribution's command, which has its own help and ``--json FILE``.
@@ -53,7 +60,8 @@ def make_parser(given: str | None) -> errors.Parser:
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    command = importlib.import_module(f"uringblob.cli.{name}")
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    command = importlib.import_module(f"uringblob.cli.{module}")
     command.add_arguments(parser)
     if name in COMMANDS:
         exit_codes = getattr(command, "EXIT_CODES", errors.EXIT_CODES)

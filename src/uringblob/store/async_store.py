@@ -16,9 +16,10 @@ from typing import Any, TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
+from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
-from uringblob.api.open_options import OpenOptions, open_options
+from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.iobuf import IoBuffer
@@ -41,6 +42,7 @@ from uringblob.store.stats import collect_stats
 from uringblob.store.verify import verify_core
 
 T = TypeVar("T")
+
 
 #: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
 #: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
@@ -316,6 +318,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def flush(self) -> None:
         self._check_loop()
         await self._change(self._core.flush())
+
+    async def _open_backup(self, path: StorePath) -> AsyncFileBlobStore:
+        options = file_options(path, self.path, self._page_size, self._core.file_io.engine.name)
+        return await AsyncFileBlobStore.open(path, **options)
 
     # --- any thread may ask --------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from uringblob.api.async_store import AsyncBlobSnapshot
+from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -51,6 +52,7 @@ class SnapshotStore(Protocol):
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf: ...
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf: ...
     def stats(self) -> StoreStats: ...
+    async def _open_backup(self, path: StorePath) -> Any: ...
 
 
 class _MomentReads(FrameReads):
@@ -197,6 +199,9 @@ class AsyncFileSnapshot(StoreOwner, AsyncBlobSnapshot):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} of {self._store.path!r} seq={self.seq} blobs={self._count} {state}>"
+
+    async def _open_backup(self, path: StorePath) -> Any:
+        return await self._store._open_backup(path)
 
     # --- the end -------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from uringblob.api.backup import INCOMPLETE
 from uringblob.api.stats import StoreStats
 from uringblob.errors import errno_name
 from uringblob.store.core import Core
@@ -17,6 +18,8 @@ def collect_stats(core: Core) -> StoreStats:
     notes = list(core.notes)
     if name_note := core.identity.note():
         notes.append(f"{core.file.path}: {name_note}")
+    if core.index.find(INCOMPLETE) is not None:
+        notes.append("this is an incomplete backup: run it again, and do not use it as a store until then")
     file_bytes, allocated_bytes = _sizes(core, notes)
     cause = core.file_io.poison_cause
     return StoreStats(

@@ -12,8 +12,9 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 
+from uringblob.api.backup import file_options
 from uringblob.api.base import observe
-from uringblob.api.open_options import OpenOptions, open_options
+from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
@@ -167,6 +168,9 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         return self._handle.run_with_progress(self._core.verify, progress)
+
+    def _open_backup(self, path: StorePath) -> FileBlobStore:
+        return FileBlobStore.open(path, **file_options(path, self.path, self.page_size, self.stats().engine))
 
     # -- the end ------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
-from uringblob.api.sync_store import BlobSnapshot
+from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError, StoreClosed
@@ -19,7 +20,7 @@ from uringblob.sync.store_handle import StoreHandle
 class FileSnapshot(StoreOwner, BlobSnapshot):
     """What a ``FileBlobStore`` showed when :meth:`snapshot` was called; :meth:`read_blob` reads in this thread."""
 
-    def __init__(self, store: object, handle: StoreHandle, core: AsyncFileSnapshot) -> None:
+    def __init__(self, store: BlobStore, handle: StoreHandle, core: AsyncFileSnapshot) -> None:
         self._store = store  # open as long as its snapshot is used
         self._handle, self._core = handle, core
 
@@ -85,6 +86,9 @@ class FileSnapshot(StoreOwner, BlobSnapshot):
             return
         with contextlib.suppress(StoreClosed):  # the store was closed meanwhile, and the snapshot with it
             self._handle.run(self._core.aclose)
+
+    def _open_backup(self, path: StorePath) -> BlobStore:
+        return self._store._open_backup(path)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._core!r}>"

@@ -252,3 +252,25 @@ async def verify(s: Subject) -> None:
     expect(progressed[-1][0] == progressed[-1][1], f"progress ends at {progressed[-1]}")
     report = await s.store.verify()
     expect(report.ok, "the second look differs")
+
+
+@check("backup(target): not copied is what target has with the same checksum, deleted what it has beyond.")
+async def backup(s: Subject) -> None:
+    target = await s.another()
+    guids = [BlobGuid.random() for _ in range(5)]
+    await s.store.write_blobs((guid, s.frame(number)) for number, guid in enumerate(guids))
+    await target.write_blobs(
+        [(guids[0], s.frame(0)), (guids[1], s.frame(9)), (BlobGuid.random(), s.frame(9))]
+    )
+    progressed: list[tuple[int, int]] = []
+    report = await s.store.backup(target, lambda done, total: progressed.append((done, total)))
+    counts = (report.copied, report.skipped, report.deleted, report.bytes)
+    expect(counts == (4, 1, 1, 4 * s.page_size), f"of 4 to copy, 1 there and 1 beyond it says {counts}")
+    expect(report.ok and not report.bad, f"a sound store has bad blobs: {report.bad}")
+    expect(sorted(await target.list_blobs()) == sorted(guids), "the copy has other blobs")
+    for number, guid in enumerate(guids):
+        frame = s.blank()
+        await target.read_blob(guid, frame)
+        expect(s.number(frame) == number, "the copy has another frame")
+    expect(bool(progressed) and progressed[-1] == (5, 5), f"progress ends at {progressed[-1:]}")
+    await refused(ValueError, s.store.backup, s.store)

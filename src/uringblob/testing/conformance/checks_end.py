@@ -64,6 +64,7 @@ def _calls(s: Subject, guid: BlobGuid) -> list[Callable[[], Any]]:
         lambda: store.read_blobs([(guid, s.blank())]),
         lambda: store.read_blob_range(guid, 0, bytearray(BUF_ALIGN)),
         lambda: store.commit([(guid, frame)]),
+        lambda: store.backup("nowhere"),
         store.verify,
     ]
 
