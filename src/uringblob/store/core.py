@@ -105,20 +105,23 @@ class Core(StoreOwner):
         if count <= tuning.LISTED_AT_ONCE and not index.applying:
             found(index.guids())
             return
-        async with self.groups.names_still:
-            moment = index.begin_moment()
-            try:
-                # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
-                count = len(index) + index.pending_count
-                step = max(1, tuning.LISTED_AT_ONCE // 2 * PARTS // (count + 1))
-                for first in range(0, PARTS, step):
-                    names = index.names(first, min(first + step, PARTS), moment)
-                    for start in range(0, len(names), tuning.LISTED_AT_ONCE):
-                        part = names[start : start + tuning.LISTED_AT_ONCE]
-                        await self.file_io.checksum_budget.acquire(len(part) * tuning.NAME_COST_BYTES)
-                        found(part)
-            finally:
-                index.end_moment(moment)
+        await self.groups.names_still.run(self._list_in_steps, found)
+
+    async def _list_in_steps(self, found: Callable[[list[bytes]], object]) -> None:
+        index = self.index
+        moment = index.begin_moment()
+        try:
+            # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
+            count = len(index) + index.pending_count
+            step = max(1, tuning.LISTED_AT_ONCE // 2 * PARTS // (count + 1))
+            for first in range(0, PARTS, step):
+                names = index.names(first, min(first + step, PARTS), moment)
+                for start in range(0, len(names), tuning.LISTED_AT_ONCE):
+                    part = names[start : start + tuning.LISTED_AT_ONCE]
+                    await self.file_io.checksum_budget.acquire(len(part) * tuning.NAME_COST_BYTES)
+                    found(part)
+        finally:
+            index.end_moment(moment)
 
     # --- changing ------------------------------------------------------------------------
 
