@@ -17,28 +17,16 @@ REFUSALS = [-errno.EAGAIN, -errno.EBUSY, -errno.EINTR]
 
 
 class StormyDoor:
-    """``lib``, except that every other submission is refused or cut; ``seen`` counts each branch.
-
-    No two operations of a ring have one number: a late completion would be taken for another's.
-    """
+    """``lib``, except that every other submission is refused or cut; ``seen`` counts each branch."""
 
     def __init__(self, lib, seed, chance=0.5):
         self._lib = lib
         self._dice = random.Random(seed)
         self._chance = chance
         self.seen = collections.Counter()
-        self._numbers = collections.defaultdict(set)
 
     def __getattr__(self, name):
         return getattr(self._lib, name)
-
-    def ub_stage(self, core, user_data, *operation):
-        numbers = self._numbers[core]
-        assert user_data not in numbers, f"two operations have the number {user_data}"
-        staged = self._lib.ub_stage(core, user_data, *operation)
-        if staged >= 0:
-            numbers.add(user_data)
-        return staged
 
     def ub_submit(self, core, ops, count):
         if count == core.sq_entries:
