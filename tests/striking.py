@@ -56,3 +56,39 @@ class Handler:
             if collects:
                 gc.enable()
         return self.struck
+
+
+class HandlerAtCalls:
+    """Raises ``kind`` at the n-th moment at which CPython may run a signal handler, in code of ``files``.
+
+    That is where a function begins, or a call of C has ended; from :meth:`start` to :meth:`stop`.  ``struck``
+    says where it was.
+    """
+
+    def __init__(self, files, number, kind):
+        self.files = files
+        self.left = number
+        self.kind = kind
+        self.struck = ""
+        self._resumed = set()
+
+    def start(self):
+        sys.setprofile(self._profile)
+
+    def stop(self):
+        sys.setprofile(None)
+
+    def _profile(self, scope, event, argument):
+        if event not in ("call", "c_return") or scope.f_code.co_filename not in self.files:
+            return
+        if event == "call":
+            # A coroutine that goes on looks for no signals.
+            if id(scope) in self._resumed:
+                return
+            self._resumed.add(id(scope))
+        self.left -= 1
+        if self.left < 0:
+            self.stop()
+            what = scope.f_code.co_name if event == "call" else argument.__name__
+            self.struck = f"{event} {what} in {scope.f_code.co_name}, line {scope.f_lineno}"
+            raise self.kind

@@ -34,6 +34,18 @@ MOODS = ["EAGAIN", "EBUSY", "EINTR", "took nothing", "took a part"]
 WAITS = ["EAGAIN in a wait", "EBUSY in a wait", "EINTR in a wait"]
 
 
+class OneEach(dict):
+    """A ring's operations in flight, each of which has a number of its own."""
+
+    def __setitem__(self, number, sink):
+        assert number not in self, f"two operations in flight have the number {number}"
+        super().__setitem__(number, sink)
+
+    def update(self, entries):
+        for number, sink in entries.items():
+            self[number] = sink
+
+
 async def weather(path, seed, forced=FORCED):
     """Work through a storm until it has forced every branch ``forced`` times; return what it did."""
     wanted = [*MOODS, "submission queue full", "completion queue overflow"]
@@ -41,8 +53,10 @@ async def weather(path, seed, forced=FORCED):
         async with AsyncFileBlobStore.open(
             path, engine="io_uring", page_size=PAGE, queue_depth=4, buffers=8
         ) as store:
+            ring = store._core.file_io.engine.ring
             # Normally bounded by the completion queue, so that it cannot overflow.
-            store._core.file_io.engine.ring._queue.in_flight_max = 1000
+            ring._queue.in_flight_max = 1000
+            ring._in_flight.table = OneEach(ring._in_flight.table)
             version = 0
             while any(door.seen[branch] < forced for branch in wanted):
                 version += 1

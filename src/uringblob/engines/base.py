@@ -68,6 +68,9 @@ class Engine(Protocol):
     def in_flight(self) -> int:
         """Operations whose completion is not resolved, queued ones included."""
 
+    def sinks(self) -> list[Sink]:
+        """Return what gets the results of the operations in flight."""
+
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         """Fill ``frames``, in order, from ``offset`` on; yields bytes read (0: end of file)."""
 

@@ -88,8 +88,13 @@ class InFlight:
                         return total + 1
                     if not sink.light:
                         moved += result
-                    sink.complete(result, flags & bad)
-                    table.pop(user_data, None)
+                    try:
+                        del table[user_data]  # first: who is resumed finds it ended
+                        sink.complete(result, flags & bad)
+                    except BaseException:
+                        if self._round == this:
+                            table[user_data] = sink  # completed again by the next reaping
+                        raise
                     if self._round != this:
                         break
             else:

@@ -105,7 +105,7 @@ class SlotAllocator:
         """
         while True:
             await self._file_io.ready()
-            runs = await self._try_allocate(count)
+            runs = await self._growth.lock.run(self._try_allocate, count)
             if self._file_io.takes_changes:
                 return runs
             for run in runs:
@@ -113,17 +113,16 @@ class SlotAllocator:
 
     async def _try_allocate(self, count: int) -> list[SlotRun]:
         slots, growth = self._slots, self._growth
-        async with growth.lock:
-            await growth.extend_log_space(count)
-            # While the file grows, others allocate: look again after every step.
-            while (run := slots.allocate_run(count, SlotState.WRITING)) is None:
-                missing = max(0, count - slots.count(SlotState.FREE))
-                if not missing and (count > RUN_SLOTS_MAX or not growth.is_cheap(count, count)):
-                    return slots.allocate_runs(count, SlotState.WRITING)
-                try:
-                    await growth.grow_for_frames(count, missing)
-                except BlobStoreIOError:
-                    if slots.count(SlotState.FREE) < count:
-                        raise
-                    return slots.allocate_runs(count, SlotState.WRITING)
-            return [run]
+        await growth.extend_log_space(count)
+        # While the file grows, others allocate: look again after every step.
+        while (run := slots.allocate_run(count, SlotState.WRITING)) is None:
+            missing = max(0, count - slots.count(SlotState.FREE))
+            if not missing and (count > RUN_SLOTS_MAX or not growth.is_cheap(count, count)):
+                return slots.allocate_runs(count, SlotState.WRITING)
+            try:
+                await growth.grow_for_frames(count, missing)
+            except BlobStoreIOError:
+                if slots.count(SlotState.FREE) < count:
+                    raise
+                return slots.allocate_runs(count, SlotState.WRITING)
+        return [run]

@@ -7,6 +7,7 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import warnings
@@ -31,8 +32,8 @@ from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.store.arguments import checked_changes, checked_reads, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
-from uringblob.store.frame_reads import FrameRead
-from uringblob.store.io.job import join, when_done
+from uringblob.store.frame_reads import FrameRead, FrameWait
+from uringblob.store.io.job import Job, join, when_done
 from uringblob.store.may_call import MayCall
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -101,12 +102,16 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a change as a job: once begun it ends, even if the caller is cancelled."""
         self._active += 1
+        job: Job[T] | None = None
         try:
             job = self._core.file_io.start(coroutine)
             # A callback of a job that is not done is called without a trip through the loop.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
-            self._one_less(None)  # a signal handler interrupted the job's first step
+            # A signal handler interrupted the job's first step, or raised behind it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await (self._core.file_io.let_go() if job is None else when_done(job))
+            self._one_less(None)
             raise
         try:
             return await join(job)
@@ -120,6 +125,11 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             return await coroutine
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except GeneratorExit:
+            raise
+        except BaseException:
+            await self._core.file_io.let_go()
+            raise
         finally:
             self._one_less(None)
 
@@ -139,15 +149,15 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
-        reads = self._reads
+        reads, wait = self._reads, None
         self._active += 1
         try:
             key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
             frame = dst._fixed if dst.__class__ is AlignedBlobBuf and dst._pool is self._pool else None
             if frame is None or not self._pool.registered:
                 frame = self._frame(dst, self._page_size)
-            wait = reads.start(key, frame)
-            if wait is None:
+            wait = FrameWait(loop=self._loop)
+            if not reads.start(key, frame, wait):
                 await reads.plan(key, frame).finish()
                 return
             try:
@@ -158,6 +168,13 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except GeneratorExit:
+            raise
+        except BaseException:
+            if wait is not None:
+                await self._core.file_io.let_go()
+                reads.end(wait)  # again: a handler may have raised before
+            raise
         finally:
             frame = None  # an error's traceback refers to this function, and the buffer is the caller's now
             self._active -= 1
@@ -277,6 +294,11 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     else:
                         del frames
                         await commit
+                except (asyncio.CancelledError, BlobStoreError, GeneratorExit):
+                    raise
+                except BaseException:
+                    await core.file_io.let_go()
+                    raise
                 finally:
                     commit = None
                     self._active -= 1

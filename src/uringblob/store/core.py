@@ -107,17 +107,18 @@ class Core(StoreOwner):
         if count <= tuning.LISTED_AT_ONCE and not index.applying:
             found(index.guids())
             return
-        async with self.groups.names_still:
-            moment = index.moments.begin(index, holds=False)
-            try:
-                await self._list_names(moment, found)
-            finally:
-                index.moments.end_moment(moment)
+        await self.groups.names_still.run(self._list_at_new_moment, found)
+
+    async def _list_at_new_moment(self, found: Callable[[list[bytes]], object]) -> None:
+        moment = self.index.moments.begin(self.index, holds=False)
+        try:
+            await self._list_names(moment, found)
+        finally:
+            self.index.moments.end_moment(moment)
 
     async def list_names_at(self, moment: Moment, found: Callable[[list[bytes]], object]) -> None:
         """Do the same with those of ``moment``."""
-        async with self.groups.names_still:
-            await self._list_names(moment, found)
+        await self.groups.names_still.run(self._list_names, moment, found)
 
     async def _list_names(self, moment: Moment, found: Callable[[list[bytes]], object]) -> None:
         # As many shards as hold half of LISTED_AT_ONCE names, but at least one.
@@ -136,8 +137,11 @@ class Core(StoreOwner):
         """Begin a moment that holds its slots until :meth:`end_snapshot`; waits for a group being applied."""
         if not self.index.applying:
             return self.index.moments.begin(self.index, holds=True)
-        async with self.groups.names_still:
+
+        async def begin() -> Moment:
             return self.index.moments.begin(self.index, holds=True)
+
+        return await self.groups.names_still.run(begin)
 
     async def end_snapshot(self, moment: Moment) -> None:
         """End ``moment``, and let go of its slots."""

@@ -47,8 +47,8 @@ class FrameReads:
         self.checks_whole = verifies and page_size <= tuning.STEP_BYTES
         self.checks_at_once = self.checks_whole or not verifies
 
-    def start(self, guid: bytes, dst: IoBuffer) -> FrameWait | None:
-        """Ask the engine for the frame that is visible now; ``None``: :meth:`plan` the read.
+    def start(self, guid: bytes, dst: IoBuffer, wait: FrameWait) -> bool:
+        """Ask the engine for the frame that is visible now; false: :meth:`plan` the read.
 
         The slot is pinned until :meth:`end`.  Raises what :meth:`locate` raises.
         """
@@ -56,17 +56,32 @@ class FrameReads:
         if entry is None or self.slots.beyond:
             entry = self.locate(guid)
         slot = entry >> CHECKSUM_BITS
-        wait = FrameWait(loop=self.loop)
-        wait.entry = entry
         want = entry & CHECKSUM_MASK if self.checks_whole else None
         if dst.address % self.align or not self.engine.start_read(slot * self.page_size, dst, want, wait):
-            return None
-        self.slots.pin(slot)  # a read that has ended already needs none, and loses nothing
-        return wait
+            return False
+        wait.entry = entry
+        pins = self.slots._pins
+        count = pins.get(slot, 0)
+        # A signal handler can raise after a call only, so not between these two.
+        pins[slot] = count + 1
+        wait.pinned = True
+        return True
 
     def end(self, wait: FrameWait) -> bool:
-        """Unpin the slot; return whether the frame is whole and the one that was written."""
-        self.slots.unpin(wait.entry >> CHECKSUM_BITS)
+        """Unpin the slot; return whether the frame is whole and the one that was written.
+
+        May be repeated where a signal handler raised.
+        """
+        slots, slot = self.slots, wait.entry >> CHECKSUM_BITS
+        if wait.pinned:
+            count = slots._pins[slot] - 1
+            if count:
+                slots._pins[slot] = count
+            else:
+                del slots._pins[slot]
+            wait.pinned = False
+        if slot in slots._awaiting_readers:
+            slots.try_free(slot)
         return wait.got == self.page_size and not wait.mismatch and self.checks_at_once
 
     def plan(self, guid: bytes, dst: IoBuffer, offset_in_frame: int = 0) -> FrameRead:
@@ -113,11 +128,12 @@ class FrameReads:
 
 
 class FrameWait(Wait):
-    """A task's wait for the frame of ``entry``, which is being read."""
+    """A task's wait for the frame of ``entry``, which is being read; 0: it was not asked for."""
 
     __slots__ = ()
 
-    entry: int
+    entry = 0
+    pinned = False
 
 
 class FrameRead:

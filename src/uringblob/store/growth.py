@@ -49,12 +49,11 @@ class FileGrowth:
 
     async def complete_log_space(self) -> None:
         """Give logs the space that the blobs need, if there is room; a full disk is no error here."""
-        async with self.lock:
-            try:
-                await self.extend_log_space(0)
-            except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS:
-                    raise
+        try:
+            await self.lock.run(self.extend_log_space, 0)
+        except BlobStoreIOError as error:
+            if error.errno not in NO_SPACE_ERRNOS:
+                raise
 
     async def extend_log_space(self, more_records: int) -> None:
         """Lengthen the log space until ``more_records`` more records fit.

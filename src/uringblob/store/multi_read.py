@@ -97,17 +97,19 @@ class ReadBatch(Wait):
                 else:
                     slot = entry >> CHECKSUM_BITS
                     sink = _OneRead(self, position)
-                    self.in_flight.add(position)
-                    shared.slots.pin(slot)
-                    self._slots.append(slot)
-                    self._entries[position] = entry
                     want = entry & CHECKSUM_MASK if checks else None
                     try:
+                        self.in_flight.add(position)
+                        shared.slots.pin(slot)
+                        self._slots.append(slot)
+                        self._entries[position] = entry
                         if not shared.engine.start_read(slot * page_size, frame, want, sink):
                             sink.unchecked = checks
                             shared.engine.read(slot * page_size, (frame,)).forward(sink)
                     except BaseException:
-                        self.in_flight.discard(position)  # not requested: its end would be awaited for ever
+                        # Not requested: its end would be awaited for ever.  (Or a signal handler raised when it
+                        # was: then the call waits for all that is in flight, see FileIO.let_go.)
+                        self.in_flight.discard(position)
                         raise
             position += 1
             room -= 1

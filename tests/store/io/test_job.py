@@ -8,8 +8,16 @@ import sys
 
 import pytest
 
+from striking import HandlerAtCalls
 from uringblob.completion import Completion
+from uringblob.store.io import job as job_module
 from uringblob.store.io.job import Job, Lock, join, wait_all, when_done
+
+PATIENCE = 20  # seconds until a call that does not end fails the test
+
+
+class Struck(BaseException):
+    """What the tests' signal handlers raise."""
 
 
 def new_completion():
@@ -232,18 +240,84 @@ async def test_a_lock_is_held_by_one_at_a_time_in_order():
     lock, gate, order, loop = Lock(), new_completion(), [], asyncio.get_running_loop()
 
     async def work(number):
-        async with lock:
-            order.append(number)
-            await (gate if not number else asyncio.ensure_future(asyncio.sleep(0)))
-            order.append(number)
-            if number == 2:
-                raise ValueError("the holder's own")
+        order.append(number)
+        await (gate if not number else asyncio.ensure_future(asyncio.sleep(0)))
+        order.append(number)
+        if number == 2:
+            raise ValueError("the holder's own")
 
-    jobs = [Job(work(number), loop) for number in range(2)]
-    jobs += [asyncio.ensure_future(work(number)) for number in range(2, 5)]
+    jobs = [Job(lock.run(work, number), loop) for number in range(2)]
+    jobs += [asyncio.ensure_future(lock.run(work, number)) for number in range(2, 5)]
     await asyncio.sleep(0)
     assert order == [0]
     gate.resolve(None)
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [*[type(None)] * 2, ValueError, *[type(None)] * 2]
     assert order == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+async def test_a_waiter_that_is_cancelled_or_dropped_does_not_keep_the_lock():
+    """A cancelled task got its turn with its cancellation, and nobody let go of the lock any more."""
+    lock, gate, loop, worked = Lock(), new_completion(), asyncio.get_running_loop(), []
+
+    async def wait():
+        await gate
+
+    async def work():
+        worked.append(lock.locked())
+
+    holder = Job(lock.run(wait), loop)
+    waiters = [asyncio.ensure_future(lock.run(work)) for _ in range(2)]
+    dropped = lock.run(work)
+    dropped.send(None)
+    last = asyncio.ensure_future(lock.run(work))
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    dropped.close()
+    gate.resolve(None)
+    outcomes = await asyncio.wait_for(
+        asyncio.gather(holder, *waiters, last, return_exceptions=True), PATIENCE
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), asyncio.CancelledError, *[type(None)] * 2]
+    assert worked == [True, True]
+    assert not lock.locked()
+
+
+@pytest.mark.untraced("it has a profiler of its own")
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "with one that waits"])
+async def test_a_handler_that_raises_anywhere_does_not_keep_the_lock(others):
+    """``async with`` kept it, where the handler ran before the first line of ``__aexit__``."""
+    number, struck = 0, True
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    while struck:
+        lock, gate = Lock(), new_completion()
+
+        async def wait(gate=gate):
+            await gate
+
+        async def work():
+            pass
+
+        async def whole(lock=lock, wait=wait, number=number):
+            handler = HandlerAtCalls({job_module.__file__}, number, Struck)
+            handler.start()
+            try:
+                await lock.run(wait)
+            except Struck:
+                pass
+            finally:
+                handler.stop()
+            return handler.struck
+
+        holder = asyncio.ensure_future(whole())
+        await asyncio.sleep(0)
+        waiting = [asyncio.ensure_future(lock.run(work)) for _ in range(others)]
+        await asyncio.sleep(0)
+        gate.resolve(None)
+        struck = await asyncio.wait_for(holder, PATIENCE)
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE)
+        assert all(outcome is None or isinstance(outcome, Struck) for outcome in ended)
+        assert not lock.locked(), struck
+        await asyncio.wait_for(lock.run(work), PATIENCE)
+        number += 1
+    assert number > 4

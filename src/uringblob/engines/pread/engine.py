@@ -65,6 +65,9 @@ class PreadEngine(WorkerPool, Owner):
     def _fd(self) -> int:
         return self._descriptor.fd
 
+    def sinks(self) -> list[Sink]:
+        return list(self._results.pending)
+
     def read(self, offset: int, frames: Sequence[IoBuffer]) -> Completion[int]:
         self.counters.reads += 1
         call = functools.partial(number_of, self._calls.readv, self._fd, _views(frames), offset)

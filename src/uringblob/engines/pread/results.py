@@ -86,6 +86,7 @@ class ResultQueue:
                 # resolving twice does nothing.
                 answer = answers[0]
                 sink, result = answer.sink, answer.result
+                self.pending.discard(sink)  # first: who is resumed finds it ended
                 if isinstance(result, BaseException):
                     sink.reject(result)
                 else:
@@ -93,7 +94,6 @@ class ResultQueue:
                         answer.count(self._counters, result)
                         answer.counted = True
                     sink.complete(result, answer.mismatch)
-                self.pending.discard(sink)
                 # Resolving may resume a job that delivers itself, as closing does.
                 if answers and answers[0] is answer:
                     answers.popleft()

@@ -123,13 +123,20 @@ class WorkerPool:
         if len(self._threads) < self._threads_max and len(self._threads) <= self.in_flight:
             self._start_thread()
         pending = self._results.pending
-        # First: work that is queued is done, even if an exception follows.
-        pending.add(sink)
         try:
-            (self._queue.put if put is None else put)(work)
+            # First: work that is queued is done, even if an exception follows.
+            pending.add(sink)
+            if put is not None:
+                put(work)
         except BaseException:
             pending.discard(sink)  # not queued, unless a signal handler raised after that
             raise
+        if put is None:
+            try:
+                self._queue.put(work)
+            except MemoryError:
+                pending.discard(sink)
+                raise  # another exception is a signal handler's, raised when it was queued
         if not self._threads:
             self._work_here()
 

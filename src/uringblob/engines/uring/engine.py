@@ -97,7 +97,10 @@ class UringEngine(Owner):
 
     @property
     def in_flight(self) -> int:
-        return self.ring.in_flight
+        return len(self.ring._in_flight.table)
+
+    def sinks(self) -> list[Sink]:
+        return list(self.ring._in_flight.table.values())
 
     @property
     def _fd(self) -> int:

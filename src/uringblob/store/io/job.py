@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 #: The ``_awaited`` of a job whose step is running, or that has ended.
 _NOTHING: Final = object()
@@ -111,19 +112,35 @@ class Job(Completion[T]):
 
 
 class Lock:
-    """A lock for jobs and reading tasks; first come, first served.
+    """A lock for jobs and tasks; first come, first served.
 
-    Not asyncio's, which forgets a waiter where there is no memory to wake it.
+    Not asyncio's, which forgets a waiter where there is no memory to wake it.  And no ``async with``: a signal
+    handler that raises at the beginning of ``__aexit__`` would leave it held for ever.
     """
 
     def __init__(self) -> None:
         self._held = False
-        self._owner: object = None  # of try_acquire
-        self._waiting: collections.deque[Completion[None]] = collections.deque()
+        self._owner: object = None
+        self._waiting: collections.deque[tuple[Completion[None], object]] = collections.deque()
 
     def locked(self) -> bool:
-        """Whether some job holds it."""
+        """Whether somebody holds it."""
         return self._held
+
+    async def run(self, work: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
+        """Hold it while ``work(*arguments)`` is awaited."""
+        owner = object()
+        try:
+            try:
+                if not self.try_acquire(owner):
+                    await self._wait(owner)
+                return await work(*arguments, **options)
+            finally:
+                self.release_from(owner)
+        finally:
+            self.release_from(
+                owner
+            )  # again: a signal handler may have raised before the first one's first line
 
     def try_acquire(self, owner: object) -> bool:
         """Take it for ``owner`` if nobody holds it; :meth:`release_from` ends that."""
@@ -139,28 +156,22 @@ class Lock:
         if self._owner is owner:
             self.release()
 
-    async def __aenter__(self) -> None:
-        if self._held:
-            turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
-            self._waiting.append(turn)
-            try:
-                await turn  # the lock stays held meanwhile
-            except BaseException:
-                if turn.done():
-                    self.release()  # a task was cancelled while it waited, and its turn has come
-                raise
-        self._held = True
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
+    async def _wait(self, owner: object) -> None:
+        turn: Completion[None] = Completion(loop=asyncio.get_running_loop())
+        try:
+            self._waiting.append((turn, owner))
+            await turn  # a cancelled task gets its turn, too, and lets go of the lock at once
+        except BaseException:
+            self._waiting = collections.deque(entry for entry in self._waiting if entry[0] is not turn)
+            raise
 
     def release(self) -> None:
         """Let the next one have it."""
         if self._waiting:
             # Through the loop: a thousand waiters would be resumed one inside the other.
-            turn = self._waiting[0]
+            turn, owner = self._waiting[0]
             call_surely(turn.get_loop(), turn.resolve, None)
-            self._owner = None
+            self._owner = owner
             self._waiting.popleft()  # at once after it, as in try_acquire
         else:
             self._held = False

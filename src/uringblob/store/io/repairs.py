@@ -56,11 +56,11 @@ class Repairs:
         :raises BlobStoreIOError: there is still no room.
         """
         while self.due:
-            async with self._repairing:
-                if self.due:
-                    await self._repair_first()
+            await self._repairing.run(self._repair_first)
 
     async def _repair_first(self) -> None:
+        if not self.due:
+            return
         try:
             await self.due[0]()
         except BlobStoreError as error:

@@ -71,8 +71,7 @@ class Compaction:
         try:
             new = await self._write_snapshot(old, frozen, records)
             await self._file_io.sync("compaction")
-            async with self._active.exclusive:
-                await self._switch(old, new)
+            await self._active.exclusive.run(self._switch, old, new)
         except Exception as error:
             await self._give_up(error)
             raise

@@ -54,7 +54,7 @@ class GroupWriter:
     async def write(self, members: list[Member]) -> list[Member]:
         """Write a group of ``members``; return those that are to join the next group."""
         compactions = 0
-        while (regrouped := await self._try_write(members)) is None:
+        while (regrouped := await self.active.exclusive.run(self._try_write, members)) is None:
             if compactions == COMPACTIONS_MAX:
                 raise BlobStoreIOError(
                     errno.ENOSPC,
@@ -67,12 +67,11 @@ class GroupWriter:
         return regrouped
 
     async def _try_write(self, members: list[Member]) -> list[Member] | None:
-        """Write a group of ``members`` and acknowledge it; ``None`` if the log has no room for it."""
-        async with self.active.exclusive:
-            await self.file_io.ready()
-            self.before_group(self.active.log)
-            group = await self._form_group(members)
-            return None if group is None else await self.make_durable(group, members, group.write)
+        """Write a group of ``members`` and acknowledge it; ``None`` if the log, which is held, has no room."""
+        await self.file_io.ready()
+        self.before_group(self.active.log)
+        group = await self._form_group(members)
+        return None if group is None else await self.make_durable(group, members, group.write)
 
     async def make_durable(
         self,
@@ -156,16 +155,21 @@ class GroupWriter:
             index.finish_group(changes, seq)
         else:
             await each_in_turns(budget, index.mark_slot_live, changes.values())
-            async with self.names_still:
-                index.show_group(changes)
-                index.seq = seq
-                await each_in_turns(budget, lambda item: index.apply_change(*item, seq), changes.items())
-                index.end_group()
+            await self.names_still.run(self._show_and_apply, changes, seq)
         await confirm_in_turns(budget, index.slots, seq - 1)
         await each_in_turns(budget, index.free_superseded, group.superseded)
         self.groups += 1
         if isinstance(changes, Shards):
             await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
+
+    async def _show_and_apply(self, changes: Mapped[Change], seq: int) -> None:
+        index = self.index
+        index.show_group(changes)
+        index.seq = seq
+        await each_in_turns(
+            self.file_io.checksum_budget, lambda item: index.apply_change(*item, seq), changes.items()
+        )
+        index.end_group()
 
     async def _acknowledge_in_turns(self, members: list[Member]) -> None:
         """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.

@@ -30,10 +30,12 @@ class Superblocks:
 
     async def change(self, **fields: Any) -> None:
         """Rewrite both with these fields and new revisions; one change after the other."""
-        async with self._writing:
-            new = dataclasses.replace(self.current, **fields)
-            for _ in SUPERBLOCK_OFFSETS:
-                await self._write_older(new)
+        await self._writing.run(self._rewrite, fields)
+
+    async def _rewrite(self, fields: dict[str, Any]) -> None:
+        new = dataclasses.replace(self.current, **fields)
+        for _ in SUPERBLOCK_OFFSETS:
+            await self._write_older(new)
 
     async def record_extents(self, extents: Sequence[SlotRun]) -> None:
         """List ``extents`` as log space in both; version 1 has no such list before its upgrade."""
@@ -60,8 +62,7 @@ class Superblocks:
         :raises StoreCorrupt: the file was overwritten from outside; the store is poisoned.
         :raises BlobStoreIOError: neither can be read.
         """
-        async with self._writing:
-            found = await self._read_both()
+        found = await self._writing.run(self._read_both)
         good = [superblock for superblock in found if superblock is not None]
         ours = [s.revision for s in good if s.store_id == self.current.store_id]
         newest = max((superblock.revision for superblock in good), default=0)
