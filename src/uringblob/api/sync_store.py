@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import abc
 import functools
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import AnyBlobStore, take_documentation
+from uringblob.api.sorted_names import checked_limit, merged
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer, guid_list
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, guid_list
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
@@ -81,8 +83,10 @@ class BlobStore(AnyBlobStore, abc.ABC):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
-        self._run(AsyncBlobStore.commit, writes, deletes)
+        self._run(AsyncBlobStore.commit, writes, deletes, if_absent, if_checksum)
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -104,8 +108,14 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        return self._run(AsyncBlobStore.verify, progress)
+    def verify(
+        self,
+        progress: Progress | None = None,
+        rate: float | None = None,
+        deadline: float | None = None,
+        since: GuidLike | None = None,
+    ) -> VerifyReport:
+        return self._run(AsyncBlobStore.verify, progress, rate, deadline, since)
 
     def __len__(self) -> int:
         return len(self.list_blobs())
@@ -173,8 +183,10 @@ class SyncToAsyncAdapter(AsyncBlobStore):
         while (guid := await self._do(functools.partial(next, names, None))) is not None:
             yield guid
 
-    async def _pause(self) -> None:
-        """Do nothing: there may be no loop, and other threads run anyway."""
+    async def _pause(self, seconds: float = 0) -> None:
+        """Wait in this thread: there may be no loop, and other threads run anyway."""
+        if seconds:
+            time.sleep(seconds)  # noqa: ASYNC251 - this coroutine is run in one step
 
     async def _do(self, function: Callable[[], T]) -> T:
         return function()

@@ -19,15 +19,15 @@ from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, open_options
+from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
-from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import BlobBuffer, check_range, size_of
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.store.arguments import checked_changes, checked_reads, few_changes
+from uringblob.store.arguments import Conditions, checked_changes, checked_reads, conditions_of, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
@@ -37,7 +37,8 @@ from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
 from uringblob.store.stats import collect_stats
-from uringblob.store.verify import verify_core
+from uringblob.store.verify import FRAMES_AT_ONCE, check_frames, check_metadata
+from uringblob.units import check_max_bytes
 
 T = TypeVar("T")
 
@@ -206,9 +207,15 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))
         return guids
 
-    async def verify(self, progress: Progress | None = None) -> VerifyReport:
+    _frames_at_once = FRAMES_AT_ONCE  # verify()'s, whose pauses are its caller's: closing waits for none
+
+    async def _check_frames(self, guids: Sequence[BlobGuid], note: Note) -> None:
         self._check_loop()
-        return await self._change(verify_core(self._core, progress))
+        await self._change(check_frames(self._core, guids, note))
+
+    async def _check_metadata(self) -> list[BlobStoreError]:
+        self._check_loop()
+        return await self._change(check_metadata(self._core))
 
     # --- changing ------------------------------------------------------------------------
 
@@ -242,10 +249,16 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
-        few = few_changes(self._core, writes, deletes)
+        conditions: Conditions = ()
+        if if_absent or if_checksum:
+            conditions = await conditions_of(self._core, if_absent, if_checksum)
+            self._check_open()
+        few = None if conditions else few_changes(self._core, writes, deletes)
         if few is None:
             frames, doomed = await checked_changes(self._core, writes, deletes)
             self._check_open()
@@ -264,7 +277,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     if self._idle is not None:
                         self._resolve_idle()
                 return
-        committing = self._core.commit(frames, doomed)
+        committing = self._core.commit(frames, doomed, conditions)
         del frames
         await self._change(committing)
 
@@ -299,6 +312,14 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def flush(self) -> None:
         self._check_loop()
         await self._change(self._core.flush())
+
+    async def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Limit the file's length while it is open; growing beyond is an ENOSPC error, as on a full disk.
+
+        Deletions work, and what they free is used again; with a limit below its length, too.
+        """
+        self._check_loop()
+        self._core.growth.max_bytes = check_max_bytes(max_bytes)
 
     # --- any thread may ask --------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from uringblob.store.frame_writes import Batch
 from uringblob.store.growth import FileGrowth
 from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.changes import Conditions
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import PARTS, Mapped
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
@@ -212,12 +213,14 @@ class Core(StoreOwner):
 
         persist(lambda: self.file_io.start(free()))
 
-    async def commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> None:
-        """Make all of it durable at once, then visible at once."""
+    async def commit(
+        self, writes: Mapped[IoBuffer], deletes: Sequence[bytes], conditions: Conditions = ()
+    ) -> None:
+        """Make all of it durable at once, then visible at once, if ``conditions`` hold."""
         if not writes:
             self.check_writable()
-            if await self._any_exists(deletes):
-                await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
+            if conditions or await self._any_exists(deletes):
+                await self.queue.join_commit([], deletes, written=None, frame_bytes=0, conditions=conditions)
             else:
                 self.groups.commits += 1
             return
@@ -231,7 +234,11 @@ class Core(StoreOwner):
         try:
             pending = await batch.checksum_and_start(batch.start_write, overlap=overlap)
             await self.queue.join_commit(
-                batch.entries, deletes, written=pending, frame_bytes=batch.size_bytes
+                batch.entries,
+                deletes,
+                written=pending,
+                frame_bytes=batch.size_bytes,
+                conditions=conditions,
             )
         except GeneratorExit:
             raise  # the store was dropped: nothing may be awaited
