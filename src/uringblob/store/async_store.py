@@ -27,7 +27,7 @@ from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, check_r
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.store.arguments import Conditions, checked_changes, checked_reads, conditions_of, few_changes
+from uringblob.store.arguments import checked_changes, checked_reads, conditions_of, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead
@@ -254,7 +254,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     ) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
-        conditions: Conditions = ()
+        conditions: Sequence[tuple[bytes, int | None]] = ()
         if if_absent or if_checksum:
             conditions = await conditions_of(self._core, if_absent, if_checksum)
             self._check_open()

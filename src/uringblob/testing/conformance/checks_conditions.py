@@ -17,7 +17,7 @@ from uringblob.testing.conformance.subject import Subject
 )
 async def if_absent(s: Subject) -> None:
     old, new, gone = (BlobGuid.random() for _ in range(3))
-    await s.store.commit([(old, s.frame(1))], if_absent=iter([old, new.uuid]))
+    await s.store.commit([(old, s.frame(1))], if_absent=iter([old, bytes(new)]))
     await s.store.commit(deletes=[gone], if_absent=[gone])
 
     async def create(guid: BlobGuid, *absent: BlobGuid) -> None:
