@@ -19,6 +19,7 @@ from monitor import install
 from sim.cancelling import cancelling_life
 from sim.flat import pushing_ends_requests, stuttering
 from sim.lost_pages import reopened_on_its_cache
+from sim.races import race
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
@@ -76,6 +77,11 @@ def answers_inside_a_push(seed: int) -> int:
     """Requests end inside the call that submits them: inside the step of the task that made it."""
     with pushing_ends_requests():
         return small_commits(seed)
+
+
+def races(seed: int) -> int:
+    """Commits on condition that race each other."""
+    return race(seed)["disk images"]
 
 
 def misplaced_blocks(seed: int) -> int:
@@ -140,6 +146,7 @@ HUNTS = {
     "answers given twice": answers_given_twice,
     "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,
+    "races": races,
     "lost pages": lost_pages,
     "a busy kernel": busy_kernel,
     "the trace of io_uring": real_trace("io_uring"),

@@ -27,6 +27,7 @@ from uringblob.testing.sim.store import open_sim_store
 PAIR, ALONE = (guid(1), guid(2)), guid(3)
 NAMES = [guid(100 + n) for n in range(12)]
 STAMPS = {frame(value): value for value in range(1000)}
+CHECKSUMS = {frame_checksum(content): value for content, value in STAMPS.items()}
 
 
 class Known(NamedTuple):
@@ -49,6 +50,7 @@ class Race:
         self.acknowledged: dict[bytes, int] = dict.fromkeys((*PAIR, ALONE), 0)
         self.attempted = dict(self.acknowledged)
         self.created: dict[bytes, bytes] = {}
+        self.counted: set[tuple[bytes, int]] = set()
         self.moments: list[tuple[Image, Known]] = []
         self.refused: collections.Counter = collections.Counter()
         self._stamp = 500
@@ -104,8 +106,9 @@ class Race:
         if not await self._commit(writes, if_checksum=conditions):
             return
         for name in names:
-            assert self.acknowledged[name] < value, f"{value} was counted twice"
-            self.acknowledged[name] = value
+            assert (name, value) not in self.counted, f"{value} was counted twice"
+            self.counted.add((name, value))
+            self.acknowledged[name] = max(self.acknowledged[name], value)
 
     async def _create(self) -> None:
         name = self.rng.choice(NAMES)
@@ -132,8 +135,12 @@ class Race:
         """Commit; false if there was no room."""
         try:
             await self.store.commit(writes, **conditions)
-        except ConditionFailed:
+        except ConditionFailed as error:
             self.refused["condition"] += 1
+            if error.guid in self.acknowledged:
+                # What it has found is durable: nobody may lose it any more.
+                known = max(self.acknowledged[error.guid], CHECKSUMS[error.found])
+                self.acknowledged[error.guid] = known
             raise
         except BlobStoreIOError:
             self.refused["room"] += 1

@@ -207,9 +207,7 @@ def test_a_write_beside_a_large_commit_is_never_lost():
     ends, content = set(), frame(1)
 
     async def one(store, rounds):
-        commit = asyncio.ensure_future(
-            store.commit([(name, content) for name in names], if_absent=names)
-        )
+        commit = asyncio.ensure_future(store.commit([(name, content) for name in names], if_absent=names))
         for _ in range(rounds):
             await asyncio.sleep(0)
         by_then = commit.done()
