@@ -9,7 +9,13 @@ import asyncio
 import time
 
 from uringblob import AsyncBlobStore, AsyncMemoryBlobStore, BlobGuid, BlobNotFound, BlobStore, MemoryBlobStore
-from uringblob.buffers.views import checked_commit, checked_writes, readable_view, writable_view
+from uringblob.buffers.views import (
+    NO_CHECKSUMS,
+    checked_commit,
+    checked_writes,
+    readable_view,
+    writable_view,
+)
 from uringblob.errors import BlobStoreError
 from uringblob.guid import guid_bytes
 
@@ -317,8 +323,8 @@ class StaleChecksum(Sound):
 class VerifyIsSilent(Sound):
     caught_by = "verify"
 
-    def verify(self, progress=None):
-        return super().verify()
+    def verify(self, progress=None, **options):
+        return super().verify(**options)
 
 
 class BackupCopiesAll(Sound):
@@ -383,6 +389,41 @@ class CommitInPieces(Memory):
             self.write_blobs([write])
             time.sleep(1e-4)  # the fault itself: readers come in between
         super().commit((), deletes)
+
+
+class IgnoresConditions(Memory):
+    caught_by = "if_absent"
+
+    def commit(self, writes=(), deletes=(), if_absent=(), if_checksum=None):
+        super().commit(writes, deletes)
+
+
+class ChecksOnlyThatThereIsAFrame(Memory):
+    caught_by = "if_checksum"
+
+    def commit(self, writes=(), deletes=(), if_absent=(), if_checksum=()):
+        there = {guid: self.checksum(guid) for guid in if_checksum if self.has_blob(guid)}
+        super().commit(writes, deletes, if_absent, {**dict(if_checksum), **there})
+
+
+class ChecksBeforeItWrites(Memory):
+    caught_by = "created_once"
+
+    def commit(self, writes=(), deletes=(), if_absent=(), if_checksum=NO_CHECKSUMS):
+        absent = list(if_absent)
+        super().commit(if_absent=absent, if_checksum=if_checksum)
+        if absent:
+            time.sleep(1e-3)  # the fault itself: others come in between
+        super().commit(writes, deletes)
+
+
+class BeginsEachScrubAnew(Memory):
+    caught_by = "verify_in_parts"
+
+    def verify(self, progress=None, rate=None, deadline=None, since=None):
+        if since is not None:
+            BlobGuid(since)
+        return super().verify(progress, rate, deadline)
 
 
 class TearsFrames(Memory):

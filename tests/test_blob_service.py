@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
 from blob_service.app import Service  # noqa: E402 - needs the path above
 from blob_service.bodies import body_size_max  # noqa: E402
+from blob_service.scrub import FIRST_S, WEEK_S, Scrub  # noqa: E402
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, BlobStoreIOError  # noqa: E402
 from uringblob.buffers.checksum import frame_checksum  # noqa: E402
 
@@ -121,22 +123,118 @@ class SlowBody:
 
 
 @contextlib.asynccontextmanager
-async def uploading(http, name):
+async def uploading(http, name, status=201, **options):
     """A PUT in the middle of its body."""
     body = SlowBody()
-    put = asyncio.ensure_future(http.put(name, content=body))
+    put = asyncio.ensure_future(http.put(name, content=body, **options))
     await body.began.wait()
     yield
     body.go_on.set()
-    assert (await put).status_code == 201
+    assert (await put).status_code == status
 
 
-async def test_409_while_another_change_of_the_name_is_under_way(store_path):
+async def test_409_for_a_change_that_another_one_came_before(store_path):
     async with serving(store_path) as (_, http):
-        async with uploading(http, NAME):
-            assert (await http.put(NAME, content=b"mine")).status_code == 409
-            assert (await http.delete(NAME)).status_code == 409
-        assert (await http.get(NAME)).content == b"firstsecond"
+        async with uploading(http, NAME, 409):
+            assert (await http.put(NAME, content=b"mine")).status_code == 201
+        assert (await http.get(NAME)).content == b"mine"
+        async with uploading(http, NAME, 409):
+            assert (await http.delete(NAME)).status_code == 204
+        assert (await http.get(NAME)).status_code == 404
+
+
+async def test_409_for_a_deletion_that_a_change_came_before(store_path, monkeypatch):
+    async with serving(store_path) as (service, http):
+        await http.put(NAME, content=b"old")
+        commit, overtaking = service.store.commit, asyncio.Event()
+
+        async def late(*args, **conditions):
+            monkeypatch.undo()
+            overtaking.set()
+            assert (await http.put(NAME, content=b"new")).status_code == 204
+            await commit(*args, **conditions)
+
+        monkeypatch.setattr(service.store, "commit", late)
+        assert (await http.delete(NAME)).status_code == 409
+        assert overtaking.is_set()
+        assert (await http.get(NAME)).content == b"new"
+
+
+async def test_412_for_an_upload_whose_condition_another_change_has_ended(store_path):
+    async with serving(store_path) as (_, http):
+        async with uploading(http, NAME, 412, headers={"If-None-Match": "*"}):
+            etag = (await http.put(NAME, content=b"mine")).headers["etag"]
+        async with uploading(http, NAME, 412, headers={"If-Match": etag}):
+            assert (await http.put(NAME, content=b"again")).status_code == 204
+        assert (await http.get(NAME)).content == b"again"
+
+
+async def test_of_many_that_create_one_name_at_the_same_time_one_does(store_path):
+    async with serving(store_path) as (_, http):
+        bodies = [f"mine: {number}".encode() for number in range(32)]
+        answers = await asyncio.gather(
+            *(http.put(NAME, content=body, headers={"If-None-Match": "*"}) for body in bodies)
+        )
+        statuses = [answer.status_code for answer in answers]
+        assert sorted(statuses) == [201] + 31 * [412]
+        assert (await http.get(NAME)).content == bodies[statuses.index(201)]
+
+
+class Clock:
+    """Lets a scrub's time pass: ``asked`` are the seconds that it sleeps, one after the other."""
+
+    def __init__(self):
+        self.asked, self._passed = [], asyncio.Queue()
+
+    async def sleep(self, seconds):
+        self.asked.append(seconds)
+        await self._passed.get()
+
+    async def passes(self, until):
+        """Let the sleep end, and the scrub run until it sleeps again."""
+        await self._passed.put(None)
+        while len(self.asked) < until:
+            await asyncio.sleep(0)
+
+
+async def test_the_store_is_scrubbed_every_week_and_what_is_bad_is_known(store_path, caplog):
+    clock = Clock()
+    async with serving(store_path, scrub=Scrub(step_s=0, sleep=clock.sleep)) as (service, http):
+        names = [f"/frames/{BlobGuid.random()}" for _ in range(3)]
+        for name in names:
+            await http.put(name, content=name.encode())
+        await clock.passes(until=2)
+        health = (await http.get("/healthz")).json()
+        assert health["scrub"] == {"passes": 1, "checked": 3, "bad": []}
+        damage(service.store, names[1])
+        await clock.passes(until=3)
+        scrubbed = (await http.get("/healthz")).json()["scrub"]
+        assert (scrubbed["passes"], scrubbed["checked"]) == (2, 3)
+        (bad,) = scrubbed["bad"]
+        assert names[1].rpartition("/")[2] in bad
+        assert "the scrub found damage" in caplog.text
+        assert clock.asked == [FIRST_S, WEEK_S, WEEK_S]
+
+
+def damage(store, name):
+    """Change a byte of the frame behind the store's back."""
+    guid = BlobGuid(name.rpartition("/")[2])
+    with open(store.path, "r+b") as file:
+        file.seek((store._core.index.find(guid) >> 64) * PAGE)
+        first = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([first ^ 1]))
+
+
+async def test_the_service_ends_in_the_middle_of_a_scrub(store_path):
+    clock = Clock()
+    async with serving(store_path, scrub=Scrub(rate=1, sleep=clock.sleep)) as (service, http):
+        for _ in range(3):
+            await http.put(f"/frames/{BlobGuid.random()}", content=b"slow")
+        await clock._passed.put(None)
+        while not service.store.stats().reads:
+            await asyncio.sleep(0)
+    assert service.store.closed
 
 
 async def test_503_with_retry_after_when_enough_is_under_way(store_path):

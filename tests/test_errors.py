@@ -36,6 +36,7 @@ EVERY = [
     errors.BlobCorrupt("bad checksum", GUID),
     errors.BlobCorrupt("bad checksum"),
     errors.BlobChanged("replaced", GUID),
+    errors.ConditionFailed(GUID, None, 7, "store.blobs"),
     errors.EngineUnavailable("refused", errno.EPERM, "setup"),
     errors.BlobStoreIOError(errno.EIO, "fdatasync failed", guid=GUID, applied=None),
 ]
@@ -62,7 +63,18 @@ def test_the_table_has_every_class():
 
 def told(error):
     """Everything that an error says."""
-    names = ("guid", "errno", "stage", "applied", "offset", "strerror", "args", "__notes__")
+    names = (
+        "guid",
+        "expected",
+        "found",
+        "errno",
+        "stage",
+        "applied",
+        "offset",
+        "strerror",
+        "args",
+        "__notes__",
+    )
     return (type(error), str(error), repr(error), [getattr(error, name, "none") for name in names])
 
 

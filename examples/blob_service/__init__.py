@@ -16,11 +16,11 @@ Run it, and load it from a second terminal (extra ``uringblob[examples]``)::
 ``GET /metrics``        Prometheus
 ======================  ==========================================================================
 
-404: no such frame.  409: another change of this name is in progress.  412: If-Match or
+404: no such frame.  409: another change of this name came first.  412: If-Match or
 If-None-Match does not hold.  413: more than a frame.  503 with Retry-After: as many requests as
 are allowed are in progress; nothing waits in a queue.  507: the disk is full.
 
 ``app`` has the routes, ``bodies`` puts a body into a frame, ``admission`` bounds what is under
-way, ``answers`` turns the store's errors into statuses, ``__main__`` serves, ``load`` is the
-load generator.
+way, ``scrub`` reads everything once a week, ``answers`` turns the store's errors into statuses,
+``__main__`` serves, ``load`` is the load generator.
 """

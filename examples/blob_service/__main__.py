@@ -12,6 +12,7 @@ import socket
 import uvicorn
 
 from blob_service.app import Service
+from blob_service.scrub import Scrub
 from uringblob import AsyncBlobStore, AsyncFileBlobStore
 from uringblob.metrics import PrometheusObserver
 
@@ -27,6 +28,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--upload-timeout", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument(
         "--shutdown-timeout", type=int, default=60, metavar="SECONDS", help="then who is slow is cut off"
+    )
+    parser.add_argument(
+        "--scrub-rate",
+        type=float,
+        default=16.0,
+        metavar="MIB",
+        help="MiB a second that the weekly scrub reads",
     )
     parser.add_argument("--engine", default="auto")
     return parser.parse_args()
@@ -61,7 +69,12 @@ def main() -> None:
             observer=observer,
         )
 
-    service = Service(open_store, requests_max=options.requests_max, upload_timeout_s=options.upload_timeout)
+    service = Service(
+        open_store,
+        requests_max=options.requests_max,
+        upload_timeout_s=options.upload_timeout,
+        scrub=Scrub(rate=options.scrub_rate * 1024 * 1024),
+    )
     # Uploads have a time limit of their own; this one is for clients that do not read their answer.
     # A request that is cut off was not acknowledged, and the store completes what it had begun.
     config = uvicorn.Config(

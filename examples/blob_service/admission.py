@@ -1,16 +1,13 @@
 """Backpressure: a request is started or refused, never queued.
 
-Two bounds.  A number of requests may be in progress at once, from their first byte to the last of
-their answer: each holds a frame, so this bounds the memory.  And one change of a name at a time:
-the second one is refused at once, instead of waiting while it holds a frame.
+A number of requests may be in progress at once, from their first byte to the last of their answer: each
+holds a frame, so this bounds the memory.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -46,21 +43,3 @@ class Admission:
             await self._app(scope, receive, send)
         finally:
             self.in_flight -= 1
-
-
-class Changes:
-    """The names with a change in progress."""
-
-    def __init__(self) -> None:
-        self._names: set[bytes] = set()
-
-    @contextlib.contextmanager
-    def claim(self, name: bytes) -> Iterator[None]:
-        """Reserve ``name`` for one change, or raise 409."""
-        if name in self._names:
-            raise HTTPException(409, "another change of this frame is in progress: try again")
-        self._names.add(name)
-        try:
-            yield
-        finally:
-            self._names.discard(name)

@@ -27,8 +27,9 @@ def matches(header: str, etag: str, *, weakly: bool = True) -> bool:
     return "*" in named or etag in named or (weakly and f"W/{etag}" in named)
 
 
-def check_conditions(request: Request, etag: str | None) -> None:
-    """Raise 412 unless a change may be applied to what is there (``None``: nothing is)."""
+def check_conditions(request: Request, there: int | None) -> None:
+    """Raise 412 unless a change may be applied to the frame with the checksum ``there`` (``None``: none)."""
+    etag = None if there is None else etag_of(there)
     wanted = request.headers.get("if-match")
     if wanted is not None and (etag is None or not matches(wanted, etag, weakly=False)):
         raise HTTPException(412, "If-Match: the frame is another one by now")

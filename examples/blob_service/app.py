@@ -7,7 +7,7 @@ import contextlib
 import functools
 import heapq
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from starlette.applications import Starlette
@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from blob_service import bodies
-from blob_service.admission import Admission, Changes
+from blob_service.admission import Admission
 from blob_service.answers import HANDLERS, BodyResponse, check_conditions, etag_of, matches, status_of
-from uringblob import AsyncBlobStore, BlobGuid, BlobNotFound
+from blob_service.scrub import Scrub
+from uringblob import AlignedBlobBuf, AsyncBlobStore, BlobGuid, BlobNotFound, ConditionFailed
 from uringblob.checksums import frame_checksum
 from uringblob.metrics import PrometheusObserver, StoreCollector
 
@@ -34,13 +35,18 @@ class Service:
     """One store behind HTTP.  ``app`` is the ASGI application."""
 
     def __init__(
-        self, open_store: OpenStore, *, requests_max: int = 64, upload_timeout_s: float = 30.0
+        self,
+        open_store: OpenStore,
+        *,
+        requests_max: int = 64,
+        upload_timeout_s: float = 30.0,
+        scrub: Scrub | None = None,
     ) -> None:
         self.store: AsyncBlobStore
         self.registry = CollectorRegistry()
         self._open_store = open_store
-        self._changes = Changes()
         self._upload_timeout_s = upload_timeout_s
+        self._scrub = Scrub() if scrub is None else scrub
         self._answers = Counter(
             "blob_service_answers",
             "Answers by method and status",
@@ -68,7 +74,8 @@ class Service:
         # store's close, which waits for its requests and flushes.
         async with await self._open_store(PrometheusObserver(self.registry)) as self.store:
             self.registry.register(StoreCollector(self.store))
-            yield
+            async with self._scrub.running(self.store):
+                yield
 
     def _counted(
         self, handler: Callable[[Request], Awaitable[Response]]
@@ -105,13 +112,35 @@ class Service:
         if int(request.headers.get("content-length", 0)) > size_max:
             raise HTTPException(413, f"a frame holds {size_max} bytes")
         # Refused before the body is read: a client that sends Expect: 100-continue does not send it.
-        with self._changes.claim(guid), self.store.alloc_blob_buf_zeroed() as frame:
-            check_conditions(request, await self._etag(guid))
+        with self.store.alloc_blob_buf_zeroed() as frame:
+            there = await self._checksum(guid)
+            check_conditions(request, there)
             await self._receive(request, frame.view)
-            is_new = not await self.store.has_blob(guid)
-            await self.store.commit([(guid, frame)])
+            await self._replace(request, guid, there, [(guid, frame)])
             etag = etag_of(frame_checksum(frame.view))
-        return Response(status_code=201 if is_new else 204, headers={"ETag": etag})
+        return Response(status_code=201 if there is None else 204, headers={"ETag": etag})
+
+    async def _replace(
+        self,
+        request: Request,
+        guid: BlobGuid,
+        there: int | None,
+        writes: Sequence[tuple[BlobGuid, AlignedBlobBuf]],
+    ) -> None:
+        """Commit ``writes``, or the deletion, in place of the frame that was ``there``, and of no other.
+
+        Nothing is reserved while the body comes: of two changes at a time the one that is whole first is made.
+        """
+        try:
+            await self.store.commit(
+                writes,
+                () if writes else [guid],
+                if_absent=[guid] if there is None else (),
+                if_checksum={} if there is None else {guid: there},
+            )
+        except ConditionFailed as error:
+            check_conditions(request, error.found)
+            raise HTTPException(409, "another change of this frame came first: try again") from error
 
     async def _receive(self, request: Request, frame: memoryview) -> None:
         try:
@@ -145,17 +174,16 @@ class Service:
     async def delete(self, request: Request) -> Response:
         """Delete the frame; durable when this is answered."""
         guid = guid_of(request)
-        with self._changes.claim(guid):
-            etag = await self._etag(guid)
-            if etag is None:
-                raise HTTPException(404, "no such frame")
-            check_conditions(request, etag)
-            await self.store.commit(deletes=[guid])
+        there = await self._checksum(guid)
+        if there is None:
+            raise HTTPException(404, "no such frame")
+        check_conditions(request, there)
+        await self._replace(request, guid, there, [])
         return Response(status_code=204)
 
-    async def _etag(self, guid: BlobGuid) -> str | None:
+    async def _checksum(self, guid: BlobGuid) -> int | None:
         try:
-            return etag_of(await self.store.checksum(guid))
+            return await self.store.checksum(guid)
         except BlobNotFound:
             return None
 
@@ -186,6 +214,7 @@ class Service:
             "poisoned": stats.poisoned,
             "blobs": stats.blobs,
             "requests_in_flight": self.app.in_flight,
+            "scrub": self._scrub.summary(),
         }
         return JSONResponse(report, 200 if healthy else 503)
 

@@ -7,6 +7,7 @@
          ├─ BlobNotFound (also KeyError)     no blob has this guid
          ├─ BlobCorrupt                      one blob's bytes are not those written
          ├─ BlobChanged                      a snapshot's frame was replaced in its store
+         ├─ ConditionFailed                  a commit's condition does not hold
          ├─ StoreCorrupt                     the file is not a store, or its map is damaged
          ├─ StoreLocked                      another opener holds the file
          ├─ StoreClosed                      you closed it
@@ -37,6 +38,7 @@ __all__ = [
     "BlobNotFound",
     "BlobStoreError",
     "BlobStoreIOError",
+    "ConditionFailed",
     "EngineUnavailable",
     "PageSizeMismatch",
     "StoreClosed",
@@ -44,6 +46,7 @@ __all__ = [
     "StoreLocked",
     "StorePoisoned",
     "StoreReadOnly",
+    "check_limit",
     "check_rc",
     "encodable",
     "errno_name",
@@ -138,6 +141,25 @@ class BlobChanged(BlobStoreError):
     def __init__(self, message: str, guid: GuidLike | None = None) -> None:
         self.guid = _known_guid(guid)
         super().__init__(message)
+
+
+class ConditionFailed(BlobStoreError):
+    """A condition of a commit does not hold: nothing of that commit was applied.
+
+    ``guid`` names the first blob of which that is so.  ``expected`` and ``found`` are checksums; ``None``
+    stands for no blob.
+    """
+
+    def __init__(self, guid: GuidLike, expected: int | None, found: int | None, store: str = "") -> None:
+        self.guid = _known_guid(guid)
+        self.expected = expected
+        self.found = found
+        wanted = "must not be there" if expected is None else f"must have checksum {expected:#018x}"
+        actual = "is not there" if found is None else f"has checksum {found:#018x}"
+        super().__init__(
+            f"{store}{': ' if store else ''}nothing of this commit was applied, because blob {self.guid} "
+            f"{wanted} and {actual}: read it again, and decide anew"
+        )
 
 
 class StoreCorrupt(BlobStoreError):
@@ -249,6 +271,16 @@ def with_remedy(text: str, errno: int) -> str:
     """Return ``text``, and the remedy for ``errno`` where one is known."""
     remedy = _REMEDIES.get(errno)
     return f"{text}: {remedy}" if remedy else text
+
+
+def check_limit(size_bytes: int, max_bytes: int | None, what: str) -> None:
+    """Raise what a full disk would for ``what``, if it takes more than a store's ``max_bytes``."""
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise BlobStoreIOError(
+            _errno.ENOSPC,
+            f"{what}: {errno_name(_errno.ENOSPC)}: the limit of this store is max_bytes={max_bytes}: "
+            "delete blobs, or raise it with set_max_bytes()",
+        )
 
 
 def one_each(error: E) -> E:

@@ -17,36 +17,48 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore, SnapshotAdapter, SyncToAsyncAdapter
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
+    NO_CHECKSUMS,
     BlobBuffer,
+    Checksums,
     check_range,
     checked_commit,
+    checked_conditions,
     readable_view,
     size_of,
     writable_view,
 )
-from uringblob.errors import BlobNotFound, StoreClosed
+from uringblob.errors import BlobNotFound, ConditionFailed, StoreClosed, check_limit
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
-from uringblob.units import PAGE_SIZE, check_page_size
+from uringblob.units import PAGE_SIZE, check_max_bytes, check_page_size
 
 
 class MemoryBlobStore(StoreOwner, BlobStore):
     """A :class:`BlobStore` in memory; batches and commits are atomic.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param max_bytes: a limit for all frames together; see :meth:`set_max_bytes`.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """
 
-    def __init__(self, page_size: int = PAGE_SIZE, *, observer: StoreObserver | None = None) -> None:
+    def __init__(
+        self,
+        page_size: int = PAGE_SIZE,
+        *,
+        max_bytes: int | None = None,
+        observer: StoreObserver | None = None,
+    ) -> None:
         self._page_size = check_page_size(page_size)
+        self._max_bytes = check_max_bytes(max_bytes)
         self._frames: dict[bytes, bytes | None] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -100,11 +112,25 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
-        self._change(writes, deletes)
+        self._change(writes, deletes, list(checked_conditions(if_absent, if_checksum)))
+
+    def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Limit all frames together to ``max_bytes``; ``None``: to nothing.
+
+        Beyond it a change that adds frames is a ``BlobStoreIOError`` (ENOSPC), as on a full disk.  With
+        less than what is there, nothing is lost.
+        """
+        self._check_open()
+        self._max_bytes = check_max_bytes(max_bytes)
 
     def _change(
-        self, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike] = ()
+        self,
+        writes: Iterable[tuple[GuidLike, BlobBuffer]],
+        deletes: Iterable[GuidLike] = (),
+        conditions: Sequence[tuple[bytes, int | None]] = (),
     ) -> None:
         self._check_open()
         latest, doomed = checked_commit(writes, deletes, self._page_size)
@@ -112,7 +138,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         for guid, src in latest.items():
             with readable_view(src, self._page_size) as view:
                 changes[bytes(guid)] = bytes(view)
-        self._apply(changes, len(latest))
+        self._apply(changes, len(latest), conditions)
 
     def has_blob(self, guid: GuidLike) -> bool:
         self._check_open()
@@ -155,6 +181,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
             held_bytes=held * self._page_size,
             snapshots=len(snapshots),
             allocated_bytes=live * self._page_size,
+            max_bytes=self._max_bytes or 0,
             reads=self._reads,
             writes=self._writes,
             bytes_read=self._reads * self._page_size,
@@ -169,8 +196,29 @@ class MemoryBlobStore(StoreOwner, BlobStore):
             )
         return frame
 
-    def _apply(self, changes: Mapping[bytes, bytes | None], writes: int) -> None:
-        changed = bool(changes)
+    def _check_conditions(self, conditions: Sequence[tuple[bytes, int | None]]) -> None:
+        for guid, expected in conditions:
+            frame = self._frames.get(guid)
+            found = None if frame is None else frame_checksum(frame)
+            if found != expected:
+                raise ConditionFailed(guid, expected, found)
+
+    def _check_room(self, changes: Mapping[bytes, bytes | None]) -> None:
+        if self._max_bytes is None:
+            return
+        frames = self._frames
+        more = sum((frame is not None) - (frames.get(guid) is not None) for guid, frame in changes.items())
+        size = (len(frames) + more) * self._page_size
+        if more > 0:
+            check_limit(size, self._max_bytes, f"keeping {size} bytes of frames")
+
+    def _apply(
+        self,
+        changes: Mapping[bytes, bytes | None],
+        writes: int,
+        conditions: Sequence[tuple[bytes, int | None]],
+    ) -> None:
+        changed = False
         with self._lock:
             if self._changing:
                 raise RuntimeError(
@@ -179,6 +227,9 @@ class MemoryBlobStore(StoreOwner, BlobStore):
             # No context manager of our own: one that is interrupted while it is entered keeps the lock.
             try:
                 self._changing = True
+                self._check_conditions(conditions)
+                self._check_room(changes)
+                changed = bool(changes)
                 self._frames.update(changes)
                 self._writes += writes
                 self._sweep(changes)
@@ -233,11 +284,20 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
     """An :class:`AsyncBlobStore` in memory; its calls never suspend, an iteration lets other tasks run.
 
     :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param max_bytes: a limit for all frames together; see :meth:`set_max_bytes`.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """
 
-    def __init__(self, page_size: int = PAGE_SIZE, *, observer: StoreObserver | None = None) -> None:
-        super().__init__(MemoryBlobStore(page_size))
+    _store: MemoryBlobStore
+
+    def __init__(
+        self,
+        page_size: int = PAGE_SIZE,
+        *,
+        max_bytes: int | None = None,
+        observer: StoreObserver | None = None,
+    ) -> None:
+        super().__init__(MemoryBlobStore(page_size, max_bytes=max_bytes))
         if observer is not None:
             observe(self, observer)
 
@@ -246,6 +306,11 @@ class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
 
     _iterate = AsyncBlobStore._iterate  # which calls list_blobs() of this store: observers are told
     backup = AsyncBlobStore.backup
+    verify = AsyncBlobStore.verify  # which lets other tasks run
+
+    async def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Do what :meth:`MemoryBlobStore.set_max_bytes` does."""
+        self._store.set_max_bytes(max_bytes)
 
     async def _pause(self, seconds: float = 0) -> None:
         await asyncio.sleep(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Final
 
 #: The default frame size.
@@ -26,6 +27,22 @@ ENGINES: Final = ("auto", "io_uring", "pread")
 
 #: Of a new store file: its owner alone.
 MODE: Final = Permissions(0o600)
+
+
+def check_max_bytes(max_bytes: int | None) -> int | None:
+    """Return ``max_bytes`` if it can be a store's limit, else raise.
+
+    :raises TypeError: neither an int nor ``None``.
+    :raises ValueError: it is below 1.
+    """
+    if max_bytes is None:
+        return None
+    if not hasattr(max_bytes, "__index__"):
+        raise TypeError(f"max_bytes must be an int or None, not {type(max_bytes).__name__}")
+    limit = operator.index(max_bytes)
+    if limit < 1:
+        raise ValueError(f"max_bytes must be 1 or more bytes, or None for no limit, not {limit}")
+    return limit
 
 
 def check_page_size(page_size: int) -> int:

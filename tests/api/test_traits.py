@@ -12,9 +12,19 @@ import pytest
 
 import uringblob
 from broken_stores import PAGE, Sound, SoundAsync
-from uringblob import AsyncBlobStore, BlobCorrupt, BlobGuid, BlobNotFound, BlobStore, StoreClosed, StoreStats
+from uringblob import (
+    AsyncBlobStore,
+    BlobCorrupt,
+    BlobGuid,
+    BlobNotFound,
+    BlobStore,
+    ConditionFailed,
+    StoreClosed,
+    StoreStats,
+)
 from uringblob.api import async_store
 from uringblob.api.sync_store import SyncToAsyncAdapter, run_to_completion
+from uringblob.buffers.checksum import frame_checksum
 
 A = b"a" * PAGE
 B = b"b" * PAGE
@@ -78,7 +88,7 @@ def test_both_faces_have_the_same_names():
 
 
 def test_every_public_name_is_there():
-    assert len(uringblob.__all__) == 30
+    assert len(uringblob.__all__) == 31
     for name in uringblob.__all__:
         value = getattr(uringblob, name)
         assert name.isupper() or value.__name__ == name
@@ -97,6 +107,18 @@ def test_commit_writes_then_deletes_then_flushes(store):
     assert store.calls == ["write", "delete", "flush"]
     assert "not atomic" in BlobStore.commit.__doc__
     assert "not atomic" in AsyncBlobStore.commit.__doc__
+
+
+def test_commit_checks_its_conditions_before_it_writes(store):
+    store.write_blob(GUID, A)
+    store.calls.clear()
+    for conditions in ({"if_absent": [GUID]}, {"if_checksum": {GUID: 0}}):
+        with pytest.raises(ConditionFailed) as caught:
+            store.commit([(BlobGuid.random(), B)], **conditions)
+        assert (caught.value.guid, caught.value.found) == (GUID, frame_checksum(A))
+    assert set(store.calls) == {"read"}
+    store.commit([(GUID, B)], if_checksum={GUID: frame_checksum(A)})
+    assert bytes(store.frames[GUID]) == B
 
 
 def test_without_a_word_a_frame_is_a_page():
@@ -229,6 +251,23 @@ def test_verify_names_the_bad_ones_and_goes_on(store):
     assert str(guids[1]) in str(report)
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.bad = ()
+
+
+def test_verify_is_slow_where_a_rate_says_so_and_goes_on_where_a_deadline_ended_it(store, monkeypatch):
+    now, slept = [1000.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", sleep)
+    guids = sorted(BlobGuid.random() for _ in range(5))
+    store.write_blobs((guid, A) for guid in guids)
+    first = store.verify(rate=2 * PAGE, deadline=1.25)
+    assert (first.blobs_checked, first.resume, slept) == (3, guids[2], [0.5, 0.5])
+    rest = store.verify(since=first.resume)
+    assert (rest.blobs_checked, rest.resume, len(slept)) == (2, None, 2)
 
 
 def test_verify_does_not_miss_what_is_deleted_meanwhile(store):

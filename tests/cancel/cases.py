@@ -113,6 +113,10 @@ CASES = {
     "write_blobs_with_data_sync": Case(lambda s, b: s.write_blobs_with_data_sync(b.writes()), NEW),
     "delete_blob": Case(lambda s, b: s.delete_blob(guid(2)), {guid(2): None}),
     "commit": Case(lambda s, b: s.commit(b.writes(), [guid(3)]), {**NEW, guid(3): None}),
+    "commit, on condition": Case(
+        lambda s, b: s.commit(b.writes(), [guid(3)], if_absent=[guid(9), guid(60)]), {**NEW, guid(3): None}
+    ),
+    "set_max_bytes": Case(lambda s, b: s.set_max_bytes(1 << 40)),
     "flush": Case(_write_and_flush, _ONE),
     "snapshot": Case(_look_back),
     "aclose": Case(lambda s, b: s.aclose()),

@@ -26,7 +26,7 @@ def test_every_coroutine_method_has_its_row():
         for name, value in inspect.getmembers(AsyncFileBlobStore, inspect.iscoroutinefunction)
         if not name.startswith("_")
     }
-    assert methods == set(CASES)
+    assert methods == {name.partition(",")[0] for name in CASES}
 
 
 @pytest.mark.parametrize("manner", MANNERS)

@@ -183,6 +183,20 @@ def test_verify_names_the_bad_blob(run, store, guids):
     assert run("get", store, guids[1], "-").out == b"\x01" * PAGE
 
 
+def test_verify_goes_on_where_its_deadline_has_ended_it(run, store, guids):
+    seen, since = [], []
+    for _ in guids:
+        result = run("verify", store, "--json", "--rate", "4k", "--deadline", "0", *since)
+        assert result.code == 0
+        value = json.loads(result.out)
+        assert value["blobs_checked"] == 1
+        seen.append(value["resume"])
+        since = ["--since", value["resume"]]
+    assert seen == [*map(str, sorted(guids)[:-1]), None]
+    words = run("verify", store, "--deadline", "0", "--rate", "4k").out.decode()
+    assert f"resume with since={min(guids)}" in words
+
+
 @pytest.mark.parametrize("command", ["info", "ls", "verify"])
 def test_reading_commands_change_no_byte(run, store, guids, command):
     with open(store, "rb") as file:

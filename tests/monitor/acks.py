@@ -124,12 +124,12 @@ def _right_guids(noted: list):
 
 def _hear_commit(real):
     @functools.wraps(real)
-    async def commit(self, writes=(), deletes=()):
+    async def commit(self, writes=(), deletes=(), *conditions, **named):
         promises = promises_of(self)
         if promises is None:
-            return await real(self, writes, deletes)
+            return await real(self, writes, deletes, *conditions, **named)
         began, written, deleted = promises._monitor.seq, [], []
-        call = real(self, _noting(writes, written), _noting(deletes, deleted))
+        call = real(self, _noting(writes, written), _noting(deletes, deleted), *conditions, **named)
         del writes, deletes  # an error's traceback knows this frame
         await call
         promises.deletion_begins(_guids(deleted))
@@ -228,12 +228,12 @@ def _hear_end_of_snapshot(real):
 
 def _hear_commit_of_threads(real):
     @functools.wraps(real)
-    def commit(self, writes=(), deletes=()):
+    def commit(self, writes=(), deletes=(), *conditions, **named):
         promises = promises_of(self._core) if hasattr(self._core, "_core") else None
         if promises is None:
-            return real(self, writes, deletes)
+            return real(self, writes, deletes, *conditions, **named)
         began, written, deleted = promises._monitor.seq, [], []
-        real(self, _noting(writes, written), _noting(deletes, deleted))
+        real(self, _noting(writes, written), _noting(deletes, deleted), *conditions, **named)
         return promises.committed(_guids(written), _guids(deleted), began)
 
     return commit

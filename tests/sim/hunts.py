@@ -19,6 +19,7 @@ from monitor import install
 from sim.cancelling import cancelling_life
 from sim.flat import pushing_ends_requests, stuttering
 from sim.lost_pages import reopened_on_its_cache
+from sim.races import race
 from sim.real_trace import judged
 from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.snapshots import SnapshotLife
@@ -85,6 +86,11 @@ def answers_inside_a_push(seed: int) -> int:
         return small_commits(seed)
 
 
+def races(seed: int) -> int:
+    """Commits on condition that race each other."""
+    return race(seed)["disk images"]
+
+
 def misplaced_blocks(seed: int) -> int:
     """Without the monitor: it knows the format by itself, and an opener's judgement is the question."""
     with small_log(segment_bytes=4 * PAGE, seed=seed), install.switched_off():
@@ -148,6 +154,7 @@ HUNTS = {
     "answers given twice": answers_given_twice,
     "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,
+    "races": races,
     "lost pages": lost_pages,
     "a busy kernel": busy_kernel,
     "the trace of io_uring": real_trace("io_uring"),

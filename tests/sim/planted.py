@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from unittest import mock
 
+from sim.planted_conditions import PLANTED_IN_CONDITIONS
 from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.planted_flat import PLANTED_IN_FLAT_GROUPS
 from sim.planted_snapshots import PLANTED_IN_SNAPSHOTS
@@ -650,4 +651,5 @@ PLANTED = {
     **PLANTED_IN_ENGINES,
     **PLANTED_IN_FLAT_GROUPS,
     **PLANTED_IN_SNAPSHOTS,
+    **PLANTED_IN_CONDITIONS,
 }

@@ -23,6 +23,7 @@ from uringblob import (
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
+    ConditionFailed,
     FileBlobStore,
     MemoryBlobStore,
     StoreObserver,
@@ -65,7 +66,14 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
         print(seq, len(still), still.stats().held_bytes)
     copied: BackupReport = store.backup(MemoryBlobStore(store.page_size), progress=tell, rate=1e6)
     print(copied.ok, copied.copied + copied.skipped + copied.deleted, copied.bytes, copied.bad)
-    report = store.verify(tell)
+    known: dict[BlobGuid, int] = {guid: store.checksum(guid) for guid in guids}
+    try:
+        store.commit(deletes=guids, if_absent=[BlobGuid.random()], if_checksum=known)
+    except ConditionFailed as failed:
+        print(failed.guid, failed.expected, failed.found)
+    report = store.verify(tell, rate=1e6, deadline=60.0, since=None)
+    resume: BlobGuid | None = report.resume
+    print(resume)
     named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
     return bad if report.ok else [guid for guid, _ in named]
 
@@ -88,6 +96,7 @@ async def serve(store: AsyncBlobStore) -> int:
                 print(error.guid)
         if store.needs_flush():
             await store.flush()
+        await store.commit(deletes=[guid], if_checksum={guid: checksum})
         try:
             await store.read_blob_range(guid, 0, memoryview(bytearray(4096)))
         except BlobNotFound as error:
@@ -103,6 +112,7 @@ async def main(path: Path) -> None:
     async with AsyncFileBlobStore.open(path, page_size=PAGE_SIZE, engine="auto", direct=None) as store:
         print(await serve(store), store.stats().engine_reason)
     opened: AsyncFileBlobStore = await AsyncFileBlobStore.open(path, read_only=True)
+    await opened.set_max_bytes(1 << 40)
     await opened.aclose(flush=False)
     slow: StoreObserver = Slow()
     observed: AsyncMemoryBlobStore = observe(AsyncMemoryBlobStore(page_size=4096), slow)

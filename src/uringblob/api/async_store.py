@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import heapq
-import itertools
-import operator
-import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from uringblob.api.backup import AsyncBackups
+from uringblob.api.scrub import scrub
 from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
+from uringblob.api.sorted_names import checked_limit, merged
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
+    NO_CHECKSUMS,
     BlobBuffer,
+    Checksums,
     as_pair,
     check_range,
     check_writable,
     checked_commit,
+    checked_conditions,
     checked_writes,
     guid_list,
     size_of,
     writable_view,
 )
-from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, StoreClosed
+from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, ConditionFailed, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 Self = TypeVar("Self", bound="AsyncBlobStore")
@@ -158,6 +159,8 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
         """Apply all of it or none: atomic, and durable at the return.
 
@@ -165,20 +168,36 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         which concurrent commits share; a commit of more than 64 MiB takes two, so that recovery need
         not read it back.  Of concurrent changes to one guid either may win.
 
-        **The default (writes, deletes, flush) is durable but not atomic**: a crash or an error
-        in the middle leaves a part of it, and readers see it grow.
+        With conditions it is applied only if all of them hold when its group is formed: no guid of
+        ``if_absent`` is there, and each of ``if_checksum`` has that :meth:`checksum`.  They see what readers
+        see, durable or not, and the commits before this one; so of many that create one blob ``if_absent``
+        one succeeds.  They need not be of guids that the commit changes.
 
+        **The default (check, writes, deletes, flush) is durable but not atomic**: a crash or an error
+        in the middle leaves a part of it, readers see it grow, and others may change what was checked.
+
+        :raises ConditionFailed: a condition does not hold; nothing was applied.
         :raises ValueError: a guid is both written and deleted.
         :raises BlobStoreIOError: the system refused; ``applied`` says what is known.
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_open()
         latest, doomed = checked_commit(writes, deletes, self.page_size)
+        for guid, expected in list(checked_conditions(if_absent, if_checksum)):
+            found = await self._checksum_or_none(guid)
+            if found != expected:
+                raise ConditionFailed(guid, expected, found)
         if latest:
             await self.write_blobs(list(latest.items()))
         for guid in doomed:
             await self.delete_blob(guid)
         await self.flush()
+
+    async def _checksum_or_none(self, guid: bytes) -> int | None:
+        try:
+            return await self.checksum(guid)
+        except BlobNotFound:
+            return None
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -258,27 +277,28 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         await self.read_blob(guid, scratch)
         return frame_checksum(scratch)
 
-    async def verify(self, progress: Progress | None = None) -> VerifyReport:
+    async def verify(
+        self,
+        progress: Progress | None = None,
+        rate: float | None = None,
+        deadline: float | None = None,
+        since: GuidLike | None = None,
+    ) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
 
-        Goes on past bad ones.  ``progress(done, total)`` is called after each blob, of a sync store
-        in the calling thread; an exception from it ends the call.
+        Goes on past bad ones: also what cannot be read at all is an entry of the report.  Blobs are checked
+        in ascending order of their names, those that are there at the beginning.
+
+        :param progress: ``progress(done, total)`` is called after each blob, of a sync store in the calling
+            thread; an exception from it ends the call.
+        :param rate: read at most so many bytes of frames a second.
+        :param deadline: after so many seconds report what was reached, with ``report.resume``.
+        :param since: check only what lies beyond this name, which need not exist: the ``resume`` of an
+            earlier report.
+        :raises StoreClosed: the store was closed meanwhile, which does not wait for this.
         """
         self._check_open()
-        guids = await self.list_blobs()
-        bad: list[tuple[BlobGuid, BlobStoreError]] = []
-        checked = 0
-        scratch = _Scratch(self.page_size)
-        for done, guid in enumerate(guids, start=1):
-            error = await self._read_one(guid, scratch)
-            if not isinstance(error, BlobNotFound):  # deleted since it was listed
-                checked += 1
-                if error is not None:
-                    bad.append((BlobGuid(guid), error))
-            if progress is not None:
-                progress(done, len(guids))
-        good_bytes = (checked - len(bad)) * self.page_size
-        return VerifyReport(bad=tuple(bad), blobs_checked=checked, bytes_checked=good_bytes)
+        return await scrub(self, progress, rate, deadline, since)
 
     async def snapshot(self) -> AsyncBlobSnapshot:
         """Return a read-only store of this moment: ``async with await store.snapshot() as snap``.
@@ -293,6 +313,20 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         """
         self._check_open()
         return _ReadThroughSnapshot(self, await checksums_of(self))
+
+    async def _check_frames(
+        self, guids: Sequence[BlobGuid], note: Callable[[BlobGuid, BlobStoreError | None], object]
+    ) -> None:
+        """Read each frame and ``note`` its error; what :meth:`verify` does at once."""
+        for guid in guids:
+            note(guid, await self._read_one(guid, _Scratch(self.page_size)))
+
+    async def _check_metadata(self) -> list[BlobStoreError]:
+        """Return what is wrong with the metadata."""
+        return []
+
+    #: Frames that :meth:`verify` checks between two looks at the clock.
+    _frames_at_once = 1
 
     def _now(self) -> float:
         return time.monotonic()
@@ -341,31 +375,6 @@ class _ReadThroughSnapshot(ReadsThrough, AsyncBlobSnapshot):
 #: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
 GUIDS_AT_ONCE = 256
 SORTED_AT_ONCE = 2048
-
-
-def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
-    """Yield up to ``limit`` of the names in sorted lists, in ascending order."""
-
-    def drain(run: list[BlobGuid]) -> Iterator[BlobGuid]:
-        """Yield the names and drop them: freeing a million at the end takes 40 ms."""
-        run.reverse()
-        while run:
-            yield run.pop()
-
-    return itertools.islice(heapq.merge(*map(drain, runs)), limit)
-
-
-def checked_limit(limit: int | None) -> int | None:
-    """Return the ``limit`` of an iteration, no greater than what :mod:`itertools` takes.
-
-    :raises ValueError: it is negative.
-    :raises TypeError: it is no int.
-    """
-    if limit is None:
-        return None
-    if operator.index(limit) < 0:
-        raise ValueError(f"limit must be 0 or more, or None, not {limit}")
-    return min(operator.index(limit), sys.maxsize)
 
 
 class _Scratch(bytearray):

@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar, Union
 
 from uringblob.api.observer import StoreObserver
 from uringblob.errors import encodable
-from uringblob.units import ENGINES, MODE, check_page_size
+from uringblob.units import ENGINES, MODE, check_max_bytes, check_page_size
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -37,6 +37,8 @@ class OpenOptions:
     :param read_only: change no byte on disk.  Several such openers share a store; none beside
         a writer.  After an unclean end it shows what a writer would find; only where it reads
         through a cache the last, unconfirmed group is left out (``stats().notes``).
+    :param max_bytes: a limit for the length of the file; beyond it a change is a ``BlobStoreIOError``
+        (ENOSPC), as on a full disk: see ``set_max_bytes``.
     :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The
         environment variable ``URINGBLOB_ENGINE`` sets what ``"auto"`` means.
     :param direct: O_DIRECT: ``True`` requires it, ``False`` forbids it, ``None`` takes it where the
@@ -61,6 +63,7 @@ class OpenOptions:
     page_size: int | None = None
     create: bool = True
     read_only: bool = False
+    max_bytes: int | None = None
     engine: str = "auto"
     direct: bool | None = None
     buffers: int | None = None
@@ -83,6 +86,7 @@ class OpenOptions:
         object.__setattr__(self, "engine", _engine_default(self.engine))
         if self.page_size is not None:
             check_page_size(self.page_size)
+        object.__setattr__(self, "max_bytes", check_max_bytes(self.max_bytes))
         self._check_types()
         if self.buffers is not None and not 0 <= self.buffers <= BUFFERS_MAX:
             raise ValueError(f"buffers must be from 0 to {BUFFERS_MAX}, not {self.buffers}")

@@ -32,6 +32,9 @@ class StoreStats:
     #: Bytes of the file that only the log may use: log space, in use or not.
     log_bytes: int = 0
 
+    #: The limit for ``file_bytes`` (of a memory store, for the bytes of all frames); 0: there is none.
+    max_bytes: int = 0
+
     #: Slots that hold the frame of a live blob.
     slots_live: int = 0
     #: Slots that the next write may take.

@@ -14,15 +14,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore, checked_limit, merged
+from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import AsyncBackups, BackupReport, takes_no_path
 from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.open_options import StorePath
 from uringblob.api.snapshots import Refusals
+from uringblob.api.sorted_names import checked_limit, merged
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer, guid_list
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, guid_list
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
@@ -85,8 +86,10 @@ class BlobStore(AnyBlobStore, abc.ABC):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
-        self._run(AsyncBlobStore.commit, writes, deletes)
+        self._run(AsyncBlobStore.commit, writes, deletes, if_absent, if_checksum)
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -108,8 +111,14 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        return self._run(AsyncBlobStore.verify, progress)
+    def verify(
+        self,
+        progress: Progress | None = None,
+        rate: float | None = None,
+        deadline: float | None = None,
+        since: GuidLike | None = None,
+    ) -> VerifyReport:
+        return self._run(AsyncBlobStore.verify, progress, rate, deadline, since)
 
     def snapshot(self) -> BlobSnapshot:
         return _ReadThroughSnapshot(self._run(AsyncBlobStore.snapshot))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import uuid
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Union
 
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of, not_a_buffer
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 else:
     Buffer = Any  # the name exists in collections.abc from 3.12 on; here it is only for type checkers
+
+CHECKSUM_MAX = (1 << 64) - 1
+#: ``if_checksum`` of a commit without such a condition.
+NO_CHECKSUMS: Mapping[GuidLike, int] = MappingProxyType({})
+#: Checksums by guids of any kind, or of one: a mapping's keys are no wider than they are declared.
+Checksums = Union[
+    Mapping[GuidLike, int], Mapping[BlobGuid, int], Mapping[bytes, int], Mapping[uuid.UUID, int]
+]
 
 #: A leased frame, or any C-contiguous object with the buffer protocol.
 BlobBuffer = Union[AlignedBlobBuf, Buffer]
@@ -126,6 +135,27 @@ def checked_deletes(deletes: Iterable[GuidLike], written: Container[bytes]) -> l
         if guid in written:
             raise ValueError(f"commit() both writes and deletes blob {BlobGuid(guid)}: drop one of the two")
     return doomed
+
+
+def checked_conditions(
+    if_absent: Iterable[GuidLike], if_checksum: Checksums
+) -> Iterator[tuple[bytes, int | None]]:
+    """Check a commit's conditions one by one; yield each guid, and its checksum, or ``None`` for no blob.
+
+    :raises TypeError: a guid or a checksum is none, or ``if_checksum`` is no mapping.
+    :raises ValueError: a guid or a checksum that cannot be.
+    """
+    for guid in guid_list(if_absent, "if_absent"):
+        yield guid_bytes(guid), None
+    given: object = if_checksum
+    if not isinstance(given, Mapping):
+        kind = type(given).__name__
+        raise TypeError(f"if_checksum maps guids to checksums, and this {kind} is no mapping")
+    for guid, checksum in if_checksum.items():
+        key, number = guid_bytes(guid), operator.index(checksum)
+        if not 0 <= number <= CHECKSUM_MAX:
+            raise ValueError(f"{number} is no checksum of blob {BlobGuid(key)}: they go from 0 to 2**64 - 1")
+        yield key, number
 
 
 def check_range(offset: int, size: int, page_size: int) -> None:

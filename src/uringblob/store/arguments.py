@@ -14,9 +14,17 @@ from typing import TypeVar
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import BlobBuffer, as_pair, check_no_single_guid, checked_deletes
+from uringblob.buffers.views import (
+    BlobBuffer,
+    Checksums,
+    as_pair,
+    check_no_single_guid,
+    checked_conditions,
+    checked_deletes,
+)
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.store.core import Core
+from uringblob.store.index.changes import Conditions
 from uringblob.store.index.shards import FEW, Mapped, Shards
 
 #: What such a step takes of the checksum budget.
@@ -51,6 +59,16 @@ async def checked_changes(
     except BaseException:
         frames.clear()  # or the error's traceback would keep views of the caller's buffers
         raise
+
+
+async def conditions_of(core: Core, if_absent: Iterable[GuidLike], if_checksum: Checksums) -> Conditions:
+    """Return a commit's conditions."""
+    conditions: list[tuple[bytes, int | None]] = []
+    for condition in checked_conditions(if_absent, if_checksum):
+        conditions.append(condition)
+        if len(conditions) % tuning.CHECKED_AT_ONCE == 0:
+            await core.file_io.checksum_budget.acquire_after(STEP_COST)
+    return conditions
 
 
 def few_changes(

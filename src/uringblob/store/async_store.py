@@ -21,15 +21,15 @@ from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
+from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
-from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import BlobBuffer, check_range, size_of
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.store.arguments import checked_changes, checked_reads, few_changes
+from uringblob.store.arguments import checked_changes, checked_reads, conditions_of, few_changes
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead, FrameWait
@@ -40,7 +40,8 @@ from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
 from uringblob.store.snapshot import AsyncFileSnapshot
 from uringblob.store.stats import collect_stats
-from uringblob.store.verify import verify_core
+from uringblob.store.verify import FRAMES_AT_ONCE, check_frames, check_metadata
+from uringblob.units import check_max_bytes
 
 T = TypeVar("T")
 
@@ -226,9 +227,15 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))
         return guids
 
-    async def verify(self, progress: Progress | None = None) -> VerifyReport:
+    _frames_at_once = FRAMES_AT_ONCE  # verify()'s, whose pauses are its caller's: closing waits for none
+
+    async def _check_frames(self, guids: Sequence[BlobGuid], note: Note) -> None:
         self._check_loop()
-        return await self._change(verify_core(self._core, progress))
+        await self._change(check_frames(self._core, guids, note))
+
+    async def _check_metadata(self) -> list[BlobStoreError]:
+        self._check_loop()
+        return await self._change(check_metadata(self._core))
 
     async def snapshot(self) -> AsyncFileSnapshot:
         self._check_loop()
@@ -266,11 +273,17 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
         core = self._core
-        few = few_changes(core, writes, deletes)
+        conditions: Sequence[tuple[bytes, int | None]] = ()
+        if if_absent or if_checksum:
+            conditions = await conditions_of(core, if_absent, if_checksum)
+            self._check_open()
+        few = None if conditions else few_changes(core, writes, deletes)
         if few is None:
             frames, doomed = await checked_changes(core, writes, deletes)
             self._check_open()
@@ -305,7 +318,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     if self._idle is not None:
                         self._resolve_idle()
                 return
-        committing = core.commit(frames, doomed)
+        committing = core.commit(frames, doomed, conditions)
         del frames
         await self._change(committing)
 
@@ -344,6 +357,14 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     async def _open_backup(self, path: StorePath) -> AsyncFileBlobStore:
         options = file_options(path, self.path, self._page_size, self._core.file_io.engine.name)
         return await AsyncFileBlobStore.open(path, **options)
+
+    async def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Limit the file's length while it is open; growing beyond is an ENOSPC error, as on a full disk.
+
+        Deletions work, and what they free is used again; with a limit below its length, too.
+        """
+        self._check_loop()
+        self._core.growth.max_bytes = check_max_bytes(max_bytes)
 
     # --- any thread may ask --------------------------------------------------------------
 

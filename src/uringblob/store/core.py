@@ -27,6 +27,7 @@ from uringblob.store.frame_writes import Batch
 from uringblob.store.growth import FileGrowth
 from uringblob.store.identity import FileIdentity
 from uringblob.store.index.blob_index import BlobIndex
+from uringblob.store.index.changes import Conditions
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.moments import Moment
 from uringblob.store.index.shards import PARTS, Mapped
@@ -242,13 +243,21 @@ class Core(StoreOwner):
         persist(lambda: self.file_io.start(free()))
 
     async def commit(
-        self, writes: Mapped[IoBuffer], deletes: Sequence[bytes], *, budget: bool = True
+        self,
+        writes: Mapped[IoBuffer],
+        deletes: Sequence[bytes],
+        conditions: Conditions = (),
+        *,
+        budget: bool = True,
     ) -> None:
-        """Make all of it durable at once, then visible at once; ``budget``: it has none yet."""
+        """Make all of it durable at once, then visible at once, if ``conditions`` hold.
+
+        ``budget``: it has none yet.
+        """
         if not writes:
             self.check_writable()
-            if await self._any_exists(deletes):
-                await self.queue.join_commit([], deletes, written=None, frame_bytes=0)
+            if conditions or await self._any_exists(deletes):
+                await self.queue.join_commit([], deletes, written=None, frame_bytes=0, conditions=conditions)
             else:
                 self.groups.commits += 1
             return
@@ -262,7 +271,11 @@ class Core(StoreOwner):
         try:
             pending = await batch.checksum_and_start(batch.start_write, overlap=overlap)
             await self.queue.join_commit(
-                batch.entries, deletes, written=pending, frame_bytes=batch.size_bytes
+                batch.entries,
+                deletes,
+                written=pending,
+                frame_bytes=batch.size_bytes,
+                conditions=conditions,
             )
         except GeneratorExit:
             raise  # the store was dropped: nothing may be awaited

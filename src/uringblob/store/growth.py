@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sized
 
 from uringblob import tuning
 from uringblob.engines import transfers
-from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
+from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError, check_limit
 from uringblob.store.format import EXTENTS_MAX, SlotRun
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
 from uringblob.store.index.log_space import LogSpace
@@ -33,6 +33,8 @@ class FileGrowth:
     page_size: int
     _blobs: Sized
     _superblocks: Superblocks
+    #: How long the file may become, in bytes; ``None``: as long as the file system lets it.
+    max_bytes: int | None = None
     lock: Lock = dataclasses.field(default_factory=Lock)
 
     # --- log space -----------------------------------------------------------------------
@@ -125,9 +127,11 @@ class FileGrowth:
         left = sorted(set(steps))
         while True:
             limit = self._slots.limit + left.pop()
-            what = f"growing {self._file_io.path} to {limit * self.page_size} bytes"
+            size_bytes = limit * self.page_size
+            what = f"growing {self._file_io.path} to {size_bytes} bytes"
             try:
-                await transfers.grow(self._file_io.engine, limit * self.page_size, what)
+                check_limit(size_bytes, self.max_bytes, what)
+                await transfers.grow(self._file_io.engine, size_bytes, what)
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS or not left:
                     raise

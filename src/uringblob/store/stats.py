@@ -31,6 +31,7 @@ def collect_stats(core: Core) -> StoreStats:
         file_bytes=file_bytes,
         allocated_bytes=allocated_bytes,
         log_bytes=slots.count(SlotState.LOG) * core.page_size,
+        max_bytes=core.growth.max_bytes or 0,
         slots_live=slots.count(SlotState.LIVE),
         slots_free=slots.count(SlotState.FREE),
         slots_pending=sum(map(slots.count, (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED))),

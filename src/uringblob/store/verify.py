@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import errno
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 from uringblob import tuning
-from uringblob.api.verify_report import Progress, VerifyReport
-from uringblob.errors import BlobNotFound, BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
+from uringblob.api.scrub import Note
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, errno_name
 from uringblob.guid import BlobGuid
 from uringblob.store.core import Core
 from uringblob.store.format import (
@@ -21,52 +21,41 @@ from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import WaitOnError
 from uringblob.store.log.reader import LogReader
 
+#: Frames that one job checks.
+FRAMES_AT_ONCE = 8 * tuning.VERIFIED_AT_ONCE
 
-async def verify_core(core: Core, progress: Progress | None) -> VerifyReport:
-    """Check every checksum; continues after what is bad.  An exception from ``progress`` ends it."""
-    waiting: list[bytes] = []
-    await core.list_names(waiting.extend)
-    total = len(waiting)
-    bad: list[tuple[BlobGuid, BlobStoreError]] = []
-    checked = good_bytes = 0
-    guids: collections.deque[bytes] = collections.deque()
-    jobs: collections.deque[Job[bool]] = collections.deque()
+
+async def check_frames(core: Core, guids: Sequence[BlobGuid], note: Note) -> None:
+    """Check the frames, a few at the same time, and ``note`` each, in order; what it raises ends this."""
+    waiting = collections.deque(guids)
+    begun: collections.deque[BlobGuid] = collections.deque()
+    jobs: collections.deque[Job[None]] = collections.deque()
     async with WaitOnError(jobs):
         while waiting or jobs:
             while waiting and len(jobs) < tuning.VERIFIED_AT_ONCE:
-                guids.append(waiting.pop())
-                jobs.append(core.file_io.start(_check_frame(core, guids[-1])))
-            guid, job = guids.popleft(), jobs.popleft()
-            checked += 1
+                begun.append(waiting.popleft())
+                jobs.append(core.file_io.start(_check_frame(core, begun[-1])))
+            guid, job = begun.popleft(), jobs.popleft()
+            found: BlobStoreError | None = None
             try:
-                good_bytes += core.page_size * await job
+                await job
             except BlobStoreError as error:
-                bad.append((BlobGuid(guid), error.with_traceback(None)))
-            if progress is not None:
-                progress(checked, total)
-    return VerifyReport(
-        bad=tuple(bad),
-        metadata_errors=tuple(await _check_metadata(core)),
-        blobs_checked=checked,
-        bytes_checked=good_bytes,
-    )
+                found = error.with_traceback(None)
+            note(guid, found)
 
 
-async def _check_frame(core: Core, guid: bytes) -> bool:
-    """Check one frame, also in a store that was opened with ``verify=False``; false if the blob is gone."""
+async def _check_frame(core: Core, guid: bytes) -> None:
+    """Check one frame, also in a store that was opened with ``verify=False``."""
     pool, budget = core.file_io.engine.pool, core.file_io.checksum_budget
     lease = pool.lease()
-    try:
-        read = core.reads.plan(guid, lease._frame(pool))
-    except BlobNotFound:
-        return False
+    read = core.reads.plan(guid, lease._frame(pool))
     await read.fill()
     await budget.acquire(tuning.JOB_COST_BYTES)
     await read.check_in_steps()
-    return True
 
 
-async def _check_metadata(core: Core) -> list[BlobStoreError]:
+async def check_metadata(core: Core) -> list[BlobStoreError]:
+    """Check both superblocks and the log; return what is wrong."""
     core.maintenance.pin()
     try:
         await core.maintenance.wait()

@@ -8,9 +8,10 @@ Iterables are walked here, in the caller's thread: they may use the store themse
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
@@ -19,7 +20,7 @@ from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer, guid_list
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, guid_list
 from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.limits import thread_limits
@@ -159,15 +160,33 @@ class FileBlobStore(StoreOwner, BlobStore):
         self,
         writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
         deletes: Iterable[GuidLike] = (),
+        if_absent: Iterable[GuidLike] = (),
+        if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
         core = self._core
+        if if_absent or if_checksum:
+            absent = guid_list(if_absent, "if_absent")
+            checksums = dict(if_checksum) if isinstance(if_checksum, Mapping) else if_checksum
+            self._handle.run(core.commit, list(writes), guid_list(deletes), absent, checksums)
+            return
         self._handle.run_plain(core.begin_commit, core.commit, list(writes), guid_list(deletes))
 
     def snapshot(self) -> FileSnapshot:
         return FileSnapshot(self, self._handle, self._handle.run(self._core.snapshot))
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        return self._handle.run_with_progress(self._core.verify, progress)
+    def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Do what :meth:`AsyncFileBlobStore.set_max_bytes` does."""
+        self._handle.run(self._core.set_max_bytes, max_bytes)
+
+    def verify(
+        self,
+        progress: Progress | None = None,
+        rate: float | None = None,
+        deadline: float | None = None,
+        since: GuidLike | None = None,
+    ) -> VerifyReport:
+        verify = functools.partial(self._core.verify, rate=rate, deadline=deadline, since=since)
+        return self._handle.run_with_progress(verify, progress)
 
     def _open_backup(self, path: StorePath) -> FileBlobStore:
         return FileBlobStore.open(path, **file_options(path, self.path, self.page_size, self.stats().engine))

@@ -165,10 +165,6 @@ async def test_an_exception_of_a_signal_handler_ends_the_job_is_reported_and_rea
     assert [type(error) for error in reported] == [KeyboardInterrupt]
 
 
-class Struck(BaseException):
-    """What a signal handler raises."""
-
-
 JOB_CODE = {Job.__call__.__code__, Job._wait_for.__code__, Job._end.__code__}
 CHAIN = 4
 

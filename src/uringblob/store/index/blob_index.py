@@ -53,14 +53,13 @@ class BlobIndex:
         pending = self._pending.parts[at].get(guid)
         applying = self._applying
         if applying is not None:
-            return self._find_applying(guid, pending, applying)
+            return self._find_with(guid, pending, applying.get(guid))
         if pending is not None:
             return pending.entry
         # find_durable(), written out for the common case: every read begins here.
         return self._base.parts[at].get(guid) if self._delta is None else self.find_durable(guid)
 
-    def _find_applying(self, guid: bytes, pending: Pending | None, applying: Mapped[Change]) -> int | None:
-        change = applying.get(guid)
+    def _find_with(self, guid: bytes, pending: Pending | None, change: Change | None) -> int | None:
         if change is not None and (
             pending is None or pending is change.pending or pending is change.replaces
         ):
@@ -203,6 +202,11 @@ class BlobIndex:
         changes[guid] = change
         self._mark(guid, change)
         return superseded_change
+
+    def find_in_group(self, guid: bytes, change: Change | None, successor: Change | None) -> int | None:
+        """Return what is visible with ``change`` of a forming group: when ``successor`` joined, or now."""
+        pending = self._pending.get(guid) if successor is None else successor.replaces
+        return self._find_with(guid, pending, change)
 
     def _mark(self, guid: bytes, change: Change) -> None:
         if change.pending is not None:

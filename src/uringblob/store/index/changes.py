@@ -29,6 +29,10 @@ class Change:
     replaces: Pending | None = None
 
 
+#: What must hold for a commit to be applied: of each guid the checksum, or that there is no blob (``None``).
+Conditions = Sequence[tuple[bytes, int | None]]
+
+
 class Changing(Protocol):
     """What one commit changes: packed entries by guid, and deletions."""
 

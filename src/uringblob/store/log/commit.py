@@ -14,7 +14,7 @@ from uringblob.completion import persist
 from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.blob_index import BlobIndex
-from uringblob.store.index.changes import Change
+from uringblob.store.index.changes import Change, Conditions
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
@@ -42,6 +42,7 @@ class Commit(Wait):
 
     flushes = False
     forced = False
+    conditions: Conditions = ()
 
     def __init__(
         self,

@@ -13,11 +13,18 @@ from collections.abc import Callable, Iterable
 from typing import Union
 
 from uringblob.completion import Completion
-from uringblob.errors import BlobStoreIOError
-from uringblob.store.format import FLAG_FRAMES_SYNCED, BlockType, blocks_for, delete_record, set_record
+from uringblob.errors import BlobStoreIOError, ConditionFailed
+from uringblob.store.format import (
+    CHECKSUM_MASK,
+    FLAG_FRAMES_SYNCED,
+    BlockType,
+    blocks_for,
+    delete_record,
+    set_record,
+)
 from uringblob.store.index.blob_index import BlobIndex
-from uringblob.store.index.changes import Change
-from uringblob.store.index.shards import FEW, Mapped, Shards
+from uringblob.store.index.changes import Change, Conditions
+from uringblob.store.index.shards import FEW, Mapped, Shards, mapping_for
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
@@ -37,7 +44,8 @@ class Waiter:
     ``build_changes`` yields its ``size`` changes when the group is formed, and again after a failed
     group; ``flushes``: they are all pending changes.  ``written``, awaited, ends when its frames are
     wholly written; ``frame_bytes``: how many of their bytes no flush has covered.  ``forced``: write a
-    group even without a record.  ``end`` resolves when all of it is durable.
+    group even without a record.  ``conditions`` are checked where it joins a group.  ``end`` resolves when
+    all of it is durable.
     """
 
     end: Completion[None]
@@ -47,10 +55,13 @@ class Waiter:
     written: PendingWrite | Job[None] | None = None
     frame_bytes: int = 0
     forced: bool = False
+    conditions: Conditions = ()
 
 
 #: One caller's part of a group.
 Member = Union[Waiter, Commit]
+#: A change that joined a group, behind the one that it superseded there.
+_Joined = tuple[Change | None, Change]
 
 
 class Group:
@@ -68,6 +79,8 @@ class Group:
         self.superseded: list[Change] = []  #: by others in this group: no record names their frames
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it
+        #: Members of which a condition does not hold; they take no part, and fail when the rest is durable.
+        self.refused: dict[Member, ConditionFailed] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -81,6 +94,8 @@ class Group:
         # All flushes bring the same changes.
         flushes = [member for member in self._members if member.flushes][:1]
         for member in (*commits, *flushes):
+            joined: Mapped[_Joined] | None = mapping_for(member.size) if member.conditions else None
+            superseded = len(self.superseded)
             for guid, change in member.build_changes():
                 number += 1
                 if number % GUIDS_AT_ONCE == 0:
@@ -90,6 +105,39 @@ class Group:
                     self.superseded.append(superseded_change)
                 if change.pending is not None and not change.pending.synced:
                     self._unsynced += self._log.page_size
+                if joined is not None:
+                    joined[guid] = superseded_change, change
+            if joined is not None and not await self._conditions_hold(index, member, joined):
+                await self._leave_out(member, joined)
+                del self.superseded[superseded:]
+
+    async def _conditions_hold(self, index: BlobIndex, member: Member, joined: Mapped[_Joined]) -> bool:
+        """Check the conditions of ``member``, whose changes have ``joined``, against what was there before.
+
+        Its changes join first: from then on what else is written or deleted counts as later than this group.
+        """
+        for number, (guid, expected) in enumerate(member.conditions, 1):
+            if number % GUIDS_AT_ONCE == 0:
+                await acquire_changes(self._file_io.checksum_budget)
+            before, own = joined.get(guid) or (self.changes.get(guid), None)
+            entry = index.find_in_group(guid, before, own)
+            found = None if entry is None else entry & CHECKSUM_MASK
+            if found != expected:
+                self.refused[member] = ConditionFailed(guid, expected, found, self._file_io.path)
+                return False
+        return True
+
+    async def _leave_out(self, member: Member, joined: Mapped[_Joined]) -> None:
+        """Go on without ``member``, whose changes have ``joined``."""
+        self._members = [other for other in self._members if other is not member]
+        self._unsynced -= member.frame_bytes
+        for number, (guid, (before, _)) in enumerate(joined.items(), 1):
+            if number % GUIDS_AT_ONCE == 0:
+                await acquire_changes(self._file_io.checksum_budget)
+            if before is None:
+                del self.changes[guid]
+            else:
+                self.changes[guid] = before
 
     async def write(self) -> dict[Member, BaseException]:
         """Make the group durable; or wipe it and return the members at fault with their errors.

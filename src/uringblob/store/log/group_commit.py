@@ -15,7 +15,7 @@ from typing import Any
 from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, one_each
-from uringblob.store.index.changes import Change
+from uringblob.store.index.changes import Change, Conditions
 from uringblob.store.io.job import Job
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.flat_group import FlatGroup
@@ -73,6 +73,7 @@ class GroupQueue:
         *,
         written: PendingWrite | Job[None] | None,
         frame_bytes: int,
+        conditions: Conditions = (),
     ) -> Completion[None]:
         """Make these entries and deletions durable together, and then visible."""
 
@@ -80,7 +81,9 @@ class GroupQueue:
             return self._index.commit_changes(entries, deletes)
 
         size = len(entries) + len(deletes)
-        return self._join(build_changes, size=size, written=written, frame_bytes=frame_bytes)
+        return self._join(
+            build_changes, size=size, written=written, frame_bytes=frame_bytes, conditions=conditions
+        )
 
     def commit_empty_group(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""

@@ -90,7 +90,7 @@ class GroupWriter:
             return [member for member in members if member not in failed]
         try:
             await self._apply(group)
-            await self._acknowledge_in_turns(members)
+            await self._acknowledge_in_turns(group, members)
         except Exception as error:
             self.file_io.poison(error)  # the log has it, and the index perhaps a part of it only
             raise
@@ -171,8 +171,8 @@ class GroupWriter:
         )
         index.end_group()
 
-    async def _acknowledge_in_turns(self, members: list[Member]) -> None:
-        """Acknowledge a few members per loop iteration, so that the first ones begin their next commit.
+    async def _acknowledge_in_turns(self, group: Group, members: list[Member]) -> None:
+        """Acknowledge, or refuse, a few members per loop iteration, so that the first ones begin their next commit.
 
         64 of them, acknowledged at once, submit their next frames of 512 KiB 0.4 ms later, and the device
         idles.  Small frames are written so quickly that more iterations cost more (a quarter of the commits
@@ -186,7 +186,11 @@ class GroupWriter:
             ):
                 await self.file_io.next_tick()
                 acknowledged = acknowledged_bytes = 0
-            member.end.resolve(None)
-            self.commits += not (member.flushes or member.forced)
+            refusal = group.refused.get(member)
+            if refusal is None:
+                member.end.resolve(None)
+                self.commits += not (member.flushes or member.forced)
+            else:
+                member.end.reject(refusal)
             acknowledged += 1
             acknowledged_bytes += member.frame_bytes

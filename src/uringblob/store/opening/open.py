@@ -14,7 +14,7 @@ from uringblob.engines.copy_on_write import why_copied
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.select import open_engine
 from uringblob.engines.to_thread import to_thread
-from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
+from uringblob.errors import BlobStoreIOError, StoreCorrupt, check_limit, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.core import Core
@@ -37,7 +37,7 @@ from uringblob.store.log.in_turns import confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log
 from uringblob.store.opening.cached_reads import why_cached
-from uringblob.store.opening.create import create_store
+from uringblob.store.opening.create import create_store, initial_size
 from uringblob.store.opening.newer_log import check_no_newer_log
 from uringblob.store.opening.recover import RecoveredLog, recover
 from uringblob.store.opening.repair import repair
@@ -51,6 +51,8 @@ async def find_file(options: OpenOptions) -> StoreFile:
     """Find or make the file, and lock it; may be cancelled, and then holds nothing."""
 
     def create(path: str) -> None:
+        size_bytes = initial_size(options.page_size or PAGE_SIZE)
+        check_limit(size_bytes, options.max_bytes, f"creating {path}, which takes {size_bytes} bytes")
         create_store(path, options.page_size or PAGE_SIZE, options.mode)
 
     return await open_locked(
@@ -97,7 +99,9 @@ async def _open_on_engine(
     )
     try:
         cached = why_cached(file.fd, direct_io=engine.direct_io, flushed=file.flushed)
-        return await start_core(file, engine, superblocks, verify=options.verify, cached=cached)
+        return await start_core(
+            file, engine, superblocks, verify=options.verify, cached=cached, max_bytes=options.max_bytes
+        )
     except GeneratorExit:
         engine.abandon()  # dropped half-way: nothing may be awaited any more
         raise
@@ -107,7 +111,13 @@ async def _open_on_engine(
 
 
 async def start_core(
-    file: StoreFile, engine: Engine, superblocks: list[Superblock | None], *, verify: bool, cached: str
+    file: StoreFile,
+    engine: Engine,
+    superblocks: list[Superblock | None],
+    *,
+    verify: bool,
+    cached: str,
+    max_bytes: int | None = None,
 ) -> Core:
     """Recover what ``file`` durably says, through ``engine``, and make it ready.
 
@@ -129,6 +139,7 @@ async def start_core(
     if None in superblocks:
         await check_no_newer_log(file_io, found, current)
     core = _build(file, file_io, found, Superblocks(file_io, current, offset), verify=verify)
+    core.growth.max_bytes = max_bytes
     if not file.read_only:
         await _make_writable(core, found, superblocks)
     return core

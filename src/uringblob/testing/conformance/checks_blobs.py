@@ -274,3 +274,23 @@ async def backup(s: Subject) -> None:
         expect(s.number(frame) == number, "the copy has another frame")
     expect(bool(progressed) and progressed[-1] == (5, 5), f"progress ends at {progressed[-1:]}")
     await refused(ValueError, s.store.backup, s.store)
+
+
+@check("verify: what its deadline leaves out is checked by the next call, since the report's resume.")
+async def verify_in_parts(s: Subject) -> None:
+    guids = sorted(BlobGuid.random() for _ in range(4))
+    await s.store.write_blobs((guid, s.frame(1)) for guid in guids)
+    seen: list[BlobGuid | None] = []
+    checked = 0
+    while not seen or seen[-1] is not None:
+        expect(len(seen) < len(guids), f"it comes to no end, but to {seen}")
+        since = seen[-1] if seen else None
+        # With such a rate one frame is read at a time, and the first one has always time.
+        report = await s.store.verify(rate=s.page_size, deadline=0, since=since)
+        expect(report.ok, f"a sound store is not ok: {report}")
+        seen.append(report.resume)
+        checked += report.blobs_checked
+    expect(checked == len(guids), f"of {len(guids)} blobs {checked} were checked")
+    expect(seen == [*guids[:-1], None], "it does not resume in ascending order")
+    for wrong in ({"rate": 0}, {"rate": -1}, {"deadline": -1}, {"since": b"short"}):
+        await refused(ValueError, functools.partial(s.store.verify, **wrong))
