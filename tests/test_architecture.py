@@ -64,6 +64,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "store.async_store": ("ground", "buffers", "api", "store", "store.io", "store.opening"),
     "sync": ("ground", "buffers", "api", "store.async_store", "store.opening"),
+    "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
+    "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
@@ -74,7 +76,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "sync"),
+    "cli": ("ground", "cli base", "sync", "salvage", "holt"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.

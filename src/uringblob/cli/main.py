@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "get": "read one frame, its checksum checked, into a file or to standard output",
     "rm": "delete blobs, durably, all of them or none",
     "verify": "read every frame and all metadata, check every checksum, name each bad blob",
+    "repair": "save what can be saved of a damaged store into a new one, and name what is lost",
+    "import-holt": "copy the blobs of a directory of holt 0.7 to 0.9 into a store, verified",
     "doctor": "say what runs here, why not more, and the command that fixes it",
 }
 #: Another distribution's command, which has its own help and ``--json FILE``.
@@ -53,7 +55,7 @@ def make_parser(given: str | None) -> errors.Parser:
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    command = importlib.import_module(f"uringblob.cli.{name}")
+    command = importlib.import_module(f"uringblob.cli.{name.replace('-', '_')}")
     command.add_arguments(parser)
     if name in COMMANDS:
         exit_codes = getattr(command, "EXIT_CODES", errors.EXIT_CODES)

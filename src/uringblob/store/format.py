@@ -258,6 +258,14 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload, page_size)
 
 
+def groups_named_in(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield log id and sequence number of each sector of ``raw`` that has a header; it may be damaged."""
+    for at in range(0, len(raw), SECTOR_SIZE):
+        mark, _, _, _, _, seq, log_id, _ = _SECTOR.unpack_from(raw, at)
+        if mark == _MARK:
+            yield log_id, seq
+
+
 def store_id_in(raw: bytes) -> bytes:
     """Return the store id that the log block ``raw`` names; zero in version 1."""
     return b"".join(_SECTOR.unpack_from(raw, at)[-1] for at in (0, SECTOR_SIZE))
