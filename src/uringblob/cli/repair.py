@@ -16,7 +16,7 @@ EXAMPLES = """\
 """
 EXIT_CODES = """\
 exit codes:
-  0    every blob was saved as it last was
+  0    every blob was saved as it last was, for certain
   1    what could be saved was saved; the output names what is lost, missing or perhaps out of date
   2    wrong usage
   3    nothing can be saved, a writer has STORE open, TARGET exists, or an I/O failed
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
             for blob in report.lost
         ],
         "missing_groups": [list(gap) for gap in report.gaps],
+        "last_group": report.last_group,
+        "end_known": report.end_known,
         "unproved": [str(guid) for guid in report.unproved],
         "older": [str(guid) for guid in report.older],
         "notes": list(report.notes),

@@ -17,8 +17,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from uringblob.salvage.scan import FoundBlock, Scan, Source
-from uringblob.store.format import BLOCK_SIZE, FLAG_FRAMES_SYNCED, Block, BlockType, Superblock, decode_block
+from uringblob.salvage.scan import Scan
+from uringblob.store.format import FLAG_FRAMES_SYNCED, Block, BlockType, Superblock
 
 #: The first and the last number of consecutive groups that are missing.
 Gap = tuple[int, int]
@@ -41,7 +41,7 @@ class Unit:
     seq: int
     count: int
     flags: int
-    blocks: dict[int, FoundBlock] = dataclasses.field(default_factory=dict)
+    blocks: dict[int, Block] = dataclasses.field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -63,10 +63,8 @@ class History:
     and that no snapshot replaces; ``left_out`` says which group behind it is left out, and why.
     """
 
-    def __init__(self, source: Source, found: Scan, store_id: bytes, superblocks: list[Superblock]) -> None:
-        self._source = source
-        self._store_id = store_id
-        blocks = [block for block in found.blocks if block.store_id == store_id]
+    def __init__(self, found: Scan, store_id: bytes, superblocks: list[Superblock]) -> None:
+        blocks = [block.block for block in found.blocks if block.store_id == store_id]
         self._units = _units(blocks)
         self._adopted = _adopted(blocks, superblocks)
         logs = {unit.log_id for unit in self._units}
@@ -143,33 +141,28 @@ class History:
         return versions
 
     def _records(self, unit: Unit) -> Iterator[tuple[bytes, Version]]:
-        """Yield the records of a unit, whose blocks are read a second time rather than kept."""
-        if unit.type is BlockType.SWITCH:
-            return
-        seq = unit.known_after[0]
-        for _, found in sorted(unit.blocks.items()):
-            raw = self._source.read(found.offset, BLOCK_SIZE)
-            block = decode_block(self._store_id, found.offset, raw)
-            for guid, slot, checksum in () if block is None else block.entries():
-                yield guid, Version(seq, slot, checksum)
+        if unit.type is not BlockType.SWITCH:
+            seq = unit.known_after[0]
+            for _, block in sorted(unit.blocks.items()):
+                for guid, slot, checksum in block.entries():
+                    yield guid, Version(seq, slot, checksum)
 
 
 _GROUPS = (BlockType.GROUP, BlockType.SWITCH)
 
 
-def _units(blocks: Iterable[FoundBlock]) -> list[Unit]:
+def _units(blocks: Iterable[Block]) -> list[Unit]:
     """Return what the blocks belong to, in the order of the timeline."""
     units: dict[tuple[object, ...], Unit] = {}
-    for found in blocks:
-        block: Block = found.block
+    for block in blocks:
         if block.type is not BlockType.SEGMENT:
             fields = block.type, block.log_id, block.seq, block.count, block.flags
-            units.setdefault(fields, Unit(*fields)).blocks[block.index] = found
+            units.setdefault(fields, Unit(*fields)).blocks[block.index] = block
     return sorted(units.values(), key=lambda unit: unit.known_after)
 
 
-def _adopted(blocks: Iterable[FoundBlock], superblocks: list[Superblock]) -> set[int]:
+def _adopted(blocks: Iterable[Block], superblocks: list[Superblock]) -> set[int]:
     """Return the logs that were in use: others are of compactions that were given up, or not yet complete."""
     named = {superblock.log_id for superblock in superblocks}
-    named |= {found.next_log for found in blocks if found.next_log is not None}
-    return named | {found.block.log_id for found in blocks if found.block.type in _GROUPS}
+    named |= {block.link()[0] for block in blocks if block.type is BlockType.SWITCH}
+    return named | {block.log_id for block in blocks if block.type in _GROUPS}

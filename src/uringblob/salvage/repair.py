@@ -46,7 +46,8 @@ class RepairReport:
 
     ``unproved`` blobs were saved as their newest readable record says, but a missing group may have replaced or
     deleted them; ``older`` ones were saved in a version before the damaged one.  ``gaps`` are the groups that
-    are missing, and ``notes`` say what else is damaged.
+    are missing up to ``last_group``, the last one that is known to have happened; ``end_known`` is false if
+    nothing tells whether there was a later one.  ``notes`` say what else is damaged.
     """
 
     page_size: int
@@ -55,12 +56,14 @@ class RepairReport:
     unproved: tuple[BlobGuid, ...]
     older: tuple[BlobGuid, ...]
     gaps: tuple[Gap, ...]
+    last_group: int
+    end_known: bool
     notes: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether every blob of the store was saved as it last was."""
-        return not (self.lost or self.older or self.gaps)
+        """Whether every blob of the store was certainly saved as it last was."""
+        return self.end_known and not (self.lost or self.older or self.gaps)
 
 
 def repair(
@@ -101,7 +104,7 @@ class Salvage:
         found = scan(source, superblocks)
         self.store_id, self.page_size = choose_store(source, superblocks, found, wanted)
         self._superblocks = superblocks
-        self.history = History(source, found, self.store_id, superblocks)
+        self.history = History(found, self.store_id, superblocks)
         self._room = memoryview(bytearray(self.page_size))
         self.history.settle_last_group(lambda version: not self._read(version, self._room))
 
@@ -146,6 +149,8 @@ class Salvage:
             tuple(unproved),
             tuple(replaced),
             tuple(gaps),
+            self.history.last,
+            bool(self._superblocks),
             tuple(self._notes(gaps)),
         )
 
@@ -158,9 +163,11 @@ class Salvage:
                     break
 
     def _notes(self, gaps: list[Gap]) -> Iterator[str]:
-        damaged = 2 - len(self._superblocks)
-        if damaged:
-            yield f"{damaged} of 2 superblocks are damaged"
+        if not self._superblocks:
+            yield (
+                f"both superblocks are damaged: group {self.history.last} is the last one that was found, and nothing "
+                "tells whether there was a later one"
+            )
         for unit in self.history.damaged_snapshots(gaps):
             yield (
                 f"of the map's snapshot after group {unit.seq}, {unit.count - len(unit.blocks)} of {unit.count} "

@@ -18,13 +18,15 @@ from uringblob.store.format import (
     HEADER_SIZE,
     SECTOR_SIZE,
     SUPERBLOCK_OFFSETS,
+    VERSIONS,
     Block,
-    BlockType,
     Superblock,
     decode_block,
+    decode_superblock,
     groups_named_in,
     is_sound,
     store_id_in,
+    superblock_version,
 )
 from uringblob.units import check_page_size
 
@@ -36,7 +38,7 @@ class Source:
     """The damaged file; what cannot be read counts as damaged, and is never an error."""
 
     def __init__(self, file: StoreFile) -> None:
-        self._fd = file.fd
+        self._file = file  # it is closed when it is collected
         self.path = file.path
         self.size = os.fstat(file.fd).st_size
         if hasattr(os, "posix_fadvise"):  # a cache may hide what the disk lacks
@@ -49,7 +51,7 @@ class Source:
         done = 0
         while done < len(room):
             try:
-                moved = os.preadv(self._fd, [room[done:]], offset + done)
+                moved = os.preadv(self._file.fd, [room[done:]], offset + done)
             except OSError as error:
                 return f"it cannot be read: {os.strerror(error.errno or 0)}"
             if not moved:
@@ -71,17 +73,20 @@ class Source:
         :raises StoreCorrupt: a newer release wrote them.
         """
         header = self.read(0, HEADER_SIZE).ljust(HEADER_SIZE, b"\0")
-        if not any(is_sound(header[offset : offset + BLOCK_SIZE]) for offset in SUPERBLOCK_OFFSETS):
+        blocks = {offset: header[offset : offset + BLOCK_SIZE] for offset in SUPERBLOCK_OFFSETS}
+        newer = any(
+            is_sound(block) and superblock_version(block) not in VERSIONS for block in blocks.values()
+        )
+        if not newer and not any(decode_superblock(block, offset) for offset, block in blocks.items()):
             return []
         return [superblock for superblock in judge_superblocks(header, self.path) if superblock is not None]
 
 
 class FoundBlock(NamedTuple):
-    """A good log block, without its records, and where it stands; a SWITCH names the log that follows."""
+    """A good log block, where it stands, and whose it is."""
 
     offset: int
     store_id: bytes
-    next_log: int | None
     block: Block
 
 
@@ -129,10 +134,7 @@ def _examine(raw: bytes, offset: int, known: set[bytes], found: Scan) -> None:
     for store_id in {store_id_in(raw)} | known:
         block = decode_block(store_id, offset, raw)
         if block is not None:
-            next_log = block.link()[0] if block.type is BlockType.SWITCH else None
-            found.blocks.append(
-                FoundBlock(offset, store_id, next_log, dataclasses.replace(block, payload=b""))
-            )
+            found.blocks.append(FoundBlock(offset, store_id, block))
             return
     for log_id, seq in groups_named_in(raw):
         found.stale[log_id] = max(found.stale.get(log_id, 0), seq)
