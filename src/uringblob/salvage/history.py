@@ -66,7 +66,7 @@ class History:
     def __init__(self, found: Scan, store_id: bytes, superblocks: list[Superblock]) -> None:
         blocks = [block.block for block in found.blocks if block.store_id == store_id]
         self._units = _units(blocks)
-        self._adopted = _adopted(blocks, superblocks)
+        self._adopted = _adopted(self._units, superblocks, found.stale)
         logs = {unit.log_id for unit in self._units}
         stale = max((seq for log_id, seq in found.stale.items() if log_id in logs), default=0)
         floor = max((superblock.floor for superblock in superblocks), default=0)
@@ -161,8 +161,16 @@ def _units(blocks: Iterable[Block]) -> list[Unit]:
     return sorted(units.values(), key=lambda unit: unit.known_after)
 
 
-def _adopted(blocks: Iterable[Block], superblocks: list[Superblock]) -> set[int]:
+def _adopted(units: Iterable[Unit], superblocks: list[Superblock], stale: dict[int, int]) -> set[int]:
     """Return the logs that were in use: others are of compactions that were given up, or not yet complete."""
-    named = {superblock.log_id for superblock in superblocks}
-    named |= {block.link()[0] for block in blocks if block.type is BlockType.SWITCH}
-    return named | {block.log_id for block in blocks if block.type in _GROUPS}
+    adopted = {superblock.log_id for superblock in superblocks}
+    for unit in units:
+        if unit.type is BlockType.SWITCH:
+            adopted |= {block.link()[0] for block in unit.blocks.values()}
+        # A log has groups once it is adopted, and no number beyond its carry's before that; a store's first log
+        # has a snapshot of nothing.
+        begun = unit.type is BlockType.CARRY and stale.get(unit.log_id, 0) > unit.seq
+        first = unit.type is BlockType.SNAPSHOT and unit.seq == 0
+        if unit.type in _GROUPS or begun or first:
+            adopted.add(unit.log_id)
+    return adopted
