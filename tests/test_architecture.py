@@ -103,7 +103,7 @@ EXTRAS = {
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
     *("ring", "testing", "errors", "metrics", "completion"),
-    *("guid", "slab", "views", "checksums", "tuning"),
+    *("guid", "slab", "views", "checksums", "tuning", "holt"),
 }
 
 PUBLIC_NAMES = set(

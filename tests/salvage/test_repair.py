@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import shutil
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,19 @@ def test_a_store_of_version_1_without_superblocks_is_refused(store_path, target)
     )
     with pytest.raises(StoreCorrupt, match="version 1"):
         repair(store_path, target)
+
+
+def test_a_sector_of_the_next_group_proves_a_group_whose_frame_is_damaged(store_path, target):
+    """Else the group would be left out as a whole, as if its writing had been cut off."""
+    killed = f"{store_path}.killed"
+    with FileBlobStore.open(store_path, page_size=PAGE) as opened:
+        opened.commit([(guid, frame(n)) for n, guid in enumerate(GUIDS[:2])])
+        opened.commit([(GUIDS[2], frame(2))])
+        shutil.copyfile(store_path, killed)
+    raw = Path(killed).read_bytes()
+    last = max(at for at in range(0, len(raw), 4096) if raw[at : at + 5] == b"ublk\4")
+    overwrite(killed, last + 100, b"\xff")
+    damage_frame(killed, 1)
+    report = repair(killed, target)
+    assert [blob.guid for blob in report.lost] == [GUIDS[1]]
+    assert contents(target) == {GUIDS[0]: frame(0)}
