@@ -67,6 +67,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
     ),
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
+    "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
+    "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
@@ -77,7 +79,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "buffers", "api", "sync"),
+    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -105,7 +107,7 @@ EXTRAS = {
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
     *("ring", "testing", "errors", "metrics", "completion"),
-    *("guid", "slab", "views", "checksums", "tuning"),
+    *("guid", "slab", "views", "checksums", "tuning", "holt"),
 }
 
 PUBLIC_NAMES = set(

@@ -137,6 +137,12 @@ def unmarked_sector(raw: bytes) -> int:
     """Return the index of a sector whose head does not say what the block's first one says, or -1."""
     for index in range(8):
         head = raw[index * SECTOR : index * SECTOR + 32]
-        if head[:5] + head[6:] != raw[:5] + raw[6:32] or head[5] != index:
+        if head[:5] + head[6:24] != raw[:5] + raw[6:24] or head[5] != index:
             return index
     return -1
+
+
+def names_its_store(raw: bytes, store_id: bytes, page_size: int) -> bool:
+    """Whether every sector has its half of the store id, and the block the frame size."""
+    halves = b"".join(raw[at + 24 : at + 32] for at in range(0, BLOCK, SECTOR))
+    return halves == store_id * 4 and _NUMBER.unpack_from(raw, 56)[0] == page_size

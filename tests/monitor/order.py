@@ -25,6 +25,7 @@ from monitor.blocks import (
     SEGMENT,
     SNAPSHOT,
     SWITCH,
+    names_its_store,
     parse_block,
     parse_superblock,
     unmarked_sector,
@@ -631,6 +632,8 @@ class OrderMonitor:
                 return units
             if (sector := unmarked_sector(raw)) >= 0:
                 self._wrong(3, f"sector {sector} of the block at {offset + at} does not name its group")
+            if not names_its_store(raw, store_id, self.page_size):
+                self._wrong(6, f"the block at {offset + at} does not name its store and frame size")
             units.append(self._block_begins(offset + at, block))
         return units
 

@@ -79,8 +79,8 @@ class Play:
         self.monitor.sync_ends(self.monitor.sync_begins(), rc)
 
     def encode(self, offset: int, kind: BlockType, seq: int, records, **more) -> bytes:
-        store, log = self.super.store_id, self.super.log_id
-        return encode_block(store, offset, log_id=log, block_type=kind, seq=seq, records=records, **more)
+        fields = {"log_id": self.super.log_id, "page_size": self.super.page_size, **more}
+        return encode_block(self.super.store_id, offset, block_type=kind, seq=seq, records=records, **fields)
 
     def group(self, *records: bytes, **more):
         """Begin to write the next group."""

@@ -30,6 +30,7 @@ from uringblob.store.format import (
     is_sound,
     pack_entry,
     set_record,
+    store_id_in,
     superblock_version,
 )
 
@@ -140,6 +141,12 @@ def test_records_survive_their_bytes(count):
     records = [set_record(guid, pack_entry(index + 1, index * 3)) for index, guid in enumerate(guids)]
     found = decode_block(STORE_ID, 8192, block(records=records))
     assert list(found.entries()) == [(guid, i + 1, i * 3) for i, guid in enumerate(guids)]
+
+
+def test_a_block_names_its_store_and_frame_size():
+    raw = block(page_size=12288)
+    assert store_id_in(raw) == STORE_ID
+    assert decode_block(store_id_in(raw), 8192, raw).page_size == 12288
 
 
 def test_a_deletion_is_slot_zero():

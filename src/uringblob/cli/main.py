@@ -31,6 +31,8 @@ COMMANDS: Final = {
     "copy": "make a new store of the same blobs, of another frame size too",
     "export": "write each blob into a file of a directory, with a manifest of checksums",
     "import": "make a store of an exported directory, checked against its manifest",
+    "repair": "save what can be saved of a damaged store into a new one, and name what is lost",
+    "import-holt": "copy the blobs of a directory of holt 0.7 to 0.9 into a store, verified",
     "doctor": "say what runs here, why not more, and the command that fixes it",
 }
 #: Another distribution's command, which has its own help and ``--json FILE``.
@@ -60,7 +62,7 @@ def make_parser(given: str | None) -> errors.Parser:
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    module = f"{name}_" if keyword.iskeyword(name) else name
+    module = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
     command = importlib.import_module(f"uringblob.cli.{module}")
     command.add_arguments(parser)
     if name in COMMANDS:

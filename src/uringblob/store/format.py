@@ -6,7 +6,8 @@ All integers are little-endian and unsigned.
 A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512 bytes; each
 begins with a 32-byte sector header that names type, log and sequence number, so that a single surviving
 sector of a torn block still identifies its group, and none is ever all zero.  Behind the sector headers
-lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records.
+lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records.  Block and sector headers also
+name the store and its frame size, so that a block can be checked without a superblock.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ HEADER_SIZE = 2 * BLOCK_SIZE
 
 _MARK = b"ublk"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
-_SECTOR = struct.Struct("<4sBBBBQQQ")
+_SECTOR = struct.Struct("<4sBBBBQQ8s")
 _BLOCK = struct.Struct("<QIIIIQ")
 #: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents.
 _SUPERBLOCK_2 = struct.Struct("<QQQ64sQ")
@@ -194,6 +195,7 @@ class Block:
     count: int
     records: int
     payload: bytes
+    page_size: int = 0  #: 0 in blocks of version 1
 
     def entries(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield ``(guid, slot, checksum)``; slot 0 says that the blob is deleted."""
@@ -216,15 +218,17 @@ def encode_block(
     index: int = 0,
     count: int = 1,
     records: Sequence[bytes] = (),
+    page_size: int = 0,
 ) -> bytes:
     """Return the 4096 bytes of a log block for its place at ``offset``."""
     cells = b"".join(records).ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
-    payload = _BLOCK.pack(0, index, count, len(records), 0, 0) + cells
+    payload = _BLOCK.pack(0, index, count, len(records), 0, page_size) + cells
     block = bytearray(BLOCK_SIZE)
     step = CELLS_PER_SECTOR * CELL_SIZE
+    halves = store_id[:8], store_id[8:]
     for sector in range(SECTORS):
         at = sector * SECTOR_SIZE
-        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, 0)
+        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, halves[sector & 1])
         block[at + CELL_SIZE : at + SECTOR_SIZE] = payload[sector * step : (sector + 1) * step]
     # As _block_checksum() does it; written out, because every commit comes here.
     _U64.pack_into(block, CELL_SIZE, xxhash.xxh3_64_intdigest(_BINDING.pack(store_id, offset) + block))
@@ -243,7 +247,7 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     mark, block_type, _, flags, _, seq, log_id, _ = _SECTOR.unpack_from(raw)
     if mark != _MARK or not BlockType.SEGMENT <= block_type <= BlockType.SWITCH:
         return None
-    checksum, index, count, records, _, _ = _BLOCK.unpack_from(raw, CELL_SIZE)
+    checksum, index, count, records, _, page_size = _BLOCK.unpack_from(raw, CELL_SIZE)
     if records > RECORDS_PER_BLOCK or index >= count:
         return None
     unsigned = bytearray(raw)
@@ -251,7 +255,20 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     if checksum != _block_checksum(store_id, offset, unsigned):
         return None
     payload = b"".join(raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE))
-    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload)
+    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload, page_size)
+
+
+def groups_named_in(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield log id and sequence number of each sector of ``raw`` that has a header; it may be damaged."""
+    for at in range(0, len(raw), SECTOR_SIZE):
+        mark, _, _, _, _, seq, log_id, _ = _SECTOR.unpack_from(raw, at)
+        if mark == _MARK:
+            yield log_id, seq
+
+
+def store_id_in(raw: bytes) -> bytes:
+    """Return the store id that the log block ``raw`` names; zero in version 1."""
+    return b"".join(_SECTOR.unpack_from(raw, at)[-1] for at in (0, SECTOR_SIZE))
 
 
 def set_record(guid: bytes, entry: int) -> bytes:

@@ -130,6 +130,7 @@ class Log:
             seq=seq,
             flags=flags,
             records=records,
+            page_size=self.page_size,
         )
 
     async def encode_group(
@@ -158,6 +159,7 @@ class Log:
             start = start if encoded else offset
             part = list(itertools.islice(rest, RECORDS_PER_BLOCK))
             fields = {"log_id": self.log_id, "seq": seq, "flags": flags, "index": index, "count": count}
+            fields["page_size"] = self.page_size
             encoded.append(encode_block(self.store_id, offset, block_type=block_type, records=part, **fields))
         return [*runs, (start, b"".join(encoded))]
 
@@ -165,7 +167,8 @@ class Log:
         """Return the header block of ``segment``, the ``index``-th of the chain."""
         link = link_record(index, segment.slots, successor.slot, successor.slots)
         offset, kind = self.offset_of(segment), BlockType.SEGMENT
-        return encode_block(self.store_id, offset, log_id=self.log_id, block_type=kind, seq=0, records=[link])
+        fields = {"log_id": self.log_id, "seq": 0, "page_size": self.page_size}
+        return encode_block(self.store_id, offset, block_type=kind, records=[link], **fields)
 
     async def write(self, runs: Sequence[BlockRun], what: str = "writing the log") -> None:
         """Write encoded blocks; nothing is flushed and the position does not move."""

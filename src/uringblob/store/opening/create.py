@@ -107,9 +107,10 @@ def initial_image(page_size: int) -> list[tuple[int, bytes]]:
         (BlockType.SNAPSHOT, 0, []),
         (BlockType.CARRY, 1, []),
     ]
+    common = {"log_id": log_id, "page_size": page_size}
     log = b"".join(
         encode_block(
-            store_id, start + index * BLOCK_SIZE, log_id=log_id, block_type=kind, seq=seq, records=records
+            store_id, start + index * BLOCK_SIZE, block_type=kind, seq=seq, records=records, **common
         )
         for index, (kind, seq, records) in enumerate(blocks)
     )
