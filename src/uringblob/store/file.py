@@ -42,6 +42,7 @@ from uringblob.store.format import (
     decode_superblock,
     is_sound,
     superblock_version,
+    unknown_features,
 )
 from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size
@@ -228,10 +229,10 @@ def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
     if not any(found):
         raise _no_superblock(header, path, damaged=bool(versions))
     for superblock in found:
-        if superblock is not None and superblock.required:
+        if superblock is not None and superblock.incompatible:
             raise StoreCorrupt(
-                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
-                "them: use the release that wrote it"
+                f"{path} needs features of a newer release to be read ({unknown_features(superblock)}): use the "
+                "release that wrote it"
             )
     return [superblock if _is_sane(superblock) else None for superblock in found]
 
