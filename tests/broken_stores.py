@@ -394,7 +394,7 @@ class TearsFrames(Memory):
 class KeepsOldMetadata(Memory):
     """A blob that is written without metadata has that which it had."""
 
-    caught_by = "metadata_is_replaced"
+    caught_by = "metadata_is_kept"
 
     def write_blob(self, guid, src, meta=b""):
         old = self._frames.get(guid_bytes(guid))

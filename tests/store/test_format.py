@@ -11,6 +11,7 @@ import pytest
 import xxhash
 
 from uringblob import units
+from uringblob.store.features import feature_names, unknown_features
 from uringblob.store.format import (
     BLOCK_SIZE,
     CHECKSUM_MASK,
@@ -31,7 +32,6 @@ from uringblob.store.format import (
     encode_block,
     entry_meta,
     entry_slot,
-    feature_names,
     find_stale_sectors,
     first_slot,
     is_sound,
@@ -40,7 +40,6 @@ from uringblob.store.format import (
     packed,
     set_record,
     superblock_version,
-    unknown_features,
 )
 
 STORE_ID = b"0123456789abcdef"
@@ -240,7 +239,7 @@ def test_a_feature_flag_is_named_by_its_kind_and_bit():
     assert unknown_features(flags) == (
         "incompatible feature 0, incompatible feature 63, read-only compatible feature 2"
     )
-    assert feature_names(flags)[-1] == "compatible feature 9"
+    assert feature_names(flags)[0] == "compatible feature 9"
     assert feature_names(SUPERBLOCK) == []
 
 

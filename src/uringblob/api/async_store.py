@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import heapq
-import itertools
-import operator
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from uringblob.api.base import AnyBlobStore
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.listing import checked_limit, merged, with_metas
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
@@ -368,36 +365,6 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
 #: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
 GUIDS_AT_ONCE = 256
 SORTED_AT_ONCE = 2048
-
-
-def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
-    """Yield up to ``limit`` of the names in sorted lists, in ascending order."""
-
-    def drain(run: list[BlobGuid]) -> Iterator[BlobGuid]:
-        """Yield the names and drop them: freeing a million at the end takes 40 ms."""
-        run.reverse()
-        while run:
-            yield run.pop()
-
-    return itertools.islice(heapq.merge(*map(drain, runs)), limit)
-
-
-def with_metas(writes: Mapping[bytes, BlobBuffer], metas: Mapping[bytes, bytes]) -> list[Write]:
-    """Return checked writes as a batch again, each with its metadata if it has some."""
-    return [(guid, src, metas[guid]) if guid in metas else (guid, src) for guid, src in writes.items()]
-
-
-def checked_limit(limit: int | None) -> int | None:
-    """Return the ``limit`` of an iteration, no greater than what :mod:`itertools` takes.
-
-    :raises ValueError: it is negative.
-    :raises TypeError: it is no int.
-    """
-    if limit is None:
-        return None
-    if operator.index(limit) < 0:
-        raise ValueError(f"limit must be 0 or more, or None, not {limit}")
-    return min(operator.index(limit), sys.maxsize)
 
 
 class _Scratch(bytearray):

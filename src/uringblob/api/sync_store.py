@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, Literal, TypeVar, cast, overload
 
-from uringblob.api.async_store import AsyncBlobStore, checked_limit, merged
+from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import AnyBlobStore, take_documentation
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.listing import checked_limit, merged
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf

@@ -33,6 +33,7 @@ from uringblob.errors import (
     with_remedy,
 )
 from uringblob.owner import StoreOwner
+from uringblob.store.features import unknown_features
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -42,7 +43,6 @@ from uringblob.store.format import (
     decode_superblock,
     is_sound,
     superblock_version,
-    unknown_features,
 )
 from uringblob.store.lock_holder import holders_text
 from uringblob.units import check_page_size

@@ -208,21 +208,6 @@ def decode_superblock(block: bytes, offset: int) -> Superblock | None:
     return Superblock(*common, log_space, incompatible, to_write, created_ns, label, compatible)
 
 
-def feature_names(superblock: Superblock) -> list[str]:
-    """Return the feature flags that are set, by kind and bit: this release has a name for none of them."""
-    kinds = {
-        "incompatible": superblock.incompatible,
-        "read-only compatible": superblock.read_only_compatible,
-        "compatible": superblock.compatible,
-    }
-    return [f"{kind} feature {bit}" for kind, bits in kinds.items() for bit in range(64) if bits >> bit & 1]
-
-
-def unknown_features(superblock: Superblock) -> str:
-    """Return the feature flags in words, for a message that refuses them."""
-    return ", ".join(feature_names(dataclasses.replace(superblock, compatible=0)))
-
-
 def is_sound(block: bytes) -> bool:
     """Whether ``block`` is an undamaged superblock of any version."""
     if len(block) != BLOCK_SIZE or block[:8] != MAGIC:

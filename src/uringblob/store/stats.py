@@ -7,7 +7,7 @@ import os
 from uringblob.api.stats import StoreStats
 from uringblob.errors import errno_name
 from uringblob.store.core import Core
-from uringblob.store.format import feature_names
+from uringblob.store.features import feature_names
 from uringblob.store.index.slots import SlotState
 
 

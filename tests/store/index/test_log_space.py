@@ -234,7 +234,7 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
             for _ in range(chain.rng.choice((0, 3, 30))):
                 if chain.maintenance.log_fits(size := chain.rng.choice(sizes)):
                     chain.write(size)
-                    chain.delta_count = min(chain.named, chain.delta_count + size * 119)
+                    chain.delta_count = min(chain.named, chain.delta_count + size * 119 // (1 + chain.meta))
                 else:
                     beside += 1
             chain.check()

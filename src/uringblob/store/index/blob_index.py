@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
-from uringblob.store.format import CHECKSUM_BITS, EntryWithMeta, entry_slot, meta_cells
+from uringblob.store.format import CHECKSUM_BITS, entry_meta, entry_slot, meta_cells
 from uringblob.store.index.changes import Change, Changing, Moment, Pending, list_or_not
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
 from uringblob.store.index.slots import SlotState, SlotTable
@@ -308,8 +308,7 @@ class BlobIndex:
     def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
         if self._delta is not None and not self._thawing:
             self._delta[guid] = entry
-            if isinstance(entry, EntryWithMeta):
-                self.delta_meta_cells += meta_cells(entry.meta)
+            self.delta_meta_cells += 0 if entry is None else meta_cells(entry_meta(entry))
         else:
             self._store_in_base(guid, entry)
             if self._delta is not None:
@@ -392,11 +391,7 @@ class BlobIndex:
         marked = self.slots.mark_all_used(map(entry_slot, entries.values()), _LIVE)
         if marked < len(entries):
             return next(itertools.islice(entries, marked, None))
-        for entry in entries.values():
-            if isinstance(entry, EntryWithMeta):
-                cells = meta_cells(entry.meta)
-                self.slots.note_meta(entry_slot(entry), cells)
-                self.slots.meta_cells += cells
+        self.slots.count_metas(entries.values())
         for slot in retired:
             if self.slots.mark_used(slot, _LIVE):
                 self.slots.retire(slot, fence)

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from uringblob.store.format import SlotRun
+from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
 from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
 
 
@@ -128,6 +128,14 @@ class SlotTable:
     def note_meta(self, slot: int, cells: int) -> None:
         """Note that ``cells`` of :attr:`meta_cells` are of ``slot``, until no record may name it any more."""
         self._meta_cells[slot] = cells
+
+    def count_metas(self, entries: Iterable[int]) -> None:
+        """Count the metadata of live blobs while a store is opened."""
+        for entry in entries:
+            if isinstance(entry, EntryWithMeta):
+                cells = meta_cells(entry.meta)
+                self._meta_cells[entry_slot(entry)] = cells
+                self.meta_cells += cells
 
     def mark_used(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""

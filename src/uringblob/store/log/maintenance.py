@@ -13,7 +13,7 @@ from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
-from uringblob.store.format import VERSION, blocks_for
+from uringblob.store.format import RECORDS_PER_BLOCK, VERSION, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import FileIO
@@ -88,7 +88,11 @@ class LogMaintenance:
             if fits and blocks < log.room:
                 space.compacts_up_to, space.compacts_with_meta = named, meta_cells
             return fits
-        carried = blocks_for(len(self._index.delta()), self._index.delta_meta_cells) + blocks
+        delta, delta_meta_cells = len(self._index.delta()), self._index.delta_meta_cells
+        carried = blocks_for(delta) + blocks
+        if meta_cells or delta_meta_cells:
+            # Records pack less densely with metadata among them, also those of earlier groups.
+            carried = blocks_for(delta + blocks * RECORDS_PER_BLOCK, max(1, delta_meta_cells))
         free -= space.granules_for(carried) + space.segment_granules
         old = sum(segment.slots for segment in log.chain) // space.granule
         return free >= 0 and free + old >= space.for_compaction(named, meta_cells)

@@ -18,6 +18,7 @@ from uringblob.errors import BlobStoreIOError, StoreCorrupt, encodable
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.core import Core
+from uringblob.store.features import unknown_features
 from uringblob.store.file import (
     StoreFile,
     check_page_size_matches,
@@ -27,7 +28,7 @@ from uringblob.store.file import (
     open_locked,
     read_superblocks,
 )
-from uringblob.store.format import HEADER_SIZE, SlotRun, Superblock, entry_slot, first_slot, unknown_features
+from uringblob.store.format import HEADER_SIZE, SlotRun, Superblock, entry_slot, first_slot
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import Shards
