@@ -8,6 +8,7 @@ from uringblob.testing.conformance import (
     checks_buffers,
     checks_end,
     checks_file,
+    checks_metadata,
     checks_names,
     checks_snapshots,
     checks_together,
@@ -22,6 +23,7 @@ _MODULES = (
     checks_together,
     checks_end,
     checks_snapshots,
+    checks_metadata,
     checks_file,
 )
 #: Every check, as it stands in its file; parametrize over it, ``ids=str``.
