@@ -97,7 +97,7 @@ def _without_marker(patch):
         commit = self._target.commit
 
         async def unmarked(writes=(), deletes=()):
-            kept = [(guid, buf) for guid, buf in writes if guid != INCOMPLETE]
+            kept = [write for write in writes if write[0] != INCOMPLETE]
             if kept or deletes:
                 await commit(kept, deletes)
 
