@@ -441,6 +441,8 @@ class SnapshotsEndTogether(Memory):
         self.taken = [*getattr(self, "taken", ()), super().snapshot()]
         self.taken[-1].close = lambda flush=True: [setattr(each, "_closed", True) for each in self.taken]
         return self.taken[-1]
+
+
 class KeepsOldMetadata(Memory):
     """A blob that is written without metadata has that which it had."""
 

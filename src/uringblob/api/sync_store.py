@@ -232,6 +232,9 @@ class _ReadThroughSnapshot(BlobSnapshot):
     def checksum(self, guid: GuidLike) -> int:
         return run_to_completion(self._snapshot.checksum(guid))
 
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return run_to_completion(self._snapshot.stat_blob(guid))
+
     def close(self, flush: bool = True) -> None:
         run_to_completion(self._snapshot.aclose(flush))
 
