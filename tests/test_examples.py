@@ -15,7 +15,8 @@ from uringblob.testing import CHECKS, check_blob_store
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import buffer_manager  # noqa: E402 - needs the path above
+import audit  # noqa: E402 - needs the path above
+import buffer_manager  # noqa: E402
 import raw_ring  # noqa: E402
 from buffer_manager import BufferManager, NoFreePage, guid_of  # noqa: E402
 from custom_store import DirectoryBlobStore  # noqa: E402
@@ -31,8 +32,29 @@ def run(name, *arguments):
 
 
 def test_every_example_is_run_by_a_test():
-    tested = {"archive.py", "buffer_manager.py", "custom_store.py", "live_backup.py", "raw_ring.py"}
+    tested = {
+        "archive.py",
+        "audit.py",
+        "buffer_manager.py",
+        "custom_store.py",
+        "live_backup.py",
+        "raw_ring.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+# ---- the audit ---------------------------------------------------------------------------------
+
+
+def test_the_audit_as_a_command(store_path):
+    printed = run("audit.py", store_path, "--audits", "20")
+    assert "read from snapshots: 20 of 20 sums are right" in printed
+    assert ", and 0 now" in printed
+
+
+def test_an_audit_of_any_store():
+    found = audit.audit(MemoryBlobStore(PAGE), 20)
+    assert found.right_in_snapshots == found.audits == 20
 
 
 # ---- the buffer manager ------------------------------------------------------------------------

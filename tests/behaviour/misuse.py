@@ -159,6 +159,7 @@ METHODS = {
     "flush": lambda s: s.flush(),
     "verify": lambda s: s.verify(),
     "backup": lambda s: s.backup("nowhere"),
+    "snapshot": lambda s: s.snapshot(),
     "commit of nothing": lambda s: s.commit(),
 }
 #: What ``open`` refuses, before there is a file.

@@ -55,6 +55,15 @@ async def test_a_buffer_is_released_after_a_failed_read(store_path, engine, read
         assert store.stats().buffers_leased == 0
 
 
+@pytest.mark.parametrize(("number", "error"), [(9, BlobNotFound), (0, BlobCorrupt)])
+async def test_a_buffer_is_released_after_a_failed_read_of_a_snapshot(store_path, engine, number, error):
+    async with await open_damaged(store_path, engine) as store, await store.snapshot() as snapshot:
+        for read in READS if error is BlobNotFound else ["read_blob"]:
+            with snapshot.alloc_blob_buf_uninit() as buffer, pytest.raises(error):
+                await READS[read](snapshot, guid(number), buffer)
+            assert store.stats().buffers_leased == 0
+
+
 WAYS = {
     "task": asyncio.ensure_future,
     "gather": asyncio.gather,

@@ -89,6 +89,13 @@ async def _write_and_flush(store, buffers) -> None:
     await store.flush()
 
 
+async def _look_back(store, buffers) -> None:
+    async with await store.snapshot() as snapshot:
+        await snapshot.read_blob(guid(1), buffers.rooms[0])
+        assert await snapshot.list_blobs()
+        await snapshot.read_blobs([(guid(n), buffers.rooms[n]) for n in range(1, 3)])
+
+
 _ONE = {guid(1): NEW[guid(1)]}
 
 CASES = {
@@ -107,6 +114,7 @@ CASES = {
     "delete_blob": Case(lambda s, b: s.delete_blob(guid(2)), {guid(2): None}),
     "commit": Case(lambda s, b: s.commit(b.writes(), [guid(3)]), {**NEW, guid(3): None}),
     "flush": Case(_write_and_flush, _ONE),
+    "snapshot": Case(_look_back),
     "aclose": Case(lambda s, b: s.aclose()),
 }
 
@@ -159,6 +167,8 @@ def nothing_is_lost(of) -> None:
     assert slots.count(SlotState.BAD) == 0
     assert sum(slots.count(state) for state in SlotState) == slots.limit - slots.first
     assert not slots._pins
+    assert not slots._holds
+    assert not of.index.moments.open
 
 
 def every_slot_has_its_blob(of) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import struct
 import threading
@@ -9,7 +10,8 @@ import weakref
 
 import pytest
 
-from uringblob import BlobGuid, FileBlobStore, StoreClosed, StoreReadOnly
+from behaviour import misuse
+from uringblob import BlobGuid, BlobStore, FileBlobStore, MemoryBlobStore, StoreClosed, StoreReadOnly
 
 PAGE = 4096
 NAMES = [BlobGuid(number.to_bytes(16, "big")) for number in range(24)]
@@ -165,6 +167,30 @@ def test_one_of_a_closed_store(store_path, engine):
     snap.close()
     assert snap.stats().snapshots == 1
     assert "closed" in repr(snap)
+
+
+READING = ("read_blob", "has_blob", "checksum", "range", "iter_blobs")
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "default"])
+def test_wrong_arguments_are_refused_as_by_a_store(disk_dir, engine, kind):
+    """And before any I/O."""
+    with contextlib.ExitStack() as stack:
+        if kind == "file":
+            path = disk_dir / "misused"
+            store = stack.enter_context(FileBlobStore.open(path, page_size=misuse.SIZE, engine=engine))
+        else:
+            store = stack.enter_context(MemoryBlobStore(misuse.SIZE))
+        store.write_blobs([(misuse.HERE, misuse.good()), (misuse.THERE, misuse.good())])
+        snap = stack.enter_context(BlobStore.snapshot(store) if kind == "default" else store.snapshot())
+        reads, refused = store.stats().reads, 0
+        for what, call, error in misuse.MISUSES:
+            if what.startswith(READING):
+                with pytest.raises(error):
+                    call(snap)
+                refused += 1
+        assert refused > 100
+        assert store.stats().reads == reads
 
 
 def test_a_second_close_is_silent(store):

@@ -10,13 +10,16 @@ from pathlib import Path
 from uringblob import (
     PAGE_SIZE,
     AlignedBlobBuf,
+    AsyncBlobSnapshot,
     AsyncBlobStore,
     AsyncFileBlobStore,
     AsyncMemoryBlobStore,
     BackupReport,
+    BlobChanged,
     BlobCorrupt,
     BlobGuid,
     BlobNotFound,
+    BlobSnapshot,
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
@@ -58,6 +61,10 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
     ]
     copied: BackupReport = store.backup(MemoryBlobStore(store.page_size), progress=tell, rate=1e6)
     print(copied.ok, copied.copied + copied.skipped + copied.deleted, copied.bytes, copied.bad)
+    with store.snapshot() as snap:
+        seq: int = snap.seq
+        still: BlobSnapshot = snap
+        print(seq, len(still), still.stats().held_bytes)
     report = store.verify(tell)
     named: tuple[tuple[BlobGuid, BlobStoreError], ...] = report.bad
     return bad if report.ok else [guid for guid, _ in named]
@@ -73,6 +80,12 @@ async def serve(store: AsyncBlobStore) -> int:
         checksum: int = await store.checksum(guid)
         print(checksum)
         print([name async for name in store.iter_blobs()], await store.has_blobs([guid]))
+        async with await store.snapshot() as snap:
+            still: AsyncBlobSnapshot = snap
+            try:
+                await still.read_blob(guid, buf)
+            except BlobChanged as error:
+                print(error.guid)
         if store.needs_flush():
             await store.flush()
         try:
