@@ -118,7 +118,7 @@ def as_pair(pair: Write) -> tuple[GuidLike, BlobBuffer]:
 
 
 def _no_pair(given: object) -> Exception:
-    text = "a batch is made of pairs (guid, buffer), and "
+    text = "a batch is made of pairs (guid, buffer), or (guid, buffer, meta) where it is written, and "
     if isinstance(given, tuple):
         return ValueError(f"{text}a tuple of {len(given)} is none")
     kind = type(given).__name__

@@ -60,6 +60,7 @@ _FREE = SlotState.FREE
 #: By state, 1 if a record names such a slot, or the next group may.
 _NAMED = tuple(int(state in (_S.WRITING, _S.PENDING, _S.LIVE)) for state in SlotState)
 _RETIRED = SlotState.RETIRED
+_LIVE = SlotState.LIVE
 
 
 class SlotTable:
@@ -76,8 +77,8 @@ class SlotTable:
         self.limit = limit
         #: Slots that a record names, or the next group may name: the most records that one group can have.
         self.named = 0
-        #: Cells of the log that the metadata of their blobs takes, in all and by slot.
-        self.meta_cells = 0
+        #: Cells of the log that the metadata of their blobs takes, of live ones alone, and by slot.
+        self.meta_cells = self.live_meta_cells = 0
         self._meta_cells: dict[int, int] = {}
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
@@ -112,8 +113,10 @@ class SlotTable:
             raise _not_in_table(slot, before, to)
         self._counts[before] -= 1
         self.named -= _NAMED[before]
-        if self._meta_cells and not _NAMED[to]:
-            self.meta_cells -= self._meta_cells.pop(slot, 0)
+        if self._meta_cells and (cells := self._meta_cells.get(slot)):
+            self.live_meta_cells += cells * ((to == _LIVE) - (before == _LIVE))
+            if not _NAMED[to]:
+                self.meta_cells -= self._meta_cells.pop(slot)
         if beyond and slot in beyond:
             if to == _FREE:
                 del beyond[slot]
@@ -139,6 +142,7 @@ class SlotTable:
                 cells = meta_cells(entry.meta)
                 self._meta_cells[entry_slot(entry)] = cells
                 self.meta_cells += cells
+                self.live_meta_cells += cells
 
     def mark_used(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""

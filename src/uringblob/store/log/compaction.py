@@ -66,8 +66,7 @@ class Compaction:
         """
         await self._fold()  # what the last compaction left, if it failed
         old = self._active.log
-        # The metadata of all blobs that are named, and so of the durable ones at least.
-        blocks = blocks_for(self._index.durable_count(), self._index.slots.meta_cells)
+        blocks = blocks_for(self._index.durable_count(), self._index.slots.live_meta_cells)
         frozen = self._index.freeze()
         try:
             new = await self._write_snapshot(old, frozen, blocks)

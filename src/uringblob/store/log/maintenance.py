@@ -53,7 +53,7 @@ class LogMaintenance:
         log, space = self._active.log, self._log_space
         blocks = log.group_blocks
         slots = self._index.slots
-        snapshot = blocks_for(self._index.durable_count(), slots.meta_cells)
+        snapshot = blocks_for(self._index.durable_count(), slots.live_meta_cells)
         if blocks >= self.compaction_blocks_min and blocks >= 2 * snapshot:
             self.start_compaction()
         elif log.room < log.low_room:
