@@ -31,7 +31,7 @@ from monitor.blocks import (
     unmarked_sector,
 )
 from monitor.flushes import Clock, Unit
-from monitor.opening import Chain, Reader, Unreadable
+from monitor.opening import Chain, Reader, Unreadable, note_metas
 
 HEADER = 2 * BLOCK
 _ZERO8 = bytes(8)
@@ -100,6 +100,8 @@ class OrderMonitor:
         self.seq = 0
         self.last_record: dict[bytes, int] = {}
         self.entries: dict[bytes, int] = {}
+        #: Metadata that records gave slots: it goes with the slot into the next log.
+        self.metas: dict[int, bytes] = {}
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
@@ -418,7 +420,7 @@ class OrderMonitor:
         for chain in (found.older, found.chain):
             if chain is not None:
                 self._chain_of.update(dict.fromkeys(chain.slots, chain))
-        self.entries = found.entries
+        self.entries, self.metas = found.entries, found.metas
         self._owned = {slot: guid for guid, slot in found.entries.items()}
         self.seq = found.seq
         self._fenced = {slot: found.seq for slot in found.undo.values() if slot and slot not in self._owned}
@@ -716,6 +718,7 @@ class OrderMonitor:
         elif block.kind == GROUP:
             group.records += block.records
             self._check_records(block)
+            note_metas(self.metas, [block])
         else:
             self._wrong(9, f"a {block.kind} block among the groups of the log, at {at}")
         return unit
@@ -806,6 +809,8 @@ class OrderMonitor:
             new.chain.segments.append(tuple(block.records[0][2:]))
         elif block.kind in (SNAPSHOT, CARRY):
             for guid, named, _ in block.records:
+                if named and block.metas.get(named) != self.metas.get(named):
+                    self._wrong(9, f"the new log gives blob {guid.hex()} other metadata than the old one")
                 if named:
                     new.entries[guid] = named
                 else:
