@@ -16,6 +16,7 @@ if sys.platform == "win32":
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
@@ -52,6 +53,7 @@ __all__ = [
     "BlobCorrupt",
     "BlobGuid",
     "BlobNotFound",
+    "BlobStat",
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",

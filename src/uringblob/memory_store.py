@@ -2,7 +2,7 @@
 
 What makes them faithful stand-ins for a file store:
 
-* Frames are immutable ``bytes`` in one ``dict``.  Every change is *one* ``dict`` operation in C, so
+* Frames are immutable ``bytes``, with their metadata, in one ``dict``.  Every change is *one* ``dict`` operation in C, so
   neither another thread nor a signal handler that raises ever sees half of it.
 * A commit's deletes become ``None`` in that same operation; the dead names are removed afterwards.
 * Changes hold a reentrant lock; a change from a signal handler that interrupted a change is a
@@ -16,14 +16,18 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore, SyncToAsyncAdapter
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
     BlobBuffer,
+    Write,
     check_range,
     checked_commit,
     readable_view,
@@ -36,16 +40,21 @@ from uringblob.owner import StoreOwner
 from uringblob.units import PAGE_SIZE, check_page_size
 
 
+class _Blob(NamedTuple):
+    frame: bytes
+    meta: bytes
+
+
 class MemoryBlobStore(StoreOwner, BlobStore):
     """A :class:`BlobStore` in memory; batches and commits are atomic.
 
-    :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param page_size: the frame size in bytes, a multiple of 4096 up to 64 MiB.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """
 
     def __init__(self, page_size: int = PAGE_SIZE, *, observer: StoreObserver | None = None) -> None:
         self._page_size = check_page_size(page_size)
-        self._frames: dict[bytes, bytes | None] = {}
+        self._frames: dict[bytes, _Blob | None] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._changing = False
@@ -68,7 +77,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._check_open()
         key = guid_bytes(guid)
         with writable_view(dst, self._page_size) as target:
-            target[:] = self._frame(key)
+            target[:] = self._blob(key).frame
         self._reads += 1
 
     def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
@@ -77,16 +86,16 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         size = size_of(dst)
         check_range(offset, size, self._page_size)
         with writable_view(dst, size) as target:
-            target[:] = memoryview(self._frame(key))[offset : offset + size]
+            target[:] = memoryview(self._blob(key).frame)[offset : offset + size]
         self._reads += 1
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        self._change([(guid, src)])
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        self._change([(guid, src, meta)])
 
-    def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs(self, writes: Iterable[Write]) -> None:
         self._change(writes)
 
-    def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         self._change(writes)
 
     def delete_blob(self, guid: GuidLike) -> None:
@@ -95,20 +104,19 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
     def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         self._change(writes, deletes)
 
-    def _change(
-        self, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike] = ()
-    ) -> None:
+    def _change(self, writes: Iterable[Write], deletes: Iterable[GuidLike] = ()) -> None:
         self._check_open()
-        latest, doomed = checked_commit(writes, deletes, self._page_size)
-        changes: dict[bytes, bytes | None] = dict.fromkeys(doomed)
+        metas: dict[bytes, bytes] = {}
+        latest, doomed = checked_commit(writes, deletes, self._page_size, metas)
+        changes: dict[bytes, _Blob | None] = dict.fromkeys(doomed)
         for guid, src in latest.items():
             with readable_view(src, self._page_size) as view:
-                changes[bytes(guid)] = bytes(view)
+                changes[bytes(guid)] = _Blob(bytes(view), metas.get(guid, b""))
         self._apply(changes, len(latest))
 
     def has_blob(self, guid: GuidLike) -> bool:
@@ -117,7 +125,12 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
     def list_blobs(self) -> list[BlobGuid]:
         self._check_open()
-        return [BlobGuid(guid) for guid, frame in self._frames.copy().items() if frame is not None]
+        return [BlobGuid(guid) for guid, blob in self._frames.copy().items() if blob is not None]
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        self._check_open()
+        blob = self._blob(guid_bytes(guid))
+        return BlobStat(self._page_size, frame_checksum(blob.frame), blob.meta)
 
     def flush(self) -> None:
         self._check_open()
@@ -133,7 +146,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._frames = {}
 
     def stats(self) -> StoreStats:
-        live = sum(frame is not None for frame in self._frames.copy().values())
+        live = sum(blob is not None for blob in self._frames.copy().values())
         return StoreStats(
             engine="memory",
             engine_reason="frames are kept in this process's memory",
@@ -147,15 +160,15 @@ class MemoryBlobStore(StoreOwner, BlobStore):
             bytes_written=self._writes * self._page_size,
         )
 
-    def _frame(self, guid: bytes) -> bytes:
-        frame = self._frames.get(guid)
-        if frame is None:
+    def _blob(self, guid: bytes) -> _Blob:
+        blob = self._frames.get(guid)
+        if blob is None:
             raise BlobNotFound(
                 guid, f"no blob {BlobGuid(guid)} in this memory store: list_blobs() names those there"
             )
-        return frame
+        return blob
 
-    def _apply(self, changes: Mapping[bytes, bytes | None], writes: int) -> None:
+    def _apply(self, changes: Mapping[bytes, _Blob | None], writes: int) -> None:
         changed = bool(changes)
         with self._lock:
             if self._changing:
@@ -174,20 +187,20 @@ class MemoryBlobStore(StoreOwner, BlobStore):
                 self._dirty |= changed
                 self._changing = False
 
-    def _sweep(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def _sweep(self, changes: Mapping[bytes, _Blob | None]) -> None:
         """Remove the names without a frame; interrupted, some stay, and readers treat them as absent.
 
         A function of its own: the jumps of a loop inside the ``try`` are not covered by it on CPython 3.13.
         """
-        for guid, frame in changes.items():
-            if frame is None:
+        for guid, blob in changes.items():
+            if blob is None:
                 self._frames.pop(guid, None)
 
 
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
     """An :class:`AsyncBlobStore` in memory; its calls never suspend, an iteration lets other tasks run.
 
-    :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param page_size: the frame size in bytes, a multiple of 4096 up to 64 MiB.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """
 

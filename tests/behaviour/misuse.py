@@ -107,7 +107,10 @@ INTO = {
 OTHERS = {
     "write_blobs of no pairs": (lambda s: s.write_blobs([HERE]), (TypeError, ValueError)),
     "write_blobs of None": (lambda s: s.write_blobs(None), TypeError),
-    "write_blobs of triples": (lambda s: s.write_blobs([(HERE, good(), 1)]), ValueError),
+    "write_blobs of fours": (lambda s: s.write_blobs([(HERE, good(), b"", 1)]), ValueError),
+    "write_blobs with a number": (lambda s: s.write_blobs([(HERE, good(), 1)]), TypeError),
+    "write_blob with much metadata": (lambda s: s.write_blob(HERE, good(), bytes(256)), ValueError),
+    "stat_blob of a short guid": (lambda s: s.stat_blob(b"short"), ValueError),
     "read_blobs of None": (lambda s: s.read_blobs(None), TypeError),
     "commit of None": (lambda s: s.commit(None), TypeError),
     "commit deletes None": (lambda s: s.commit([], None), TypeError),

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import heapq
-import itertools
-import operator
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from uringblob.api.base import AnyBlobStore
+from uringblob.api.blob_stat import BlobStat
+from uringblob.api.listing import checked_limit, merged, with_metas
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
     BlobBuffer,
+    Write,
     as_pair,
     check_range,
     check_writable,
@@ -71,11 +70,12 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         """
 
     @abc.abstractmethod
-    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        """Replace the blob's whole frame, atomically.
+    async def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        """Replace the blob's whole frame, and its metadata, atomically.
 
         A reader or a crash sees the old frame or the new one, never a mix.  Every read that
-        starts after the return sees it; durable after :meth:`flush`.
+        starts after the return sees it; durable after :meth:`flush`.  ``meta`` is up to 255 bytes of your
+        own, which :meth:`stat_blob` returns; more is a ``ValueError``.
         """
 
     @abc.abstractmethod
@@ -92,17 +92,21 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
 
     # -- batches ------------------------------------------------------------------------------
 
-    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs(self, writes: Iterable[Write]) -> None:
         """Write a batch; every guid and length is checked before any is applied.
 
-        The last write wins for a repeated guid.  After an error any of them may have been
+        Each is ``(guid, buffer)``, or ``(guid, buffer, meta)`` with metadata as in :meth:`write_blob`.  The last write wins for a repeated guid.  After an error any of them may have been
         applied: retry the batch.
         """
         self._check_open()
-        for guid, src in checked_writes(writes, self.page_size).items():
-            await self.write_blob(guid, src)
+        metas: dict[bytes, bytes] = {}
+        for guid, src in checked_writes(writes, self.page_size, metas).items():
+            if guid in metas:
+                await self.write_blob(guid, src, metas[guid])
+            else:
+                await self.write_blob(guid, src)  # of a store that keeps no metadata, too
 
-    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         """Do :meth:`write_blobs`; the frames' bytes are on the medium at the return.
 
         :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.  On
@@ -154,7 +158,7 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
 
     async def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         """Apply all of it or none: atomic, and durable at the return.
@@ -171,9 +175,10 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_open()
-        latest, doomed = checked_commit(writes, deletes, self.page_size)
+        metas: dict[bytes, bytes] = {}
+        latest, doomed = checked_commit(writes, deletes, self.page_size, metas)
         if latest:
-            await self.write_blobs(list(latest.items()))
+            await self.write_blobs(with_metas(latest, metas))
         for guid in doomed:
             await self.delete_blob(guid)
         await self.flush()
@@ -211,16 +216,36 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
                 await self._pause()
         return found
 
-    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> AsyncIterator[BlobGuid]:
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., meta: Literal[False] = ...
+    ) -> AsyncIterator[BlobGuid]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., *, meta: Literal[True]
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None, limit: int | None, meta: Literal[True]
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]: ...
+
+    def iter_blobs(
+        self, after: GuidLike | None = None, limit: int | None = None, meta: bool = False
+    ) -> AsyncIterator[BlobGuid] | AsyncIterator[tuple[BlobGuid, BlobStat]]:
         """Iterate over the names of live blobs in ascending order, as bytes compare.
 
         It begins beyond ``after``, which need not exist, and ends after ``limit`` names: to go on
         later, give the last name as ``after``.  A blob that exists all the while is yielded exactly once,
-        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  The default
-        lists all names at the beginning, and sorts and merges a bounded number in each step.
+        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  With ``meta`` it
+        yields ``(guid, stat)``, the :meth:`stat_blob` of the moment when it is yielded, and what is deleted by
+        then is left out.  The default lists all names at the beginning, and sorts and merges a bounded number
+        in each step.
         """
         self._check_open()
-        return self._iterate(None if after is None else guid_bytes(after), checked_limit(limit))
+        beyond, at_most = None if after is None else guid_bytes(after), checked_limit(limit)
+        return self._iterate_stats(beyond, at_most) if meta else self._iterate(beyond, at_most)
 
     async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
         runs = await self._sorted_runs(after, limit)
@@ -228,6 +253,23 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
             yield guid
             if count % GUIDS_AT_ONCE == 0:
                 await self._pause()
+
+    async def _iterate_stats(
+        self, after: bytes | None, limit: int | None
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]:
+        while True:
+            found = named = 0
+            async for guid in self._iterate(after, limit):
+                named, after = named + 1, guid
+                try:
+                    stat = await self.stat_blob(guid)
+                except BlobNotFound:
+                    continue
+                found += 1
+                yield guid, stat
+            if limit is None or found == named:
+                return
+            limit -= found  # in place of those that are gone by now, others beyond the last one
 
     async def _sorted_runs(self, after: bytes | None, limit: int | None) -> list[list[BlobGuid]]:
         """Return the names beyond ``after`` in sorted lists, of each no more than ``limit``."""
@@ -255,6 +297,15 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
         scratch = _Scratch(self.page_size)
         await self.read_blob(guid, scratch)
         return frame_checksum(scratch)
+
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        """Return size, checksum and metadata of the blob, of one moment; file and memory stores do no I/O.
+
+        The default reads the frame, and knows of no metadata: a store that keeps some overrides it.
+
+        :raises BlobNotFound: there is no such blob.
+        """
+        return BlobStat(self.page_size, await self.checksum(guid), b"")
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every frame and all metadata, check every checksum, and report what is bad.
@@ -314,31 +365,6 @@ class AsyncBlobStore(AnyBlobStore, abc.ABC):
 #: Guids that are looked up or yielded between two pauses, and names that are sorted: 0.5 to 1 ms each.
 GUIDS_AT_ONCE = 256
 SORTED_AT_ONCE = 2048
-
-
-def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
-    """Yield up to ``limit`` of the names in sorted lists, in ascending order."""
-
-    def drain(run: list[BlobGuid]) -> Iterator[BlobGuid]:
-        """Yield the names and drop them: freeing a million at the end takes 40 ms."""
-        run.reverse()
-        while run:
-            yield run.pop()
-
-    return itertools.islice(heapq.merge(*map(drain, runs)), limit)
-
-
-def checked_limit(limit: int | None) -> int | None:
-    """Return the ``limit`` of an iteration, no greater than what :mod:`itertools` takes.
-
-    :raises ValueError: it is negative.
-    :raises TypeError: it is no int.
-    """
-    if limit is None:
-        return None
-    if operator.index(limit) < 0:
-        raise ValueError(f"limit must be 0 or more, or None, not {limit}")
-    return min(operator.index(limit), sys.maxsize)
 
 
 class _Scratch(bytearray):

@@ -17,13 +17,14 @@ from typing import Any, TypeVar, cast
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import BlobBuffer, check_range, size_of
+from uringblob.buffers.views import BlobBuffer, Write, check_range, size_of
 from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
@@ -199,6 +200,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         self._check_loop()
         return self._core.reads.checksum(guid_bytes(guid))
 
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        self._check_loop()
+        return self._core.reads.stat(guid_bytes(guid))
+
     async def list_blobs(self) -> list[BlobGuid]:
         """Return the names of all live blobs, as of one moment, in any order."""
         self._check_loop()
@@ -212,26 +217,28 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     # --- changing ------------------------------------------------------------------------
 
-    async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
+    async def _write(self, writes: Iterable[Write], *, data_sync: bool) -> None:
         self._check_loop()
         few = few_changes(self._core, writes, ())
         if few is None:
-            frames, _ = await checked_changes(self._core, writes)
+            frames, metas, _ = await checked_changes(self._core, writes)
             self._check_open()
         else:
-            frames, _ = few
+            frames, metas, _ = few
             del few
-        writing = self._core.write(frames, data_sync=data_sync)
+        writing = self._core.write(frames, metas, data_sync=data_sync)
         del frames
         await self._change(writing)
 
-    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        await self._write([(guid, src)], data_sync=False)
+    async def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        await self._write(
+            [(guid, src, meta) if meta.__class__ is not bytes or meta else (guid, src)], data_sync=False
+        )
 
-    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs(self, writes: Iterable[Write]) -> None:
         await self._write(writes, data_sync=False)
 
-    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         await self._write(writes, data_sync=True)
 
     async def delete_blob(self, guid: GuidLike) -> None:
@@ -240,19 +247,19 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     async def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
     ) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
         few = few_changes(self._core, writes, deletes)
         if few is None:
-            frames, doomed = await checked_changes(self._core, writes, deletes)
+            frames, metas, doomed = await checked_changes(self._core, writes, deletes)
             self._check_open()
         else:
-            frames, doomed = few
+            frames, metas, doomed = few
             del few  # an error's traceback refers to this function, and the buffers are the caller's then
-            commit = self._core.start_commit(frames, doomed)
+            commit = self._core.start_commit(frames, metas, doomed)
             if commit is not None:
                 del frames
                 self._active += 1
@@ -264,13 +271,13 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     if self._idle is not None:
                         self._resolve_idle()
                 return
-        committing = self._core.commit(frames, doomed)
+        committing = self._core.commit(frames, metas, doomed)
         del frames
         await self._change(committing)
 
     def begin_commit(
         self,
-        writes: Sequence[tuple[GuidLike, BlobBuffer]],
+        writes: Sequence[Write],
         deletes: Sequence[GuidLike],
         end: Callable[[BaseException | None], object],
         *,

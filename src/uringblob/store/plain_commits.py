@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Sequence
 
-from uringblob.buffers.views import BlobBuffer
+from uringblob.buffers.views import Write
 from uringblob.guid import GuidLike
 from uringblob.store.arguments import few_changes
 from uringblob.store.core import Core
@@ -19,7 +19,7 @@ from uringblob.store.core import Core
 
 def begin_commit(
     core: Core,
-    writes: Sequence[tuple[GuidLike, BlobBuffer]],
+    writes: Sequence[Write],
     deletes: Sequence[GuidLike],
     end: Callable[[BaseException | None], object],
     *,

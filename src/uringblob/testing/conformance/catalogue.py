@@ -8,6 +8,7 @@ from uringblob.testing.conformance import (
     checks_buffers,
     checks_end,
     checks_file,
+    checks_metadata,
     checks_names,
     checks_together,
 )
@@ -20,6 +21,7 @@ _MODULES = (
     checks_batches,
     checks_together,
     checks_end,
+    checks_metadata,
     checks_file,
 )
 #: Every check, as it stands in its file; parametrize over it, ``ids=str``.

@@ -18,6 +18,7 @@ NEEDS = {
     "own_commit": "the inherited commit is not atomic, and says so",
     "own_close": "the inherited close cannot refuse later calls of the five methods",
     "own_needs_flush": "the inherited needs_flush is always true",
+    "own_stat_blob": "the inherited stat_blob knows of no metadata",
     "own_stats": "the inherited stats count nothing",
 }
 
