@@ -63,6 +63,7 @@ class NewLog:
         self.chain = chain
         self.units: dict[int, Unit] = {}
         self.entries: dict[bytes, int] = {}
+        self.metas: dict[bytes, bytes | None] = {}
         self.carry_seq = 0
         self.last = 0
         self.spoiled = False
@@ -809,10 +810,9 @@ class OrderMonitor:
             new.chain.segments.append(tuple(block.records[0][2:]))
         elif block.kind in (SNAPSHOT, CARRY):
             for guid, named, _ in block.records:
-                if named and block.metas.get(named) != self.metas.get(named):
-                    self._wrong(9, f"the new log gives blob {guid.hex()} other metadata than the old one")
                 if named:
                     new.entries[guid] = named
+                    new.metas[guid] = block.metas.get(named)
                 else:
                     new.entries.pop(guid, None)
             new.carry_seq = block.seq if block.kind == CARRY else 0
@@ -849,6 +849,9 @@ class OrderMonitor:
             self._wrong(9, f"the new log begins with group {new.carry_seq}, and the switch is {seq}")
         if new.entries != self.entries:
             self._wrong(9, "the new log does not hold the durable map")
+        # Not before: a slot that the snapshot names may be another blob's by now, with other metadata.
+        if any(new.metas[guid] != self.metas.get(slot) for guid, slot in new.entries.items()):
+            self._wrong(9, "the new log does not hold the metadata of the durable map")
 
     def _switched(self) -> None:
         new, self._new = self._new, None

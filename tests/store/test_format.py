@@ -39,7 +39,6 @@ from uringblob.store.format import (
     pack_entry,
     packed,
     set_record,
-    store_id_in,
     superblock_version,
 )
 
@@ -253,8 +252,9 @@ def test_the_label_and_the_metadata_have_room_for_what_the_store_takes():
 
 def test_a_block_names_its_store_and_frame_size():
     raw = block(page_size=12288)
-    assert store_id_in(raw) == STORE_ID
-    assert decode_block(store_id_in(raw), 8192, raw).page_size == 12288
+    halves = [raw[at + 24 : at + 32] for at in range(0, BLOCK_SIZE, SECTOR_SIZE)]
+    assert b"".join(halves) == STORE_ID * 4
+    assert decode_block(STORE_ID, 8192, raw).page_size == 12288
 
 
 def test_a_deletion_is_slot_zero():

@@ -89,7 +89,8 @@ def repair(
     file = asyncio.run(open_locked(path, read_only=True, lock_timeout=lock_timeout, create=None))
     try:
         saving = Salvage(Source(file), store_id)
-        with FileBlobStore.open(target, page_size=saving.page_size, engine=engine) as store:
+        size, label = saving.page_size, saving.label
+        with FileBlobStore.open(target, page_size=size, label=label, engine=engine) as store:
             return saving.save(store, older=older, progress=progress)
     finally:
         file.close()
@@ -104,6 +105,7 @@ class Salvage:
         found = scan(source, superblocks)
         self.store_id, self.page_size = choose_store(source, superblocks, found, wanted)
         self._superblocks = superblocks
+        self.label = superblocks[0].label.decode(errors="ignore") if superblocks else ""
         self.history = History(found, self.store_id, superblocks)
         self._room = memoryview(bytearray(self.page_size))
         self.history.settle_last_group(lambda version: not self._read(version, self._room))

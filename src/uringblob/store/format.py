@@ -7,8 +7,7 @@ A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight s
 begins with a 32-byte sector header that names type, log and sequence number, so that a single surviving
 sector of a torn block still identifies its group, and none is ever all zero.  Behind the sector headers
 lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records, each with its blob's metadata
-in whole cells behind it.  Block and sector headers also name the store and its frame size, so that a block
-can be checked without a superblock.
+in whole cells behind it.  A block names its store and frame size, so it can be checked without a superblock.
 """
 
 from __future__ import annotations
@@ -239,8 +238,8 @@ class Block:
     count: int
     records: int
     payload: bytes
-    page_size: int = 0  #: 0 in blocks of version 1
     meta_cells: int = 0  #: cells that metadata takes, behind the records of its blobs
+    page_size: int = 0  #: 0 in blocks of version 1
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield ``(guid, packed entry)``; slot 0 says that the blob is deleted."""
@@ -290,16 +289,13 @@ def encode_block(
 ) -> bytes:
     """Return the 4096 bytes of a log block for its place at ``offset``."""
     cells = b"".join(records)
-    meta_cells = len(cells) // CELL_SIZE - len(records)
-    payload = _BLOCK.pack(0, index, count, len(records), meta_cells, page_size) + cells.ljust(
-        RECORDS_PER_BLOCK * CELL_SIZE, b"\0"
-    )
+    payload = _BLOCK.pack(0, index, count, len(records), len(cells) // CELL_SIZE - len(records), page_size)
+    payload += cells.ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
     block = bytearray(BLOCK_SIZE)
     step = CELLS_PER_SECTOR * CELL_SIZE
-    halves = store_id[:8], store_id[8:]
-    for sector in range(SECTORS):
-        at = sector * SECTOR_SIZE
-        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, halves[sector & 1])
+    for sector, at in enumerate(range(0, BLOCK_SIZE, SECTOR_SIZE)):
+        half = store_id[sector % 2 * 8 :][:8]
+        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, half)
         block[at + CELL_SIZE : at + SECTOR_SIZE] = payload[sector * step : (sector + 1) * step]
     # As _block_checksum() does it; written out, because every commit comes here.
     _U64.pack_into(block, CELL_SIZE, xxhash.xxh3_64_intdigest(_BINDING.pack(store_id, offset) + block))
@@ -318,7 +314,7 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     mark, block_type, _, flags, _, seq, log_id, _ = _SECTOR.unpack_from(raw)
     if mark != _MARK or not BlockType.SEGMENT <= block_type <= BlockType.SWITCH:
         return None
-    checksum, index, count, records, meta_cells, page_size = _BLOCK.unpack_from(raw, CELL_SIZE)
+    checksum, index, count, records, meta_cells, page = _BLOCK.unpack_from(raw, CELL_SIZE)
     if records + meta_cells > RECORDS_PER_BLOCK or index >= count:
         return None
     unsigned = bytearray(raw)
@@ -328,22 +324,7 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     payload = b"".join(raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE))
     if meta_cells and _count_meta_cells(payload, records) != meta_cells:
         return None
-    return Block(
-        BlockType(block_type), flags, seq, log_id, index, count, records, payload, page_size, meta_cells
-    )
-
-
-def groups_named_in(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Yield log id and sequence number of each sector of ``raw`` that has a header; it may be damaged."""
-    for at in range(0, len(raw), SECTOR_SIZE):
-        mark, _, _, _, _, seq, log_id, _ = _SECTOR.unpack_from(raw, at)
-        if mark == _MARK:
-            yield log_id, seq
-
-
-def store_id_in(raw: bytes) -> bytes:
-    """Return the store id that the log block ``raw`` names; zero in version 1."""
-    return b"".join(_SECTOR.unpack_from(raw, at)[-1] for at in (0, SECTOR_SIZE))
+    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload, meta_cells, page)
 
 
 def set_record(guid: bytes, entry: int) -> bytes:
