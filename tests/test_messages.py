@@ -48,7 +48,11 @@ CALLS = {
     "a tuple of four": (lambda s: s.commit([(GUID, FRAME, b"", 1)]), ValueError, "a tuple of 4"),
     "a number as metadata": (lambda s: s.commit([(GUID, FRAME, 1)]), TypeError, "bytes, not int"),
     "text as metadata": (lambda s: s.write_blob(GUID, FRAME, "x"), TypeError, "not str: encode it"),
-    "much metadata": (lambda s: s.write_blob(GUID, FRAME, bytes(256)), ValueError, "at most 255 bytes, not 256"),
+    "much metadata": (
+        lambda s: s.write_blob(GUID, FRAME, bytes(256)),
+        ValueError,
+        "at most 255 bytes, not 256",
+    ),
     "one guid to delete": (lambda s: s.commit(deletes=GUID), TypeError, "deletes=[guid]"),
     "one UUID to delete": (lambda s: s.commit(deletes=uuid.UUID(int=1)), TypeError, "deletes=[guid]"),
     "text as a guid": (lambda s: s.has_blob(str(GUID)), TypeError, "BlobGuid(text)"),
