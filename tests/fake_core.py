@@ -58,7 +58,7 @@ class FakeCore(AsyncMemoryBlobStore):
     async def _finish_read(self, guid, dst, answer):
         await self.read_blob(guid, dst)
 
-    async def write_blob(self, guid, src):
+    async def write_blob(self, guid, src, meta=b""):  # noqa: ARG002 - as the real one
         await self._pass("write")
         await super().write_blob(guid, src)
 

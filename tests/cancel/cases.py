@@ -98,6 +98,7 @@ CASES = {
     "has_blob": Case(lambda s, b: s.has_blob(guid(1))),
     "has_blobs": Case(lambda s, b: s.has_blobs([guid(1)])),
     "checksum": Case(lambda s, b: s.checksum(guid(1))),
+    "stat_blob": Case(lambda s, b: s.stat_blob(guid(1))),
     "list_blobs": Case(lambda s, b: s.list_blobs()),
     "verify": Case(lambda s, b: s.verify()),
     "write_blob": Case(lambda s, b: s.write_blob(guid(1), b.source(guid(1))), _ONE),
