@@ -170,7 +170,7 @@ OPTIONS = [
     ({"page_size": 0}, ValueError),
     ({"page_size": 5000}, ValueError),
     ({"page_size": 2048}, ValueError),
-    ({"page_size": 1 << 25}, ValueError),
+    ({"page_size": (1 << 26) + 4096}, ValueError),
     ({"page_size": -4096}, ValueError),
     ({"page_size": "4096"}, TypeError),
     ({"page_size": 4096.0}, TypeError),
