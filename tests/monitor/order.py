@@ -523,7 +523,9 @@ class OrderMonitor:
             if started or self._is_named(slot):
                 # The rest of a short write, or one that was interrupted.
                 unit.blank = blank and (unit.blank or at == unit.start)
-                if at == unit.start:  # perhaps another frame: the slot of a group that was wiped is used again
+                if (
+                    at == unit.start
+                ):  # perhaps another frame: the slot of a group that was wiped is used again
                     unit.checksum = xxhash.xxh3_64_intdigest(data)
                 self._check_no_reader(slot)
                 return unit

@@ -55,9 +55,22 @@ def every_sequence(lot: Lot):
     lots=2,
 )
 def every_order(lot: Lot):
-    events = ("close", "close_now", "cancel 0", "cancel 1", "drop", "flush", "put", "large", "synced", "compaction")
+    events = (
+        "close",
+        "close_now",
+        "cancel 0",
+        "cancel 1",
+        "drop",
+        "flush",
+        "put",
+        "large",
+        "synced",
+        "compaction",
+    )
     calls = [("one",), ("one", "two"), ("one", "synced"), ("one", "two", "another"), ("one", "two", "synced")]
-    cases = [(case, pairs) for pairs in (False, True) for some in calls for case in cases_of(some, events=events)]
+    cases = [
+        (case, pairs) for pairs in (False, True) for some in calls for case in cases_of(some, events=events)
+    ]
     for case, pairs in lot.mine(cases):
         if case.event is None or case.event[0] != "cancel 1" or len(case.calls) > 1:
             figures, _ = explored([case], pairs=pairs)

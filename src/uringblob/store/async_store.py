@@ -32,7 +32,7 @@ from uringblob.store.arguments import checked_changes, checked_reads, few_change
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead, FrameWait
-from uringblob.store.io.job import Job, join, when_done
+from uringblob.store.io.job import Job, join, let_go, when_done
 from uringblob.store.may_call import MayCall
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
@@ -45,7 +45,7 @@ T = TypeVar("T")
 #: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
 #: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
 #: in a cycle until the garbage collector runs (CPython 3.11).
-_ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
+_ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError, GeneratorExit)
 
 #: No running loop is this, nor is None, where none is running.
 _NO_LOOP = object()
@@ -107,7 +107,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         except BaseException:
             # A signal handler interrupted the job's first step, or raised behind it.
             with contextlib.suppress(asyncio.CancelledError):
-                await (self._core.file_io.let_go() if job is None else when_done(job))
+                await (let_go(self._core.file_io.engine, self._loop) if job is None else when_done(job))
             self._one_less(None)
             raise
         try:
@@ -122,10 +122,8 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             return await coroutine
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
         except BaseException:
-            await self._core.file_io.let_go()
+            await let_go(self._core.file_io.engine, self._loop)
             raise
         finally:
             self._one_less(None)
@@ -165,11 +163,9 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except _ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
         except BaseException:
             if wait is not None:
-                await self._core.file_io.let_go()
+                await let_go(self._core.file_io.engine, self._loop)
                 reads.end(wait)  # again: a handler may have raised before
             raise
         finally:
@@ -279,10 +275,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     finally:
                         del commit
                     return
-            except (asyncio.CancelledError, BlobStoreError, GeneratorExit):
+            except _ENDS_OF_READS:
                 raise
             except BaseException:
-                await self._core.file_io.let_go()
+                await let_go(self._core.file_io.engine, self._loop)
                 raise
             finally:
                 self._active -= 1

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
+from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
+from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
@@ -138,7 +141,9 @@ class Lock:
             finally:
                 self.release_from(owner)
         finally:
-            self.release_from(owner)  # again: a signal handler may have raised before the first one's first line
+            self.release_from(
+                owner
+            )  # again: a signal handler may have raised before the first one's first line
 
     def try_acquire(self, owner: object) -> bool:
         """Take it for ``owner`` if nobody holds it; :meth:`release_from` ends that."""
@@ -209,3 +214,19 @@ def when_done(job: asyncio.Future[Any]) -> Completion[None]:
     ended: Completion[None] = Completion(loop=loop)
     job.add_done_callback(lambda _: call_surely(loop, ended.resolve, None))
     return ended
+
+
+async def let_go(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until what is in flight now has ended: a signal handler raised between a request and its ``await``.
+
+    The kernel may have the caller's frame, and nobody knows the request any more.
+    """
+    left = engine.sinks()
+    while left:
+        engine.poll()  # it also submits what the handler has kept from being submitted
+        there = engine.sinks()
+        left = [sink for sink in left if sink in there]
+        pause: Completion[None] = Completion(loop=loop)
+        loop.call_later(tuning.RESULTS_PAUSE_S, pause.resolve, None)
+        with contextlib.suppress(asyncio.CancelledError):  # the call ends with the handler's exception
+            await pause
