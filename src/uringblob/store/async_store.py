@@ -7,7 +7,6 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import warnings
@@ -59,8 +58,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     ``page_size`` may be called from any thread.
 
     ``aclose`` finishes the calls that had begun.  In a forked child it writes and unlocks nothing.
-    Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
-    frees the store without a flush.
+    Where the store's event loop is closed it frees the store without a flush, awaited on any loop.
     """
 
     def __init__(
@@ -105,13 +103,16 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             # A callback of a job that is not done is called without a trip through the loop.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
-            # A signal handler interrupted the job's first step, or raised behind it.
-            with contextlib.suppress(asyncio.CancelledError):
-                await (let_go(self._core.file_io.engine, self._loop) if job is None else when_done(job))
+            await let_go(self._core.file_io.engine, self._loop, job)  # a signal handler's
             self._one_less(None)
             raise
         try:
             return await join(job)
+        except _ENDS_OF_READS:
+            raise
+        except BaseException:
+            await let_go(self._core.file_io.engine, self._loop, job)
+            raise
         finally:
             del job  # its exception's traceback refers to this function
 

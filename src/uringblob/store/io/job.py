@@ -216,13 +216,16 @@ def when_done(job: asyncio.Future[Any]) -> Completion[None]:
     return ended
 
 
-async def let_go(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-    """Wait until what is in flight now has ended: a signal handler raised between a request and its ``await``.
+async def let_go(
+    engine: Engine, loop: asyncio.AbstractEventLoop, job: asyncio.Future[Any] | None = None
+) -> None:
+    """Wait until what is in flight now has ended, and ``job``, if it is known.
 
-    The kernel may have the caller's frame, and nobody knows the request any more.
+    A signal handler raised between a request and its ``await``: the kernel may have the caller's frame, and
+    nobody knows the request any more.
     """
     left = engine.sinks()
-    while left:
+    while left or (job is not None and not job.done()):
         engine.poll()  # it also submits what the handler has kept from being submitted
         there = engine.sinks()
         left = [sink for sink in left if sink in there]
