@@ -16,6 +16,10 @@ from uringblob.store.io.job import Job, Lock, join, wait_all, when_done
 PATIENCE = 20  # seconds until a call that does not end fails the test
 
 
+class Struck(BaseException):
+    """What the tests' signal handlers raise."""
+
+
 def new_completion():
     return Completion(loop=asyncio.get_running_loop())
 
