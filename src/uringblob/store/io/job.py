@@ -141,9 +141,7 @@ class Lock:
             finally:
                 self.release_from(owner)
         finally:
-            self.release_from(
-                owner
-            )  # again: a signal handler may have raised before the first one's first line
+            self.release_from(owner)  # again: a signal handler may have raised at the first one's beginning
 
     def try_acquire(self, owner: object) -> bool:
         """Take it for ``owner`` if nobody holds it; :meth:`release_from` ends that."""
