@@ -34,12 +34,12 @@ pytestmark = pytest.mark.one_interpreter
 
 WORK = {
     "compaction": lambda core: core.maintenance._compact(),
-    "commit": lambda core: core.commit(frames_of(core, {guid(8): frame(8)}), ()),
-    "write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=False),
+    "commit": lambda core: core.commit(frames_of(core, {guid(8): frame(8)}), None, ()),
+    "write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), None, data_sync=False),
     "write in turns": lambda core: core.write(
-        frames_of(core, {guid(n): frame(n) for n in range(8, 11)}), data_sync=False
+        frames_of(core, {guid(n): frame(n) for n in range(8, 11)}), None, data_sync=False
     ),
-    "synced write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), data_sync=True),
+    "synced write": lambda core: core.write(frames_of(core, {guid(8): frame(8)}), None, data_sync=True),
     "flush": lambda core: core.flush(),
     "close": lambda core: close_core(core, flush=True),
     "opening": lambda core: open_again(),
@@ -65,7 +65,8 @@ def rooms_of(core, count):
 
 async def commit_together(core, count):
     jobs = [
-        core.file_io.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), ())) for n in range(count)
+        core.file_io.start(core.commit(frames_of(core, {guid(20 + n): frame(n)}), None, ()))
+        for n in range(count)
     ]
     for job in jobs:
         await job
