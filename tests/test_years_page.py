@@ -187,7 +187,6 @@ def removed(path, monkeypatch):
     with new_store(path) as store:
         os.unlink(path)
         raised_by(store.commit, [(GUID, bytes(SIZE))])
-        os.close(os.open(path, os.O_CREAT))
 
 
 def wiped(path, monkeypatch):
