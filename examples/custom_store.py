@@ -55,8 +55,10 @@ class DirectoryBlobStore(BlobStore):
                 raise BlobCorrupt(f"{self._path(key)}: its checksum does not match", key)
             view[:] = frame[: self._page_size]
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
         """See :meth:`BlobStore.write_blob`."""
+        if meta:
+            raise ValueError("this store keeps no metadata")
         key = BlobGuid(guid_bytes(guid))
         temporary = os.path.join(self._directory, f"new {key} {threading.get_ident()}")
         with readable_view(src, self._page_size) as view:

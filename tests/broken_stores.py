@@ -431,12 +431,12 @@ class TearsFrames(Memory):
 
     caught_by = "no_mix"
 
-    def write_blob(self, guid, src):
+    def write_blob(self, guid, src, meta=b""):
         old = self._frames.get(guid_bytes(guid))
-        super().write_blob(guid, src)
+        super().write_blob(guid, src, meta)
         if old is not None:
             new = self._frames[guid_bytes(guid)]
-            self._frames[guid_bytes(guid)] = new[:2048] + old[2048:]
+            self._frames[guid_bytes(guid)] = new._replace(frame=new.frame[:2048] + old.frame[2048:])
             time.sleep(1e-3)  # the fault itself: readers come in between
             self._frames[guid_bytes(guid)] = new
 
@@ -482,6 +482,23 @@ class SnapshotsEndTogether(Memory):
         self.taken = [*getattr(self, "taken", ()), super().snapshot()]
         self.taken[-1].close = lambda flush=True: [setattr(each, "_closed", True) for each in self.taken]
         return self.taken[-1]
+
+
+class KeepsOldMetadata(Memory):
+    """A blob that is written without metadata has that which it had."""
+
+    caught_by = "metadata_is_kept"
+
+    def write_blob(self, guid, src, meta=b""):
+        old = self._frames.get(guid_bytes(guid))
+        super().write_blob(guid, src, meta or (b"" if old is None else old.meta))
+
+
+class TakesAnyMetadata(Memory):
+    caught_by = "metadata_is_checked"
+
+    def write_blob(self, guid, src, meta=b""):
+        super().write_blob(guid, src, bytes(meta)[:255])
 
 
 class OpenAfterClosing(Memory):

@@ -58,9 +58,9 @@ class FakeCore(AsyncMemoryBlobStore):
     async def _finish_read(self, guid, dst, answer):
         await self.read_blob(guid, dst)
 
-    async def write_blob(self, guid, src):
+    async def write_blob(self, guid, src, meta=b""):
         await self._pass("write")
-        await super().write_blob(guid, src)
+        await super().write_blob(guid, src, meta)
 
     async def commit(self, writes=(), deletes=()):
         await self._pass("commit")

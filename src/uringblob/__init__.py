@@ -17,6 +17,7 @@ if sys.platform == "win32":
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
@@ -60,6 +61,7 @@ __all__ = [
     "BlobGuid",
     "BlobNotFound",
     "BlobSnapshot",
+    "BlobStat",
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",

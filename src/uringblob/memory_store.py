@@ -2,7 +2,7 @@
 
 What makes them faithful stand-ins for a file store:
 
-* Frames are immutable ``bytes`` in one ``dict``.  Every change is *one* ``dict`` operation in C, so
+* Frames are immutable ``bytes``, with their metadata, in one ``dict``.  Every change is *one* ``dict`` operation in C, so
   neither another thread nor a signal handler that raises ever sees half of it.
 * A commit's deletes become ``None`` in that same operation; the dead names are removed afterwards.
 * Changes hold a reentrant lock; a change from a signal handler that interrupted a change is a
@@ -18,9 +18,11 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore, SnapshotAdapter, SyncToAsyncAdapter
@@ -29,6 +31,7 @@ from uringblob.buffers.views import (
     NO_CHECKSUMS,
     BlobBuffer,
     Checksums,
+    Write,
     check_range,
     checked_commit,
     checked_conditions,
@@ -42,10 +45,15 @@ from uringblob.owner import StoreOwner
 from uringblob.units import PAGE_SIZE, check_max_bytes, check_page_size
 
 
+class _Blob(NamedTuple):
+    frame: bytes
+    meta: bytes
+
+
 class MemoryBlobStore(StoreOwner, BlobStore):
     """A :class:`BlobStore` in memory; batches and commits are atomic.
 
-    :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param page_size: the frame size in bytes, a multiple of 4096 up to 64 MiB.
     :param max_bytes: a limit for all frames together; see :meth:`set_max_bytes`.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """
@@ -59,7 +67,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
     ) -> None:
         self._page_size = check_page_size(page_size)
         self._max_bytes = check_max_bytes(max_bytes)
-        self._frames: dict[bytes, bytes | None] = {}
+        self._frames: dict[bytes, _Blob | None] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._changing = False
@@ -83,7 +91,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         self._check_open()
         key = guid_bytes(guid)
         with writable_view(dst, self._page_size) as target:
-            target[:] = self._frame(key)
+            target[:] = self._blob(key).frame
         self._reads += 1
 
     def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
@@ -92,16 +100,16 @@ class MemoryBlobStore(StoreOwner, BlobStore):
         size = size_of(dst)
         check_range(offset, size, self._page_size)
         with writable_view(dst, size) as target:
-            target[:] = memoryview(self._frame(key))[offset : offset + size]
+            target[:] = memoryview(self._blob(key).frame)[offset : offset + size]
         self._reads += 1
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        self._change([(guid, src)])
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        self._change([(guid, src, meta)])
 
-    def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs(self, writes: Iterable[Write]) -> None:
         self._change(writes)
 
-    def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         self._change(writes)
 
     def delete_blob(self, guid: GuidLike) -> None:
@@ -110,7 +118,7 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
     def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,
@@ -128,16 +136,17 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
     def _change(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]],
+        writes: Iterable[Write],
         deletes: Iterable[GuidLike] = (),
         conditions: Sequence[tuple[bytes, int | None]] = (),
     ) -> None:
         self._check_open()
-        latest, doomed = checked_commit(writes, deletes, self._page_size)
-        changes: dict[bytes, bytes | None] = dict.fromkeys(doomed)
+        metas: dict[bytes, bytes] = {}
+        latest, doomed = checked_commit(writes, deletes, self._page_size, metas)
+        changes: dict[bytes, _Blob | None] = dict.fromkeys(doomed)
         for guid, src in latest.items():
             with readable_view(src, self._page_size) as view:
-                changes[bytes(guid)] = bytes(view)
+                changes[bytes(guid)] = _Blob(bytes(view), metas.get(guid, b""))
         self._apply(changes, len(latest), conditions)
 
     def has_blob(self, guid: GuidLike) -> bool:
@@ -146,7 +155,12 @@ class MemoryBlobStore(StoreOwner, BlobStore):
 
     def list_blobs(self) -> list[BlobGuid]:
         self._check_open()
-        return [BlobGuid(guid) for guid, frame in self._frames.copy().items() if frame is not None]
+        return [BlobGuid(guid) for guid, blob in self._frames.copy().items() if blob is not None]
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        self._check_open()
+        blob = self._blob(guid_bytes(guid))
+        return BlobStat(self._page_size, frame_checksum(blob.frame), blob.meta)
 
     def snapshot(self) -> MemorySnapshot:
         self._check_open()
@@ -188,33 +202,33 @@ class MemoryBlobStore(StoreOwner, BlobStore):
             bytes_written=self._writes * self._page_size,
         )
 
-    def _frame(self, guid: bytes) -> bytes:
-        frame = self._frames.get(guid)
-        if frame is None:
+    def _blob(self, guid: bytes) -> _Blob:
+        blob = self._frames.get(guid)
+        if blob is None:
             raise BlobNotFound(
                 guid, f"no blob {BlobGuid(guid)} in this memory store: list_blobs() names those there"
             )
-        return frame
+        return blob
 
     def _check_conditions(self, conditions: Sequence[tuple[bytes, int | None]]) -> None:
         for guid, expected in conditions:
-            frame = self._frames.get(guid)
-            found = None if frame is None else frame_checksum(frame)
+            blob = self._frames.get(guid)
+            found = None if blob is None else frame_checksum(blob.frame)
             if found != expected:
                 raise ConditionFailed(guid, expected, found)
 
-    def _check_room(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def _check_room(self, changes: Mapping[bytes, _Blob | None]) -> None:
         if self._max_bytes is None:
             return
         frames = self._frames
-        more = sum((frame is not None) - (frames.get(guid) is not None) for guid, frame in changes.items())
+        more = sum((blob is not None) - (frames.get(guid) is not None) for guid, blob in changes.items())
         size = (len(frames) + more) * self._page_size
         if more > 0:
             check_limit(size, self._max_bytes, f"keeping {size} bytes of frames")
 
     def _apply(
         self,
-        changes: Mapping[bytes, bytes | None],
+        changes: Mapping[bytes, _Blob | None],
         writes: int,
         conditions: Sequence[tuple[bytes, int | None]],
     ) -> None:
@@ -239,13 +253,13 @@ class MemoryBlobStore(StoreOwner, BlobStore):
                 self._dirty |= changed
                 self._changing = False
 
-    def _sweep(self, changes: Mapping[bytes, bytes | None]) -> None:
+    def _sweep(self, changes: Mapping[bytes, _Blob | None]) -> None:
         """Remove the names without a frame; interrupted, some stay, and readers treat them as absent.
 
         A function of its own: the jumps of a loop inside the ``try`` are not covered by it on CPython 3.13.
         """
-        for guid, frame in changes.items():
-            if frame is None:
+        for guid, blob in changes.items():
+            if blob is None:
                 self._frames.pop(guid, None)
 
 
@@ -283,7 +297,7 @@ class AsyncMemorySnapshot(StoreOwner, SnapshotAdapter):
 class AsyncMemoryBlobStore(StoreOwner, SyncToAsyncAdapter):
     """An :class:`AsyncBlobStore` in memory; its calls never suspend, an iteration lets other tasks run.
 
-    :param page_size: the frame size in bytes, a power of two from 4096 to 16 MiB.
+    :param page_size: the frame size in bytes, a multiple of 4096 up to 64 MiB.
     :param max_bytes: a limit for all frames together; see :meth:`set_max_bytes`.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     """

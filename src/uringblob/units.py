@@ -12,7 +12,11 @@ PAGE_SIZE: Final = 512 * 1024
 BUF_ALIGN: Final = 4096
 
 PAGE_SIZE_MIN: Final = 4096
-PAGE_SIZE_MAX: Final = 16 * 1024 * 1024
+PAGE_SIZE_MAX: Final = 64 * 1024 * 1024
+
+#: Of metadata, a blob's; and of a store's label, in UTF-8.
+META_BYTES_MAX: Final = 255
+LABEL_BYTES_MAX: Final = 64
 
 
 class Permissions(int):
@@ -49,13 +53,29 @@ def check_page_size(page_size: int) -> int:
     """Return ``page_size`` if a store can have it, else raise.
 
     :raises TypeError: not an int.
-    :raises ValueError: not a power of two from 4096 to 16 MiB.
+    :raises ValueError: not a multiple of 4096 from 4096 to 64 MiB.
     """
     if not isinstance(page_size, int) or isinstance(page_size, bool):
         raise TypeError(f"page_size must be an int, not {type(page_size).__name__}")
-    in_range = PAGE_SIZE_MIN <= page_size <= PAGE_SIZE_MAX
-    if not in_range or page_size & (page_size - 1):
+    if not PAGE_SIZE_MIN <= page_size <= PAGE_SIZE_MAX or page_size % BUF_ALIGN:
         raise ValueError(
-            f"page_size {page_size} is not a power of two from {PAGE_SIZE_MIN} to {PAGE_SIZE_MAX} bytes"
+            f"page_size {page_size} is not a multiple of {BUF_ALIGN} from {PAGE_SIZE_MIN} to {PAGE_SIZE_MAX} "
+            "bytes"
         )
     return page_size
+
+
+def check_label(label: str) -> bytes:
+    """Return the bytes of ``label`` if a store can have it, else raise.
+
+    :raises TypeError: not a ``str``.
+    :raises ValueError: too long, or with a character that UTF-8 lacks, or NUL, which would be cut off.
+    """
+    if not isinstance(label, str):
+        raise TypeError(f"a label is a str, not {type(label).__name__}")
+    encoded = label.encode()
+    if len(encoded) > LABEL_BYTES_MAX:
+        raise ValueError(f"a label has at most {LABEL_BYTES_MAX} bytes of UTF-8, not {len(encoded)}")
+    if "\0" in label:
+        raise ValueError(f"a label has no NUL character: {label!r}")
+    return encoded

@@ -2,13 +2,16 @@
 
 from uringblob.buffers.views import (
     BlobBuffer,
+    Write,
     as_pair,
+    as_write,
     check_no_single_guid,
     check_range,
     check_readable,
     check_writable,
     checked_commit,
     checked_deletes,
+    checked_meta,
     checked_writes,
     guid_list,
     readable_view,
@@ -18,13 +21,16 @@ from uringblob.buffers.views import (
 
 __all__ = [
     "BlobBuffer",
+    "Write",
     "as_pair",
+    "as_write",
     "check_no_single_guid",
     "check_range",
     "check_readable",
     "check_writable",
     "checked_commit",
     "checked_deletes",
+    "checked_meta",
     "checked_writes",
     "guid_list",
     "readable_view",

@@ -84,6 +84,18 @@ def test_the_next_one_copies_what_is_new_and_deletes_what_is_gone(make, store_pa
         assert store.backup(target) == BackupReport(0, 8, 0, 0)
 
 
+@pytest.mark.parametrize("make", [memory, file])
+@pytest.mark.parametrize("make_target", [memory, file])
+def test_metadata_goes_with_its_blob(make, make_target, store_path):
+    with filled(make(store_path)) as store, make_target(store_path + ".copy") as target:
+        store.write_blob(GUIDS[0], bytes([1]) * PAGE, b"first")
+        assert store.backup(target).copied == 10
+        assert target.stat_blob(GUIDS[0]) == store.stat_blob(GUIDS[0])
+        store.write_blob(GUIDS[0], bytes([1]) * PAGE, b"second")
+        assert store.backup(target) == BackupReport(1, 9, 0, PAGE)
+        assert target.stat_blob(GUIDS[0]).meta == b"second"
+
+
 def test_nothing_is_copied_well():
     assert MemoryBlobStore(PAGE).backup(target := MemoryBlobStore(PAGE)) == BackupReport()
     assert target.list_blobs() == []

@@ -16,16 +16,27 @@ GOLDEN = sorted(path.name.removesuffix(".blobs.xz") for path in DATA.glob("golde
 
 
 def test_there_are_some():
-    assert {"golden-0.1", "golden-0.1-killed"} <= set(GOLDEN)
+    of_release_2 = {"golden-0.2", "golden-0.2-12k"}
+    assert {"golden-0.1", *of_release_2} | {
+        f"{name}-killed" for name in ("golden-0.1", *of_release_2)
+    } == set(GOLDEN)
+
+
+def listing_of(name):
+    return json.loads((DATA / f"{name.removesuffix('-killed')}.json").read_text())
+
+
+def unpacked(name, directory):
+    path = directory / "store"
+    path.write_bytes(lzma.decompress((DATA / f"{name}.blobs.xz").read_bytes()))
+    return path
 
 
 @pytest.fixture(params=GOLDEN)
 def golden(request, disk_dir):
     """A copy of a golden store, and what it must hold: guid to SHA-256."""
-    path = disk_dir / "store"
-    path.write_bytes(lzma.decompress((DATA / f"{request.param}.blobs.xz").read_bytes()))
-    listing = json.loads((DATA / f"{request.param.removesuffix('-killed')}.json").read_text())
-    return path, listing["page_size"], listing["sha256"]
+    listing = listing_of(request.param)
+    return unpacked(request.param, disk_dir), listing["page_size"], listing["sha256"]
 
 
 async def contents(store):
@@ -35,6 +46,31 @@ async def contents(store):
             await store.read_blob(guid, buffer)
             found[guid.hex()] = hashlib.sha256(buffer.view).hexdigest()
     return found
+
+
+async def metadata(store):
+    return {guid.hex(): stat.meta.hex() async for guid, stat in store.iter_blobs(meta=True) if stat.meta}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+async def test_metadata_label_and_version_are_what_they_were(name, engine, disk_dir):
+    """Before the first change, after it (which upgrades a store of version 1), and after a compaction."""
+    path, listing = unpacked(name, disk_dir), listing_of(name)
+    expected, new = listing.get("meta", {}), {}
+    old = name.startswith("golden-0.1")
+    for turn in range(3):
+        async with AsyncFileBlobStore.open(path, engine=engine) as store:
+            assert await metadata(store) == {**expected, **new}
+            stats = store.stats()
+            assert stats.label == listing.get("label", "")
+            assert (stats.created_ns == 0) is old
+            assert stats.format_version == (1 if old and not turn else 2)
+            key, meta = bytes([turn]) * 16, bytes([turn + 1]) * 100
+            await store.commit([(key, bytes(store.page_size), meta)])
+            new[key.hex()] = meta.hex()
+            if turn:
+                await store._core.maintenance.start_compaction()
+            assert (await store.verify()).ok
 
 
 @pytest.mark.parametrize("read_only", [True, False], ids=["read-only", "writable"])

@@ -48,10 +48,10 @@ def test_the_default_size_is_a_page():
     assert len(AlignedBlobBuf.zeroed()) == len(AlignedBlobBuf.uninit()) == PAGE_SIZE
 
 
-@pytest.mark.parametrize("size", [0, -4096, 512, 4097, 12288, 32 * 1024 * 1024])
+@pytest.mark.parametrize("size", [0, -4096, 512, 4097, 64 * 1024 * 1024 + 4096])
 @pytest.mark.parametrize("make", [AlignedBlobBuf.zeroed, AlignedBlobBuf.uninit])
 def test_sizes_that_no_store_has_are_refused(make, size):
-    with pytest.raises(ValueError, match="power of two"):
+    with pytest.raises(ValueError, match="multiple of 4096"):
         make(size)
 
 

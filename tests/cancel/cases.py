@@ -105,6 +105,7 @@ CASES = {
     "has_blob": Case(lambda s, b: s.has_blob(guid(1))),
     "has_blobs": Case(lambda s, b: s.has_blobs([guid(1)])),
     "checksum": Case(lambda s, b: s.checksum(guid(1))),
+    "stat_blob": Case(lambda s, b: s.stat_blob(guid(1))),
     "list_blobs": Case(lambda s, b: s.list_blobs()),
     "verify": Case(lambda s, b: s.verify()),
     "backup": Case(lambda s, b: s.backup(AsyncMemoryBlobStore(PAGE))),

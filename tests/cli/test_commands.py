@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -90,6 +91,45 @@ def test_put_and_get_carry_one_frame(run, store, tmp_path):
     assert run("get", store, guid, target).code == 0
     assert target.read_bytes() == source.read_bytes()
     assert run("get", store, guid.replace("-", ""), "-").out == source.read_bytes()
+
+
+def test_put_keeps_metadata_that_ls_shows(run, store, guids, tmp_path):
+    (tmp_path / "frame").write_bytes(bytes(PAGE))
+    texts = {guids[0]: "image/png; Größe=3", guids[1]: "tab\there"}
+    for guid, text in texts.items():
+        assert run("put", store, str(tmp_path / "frame"), "--guid", str(guid), "--meta", text).code == 0
+    lines = dict(line.partition("  ")[::2] for line in run("ls", store, "--meta").out.decode().splitlines())
+    assert lines[str(guids[0])] == texts[guids[0]]
+    assert lines[str(guids[1])] == texts[guids[1]].encode().hex(), "what a terminal would act on is in hex"
+    assert lines[str(guids[2])] == ""
+    rows = {row["guid"]: row for row in json.loads(run("ls", store, "--meta", "--long", "--json").out)}
+    assert bytes.fromhex(rows[str(guids[0])]["meta_hex"]).decode() == texts[guids[0]]
+    assert len(rows[str(guids[0])]["xxh3_64"]) == 16
+
+
+def test_metadata_that_is_too_long_is_refused(run, store, tmp_path):
+    (tmp_path / "frame").write_bytes(bytes(PAGE))
+    result = run("put", store, str(tmp_path / "frame"), "--meta", "x" * 256)
+    assert result.code == 2
+    assert "at most 255 bytes, not 256" in result.err
+
+
+def test_info_shows_label_format_and_time_of_creation(run, store_path):
+    assert run("create", store_path, "--page-size", "12k", "--label", "thumbnails, 2. Größe").code == 0
+    shown = run("info", store_path).out.decode()
+    assert "thumbnails, 2. Größe" in shown
+    made = json.loads(run("info", store_path, "--json").out)
+    assert (made["page_size"], made["format_version"], made["features"]) == (12288, 2, [])
+    assert made["label"] == "thumbnails, 2. Größe"
+    assert f"version 2, made {time.strftime('%Y-%m-%d', time.gmtime(made['created_ns'] / 1e9))}" in shown
+    assert abs(made["created_ns"] / 1e9 - os.stat(store_path).st_mtime) < 3600
+
+
+def test_a_label_that_is_too_long_is_refused(run, store_path):
+    result = run("create", store_path, "--label", "x" * 65)
+    assert result.code == 2
+    assert "at most 64 bytes" in result.err
+    assert not os.path.exists(store_path)
 
 
 def test_put_from_standard_input_under_a_name(run, store, guids):

@@ -262,7 +262,7 @@ def test_export_writes_a_file_a_blob_and_a_manifest(run, store, guids, exported)
         manifest = json.load(file)
     with FileBlobStore.open(store) as opened:
         checksums = {str(guid): f"{opened.checksum(guid):016x}" for guid in guids}
-    assert manifest == {"format": "uringblob export 1", "page_size": PAGE, "xxh3_64": checksums}
+    assert manifest == {"format": "uringblob export 1", "page_size": PAGE, "xxh3_64": checksums, "meta": {}}
 
 
 def test_what_is_exported_is_on_the_disk_in_order(run, store, guids, exported, monkeypatch):
@@ -310,6 +310,23 @@ def test_an_interrupted_export_is_not_imported_and_goes_on(run, store, guids, ex
     assert "export' again" in refused.err
     assert b"2 blobs copied, 1 there already" in run("export", store, exported).out
     assert run("import", exported, store + ".new").code == 0
+
+
+def test_metadata_goes_with_its_blob(run, store, guids, exported, copy_path):
+    with FileBlobStore.open(store) as opened:
+        opened.write_blob(guids[1], bytes([1]) * PAGE, b"of one")
+    run("export", store, exported)
+    run("import", exported, store + ".imported")
+    run("backup", store, copy_path)
+    run("restore", copy_path, store + ".restored")
+    run("copy", store, store + ".larger", "--page-size", "8k", "--pad")
+    for path in (store + ".imported", copy_path, store + ".restored", store + ".larger"):
+        with FileBlobStore.open(path) as opened:
+            assert [opened.stat_blob(guid).meta for guid in guids] == [b"", b"of one", b""]
+    with FileBlobStore.open(store) as opened:
+        opened.write_blob(guids[1], bytes([1]) * PAGE, b"of two")
+    for again in (("export", store, exported), ("backup", store, copy_path)):
+        assert b"1 blobs copied, 2 there already" in run(*again).out
 
 
 def test_export_touches_no_other_directory(run, store, guids, tmp_path):

@@ -83,7 +83,7 @@ async def _look(store) -> dict[bytes, bytes | None]:
     for guid in (await store.list_blobs())[:LOOKS]:
         try:
             await store.read_blob(guid, room)
-            found[bytes(guid)] = bytes(room)
+            found[bytes(guid)] = bytes(room) + (await store.stat_blob(guid)).meta
         except BlobCorrupt as error:
             found[bytes(error.guid or b"not named")] = None
     return found
@@ -91,7 +91,7 @@ async def _look(store) -> dict[bytes, bytes | None]:
 
 async def _go_on(store, disk, loop, stores) -> None:
     with contextlib.suppress(BlobStoreError):
-        await store.commit([(bytes(16), bytes([7]) * store.page_size)])
+        await store.commit([(bytes(16), bytes([7]) * store.page_size, bytes([9]) * 200)])
         await store.write_blob(bytes([1]) * 16, bytes([8]) * store.page_size)
     before = await _look(store)
     await store.aclose()

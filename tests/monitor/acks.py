@@ -159,12 +159,12 @@ def _hear_writes(real, *, synced: bool):
 
 def _hear_write(real):
     @functools.wraps(real)
-    async def write_blob(self, guid, src):
+    async def write_blob(self, guid, src, meta=b""):
         promises = promises_of(self)
         if promises is None:
-            return await real(self, guid, src)
+            return await real(self, guid, src, meta)
         began, written = promises._monitor.seq, promises.begins()
-        call = real(self, guid, src)
+        call = real(self, guid, src, meta)
         del src
         written.append(guid)
         await call

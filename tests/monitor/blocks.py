@@ -23,12 +23,12 @@ FRAMES_WERE_FLUSHED = 1
 _SUPERBLOCK = struct.Struct("<8sII16s7Q")
 _EXTENTS_COUNT_AT, _EXTENTS_AT = 176, 256
 _SECTOR_HEAD = struct.Struct("<4sBBBxQQ")
-_BLOCK_HEAD = struct.Struct("<QIII")
+_BLOCK_HEAD = struct.Struct("<QIIII")
 _RECORD = struct.Struct("<16sQQ")
 _FOUR = struct.Struct("<4Q")
 _NUMBER = struct.Struct("<Q")
-_RECORDS_IN_FIRST_SECTOR = 14
-_RECORDS_MAX = 119
+_CELLS_IN_FIRST_SECTOR = 14
+_CELLS_MAX = 119
 
 
 class Super(NamedTuple):
@@ -42,6 +42,10 @@ class Super(NamedTuple):
     floor: int
     version: int
     log_space: tuple[tuple[int, int], ...]
+    #: Incompatible, read-only compatible, compatible.
+    features: tuple[int, int, int]
+    created_ns: int
+    label: bytes
 
     def keeps(self, slot: int) -> bool:
         """Whether ``slot`` is kept for logs."""
@@ -49,7 +53,10 @@ class Super(NamedTuple):
 
 
 class LogBlock(NamedTuple):
-    """A good log block; ``records`` are (guid, slot, checksum), in a header or switch four numbers."""
+    """A good log block; ``records`` are (guid, slot, checksum), in a header or switch four numbers.
+
+    ``metas`` is the metadata of the blobs that have some, by slot.
+    """
 
     kind: int
     flags: int
@@ -58,6 +65,7 @@ class LogBlock(NamedTuple):
     index: int
     count: int
     records: list
+    metas: dict
 
 
 class _Parsed:
@@ -93,31 +101,54 @@ def _parse_superblock(raw: bytes, offset: int) -> Super | None:
     )
     if magic != b"uringblb" or version not in (1, 2) or own != offset:
         return None
-    extents = ()
+    extents, features, created_ns, label = (), (0, 0, 0), 0, b""
     if version == 2:
+        features = (*struct.unpack_from("<2Q", raw, 88), *_NUMBER.unpack_from(raw, 184))
+        (created_ns,) = _NUMBER.unpack_from(raw, 104)
+        label = raw[112:176].rstrip(b"\0")
         (count,) = _NUMBER.unpack_from(raw, _EXTENTS_COUNT_AT)
         numbers = struct.unpack_from(f"<{2 * count}Q", raw, _EXTENTS_AT)
         extents = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-    return Super(page, store_id, revision, log_id, (slot, slots), floor, version, extents)
+    known = page, store_id, revision, log_id, (slot, slots), floor, version, extents
+    return Super(*known, features, created_ns, label)
 
 
 def _parse_block(raw: bytes, offset: int, store_id: bytes) -> LogBlock | None:
     _, kind, _, flags, seq, log_id = _SECTOR_HEAD.unpack_from(raw)
     if kind not in KINDS:
         return None
-    checksum, index, count, records = _BLOCK_HEAD.unpack_from(raw, 32)
+    checksum, index, count, records, meta_cells = _BLOCK_HEAD.unpack_from(raw, 32)
     bound = b"".join((store_id, _NUMBER.pack(offset), raw[:32], bytes(8), raw[40:]))
-    if checksum != xxhash.xxh3_64_intdigest(bound) or records > _RECORDS_MAX or index >= count:
+    cells_used = records + meta_cells
+    if checksum != xxhash.xxh3_64_intdigest(bound) or cells_used > _CELLS_MAX or index >= count:
         return None
     if kind in (SEGMENT, SWITCH):
-        return LogBlock(kind, flags, seq, log_id, index, count, [_FOUR.unpack_from(raw, 64)])
-    if records <= _RECORDS_IN_FIRST_SECTOR:
-        cells = raw[64 : 64 + 32 * records]
+        return LogBlock(kind, flags, seq, log_id, index, count, [_FOUR.unpack_from(raw, 64)], {})
+    if cells_used <= _CELLS_IN_FIRST_SECTOR:
+        cells = raw[64 : 64 + 32 * cells_used]
     else:
         cells = b"".join([raw[at + 32 : at + SECTOR] for at in range(0, BLOCK, SECTOR)])[
-            32 : 32 + 32 * records
+            32 : 32 + 32 * cells_used
         ]
-    return LogBlock(kind, flags, seq, log_id, index, count, list(_RECORD.iter_unpack(cells)))
+    if not meta_cells:
+        return LogBlock(kind, flags, seq, log_id, index, count, list(_RECORD.iter_unpack(cells)), {})
+    parsed = _records_with_metadata(cells, records)
+    return None if parsed is None else LogBlock(kind, flags, seq, log_id, index, count, *parsed)
+
+
+def _records_with_metadata(cells: bytes, records: int):
+    """Return the records and their metadata; ``None`` if they do not fill ``cells`` exactly."""
+    found, metas, at = [], {}, 0
+    for _ in range(records):
+        if at + 32 > len(cells):
+            return None
+        guid, field, checksum = _RECORD.unpack_from(cells, at)
+        slot, length = field & ((1 << 56) - 1), field >> 56
+        found.append((guid, slot, checksum))
+        if length:
+            metas[slot] = cells[at + 32 : at + 32 + length]
+        at += 32 * (1 + (length + 31) // 32)
+    return (found, metas) if at == len(cells) else None
 
 
 _superblocks = _Parsed(_parse_superblock, BLOCK - 8)

@@ -65,11 +65,15 @@ class Chain:
 
 @dataclasses.dataclass
 class Found:
-    """A played log: ``entries`` (guid: slot), and what its last group replaced (guid: slot or 0)."""
+    """A played log: ``entries`` (guid: slot), and what its last group replaced (guid: slot or 0).
+
+    ``metas`` is the metadata that its records gave slots, of those that are no longer named, too.
+    """
 
     chain: Chain
     older: Chain | None
     entries: dict[bytes, int]
+    metas: dict[int, bytes]
     seq: int
     base_seq: int
     last_blocks: list[int]
@@ -103,12 +107,14 @@ class Reader:
         if not chain.headers:
             raise Unreadable("the log's first header")
         entries: dict[bytes, int] = {}
+        metas: dict[int, bytes] = {}
         chain.position = chain.start(0) + BLOCK
         snapshot, _ = self._group(chain, SNAPSHOT, None) or _missing("the snapshot")
         for block in snapshot:
             entries.update((guid, slot) for guid, slot, _ in block.records)
         carry, _ = self._group(chain, CARRY, carry_seq) or _missing("the carry")
         _apply(entries, carry)
+        note_metas(metas, (*snapshot, *carry))
         seq = base = carry[0].seq
         undo: dict[bytes, int] = {}
         last: list[int] = []
@@ -126,7 +132,8 @@ class Reader:
                 found.older = chain
                 return found
             undo, last, before = _apply(entries, group), offsets, at
-        return Found(chain, None, entries, seq, base, last, undo, before, self._dirty(chain))
+            note_metas(metas, group)
+        return Found(chain, None, entries, metas, seq, base, last, undo, before, self._dirty(chain))
 
     def unverified(self, found: Found, floor: int) -> set[int]:
         """Return the slots of the last group's frames if nothing proves it, but for those read and right.
@@ -202,6 +209,14 @@ def _apply(entries: dict[bytes, int], group) -> dict[bytes, int]:
             else:
                 entries.pop(guid, None)
     return undo
+
+
+def note_metas(metas: dict[int, bytes], group) -> None:
+    """Note the metadata that the records of ``group`` give their slots."""
+    for block in group:
+        for _, slot, _ in block.records:
+            metas.pop(slot, None)
+        metas.update(block.metas)
 
 
 def _missing(what: str):

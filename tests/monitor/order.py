@@ -31,7 +31,7 @@ from monitor.blocks import (
     unmarked_sector,
 )
 from monitor.flushes import Clock, Unit
-from monitor.opening import Chain, Reader, Unreadable
+from monitor.opening import Chain, Reader, Unreadable, note_metas
 
 HEADER = 2 * BLOCK
 _ZERO8 = bytes(8)
@@ -63,6 +63,7 @@ class NewLog:
         self.chain = chain
         self.units: dict[int, Unit] = {}
         self.entries: dict[bytes, int] = {}
+        self.metas: dict[bytes, bytes | None] = {}
         self.carry_seq = 0
         self.last = 0
         self.spoiled = False
@@ -100,6 +101,8 @@ class OrderMonitor:
         self.seq = 0
         self.last_record: dict[bytes, int] = {}
         self.entries: dict[bytes, int] = {}
+        #: Metadata that records gave slots: it goes with the slot into the next log.
+        self.metas: dict[int, bytes] = {}
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
@@ -418,7 +421,7 @@ class OrderMonitor:
         for chain in (found.older, found.chain):
             if chain is not None:
                 self._chain_of.update(dict.fromkeys(chain.slots, chain))
-        self.entries = found.entries
+        self.entries, self.metas = found.entries, found.metas
         self._owned = {slot: guid for guid, slot in found.entries.items()}
         self.seq = found.seq
         self._fenced = {slot: found.seq for slot in found.undo.values() if slot and slot not in self._owned}
@@ -716,6 +719,7 @@ class OrderMonitor:
         elif block.kind == GROUP:
             group.records += block.records
             self._check_records(block)
+            note_metas(self.metas, [block])
         else:
             self._wrong(9, f"a {block.kind} block among the groups of the log, at {at}")
         return unit
@@ -808,6 +812,7 @@ class OrderMonitor:
             for guid, named, _ in block.records:
                 if named:
                     new.entries[guid] = named
+                    new.metas[guid] = block.metas.get(named)
                 else:
                     new.entries.pop(guid, None)
             new.carry_seq = block.seq if block.kind == CARRY else 0
@@ -844,6 +849,9 @@ class OrderMonitor:
             self._wrong(9, f"the new log begins with group {new.carry_seq}, and the switch is {seq}")
         if new.entries != self.entries:
             self._wrong(9, "the new log does not hold the durable map")
+        # Not before: a slot that the snapshot names may be another blob's by now, with other metadata.
+        if any(new.metas[guid] != self.metas.get(slot) for guid, slot in new.entries.items()):
+            self._wrong(9, "the new log does not hold the metadata of the durable map")
 
     def _switched(self) -> None:
         new, self._new = self._new, None

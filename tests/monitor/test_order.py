@@ -18,6 +18,7 @@ from uringblob.store.format import (
     decode_superblock,
     delete_record,
     encode_block,
+    entry_meta,
     link_record,
     pack_entry,
     set_record,
@@ -464,11 +465,13 @@ def test_two_parsers_one_format():
         )
         assert ours.version == theirs.version == 2
         assert ours.log_space == tuple((extent.slot, extent.slots) for extent in theirs.log_space)
-    for count in (0, 1, 14, 15, 100, 119):
-        records = [set_record(bytes([n]) * 16, pack_entry(n + 1, n)) for n in range(count)]
+    for count, meta in [*((n, False) for n in (0, 1, 14, 15, 100, 119)), *((n, True) for n in (2, 3, 4, 20))]:
+        metas = [b"m" * (n * 37 % 256) if meta and n % 3 else b"" for n in range(count)]
+        records = [set_record(bytes([n]) * 16, pack_entry(n + 1, n, metas[n])) for n in range(count)]
         raw = encode_block(b"s" * 16, 8192, log_id=5, block_type=BlockType.GROUP, seq=9, records=records)
         ours, theirs = parse_block(b"s" * 16, 8192, raw), decode_block(b"s" * 16, 8192, raw)
-        assert ours.records == list(theirs.entries())
+        assert ours.records == [(g, e >> 64, e & (1 << 64) - 1) for g, e in theirs.entries()]
+        assert ours.metas == {e >> 64: entry_meta(e) for _, e in theirs.entries() if entry_meta(e)}
         assert (ours.seq, ours.log_id, ours.index, ours.count) == (9, 5, 0, 1)
         for bit in range(0, BLOCK * 8, 997):
             rotten = bytearray(raw)

@@ -171,3 +171,15 @@ def test_a_sector_of_the_next_group_proves_a_group_whose_frame_is_damaged(store_
     report = repair(killed, target)
     assert [blob.guid for blob in report.lost] == [GUIDS[1]]
     assert contents(target) == {GUIDS[0]: frame(0)}
+
+
+@pytest.mark.parametrize("lost", [0, 8192], ids=["whole", "without superblocks"])
+def test_metadata_and_label_are_saved(lost, store_path, target):
+    metas = {guid: bytes([n]) * (50 * n) for n, guid in enumerate(GUIDS)}
+    with FileBlobStore.open(store_path, page_size=PAGE, label="Fotos") as opened:
+        opened.commit([(guid, frame(n), metas[guid]) for n, guid in enumerate(GUIDS)])
+    overwrite(store_path, 0, bytes(lost))
+    repair(store_path, target)
+    with FileBlobStore.open(target, read_only=True) as saved:
+        assert saved.stats().label == ("" if lost else "Fotos")
+        assert {guid: saved.stat_blob(guid).meta for guid in GUIDS} == metas

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 from sim.judging import contents
-from sim.lives import PAGE, forget, frame, guid, lent, read_all, small_log, used_image
-from uringblob import INCOMPLETE, AsyncBlobStore, BlobCorrupt, BlobGuid, BlobStoreError
+from sim.lives import PAGE, forget, frame, guid, lent, meta_of, read_all, small_log, used_image
+from uringblob import INCOMPLETE, AsyncBlobStore, BlobCorrupt, BlobGuid, BlobStat, BlobStoreError
 from uringblob.api import backup
 from uringblob.buffers.views import writable_view
 from uringblob.checksums import frame_checksum
@@ -23,7 +23,7 @@ Frames = dict[bytes, bytes]
 
 EARLIER: Frames = {guid(n): frame(n) for n in range(1, 5)}
 #: One blob as before, one replaced, three new; two are gone.
-WANTED: Frames = {guid(2): frame(2), guid(3): frame(33), **{guid(n): frame(n) for n in (7, 8, 9)}}
+WANTED: Frames = {guid(2): frame(2), guid(3): frame(33), **{guid(n): frame(n << 16) for n in (7, 8, 9)}}
 
 
 class Source(AsyncBlobStore):
@@ -46,6 +46,9 @@ class Source(AsyncBlobStore):
     async def checksum(self, guid):
         return frame_checksum(self._frames[guid_bytes(guid)])
 
+    async def stat_blob(self, guid):
+        return BlobStat(PAGE, await self.checksum(guid), meta_of(self._frames[guid_bytes(guid)]))
+
     async def list_blobs(self):
         return list(map(BlobGuid, self._frames))
 
@@ -66,8 +69,12 @@ class Source(AsyncBlobStore):
 
 @contextlib.contextmanager
 def small_steps() -> Iterator[None]:
-    """Two frames a step, and a log that meets its edges."""
-    with small_log(segment_bytes=4 * PAGE), mock.patch.object(backup, "_STEP_BYTES", 2 * PAGE):
+    """Two frames a step, and a log that meets its edges; the blob of an incomplete one has no metadata here."""
+    with (
+        small_log(segment_bytes=4 * PAGE),
+        mock.patch.object(backup, "_STEP_BYTES", 2 * PAGE),
+        mock.patch.object(backup, "_TEXT", b""),
+    ):
         yield
 
 

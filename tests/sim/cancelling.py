@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from sim.rig import PAGE, Life, lend, recover, small_log, used_image
+from sim.rig import PAGE, Life, lend, meta_of, recover, small_log, used_image
 
 _PATTERN = b"\xa5" * PAGE
 
@@ -33,14 +33,16 @@ class CancellingLife(Life):
 
     async def _put(self) -> None:
         target, content = self.rng.choice(self.guids), self._content()
-        await self._lent({target: content}, lambda room: self.store.write_blob(target, room[0]))
+        await self._lent(
+            {target: content}, lambda room: self.store.write_blob(target, room[0], meta_of(content))
+        )
 
     async def _commit(self) -> None:
         changes = {g: self._content() for g in self._pick(3)}
-        names = list(changes)
+        metas = list(map(meta_of, changes.values()))
         await self._lent(
             changes,
-            lambda rooms: self.store.commit(list(zip(names, rooms, strict=True))),
+            lambda rooms: self.store.commit(list(zip(changes, rooms, metas, strict=True))),
             atomic=True,
             durable=True,
         )

@@ -17,7 +17,20 @@ import random
 from collections.abc import Iterable
 
 from sim.judging import Judge, recover
-from sim.lives import PAGE, Moment, Past, forget, frame, guid, lend, lent, read_all, small_log, used_image
+from sim.lives import (
+    PAGE,
+    Moment,
+    Past,
+    forget,
+    frame,
+    guid,
+    lend,
+    lent,
+    meta_of,
+    read_all,
+    small_log,
+    used_image,
+)
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.history import History
 from uringblob.testing.sim.image import Image
@@ -63,7 +76,7 @@ class Sequence:
         self.together = together
         self.most = 0
         self.past = Past(image)
-        self._stamps = itertools.count(1)
+        self._stamps = itertools.count(1 << 16)  # whose frames have metadata
         self._last = False
         self.store = None
 
@@ -111,13 +124,16 @@ class Sequence:
         await do()
         self.history.end(call, durable=durable)
 
+    async def _write(self, name: bytes, content: bytes) -> None:
+        await self.store.write_blob(name, lend(content), meta_of(content))
+
     async def put(self) -> None:
         new = self._frame()
-        await self._change("put", {C: new}, lambda: self.store.write_blob(C, lend(new)))
+        await self._change("put", {C: new}, lambda: self._write(C, new))
 
     async def overwrite(self) -> None:
         new = self._frame()
-        await self._change("overwrite", {A: new}, lambda: self.store.write_blob(A, lend(new)))
+        await self._change("overwrite", {A: new}, lambda: self._write(A, new))
 
     async def delete(self) -> None:
         await self._change("delete", {A: None}, lambda: self.store.delete_blob(A))

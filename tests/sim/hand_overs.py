@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import errno
+import functools
 import gc
 import itertools
 import sys
@@ -30,6 +31,7 @@ from uringblob.testing.sim import store as sim_store
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine
 from uringblob.testing.sim.history import History
+from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop
 
 _PATTERN = b"\xa5" * PAGE
@@ -60,6 +62,13 @@ class Case(NamedTuple):
     groups: int = 0
     segment_blocks: int = 16
     twice: bool = False
+
+
+@functools.cache
+def image_of(groups: int, segment_blocks: int) -> Image:
+    """Return a used store whose log ends after so many groups more."""
+    with small_log(segment_bytes=segment_blocks * PAGE, seed=1):
+        return used_store(groups)
 
 
 class Script:
@@ -119,7 +128,8 @@ class Run:
         self.case = case
         self.script = script
         self.loop = SimLoop()
-        self.disk = SimDisk(image=explorer.image(case).copy(), faults=self._fault)
+        image = image_of(case.groups, case.segment_blocks).copy()
+        self.disk = SimDisk(image=image, faults=self._fault)
         self.history = History()
         self.requests: collections.Counter[str] = collections.Counter()
         self.struck = self.happened = self.closing = False
@@ -134,7 +144,7 @@ class Run:
                 self.loop.run(self._run())
         finally:
             forget(self.store)
-        if self.case.event is None or self.case.event[0] != "drop":
+        if self.case.event is None or self.case.event[0] != "drop":  # its tasks are destroyed while they wait
             assert not self.loop.complaints, self.loop.complaints
         self.disk.restart()
         self.explorer.judge.look(self.disk.live, self.history.knowledge())
@@ -216,6 +226,9 @@ class Run:
             self._failed(error, call)
         except BlobStoreIOError as error:
             self._failed(error, call if error.applied is False else None)
+        except GeneratorExit:
+            writes = []  # dropped: by now another run has this memory
+            raise
         finally:
             for _, room in writes:
                 room[:] = _PATTERN  # it is the caller's again: the engine notices where it is not
@@ -232,10 +245,13 @@ class Run:
         with contextlib.suppress(BlobStoreError):  # it is given up where the store is closed
             await self.store._core.maintenance.start_compaction()
 
+    async def _close_now(self, name: str) -> None:
+        await self._close(name)
+
     async def _close(self, name: str) -> None:
         self.closing = True
         try:
-            await self.store.aclose(flush=not name.endswith("at once"))
+            await self.store.aclose(flush=not name.endswith("_now"))
         except BlobStoreError as error:
             self._failed(error)
 
@@ -291,11 +307,7 @@ class Explorer:
         self.judge = Judge(looks=looks)
         self.pairs = pairs
         self.figures: collections.Counter[str] = collections.Counter()
-        self._images: dict[tuple[int, int], object] = {}
         self._seen: set[object] = set()
-
-    def image(self, case: Case):
-        return self._images[case.groups, case.segment_blocks]
 
     def look(self, disk: SimDisk, history: History, why: str) -> None:
         """Judge every crash image of this state, unless it was seen."""
@@ -317,18 +329,16 @@ class Explorer:
         told: tuple[int, ...] | None = ()
         happened = 0
         with (
-            small_log(segment_bytes=case.segment_blocks * PAGE, large_group=2 * PAGE, seed=1),
+            # Another seed than the used store's: no log has the number of one before it.
+            small_log(segment_bytes=case.segment_blocks * PAGE, large_group=2 * PAGE, seed=2),
             stuttering() if case.twice else contextlib.nullcontext(),
         ):
-            key = case.groups, case.segment_blocks
-            if key not in self._images:
-                self._images[key] = used_store(case.groups)
             while told is not None:
                 run = Run(self, case, Script(told))
                 try:
                     run.run()
                 except Exception as error:
-                    raise AssertionError(f"{error!r}\nreplay: {case} {told=} image=-1") from error
+                    raise AssertionError(f"{error!r}\nreplay: {case} {told=}") from error
                 happened += run.happened
                 self.figures["orders"] += 1
                 told = run.script.next()
@@ -342,7 +352,10 @@ class Explorer:
                 self.explore(case)
                 continue
             for at in itertools.count():
-                if not self.explore(case._replace(event=(case.event[0], at))):
+                name = case.event[0]
+                happened = self.explore(case._replace(event=(name, at)))
+                self.figures[f"{name} at some step"] += happened
+                if not happened:
                     break
         self.figures["disk images"] = self.judge.opened
         self.figures["opened read-only"] = self.judge.looked

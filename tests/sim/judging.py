@@ -6,7 +6,7 @@ import random
 
 from monitor.blocks import BLOCK, parse_superblock
 from monitor.opening import Reader
-from sim.lives import Moment, forget, frame, guid, lent, read_all
+from sim.lives import Moment, forget, frame, guid, lent, meta_of, read_all
 from uringblob.store.file import judge_superblocks
 from uringblob.store.format import HEADER_SIZE
 from uringblob.testing.sim.disk import SimDisk
@@ -68,7 +68,7 @@ async def _go_on(store, found) -> dict[bytes, bytes]:
         **{g: f for g, f in found.items() if g not in list(found)[:1] or g in news},
         **news,
     }
-    await store.write_blob(guid(201), frame(1 << 42))
+    await store.write_blob(guid(201), frame(1 << 42), meta_of(frame(1 << 42)))
     await store.flush()
     after = await read_all(store)
     await store.aclose()

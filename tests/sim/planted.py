@@ -26,7 +26,7 @@ from uringblob.store.format import BlockType
 from uringblob.store.index import blob_index, slots
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io import file_io as medium
-from uringblob.store.log import group, superblocks
+from uringblob.store.log import compaction, group, superblocks
 from uringblob.store.log import reader as log_reader
 from uringblob.store.log import writer as log
 from uringblob.store.log.compaction import Compaction
@@ -168,6 +168,27 @@ def snapshot_of_the_visible_map():
 
 
 @contextlib.contextmanager
+def metadata_forgotten_by_a_compaction():
+    real = compaction.set_record
+    with replaced(compaction, "set_record", lambda name, entry: real(name, int(entry))):
+        yield
+
+
+@contextlib.contextmanager
+def metadata_of_the_frame_before_kept():
+    """A frame without metadata, found in the log, has that of the frame which it replaced."""
+    real = recovery.LogReplay._set
+
+    def keep(self, name, entry):
+        if entry is not None and not store_format.entry_meta(entry):
+            entry = store_format.with_meta(entry, store_format.entry_meta(self.entries.get(name) or 0))
+        real(self, name, entry)
+
+    with replaced(recovery.LogReplay, "_set", keep):
+        yield
+
+
+@contextlib.contextmanager
 def carry_forgotten():
     with replaced(blob_index.BlobIndex, "delta", lambda _self: {}):
         yield
@@ -250,8 +271,8 @@ def write_in_place():
     """A frame is written over the one its blob has already."""
     real = core.Core._prepare
 
-    async def prepare(self, writes):
-        batch = await real(self, writes)
+    async def prepare(self, writes, metas):
+        batch = await real(self, writes, metas)
         for name, content in writes.items():
             entry = self.index.find_durable(name)
             if entry is not None:
@@ -611,6 +632,8 @@ PLANTED = {
     fsync_before_the_frames_have_landed: "power cuts",
     next_group_before_the_last_is_durable: "power cuts",
     write_in_place: "power cuts",
+    metadata_forgotten_by_a_compaction: "power cuts",
+    metadata_of_the_frame_before_kept: "power cuts",
     slots_freed_before_their_record_is_durable: "power cuts",
     slots_freed_when_superseded: "power cuts",
     slots_freed_with_the_last_group: "power cuts",

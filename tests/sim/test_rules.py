@@ -33,8 +33,8 @@ def two_creators(directory) -> None:
     path = str(directory / "store")
     write_image = creation._write_image
 
-    def beaten(fd, page_size):
-        write_image(fd, page_size)
+    def beaten(fd, *made):
+        write_image(fd, *made)
         with (
             mock.patch.object(creation, "_write_image", write_image),
             FileBlobStore.open(path, page_size=PAGE, engine="pread") as winner,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sim.lives import PAGE, forget, frame, guid, lent, read_all, used_image
+from sim.lives import PAGE, forget, frame, guid, lent, meta_of, read_all, used_image
 from uringblob.errors import BlobCorrupt
 from uringblob.store.format import RECORDS_PER_BLOCK
 from uringblob.testing.sim.disk import SimDisk
@@ -33,7 +33,7 @@ class Victim:
     of the file has held, oldest first.
     """
 
-    def __init__(self, *, compactions: int, closed: bool, stamp: int = 0) -> None:
+    def __init__(self, *, compactions: int, closed: bool, stamp: int = 1 << 20) -> None:
         self.closed = closed
         self.stamp = stamp  # frames' contents begin there
         self.compactions = compactions
@@ -173,6 +173,7 @@ def see(image: Image) -> Seen:
                 try:
                     await store.read_blob(name, room)
                     found[bytes(name)] = bytes(room)
+                    assert (await store.stat_blob(name)).meta == meta_of(room), "metadata of another frame"
                 except BlobCorrupt as error:
                     bad.add(bytes(error.guid or b""))
             return tuple(store._core.notes)

@@ -245,28 +245,50 @@ def test_superblocks_of_both_versions_lie_beside_each_other_while_a_store_is_upg
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("required", [1, 1 << 63, (1 << 64) - 1])
-def test_a_feature_that_is_required_and_unknown_refuses_the_store_and_is_named(required, which):
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (1, "incompatible feature 0"),
+        (1 << 63 | 1 << 5, "incompatible feature 5, incompatible feature 63"),
+    ],
+)
+def test_an_unknown_incompatible_feature_refuses_the_store_and_is_named(flags, names, which):
     pair = [SOUND, SOUND]
-    pair[which] = dataclasses.replace(SOUND, required=required)
-    with pytest.raises(StoreCorrupt, match=f"some.blobs uses features {required:#x} of a newer release"):
+    pair[which] = dataclasses.replace(SOUND, incompatible=flags)
+    with pytest.raises(StoreCorrupt, match=f"some.blobs needs features of a newer release .*{names}\\)"):
         judge_superblocks(header(*pair), "some.blobs")
 
 
-@pytest.mark.parametrize("bits", [1, 1 << 63])
-async def test_a_feature_that_is_required_to_write_refuses_writers_and_no_reader(made, bits):
-    with open(made, "r+b") as file:
+def with_flags(path, **flags):
+    """Set feature flags in both superblocks, as a newer release does."""
+    with open(path, "r+b") as file:
         for offset in SUPERBLOCK_OFFSETS:
             file.seek(offset)
             superblock = decode_superblock(file.read(BLOCK_SIZE), offset)
             file.seek(offset)
-            file.write(dataclasses.replace(superblock, required_to_write=bits).encode(offset))
+            file.write(dataclasses.replace(superblock, **flags).encode(offset))
+
+
+@pytest.mark.parametrize("bit", [0, 63])
+async def test_an_unknown_read_only_compatible_feature_refuses_writers_and_no_reader(made, bit):
+    with_flags(made, read_only_compatible=1 << bit)
     before = pathlib.Path(made).read_bytes()
-    with pytest.raises(StoreCorrupt, match=f"{made} uses features {bits:#x} .* open it with read_only=True"):
+    name = f"read-only compatible feature {bit}"
+    with pytest.raises(StoreCorrupt, match=f"{made} needs .*{name}.* open it with read_only=True"):
         await AsyncFileBlobStore.open(made, lock_timeout=0)
     async with AsyncFileBlobStore.open(made, read_only=True, lock_timeout=0) as store:
         assert len(await store.list_blobs()) == 1
+        assert store.stats().features == (name,)
     assert pathlib.Path(made).read_bytes() == before
+
+
+async def test_an_unknown_compatible_feature_is_ignored_and_kept(made):
+    with_flags(made, compatible=1 << 7)
+    for _ in range(2):  # the first one writes superblocks, too
+        async with AsyncFileBlobStore.open(made, lock_timeout=0) as store:
+            assert store.stats().features == ("compatible feature 7",)
+            await store.commit([(os.urandom(16), bytes(store.page_size))])
+            await store._core.maintenance.start_compaction()
 
 
 async def test_label_and_time_of_creation_survive_a_stores_life(made):

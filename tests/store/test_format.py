@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import random
 import struct
 
 import pytest
 import xxhash
 
+from uringblob import units
+from uringblob.store.features import feature_names, unknown_features
 from uringblob.store.format import (
     BLOCK_SIZE,
     CHECKSUM_MASK,
     EXTENTS_MAX,
     LABEL_BYTES_MAX,
+    META_CELLS_MAX,
     RECORDS_PER_BLOCK,
     SECTOR_SIZE,
     VERSION,
     BlockType,
+    EntryWithMeta,
     SlotRun,
     Superblock,
     blocks_for,
@@ -24,27 +30,31 @@ from uringblob.store.format import (
     decode_superblock,
     delete_record,
     encode_block,
+    entry_meta,
     entry_slot,
     find_stale_sectors,
     first_slot,
     is_sound,
+    meta_cells,
     pack_entry,
+    packed,
     set_record,
-    store_id_in,
     superblock_version,
 )
 
 STORE_ID = b"0123456789abcdef"
 SUPERBLOCK = Superblock(4096, STORE_ID, 7, 0xABCDEF, SlotRun(2, 64), floor=5)
 EXTENTS = tuple(SlotRun(2 + 40 * n, 16 + n) for n in range(EXTENTS_MAX))
+ALL = (1 << 64) - 1
 #: Every field of version 2 at its least, at its most, and between.
 OF_VERSION_2 = [
     {},
     {"log_space": EXTENTS[:1]},
     {"log_space": EXTENTS},
     {"log_space": tuple(SlotRun((1 << 64) - 1 - n, (1 << 63) + n) for n in range(EXTENTS_MAX))},
-    {"required": 1, "required_to_write": 1 << 63},
-    {"required": (1 << 64) - 1, "required_to_write": (1 << 64) - 1, "created_ns": (1 << 64) - 1},
+    {"incompatible": 1, "read_only_compatible": 1 << 63},
+    {"incompatible": ALL, "read_only_compatible": ALL, "compatible": ALL, "created_ns": ALL},
+    {"compatible": 1, "log_space": EXTENTS},
     {"created_ns": 1_900_000_000_123_456_789, "label": b"thumbnails"},
     {"label": "Fotos für später".encode(), "log_space": EXTENTS[:3]},
     {"label": b"x" * LABEL_BYTES_MAX, "log_space": EXTENTS},
@@ -87,7 +97,7 @@ def test_a_superblock_of_version_1_is_read_and_written_as_release_0_1_did():
     assert decode_superblock(raw, 4096) == old
     assert old.encode(4096) == raw
     assert dataclasses.replace(old, log_space=EXTENTS, label=b"no room", created_ns=5).encode(4096) == raw
-    assert (old.log_space, old.required, old.required_to_write) == ((), 0, 0)
+    assert (old.log_space, old.incompatible, old.read_only_compatible, old.compatible) == ((), 0, 0, 0)
 
 
 def test_more_extents_than_a_superblock_has_room_for_are_neither_written_nor_read():
@@ -140,18 +150,116 @@ def test_records_survive_their_bytes(count):
     guids = [index.to_bytes(16, "little") for index in range(count)]
     records = [set_record(guid, pack_entry(index + 1, index * 3)) for index, guid in enumerate(guids)]
     found = decode_block(STORE_ID, 8192, block(records=records))
-    assert list(found.entries()) == [(guid, i + 1, i * 3) for i, guid in enumerate(guids)]
+    assert list(found.entries()) == [(guid, pack_entry(i + 1, i * 3)) for i, guid in enumerate(guids)]
+    assert found.meta_cells == 0
+
+
+def with_metas(lengths):
+    """Return entries by guid, whose metadata has these lengths."""
+    return {
+        n.to_bytes(16, "little"): pack_entry(n + 1, n * 7, bytes([n % 251 + 1]) * length)
+        for n, length in enumerate(lengths)
+    }
+
+
+def metas_of(entries):
+    return [(guid, entry, entry_meta(entry)) for guid, entry in entries]
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [255] * 13, [32, 33, 0, 31, 255, 0], [0] * 118, [0] * 110 + [255], [255] + [0] * 110, [1] * 59],
+    ids=str,
+)
+def test_metadata_survives_its_bytes(lengths):
+    entries = with_metas(lengths)
+    found = decode_block(STORE_ID, 8192, block(records=[*itertools.starmap(set_record, entries.items())]))
+    assert metas_of(found.entries()) == metas_of(entries.items())
+    assert found.meta_cells == sum(-(-length // 32) for length in lengths)
+    assert [type(entry) for _, entry in found.entries()] == [
+        EntryWithMeta if length else int for length in lengths
+    ]
+
+
+def test_every_flipped_bit_of_metadata_is_noticed():
+    good = block(records=[*itertools.starmap(set_record, with_metas([40, 255, 0, 1]).items())])
+    for bit in range(BLOCK_SIZE * 8):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        assert decode_block(STORE_ID, 8192, bytes(bad)) is None, f"bit {bit}"
+
+
+def signed(raw):
+    """Return a block with whatever was written into it, and the checksum that goes with it."""
+    raw[32:40] = bytes(8)
+    raw[32:40] = struct.pack("<Q", xxhash.xxh3_64_intdigest(STORE_ID + struct.pack("<Q", 8192) + raw))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (52, 1, "the head says that there is less metadata than records have"),
+        (52, 3, "more"),
+        (52, 118, "more than the block has cells"),
+        (48, 119, "more records than cells are left"),
+        (64 + 23, 255, "a record has more metadata than the head says"),
+        (64 + 23, 0, "less"),
+    ],
+)
+def test_a_block_whose_metadata_does_not_add_up_is_none(at, value, why):
+    """Its checksum is right: what wrote it was not this library."""
+    raw = bytearray(block(records=[set_record(bytes(16), pack_entry(5, 6, b"x" * 40))]))
+    assert decode_block(STORE_ID, 8192, signed(raw)) is not None
+    raw[at] = value
+    assert decode_block(STORE_ID, 8192, signed(raw)) is None, why
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_records_are_packed_into_as_many_blocks_as_were_counted_or_fewer(seed):
+    rng = random.Random(seed)
+    worst = [255, *[0] * 103]  # 112 cells, so that the next one with much metadata does not fit
+    lengths = rng.choices((0, 1, 32, 33, 255), k=rng.randint(0, 700)) if seed else worst * 5
+    entries = with_metas(lengths)
+    blocks = blocks_for(len(entries), sum(meta_cells(entry_meta(entry)) for entry in entries.values()))
+    parts = packed(itertools.starmap(set_record, entries.items()))
+    found = []
+    for _ in range(blocks):
+        part = next(parts)
+        assert sum(map(len, part)) <= RECORDS_PER_BLOCK * 32
+        found += decode_block(STORE_ID, 8192, block(records=part)).entries()
+    assert next(parts) == []
+    assert metas_of(found) == metas_of(entries.items())
+
+
+def test_a_feature_flag_is_named_by_its_kind_and_bit():
+    flags = dataclasses.replace(
+        SUPERBLOCK, incompatible=1 | 1 << 63, read_only_compatible=4, compatible=1 << 9
+    )
+    assert unknown_features(flags) == (
+        "incompatible feature 0, incompatible feature 63, read-only compatible feature 2"
+    )
+    assert feature_names(flags)[0] == "compatible feature 9"
+    assert feature_names(SUPERBLOCK) == []
+
+
+def test_the_label_and_the_metadata_have_room_for_what_the_store_takes():
+    assert units.LABEL_BYTES_MAX == LABEL_BYTES_MAX
+    assert (
+        len(set_record(bytes(16), pack_entry(1, 2, bytes(units.META_BYTES_MAX)))) == 32 + 32 * META_CELLS_MAX
+    )
 
 
 def test_a_block_names_its_store_and_frame_size():
     raw = block(page_size=12288)
-    assert store_id_in(raw) == STORE_ID
-    assert decode_block(store_id_in(raw), 8192, raw).page_size == 12288
+    halves = [raw[at + 24 : at + 32] for at in range(0, BLOCK_SIZE, SECTOR_SIZE)]
+    assert b"".join(halves) == STORE_ID * 4
+    assert decode_block(STORE_ID, 8192, raw).page_size == 12288
 
 
 def test_a_deletion_is_slot_zero():
     found = decode_block(STORE_ID, 8192, block(records=[delete_record(b"x" * 16)]))
-    assert list(found.entries()) == [(b"x" * 16, 0, 0)]
+    assert [(guid, entry_slot(entry)) for guid, entry in found.entries()] == [(b"x" * 16, 0)]
 
 
 def test_no_sector_of_a_block_is_blank_and_each_names_its_group():

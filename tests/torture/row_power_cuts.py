@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from sim.exhaustive import exhaust, sequences
+from sim.hand_overs import cases_of, explored
 from sim.power_cuts import options_of, relapses, torture
 from torture.rows import Lot, row
 
@@ -42,6 +43,38 @@ def every_sequence(lot: Lot):
         figures = exhaust(family, groups=groups, segment_blocks=segment_blocks, **kind)
         figures.pop("most un-flushed")
         yield figures
+
+
+@row(
+    3,
+    "small commits in every order of completions: each request failing, each event before each completion",
+    unit="orders",
+    ci="every order of two commits",
+    release="every order of three calls, two completing at once, and a compaction",
+    share=2,
+    lots=2,
+)
+def every_order(lot: Lot):
+    events = (
+        "close",
+        "close_now",
+        "cancel 0",
+        "cancel 1",
+        "drop",
+        "flush",
+        "put",
+        "large",
+        "synced",
+        "compaction",
+    )
+    calls = [("one",), ("one", "two"), ("one", "synced"), ("one", "two", "another"), ("one", "two", "synced")]
+    cases = [
+        (case, pairs) for pairs in (False, True) for some in calls for case in cases_of(some, events=events)
+    ]
+    for case, pairs in lot.mine(cases):
+        if case.event is None or case.event[0] != "cancel 1" or len(case.calls) > 1:
+            figures, _ = explored([case], pairs=pairs)
+            yield figures
 
 
 @row(

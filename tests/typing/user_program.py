@@ -20,6 +20,7 @@ from uringblob import (
     BlobGuid,
     BlobNotFound,
     BlobSnapshot,
+    BlobStat,
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
@@ -54,6 +55,11 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
     guids: list[BlobGuid] = store.list_blobs()
     there: list[bool] = store.has_blobs(guids)
     names: Iterator[BlobGuid] = store.iter_blobs(after=guids[0], limit=10)
+    stats: Iterator[tuple[BlobGuid, BlobStat]] = store.iter_blobs(limit=10, meta=True)
+    store.write_blob(guids[0], bytes(store.page_size), b"image/png")
+    store.commit([(guids[0], bytes(store.page_size), b"image/png")])
+    store.write_blobs([(guids[0], bytes(store.page_size)), (guids[0], bytes(store.page_size), b"image/png")])
+    print(list(stats), store.stat_blob(guids[0]).meta.decode())
     print(len(store), guids[0] in store, there, list(names))
     room = bytearray(store.page_size)
     outcomes: list[BlobStoreError | None] = store.read_blobs([(guid, room) for guid in guids])

@@ -54,7 +54,7 @@ class Load:
 class Params:
     """The setting of one case; a contender that cannot follow a part of it shows that in its settings."""
 
-    #: Bytes in a frame, a power of two from 4 KiB.
+    #: Bytes in a frame, a multiple of 4 KiB.
     page_size: int = PAGE_SIZE
     #: Bytes in every contender's file (or in its data, for those that decide on their files alone).
     file_bytes: int = 1024 * MIB

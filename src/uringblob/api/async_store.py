@@ -9,20 +9,23 @@ from __future__ import annotations
 import abc
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Literal, TypeVar, overload
 
 from uringblob.api.backup import AsyncBackups
+from uringblob.api.blob_stat import BlobStat
+from uringblob.api.listing import checked_limit, merged, with_metas
 from uringblob.api.scrub import scrub
 from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
-from uringblob.api.sorted_names import checked_limit, merged
+from uringblob.api.uncancellable import uncancellable
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
     NO_CHECKSUMS,
     BlobBuffer,
     Checksums,
+    Write,
     as_pair,
     check_range,
     check_writable,
@@ -74,11 +77,12 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         """
 
     @abc.abstractmethod
-    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        """Replace the blob's whole frame, atomically.
+    async def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        """Replace the blob's whole frame, and its metadata, atomically.
 
         A reader or a crash sees the old frame or the new one, never a mix.  Every read that
-        starts after the return sees it; durable after :meth:`flush`.
+        starts after the return sees it; durable after :meth:`flush`.  ``meta`` is up to 255 bytes of your
+        own, which :meth:`stat_blob` returns; more is a ``ValueError``.
         """
 
     @abc.abstractmethod
@@ -95,17 +99,21 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
 
     # -- batches ------------------------------------------------------------------------------
 
-    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs(self, writes: Iterable[Write]) -> None:
         """Write a batch; every guid and length is checked before any is applied.
 
-        The last write wins for a repeated guid.  After an error any of them may have been
+        Each is ``(guid, buffer)``, or ``(guid, buffer, meta)`` with metadata as in :meth:`write_blob`.  The last write wins for a repeated guid.  After an error any of them may have been
         applied: retry the batch.
         """
         self._check_open()
-        for guid, src in checked_writes(writes, self.page_size).items():
-            await self.write_blob(guid, src)
+        metas: dict[bytes, bytes] = {}
+        for guid, src in checked_writes(writes, self.page_size, metas).items():
+            if guid in metas:
+                await self.write_blob(guid, src, metas[guid])
+            else:
+                await self.write_blob(guid, src)  # of a store that keeps no metadata, too
 
-    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         """Do :meth:`write_blobs`; the frames' bytes are on the medium at the return.
 
         :meth:`flush` is still needed for the mapping from guid to frame, and shorter then.  On
@@ -157,7 +165,7 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
 
     async def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,
@@ -182,13 +190,14 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         :raises StorePoisoned: an earlier failure; nothing was applied.
         """
         self._check_open()
-        latest, doomed = checked_commit(writes, deletes, self.page_size)
+        metas: dict[bytes, bytes] = {}
+        latest, doomed = checked_commit(writes, deletes, self.page_size, metas)
         for guid, expected in list(checked_conditions(if_absent, if_checksum)):
             found = await self._checksum_or_none(guid)
             if found != expected:
                 raise ConditionFailed(guid, expected, found)
         if latest:
-            await self.write_blobs(list(latest.items()))
+            await self.write_blobs(with_metas(latest, metas))
         for guid in doomed:
             await self.delete_blob(guid)
         await self.flush()
@@ -232,16 +241,36 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
                 await self._pause()
         return found
 
-    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> AsyncIterator[BlobGuid]:
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., meta: Literal[False] = ...
+    ) -> AsyncIterator[BlobGuid]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., *, meta: Literal[True]
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None, limit: int | None, meta: Literal[True]
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]: ...
+
+    def iter_blobs(
+        self, after: GuidLike | None = None, limit: int | None = None, meta: bool = False
+    ) -> AsyncIterator[BlobGuid] | AsyncIterator[tuple[BlobGuid, BlobStat]]:
         """Iterate over the names of live blobs in ascending order, as bytes compare.
 
         It begins beyond ``after``, which need not exist, and ends after ``limit`` names: to go on
         later, give the last name as ``after``.  A blob that exists all the while is yielded exactly once,
-        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  The default
-        lists all names at the beginning, and sorts and merges a bounded number in each step.
+        whatever changes meanwhile; one that is written or deleted meanwhile may be or not.  With ``meta`` it
+        yields ``(guid, stat)``, the :meth:`stat_blob` of the moment when it is yielded, and what is deleted by
+        then is left out.  The default lists all names at the beginning, and sorts and merges a bounded number
+        in each step.
         """
         self._check_open()
-        return self._iterate(None if after is None else guid_bytes(after), checked_limit(limit))
+        beyond, at_most = None if after is None else guid_bytes(after), checked_limit(limit)
+        return self._iterate_stats(beyond, at_most) if meta else self._iterate(beyond, at_most)
 
     async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
         runs = await self._sorted_runs(after, limit)
@@ -249,6 +278,23 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
             yield guid
             if count % GUIDS_AT_ONCE == 0:
                 await self._pause()
+
+    async def _iterate_stats(
+        self, after: bytes | None, limit: int | None
+    ) -> AsyncIterator[tuple[BlobGuid, BlobStat]]:
+        while True:
+            found = named = 0
+            async for guid in self._iterate(after, limit):
+                named, after = named + 1, guid
+                try:
+                    stat = await self.stat_blob(guid)
+                except BlobNotFound:
+                    continue
+                found += 1
+                yield guid, stat
+            if limit is None or found == named:
+                return
+            limit -= found  # in place of those that are gone by now, others beyond the last one
 
     async def _sorted_runs(self, after: bytes | None, limit: int | None) -> list[list[BlobGuid]]:
         """Return the names beyond ``after`` in sorted lists, of each no more than ``limit``."""
@@ -276,6 +322,15 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
         scratch = _Scratch(self.page_size)
         await self.read_blob(guid, scratch)
         return frame_checksum(scratch)
+
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        """Return size, checksum and metadata of the blob, of one moment; file and memory stores do no I/O.
+
+        The default reads the frame, and knows of no metadata: a store that keeps some overrides it.
+
+        :raises BlobNotFound: there is no such blob.
+        """
+        return BlobStat(self.page_size, await self.checksum(guid), b"")
 
     async def verify(
         self,
@@ -347,7 +402,7 @@ class AsyncBlobStore(AsyncBackups, abc.ABC):
             return
         try:
             if flush:
-                await _uncancellable(self.flush())
+                await uncancellable(self.flush())
         finally:
             self._closed = True
 
@@ -389,21 +444,3 @@ class _Scratch(bytearray):
     @property
     def view(self) -> memoryview:
         return memoryview(self)
-
-
-async def _uncancellable(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run ``coroutine`` to its end even if the caller is cancelled meanwhile.
-
-    A cancelled caller then gets its ``CancelledError``, unless the coroutine raised an error.
-    """
-    task = asyncio.ensure_future(coroutine)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    result = task.result()
-    if cancelled is not None:
-        raise cancelled
-    return result

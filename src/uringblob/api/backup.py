@@ -21,11 +21,13 @@ from collections.abc import Sequence
 from typing import Any, Final, TypedDict
 
 from uringblob.api.base import AnyBlobStore
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.pace import Pace
 from uringblob.api.verify_report import Progress
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import Write
 from uringblob.errors import BlobCorrupt, BlobStoreError, PageSizeMismatch, StoreClosed
 from uringblob.guid import BlobGuid
 
@@ -76,7 +78,7 @@ class AsyncBackups(AnyBlobStore):
 
         ``target`` is an open store of the same kind (sync or async), which nothing else changes meanwhile, or,
         for a file store, the path of a file, which is made if there is none.  What it has with the same
-        checksum is not copied, what it has beyond is deleted.  Calling it again goes on, or brings an
+        checksum and metadata is not copied, what it has beyond is deleted.  Calling it again goes on, or brings an
         earlier backup up to date.
 
         Until it is complete, a new target holds a blob ``uringblob.INCOMPLETE``, and opening a file that has
@@ -194,17 +196,17 @@ class _Backup:
         pairs = list(zip(wanted, frames, strict=False))
         errors = await source.read_blobs(pairs)
         for (guid, frame), read_error in zip(pairs, errors, strict=True):
-            error = read_error or self._compare(guid, frame, wanted[guid])
+            error = read_error or self._compare(guid, frame, wanted[guid].checksum)
             if error is not None:
                 self._bad.append((guid, error))
                 del wanted[guid]
             await target._pause()
-        writes = [(guid, frame) for guid, frame in pairs if guid in wanted]
+        writes = [_write(guid, frame, wanted[guid].meta) for guid, frame in pairs if guid in wanted]
         if not writes:
             return
         await (target.write_blobs(writes) if self._replaces else target.commit(writes))
-        for guid, checksum in wanted.items():
-            if await target.checksum(guid) != checksum:
+        for guid, stat in wanted.items():
+            if await target.stat_blob(guid) != stat:
                 raise BlobCorrupt(f"blob {guid}: {target!r} has other bytes than were written to it", guid)
         self._copied += len(writes)
 
@@ -214,26 +216,26 @@ class _Backup:
                 return None
         return BlobCorrupt(f"blob {guid}: the bytes in {self._source!r} are not those written", guid)
 
-    async def _missing(self, names: Sequence[BlobGuid]) -> dict[BlobGuid, int]:
-        """Return those of ``names`` that the target lacks or has otherwise, with the source's checksums."""
-        missing: dict[BlobGuid, int] = {}
+    async def _missing(self, names: Sequence[BlobGuid]) -> dict[BlobGuid, BlobStat]:
+        """Return those of ``names`` that the target lacks or has otherwise, with their checksum and metadata."""
+        missing: dict[BlobGuid, BlobStat] = {}
         for guid, there in zip(names, await self._target.has_blobs(names), strict=True):
             try:
-                checksum = await self._source.checksum(guid)
+                stat = await self._source.stat_blob(guid)
             except StoreClosed:
                 raise
             except BlobStoreError as error:
                 self._bad.append((guid, error.with_traceback(None)))
                 continue
-            if there and await self._target_has(guid, checksum):
+            if there and await self._target_has(guid, stat):
                 self._skipped += 1
             else:
-                missing[guid] = checksum
+                missing[guid] = stat
         return missing
 
-    async def _target_has(self, guid: BlobGuid, checksum: int) -> bool:
+    async def _target_has(self, guid: BlobGuid, stat: BlobStat) -> bool:
         try:
-            return bool(await self._target.checksum(guid) == checksum)
+            return bool(await self._target.stat_blob(guid) == stat)
         except BlobCorrupt:
             return False  # a store that reads the frame for it
 
@@ -261,6 +263,11 @@ class _Backup:
         if not self._bad:
             # A commit of its own: that of a custom store may not be atomic.
             await target.commit(deletes=[INCOMPLETE])
+
+
+def _write(guid: BlobGuid, frame: AlignedBlobBuf, meta: bytes) -> Write:
+    # A store that keeps no metadata takes pairs only.
+    return (guid, frame, meta) if meta else (guid, frame)
 
 
 async def _holds_backup(store: AsyncStore) -> bool:

@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar, Union
 
 from uringblob.api.observer import StoreObserver
 from uringblob.errors import encodable
-from uringblob.units import ENGINES, MODE, check_max_bytes, check_page_size
+from uringblob.units import ENGINES, MODE, check_label, check_max_bytes, check_page_size
 
 StorePath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -31,8 +31,8 @@ class OpenOptions:
     """What ``open`` takes; this documentation becomes a part of its own.
 
     :param path: the store file.
-    :param page_size: the frame size in bytes for a new store (default 524288), a power of two
-        from 4096 to 16 MiB; for an existing one ``PageSizeMismatch`` if it differs.
+    :param page_size: the frame size in bytes for a new store (default 524288), a multiple
+        of 4096 from 4096 to 64 MiB; for an existing one ``PageSizeMismatch`` if it differs.
     :param create: make the store if there is none; false: ``FileNotFoundError``.
     :param read_only: change no byte on disk.  Several such openers share a store; none beside
         a writer.  After an unclean end it shows what a writer would find; only where it reads
@@ -48,6 +48,7 @@ class OpenOptions:
     :param lock_timeout: seconds to wait for another opener, then ``StoreLocked``.
     :param verify: check a frame's checksum whenever it is read.
     :param mode: permission bits of a newly made file, less the process's umask.
+    :param label: a text of your own in a newly made file, up to 64 bytes of UTF-8; ``stats()`` shows it.
     :param observer: is called after every call; see :class:`uringblob.StoreObserver`.
     :raises StoreCorrupt: the file is empty, not a store, or damaged; it is left as it is.
     :raises StoreLocked: another opener held the store all the time.
@@ -71,6 +72,7 @@ class OpenOptions:
     lock_timeout: float = 5.0
     verify: bool = True
     mode: int = MODE
+    label: str = ""
     observer: StoreObserver | None = None
     #: The store file, symbolic links resolved.
     file: str = dataclasses.field(init=False)
@@ -92,6 +94,7 @@ class OpenOptions:
             raise ValueError(f"buffers must be from 0 to {BUFFERS_MAX}, not {self.buffers}")
         if not 0 <= self.mode <= 0o7777:
             raise ValueError(f"mode must be permission bits from 0 to 0o7777, not {self.mode:#o}")
+        check_label(self.label)
         if not 1 <= self.queue_depth <= QUEUE_DEPTH_MAX:
             raise ValueError(f"queue_depth must be from 1 to {QUEUE_DEPTH_MAX}, not {self.queue_depth}")
         if not self.lock_timeout >= 0:

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from uringblob.api.listing import merged
 from uringblob.api.pace import Pace
-from uringblob.api.sorted_names import merged
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uringblob.api.base import AnyBlobStore
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -118,6 +119,16 @@ class ReadsThrough(AsyncRefusals):
             return known
         await self._store.checksum(key)
         raise self._changed(key, "replaced")  # it was corrupt, and is not
+
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        key, checksum = guid_bytes(guid), await self.checksum(guid)
+        try:
+            stat: BlobStat = await self._store.stat_blob(key)
+        except BlobNotFound:
+            raise self._changed(key, "deleted") from None
+        if stat.checksum != checksum:
+            raise self._changed(key, "replaced")
+        return stat
 
     def _known(self, guid: bytes) -> int | None:
         try:

@@ -23,6 +23,15 @@ class StoreStats:
     #: The frame size in bytes.
     page_size: int = 0
 
+    #: The store file's format version; 0 where there is no file.
+    format_version: int = 0
+    #: The format's feature flags that are set in the file.
+    features: tuple[str, ...] = ()
+    #: When the file was made, in nanoseconds since 1970; 0 where that is not known.
+    created_ns: int = 0
+    #: The text that the file was given when it was made.
+    label: str = ""
+
     #: Live blobs.
     blobs: int = 0
     #: The store file's length in bytes.

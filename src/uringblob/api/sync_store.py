@@ -12,19 +12,20 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, overload
 
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import AsyncBackups, BackupReport, takes_no_path
 from uringblob.api.base import AnyBlobStore, take_documentation
+from uringblob.api.blob_stat import BlobStat
+from uringblob.api.listing import checked_limit, merged
 from uringblob.api.open_options import StorePath
 from uringblob.api.snapshots import Refusals
-from uringblob.api.sorted_names import checked_limit, merged
 from uringblob.api.stats import StoreStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, guid_list
-from uringblob.errors import BlobStoreError
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
+from uringblob.errors import BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 
 Self = TypeVar("Self", bound="BlobStore")
@@ -57,7 +58,7 @@ class BlobStore(AnyBlobStore, abc.ABC):
     def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None: ...
 
     @abc.abstractmethod
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None: ...
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None: ...
 
     @abc.abstractmethod
     def delete_blob(self, guid: GuidLike) -> None: ...
@@ -70,10 +71,10 @@ class BlobStore(AnyBlobStore, abc.ABC):
 
     # -- batches ------------------------------------------------------------------------------
 
-    def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs(self, writes: Iterable[Write]) -> None:
         self._run(AsyncBlobStore.write_blobs, writes)
 
-    def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         self._run(AsyncBlobStore.write_blobs_with_data_sync, writes)
 
     def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
@@ -84,7 +85,7 @@ class BlobStore(AnyBlobStore, abc.ABC):
 
     def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,
@@ -101,15 +102,53 @@ class BlobStore(AnyBlobStore, abc.ABC):
         keys = list(map(guid_bytes, guid_list(guids, "guids")))
         return [self.has_blob(key) for key in keys]
 
-    def iter_blobs(self, after: GuidLike | None = None, limit: int | None = None) -> Iterator[BlobGuid]:
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., meta: Literal[False] = ...
+    ) -> Iterator[BlobGuid]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None = ..., limit: int | None = ..., *, meta: Literal[True]
+    ) -> Iterator[tuple[BlobGuid, BlobStat]]: ...
+
+    @overload
+    def iter_blobs(
+        self, after: GuidLike | None, limit: int | None, meta: Literal[True]
+    ) -> Iterator[tuple[BlobGuid, BlobStat]]: ...
+
+    def iter_blobs(
+        self, after: GuidLike | None = None, limit: int | None = None, meta: bool = False
+    ) -> Iterator[BlobGuid] | Iterator[tuple[BlobGuid, BlobStat]]:
         self._check_open()
         # Not over an asynchronous generator, which a loop running in this thread would finalize.
         beyond = None if after is None else guid_bytes(after)
         at_most = checked_limit(limit)
-        return merged(self._run(AsyncBlobStore._sorted_runs, beyond, at_most), at_most)
+        return self._iterate_stats(beyond, at_most) if meta else self._iterate(beyond, at_most)
+
+    def _iterate(self, after: bytes | None, limit: int | None) -> Iterator[BlobGuid]:
+        return merged(self._run(AsyncBlobStore._sorted_runs, after, limit), limit)
+
+    def _iterate_stats(self, after: bytes | None, limit: int | None) -> Iterator[tuple[BlobGuid, BlobStat]]:
+        while True:  # as the other trait does
+            found = named = 0
+            for guid in self._iterate(after, limit):
+                named, after = named + 1, guid
+                try:
+                    stat = self.stat_blob(guid)
+                except BlobNotFound:
+                    continue
+                found += 1
+                yield guid, stat
+            if limit is None or found == named:
+                return
+            limit -= found
 
     def checksum(self, guid: GuidLike) -> int:
         return self._run(AsyncBlobStore.checksum, guid)
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return self._run(AsyncBlobStore.stat_blob, guid)
 
     def verify(
         self,
@@ -201,6 +240,9 @@ class _ReadThroughSnapshot(BlobSnapshot):
     def checksum(self, guid: GuidLike) -> int:
         return run_to_completion(self._snapshot.checksum(guid))
 
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return run_to_completion(self._snapshot.stat_blob(guid))
+
     def close(self, flush: bool = True) -> None:
         run_to_completion(self._snapshot.aclose(flush))
 
@@ -284,6 +326,7 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     has_blob = _forward(AsyncBlobStore.has_blob)
     has_blobs = _forward(AsyncBlobStore.has_blobs)
     checksum = _forward(AsyncBlobStore.checksum)
+    stat_blob = _forward(AsyncBlobStore.stat_blob)
     verify = _forward(AsyncBlobStore.verify)
     aclose = _forward(AsyncBlobStore.aclose)
 

@@ -64,7 +64,7 @@ class AlignedBlobBuf:
     def zeroed(cls, page_size: int = PAGE_SIZE) -> AlignedBlobBuf:
         """Return a zero-filled buffer of ``page_size`` bytes on the heap.
 
-        :raises ValueError: not a power of two from 4096 to 16 MiB.
+        :raises ValueError: not a multiple of 4096 from 4096 to 64 MiB.
         :raises MemoryError: there is no memory for it.
         """
         return _on_heap(check_page_size(page_size), None)

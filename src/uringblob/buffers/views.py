@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of, not_a_buffer
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
-from uringblob.units import BUF_ALIGN
+from uringblob.units import BUF_ALIGN, META_BYTES_MAX
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,6 +31,9 @@ Checksums = Union[
 
 #: A leased frame, or any C-contiguous object with the buffer protocol.
 BlobBuffer = Union[AlignedBlobBuf, Buffer]
+
+#: One write of a batch: guid and buffer, and the blob's metadata if it has some.
+Write = Union[tuple[GuidLike, BlobBuffer], tuple[GuidLike, BlobBuffer, bytes]]
 
 
 def readable_view(src: BlobBuffer, size: int) -> memoryview:
@@ -59,35 +62,72 @@ def check_writable(dst: BlobBuffer, size: int) -> None:
     writable_view(dst, size).release()
 
 
-def checked_writes(writes: Iterable[tuple[GuidLike, BlobBuffer]], page_size: int) -> dict[bytes, BlobBuffer]:
+def checked_writes(
+    writes: Iterable[Write], page_size: int, metas: dict[bytes, bytes] | None = None
+) -> dict[bytes, BlobBuffer]:
     """Check every guid and length of a batch, and return its last write for each guid.
 
-    Nothing has been applied when this raises.
+    ``metas`` is filled with the metadata of those that have some; without it, metadata is a ``ValueError``:
+    the store keeps none.  Nothing has been applied when this raises.
     """
     latest: dict[bytes, BlobBuffer] = {}
-    for pair in writes:
-        guid, src = as_pair(pair)
+    for write in writes:
+        guid, src, meta = (*as_pair(write), b"") if metas is None else as_write(write)
         key = guid_bytes(guid)
         check_readable(src, page_size)
         latest[key] = src
+        if metas is not None:
+            metas.pop(key, None)
+            if meta:
+                metas[key] = meta
     return latest
 
 
-def as_pair(pair: tuple[GuidLike, BlobBuffer]) -> tuple[GuidLike, BlobBuffer]:
-    """Return guid and buffer of a batch's member.
+def as_write(write: Write) -> tuple[GuidLike, BlobBuffer, bytes]:
+    """Return guid, buffer and metadata of a batch's member.
+
+    :raises TypeError: it is no tuple, or the metadata is no ``bytes``.
+    :raises ValueError: it is a tuple of another length, or the metadata is too long.
+    """
+    if isinstance(write, tuple) and len(write) == 3:
+        guid, src, meta = write
+        return guid, src, checked_meta(meta)
+    return (*as_pair(write), b"")
+
+
+def checked_meta(meta: bytes) -> bytes:
+    """Return a blob's metadata as ``bytes`` of its own.
+
+    :raises TypeError: it is no ``bytes``, ``bytearray`` or ``memoryview``.
+    :raises ValueError: it is longer than :data:`META_BYTES_MAX`.
+    """
+    given: object = meta
+    if not isinstance(given, (bytes, bytearray, memoryview)):
+        hint = ": encode it first" if isinstance(given, str) else ""
+        raise TypeError(f"a blob's metadata is bytes, not {type(given).__name__}{hint}")
+    copied = bytes(given)
+    if len(copied) > META_BYTES_MAX:
+        raise ValueError(f"a blob's metadata has at most {META_BYTES_MAX} bytes, not {len(copied)}")
+    return copied
+
+
+def as_pair(pair: Write) -> tuple[GuidLike, BlobBuffer]:
+    """Return guid and buffer of a batch's member that has no metadata.
 
     :raises TypeError: it is no tuple: the batch is a ``dict`` and not its items, or one pair alone.
     :raises ValueError: it is a tuple of another length.
     """
     try:
-        guid, buffer = pair
+        guid, buffer, *rest = pair
+        if rest:
+            raise ValueError
     except (TypeError, ValueError):
         raise _no_pair(pair) from None
     return guid, buffer
 
 
 def _no_pair(given: object) -> Exception:
-    text = "a batch is made of pairs (guid, buffer), and "
+    text = "a batch is made of pairs (guid, buffer), or (guid, buffer, meta) where it is written, and "
     if isinstance(given, tuple):
         return ValueError(f"{text}a tuple of {len(given)} is none")
     kind = type(given).__name__
@@ -113,15 +153,16 @@ def guid_list(guids: Iterable[GuidLike], name: str = "deletes") -> list[GuidLike
 
 
 def checked_commit(
-    writes: Iterable[tuple[GuidLike, BlobBuffer]],
+    writes: Iterable[Write],
     deletes: Iterable[GuidLike],
     page_size: int,
+    metas: dict[bytes, bytes] | None = None,
 ) -> tuple[dict[bytes, BlobBuffer], list[bytes]]:
     """Check a commit's arguments as :func:`checked_writes` does, and its deletes with them.
 
     :raises ValueError: also for a guid that is both written and deleted.
     """
-    latest = checked_writes(writes, page_size)
+    latest = checked_writes(writes, page_size, metas)
     return latest, checked_deletes(deletes, latest)
 
 

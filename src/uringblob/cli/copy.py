@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.views import BlobBuffer, writable_view
@@ -96,7 +98,10 @@ class _PaddedStore(BlobStore):
     def has_blob(self, guid: GuidLike) -> bool:
         return self._store.has_blob(guid)
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:  # noqa: ARG002 - the trait's signature
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return dataclasses.replace(super().stat_blob(guid), meta=self._store.stat_blob(guid).meta)
+
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:  # noqa: ARG002 - the trait's
         raise StoreReadOnly(f"{self!r} is only read")
 
     def delete_blob(self, guid: GuidLike) -> None:  # noqa: ARG002 - the trait's signature

@@ -15,7 +15,7 @@ from uringblob.units import PAGE_SIZE
 
 EXAMPLES = """\
   uringblob create frames.blobs
-  uringblob create small.blobs --page-size 4k
+  uringblob create small.blobs --page-size 4k --label "thumbnails of the shop"
 """
 
 
@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_size,
         default=PAGE_SIZE,
         metavar="SIZE",
-        help="frame size, a power of two from 4096 bytes (4k) to 16777216 (16m) (default 512k)",
+        help="frame size, a multiple of 4096 bytes (4k) up to 67108864 (64m) (default 512k)",
     )
     parser.add_argument("--mode", type=parse_mode, default=0o600, help="octal (default 600)")
+    parser.add_argument("--label", default="", help="a text that 'uringblob info' shows, up to 64 bytes")
     add_engine(parser)
 
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if os.path.exists(args.store):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), args.store)
     with FileBlobStore.open(
-        args.store, page_size=args.page_size, engine=args.engine, mode=args.mode
+        args.store, page_size=args.page_size, engine=args.engine, mode=args.mode, label=args.label
     ) as store:
         page_size = store.page_size
     text = f"{encodable(args.store)}: frames of {size_text(page_size)}"

@@ -7,11 +7,13 @@ It is written and read as a store (:meth:`BlobStore.backup`).  While an export i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from typing import BinaryIO
 
 from uringblob.api.backup import INCOMPLETE
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.checksum import frame_checksum
@@ -35,12 +37,16 @@ class ExportDirectory(BlobStore):
         self._path = path
         self._page_size = page_size
         #: Of every blob that a backup wrote here, or found here: it asks for each one's.
-        self._checksums: dict[BlobGuid, int] = {}
+        self._stats: dict[BlobGuid, BlobStat] = {}
+        self._metas: dict[BlobGuid, bytes] = {}
         _make_directory(path)
         names = os.listdir(path)
         if names and MANIFEST not in names and str(INCOMPLETE) not in names:
             text = f"{path} is not empty, and no earlier export: name a new directory"
             raise CliError(text, EXIT_USAGE, path=path)
+        if MANIFEST in names:
+            _, stats = _read_manifest(path)
+            self._metas = {guid: stat.meta for guid, stat in stats.items()}
 
     @property
     def page_size(self) -> int:
@@ -59,8 +65,10 @@ class ExportDirectory(BlobStore):
         with writable_view(dst, self._page_size) as view:
             view[:] = frame
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        file = self._file(BlobGuid(guid_bytes(guid)))
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        key = BlobGuid(guid_bytes(guid))
+        file = self._file(key)
+        self._metas[key] = meta
         with readable_view(src, self._page_size) as view, naming_file(file), _create(file) as opened:
             opened.write(view)
             os.fsync(opened.fileno())
@@ -78,10 +86,11 @@ class ExportDirectory(BlobStore):
     def has_blob(self, guid: GuidLike) -> bool:
         return os.path.exists(self._file(BlobGuid(guid_bytes(guid))))
 
-    def checksum(self, guid: GuidLike) -> int:
-        """Return the checksum of what the file holds now."""
-        found = super().checksum(guid)
-        self._checksums[BlobGuid(guid_bytes(guid))] = found
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        """Return the checksum of what the file holds now, and the metadata that the manifest has or will have."""
+        key = BlobGuid(guid_bytes(guid))
+        found = dataclasses.replace(super().stat_blob(key), meta=self._metas.get(key, b""))
+        self._stats[key] = found
         return found
 
     def flush(self) -> None:
@@ -89,12 +98,13 @@ class ExportDirectory(BlobStore):
         _sync_directory(self._path)
 
     def _write_manifest(self) -> None:
-        blobs = {
-            str(guid): f"{self._checksums[guid]:016x}"
-            for guid in sorted(self.list_blobs())
-            if guid != INCOMPLETE
+        stats = {guid: self._stats[guid] for guid in sorted(self.list_blobs()) if guid != INCOMPLETE}
+        value = {
+            "format": _FORMAT,
+            "page_size": self._page_size,
+            "xxh3_64": {str(guid): f"{stat.checksum:016x}" for guid, stat in stats.items()},
+            "meta": {str(guid): stat.meta.hex() for guid, stat in stats.items() if stat.meta},
         }
-        value = {"format": _FORMAT, "page_size": self._page_size, "xxh3_64": blobs}
         path = os.path.join(self._path, MANIFEST)
         with naming_file(path), atomic_write(path) as file:
             file.write(json.dumps(value, indent=0).encode() + b"\n")
@@ -114,23 +124,10 @@ class ImportDirectory(ExportDirectory):
 
     def __init__(self, path: str, engine: str) -> None:
         self._engine = engine
-        manifest = os.path.join(path, MANIFEST)
         if os.path.exists(os.path.join(path, str(INCOMPLETE))):
             text = f"{path} is an incomplete export: run 'uringblob export' again"
             raise CliError(text, EXIT_NO, path=path)
-        with open(manifest, "rb") as file:
-            data = file.read()
-        try:
-            value = json.loads(data)
-            if value["format"] != _FORMAT:
-                raise ValueError(f"its format is {value['format']!r}")
-            self._page_size = int(value["page_size"])
-            self._checksums = {
-                BlobGuid(name): int(checksum, 16) for name, checksum in value["xxh3_64"].items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = f"{manifest} is no manifest of an export ({error!r}): export again"
-            raise CliError(text, EXIT_FAILED, path=manifest) from error
+        self._page_size, self._stats = _read_manifest(path)
         self._path = path
 
     def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
@@ -140,20 +137,23 @@ class ImportDirectory(ExportDirectory):
         except BlobNotFound as error:
             raise BlobCorrupt(f"{error}, which the manifest names: copy the export again", key) from None
         with readable_view(dst, self._page_size) as view:
-            if frame_checksum(view) != self._checksums[key]:
+            if frame_checksum(view) != self._stats[key].checksum:
                 raise BlobCorrupt(f"{self._file(key)} differs from the manifest: copy the export again", key)
 
     def list_blobs(self) -> list[BlobGuid]:
-        return list(self._checksums)
+        return list(self._stats)
 
     def has_blob(self, guid: GuidLike) -> bool:
-        return BlobGuid(guid_bytes(guid)) in self._checksums
+        return BlobGuid(guid_bytes(guid)) in self._stats
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        """Return what the manifest says."""
+        return self._stats[BlobGuid(guid_bytes(guid))]
 
     def checksum(self, guid: GuidLike) -> int:
-        """Return the manifest's checksum."""
-        return self._checksums[BlobGuid(guid_bytes(guid))]
+        return self.stat_blob(guid).checksum
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:  # noqa: ARG002 - the trait's signature
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:  # noqa: ARG002 - the trait's
         raise StoreReadOnly(f"{self!r} is only read")
 
     def delete_blob(self, guid: GuidLike) -> None:  # noqa: ARG002 - the trait's signature
@@ -164,6 +164,25 @@ class ImportDirectory(ExportDirectory):
 
     def _open_backup(self, path: StorePath) -> BlobStore:
         return FileBlobStore.open(path, page_size=self._page_size, engine=self._engine)
+
+
+def _read_manifest(path: str) -> tuple[int, dict[BlobGuid, BlobStat]]:
+    """Return the frame size and the blobs of a complete export."""
+    manifest = os.path.join(path, MANIFEST)
+    with open(manifest, "rb") as file:
+        data = file.read()
+    try:
+        value = json.loads(data)
+        if value["format"] != _FORMAT:
+            raise ValueError(f"its format is {value['format']!r}")
+        size, metas = int(value["page_size"]), value.get("meta", {})
+        return size, {
+            BlobGuid(name): BlobStat(size, int(checksum, 16), bytes.fromhex(metas.get(name, "")))
+            for name, checksum in value["xxh3_64"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{manifest} is no manifest of an export ({error!r}): export again, into a new directory"
+        raise CliError(text, EXIT_FAILED, path=manifest) from error
 
 
 def _make_directory(path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import time
 
 from uringblob.cli.arguments import add_store, open_store
 from uringblob.cli.errors import EXIT_OK
@@ -21,7 +22,12 @@ def run(args: argparse.Namespace) -> int:
     """Open the store read-only and show its stats."""
     with open_store(args, read_only=True) as store:
         stats = store.stats()
+    made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stats.created_ns // 10**9))
     rows = {
+        **({"label": stats.label} if stats.label else {}),
+        "format": f"version {stats.format_version}"
+        + (f" ({', '.join(stats.features)})" if stats.features else "")
+        + (f", made {made}" if stats.created_ns else ""),
         "frames": f"{stats.blobs} of {size_text(stats.page_size)}",
         "file": f"{size_text(stats.file_bytes)}, {size_text(stats.allocated_bytes)} allocated, "
         f"{size_text(stats.log_bytes)} for the log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from uringblob.cli.arguments import add_store, must_exist, open_store, parse_guid
@@ -15,6 +16,7 @@ from uringblob.units import PAGE_SIZE_MAX
 EXAMPLES = """\
   uringblob put frames.blobs picture.raw                       # prints the new guid
   uringblob put frames.blobs picture.raw --guid 6f9619ff8b86d011b42d00cf4fc964ff
+  uringblob put frames.blobs picture.raw --meta image/x-raw        # 'uringblob ls --meta' shows it
   head -c 1000 /dev/urandom | uringblob put frames.blobs - --pad   # prints the true length, too
 """
 
@@ -25,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="exactly one frame; - is standard input")
     parser.add_argument(
         "--guid", type=parse_guid, help="hex or UUID; an existing blob is replaced (default: a random one)"
+    )
+    parser.add_argument(
+        "--meta", default="", metavar="TEXT", help="up to 255 bytes that are kept with the blob, as UTF-8"
     )
     parser.add_argument(
         "--pad",
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         _check_length(args, name, len(data), store.page_size)
         with store.alloc_blob_buf_zeroed() as buf:
             buf.view[: len(data)] = data
-            store.commit([(guid, buf)])
+            store.commit([(guid, buf, os.fsencode(args.meta))])
         padded = len(data) < store.page_size
     result = {"guid": str(guid), "length": len(data)}
     try:

@@ -87,7 +87,7 @@ class Engine(Protocol):
         """fdatasync as :meth:`sync`, submitted at once with everything asked for before; ``sink`` gets 0."""
 
     def poll(self) -> object:
-        """Complete what has ended, before other work of this iteration; outside of tasks, does not block."""
+        """Complete what has ended, before other work of this iteration; does not block."""
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Block the loop until ``done()``, completing what was started."""

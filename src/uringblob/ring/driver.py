@@ -126,7 +126,12 @@ class RingDriver(Owner):
         submit: bool,
     ) -> list[Completion[int]]:
         """Queue packed operations; ``entries`` has the completion of each."""
-        self._in_flight.table.update(entries)
+        try:
+            self._in_flight.table.update(entries)
+        except BaseException:
+            for user_data in entries:
+                self._in_flight.table.pop(user_data, None)  # a signal handler's: they are not queued
+            raise
         self._queue.waiting.extend(packed)  # one step: a chain is never half in the queue
         answers += entries.values()  # also if a handler raises below
         try:
@@ -287,10 +292,7 @@ class RingDriver(Owner):
         return reaped
 
     def poll(self) -> None:
-        """Reap, then submit what the resumed callbacks queued, in the same iteration.
-
-        The loop calls it when the descriptor is readable.  Outside of tasks; does not block.
-        """
+        """Reap when the descriptor is readable, then submit what the resumed callbacks queued; does not block."""
         due = self._flush_due
         self._flush_due = _TICK
         try:

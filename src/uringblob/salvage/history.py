@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from uringblob.salvage.scan import Scan
-from uringblob.store.format import FLAG_FRAMES_SYNCED, Block, BlockType, Superblock
+from uringblob.store.format import (
+    CHECKSUM_MASK,
+    FLAG_FRAMES_SYNCED,
+    Block,
+    BlockType,
+    Superblock,
+    entry_meta,
+    entry_slot,
+)
 
 #: The first and the last number of consecutive groups that are missing.
 Gap = tuple[int, int]
@@ -30,6 +38,7 @@ class Version(NamedTuple):
     seq: int
     slot: int
     checksum: int
+    meta: bytes = b""
 
 
 @dataclasses.dataclass
@@ -144,8 +153,8 @@ class History:
         if unit.type is not BlockType.SWITCH:
             seq = unit.known_after[0]
             for _, block in sorted(unit.blocks.items()):
-                for guid, slot, checksum in block.entries():
-                    yield guid, Version(seq, slot, checksum)
+                for guid, entry in block.entries():
+                    yield guid, Version(seq, entry_slot(entry), entry & CHECKSUM_MASK, entry_meta(entry))
 
 
 _GROUPS = (BlockType.GROUP, BlockType.SWITCH)

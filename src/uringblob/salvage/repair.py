@@ -89,7 +89,8 @@ def repair(
     file = asyncio.run(open_locked(path, read_only=True, lock_timeout=lock_timeout, create=None))
     try:
         saving = Salvage(Source(file), store_id)
-        with FileBlobStore.open(target, page_size=saving.page_size, engine=engine) as store:
+        size, label = saving.page_size, saving.label
+        with FileBlobStore.open(target, page_size=size, label=label, engine=engine) as store:
             return saving.save(store, older=older, progress=progress)
     finally:
         file.close()
@@ -104,6 +105,7 @@ class Salvage:
         found = scan(source, superblocks)
         self.store_id, self.page_size = choose_store(source, superblocks, found, wanted)
         self._superblocks = superblocks
+        self.label = superblocks[0].label.decode(errors="ignore") if superblocks else ""
         self.history = History(found, self.store_id, superblocks)
         self._room = memoryview(bytearray(self.page_size))
         self.history.settle_last_group(lambda version: not self._read(version, self._room))
@@ -132,7 +134,7 @@ class Salvage:
             if why:
                 lost[guid] = LostBlob(guid, version.slot, version.slot * self.page_size, why)
             else:
-                saved.add(guid)
+                saved.add(guid, version.meta)
                 if version.seq < newest_gap:
                     unproved.append(guid)
             if progress is not None:
@@ -158,7 +160,7 @@ class Salvage:
         for raw_guid, versions in self.history.older(lost).items():
             for version in versions:
                 if not self._read(version, saved.next_buffer().view):
-                    saved.add(BlobGuid(raw_guid))
+                    saved.add(BlobGuid(raw_guid), version.meta)
                     yield BlobGuid(raw_guid)
                     break
 
@@ -185,6 +187,7 @@ class _Batches:
         self._most = max(1, min(_BATCH_FRAMES, _BATCH_BYTES // page_size))
         self._buffers: list[AlignedBlobBuf] = []
         self._guids: list[BlobGuid] = []
+        self._metas: list[bytes] = []
         self.count = 0
 
     def next_buffer(self) -> AlignedBlobBuf:
@@ -195,17 +198,19 @@ class _Batches:
             self._buffers.append(self._target.alloc_blob_buf_uninit())
         return self._buffers[len(self._guids)]
 
-    def add(self, guid: BlobGuid) -> None:
-        """The next buffer holds this blob's frame."""
+    def add(self, guid: BlobGuid, meta: bytes) -> None:
+        """The next buffer holds this blob's frame; ``meta`` is its metadata."""
         self._guids.append(guid)
+        self._metas.append(meta)
 
     def commit(self) -> None:
         """Make the frames durable."""
         if self._guids:
             filled = self._buffers[: len(self._guids)]
-            self._target.commit(zip(self._guids, filled, strict=True))
+            self._target.commit(zip(self._guids, filled, self._metas, strict=True))
         self.count += len(self._guids)
         self._guids.clear()
+        self._metas.clear()
 
     def release(self) -> None:
         """Give the buffers back."""

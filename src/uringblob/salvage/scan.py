@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import struct
 from typing import NamedTuple
 
 from uringblob.errors import StoreCorrupt
@@ -23,15 +24,15 @@ from uringblob.store.format import (
     Superblock,
     decode_block,
     decode_superblock,
-    groups_named_in,
     is_sound,
-    store_id_in,
     superblock_version,
 )
 from uringblob.units import check_page_size
 
 _MARK = b"ublk"
 _READ_BYTES = 1 << 20
+#: Of a sector's header: mark, number of the group, log id; then a half of the store id.
+_SECTOR_HEADER = struct.Struct("<4s4xQQ")
 
 
 class Source:
@@ -131,13 +132,16 @@ def _ranges(source: Source, superblocks: list[Superblock]) -> list[tuple[int, in
 
 
 def _examine(raw: bytes, offset: int, known: set[bytes], found: Scan) -> None:
-    for store_id in {store_id_in(raw)} | known:
+    halves = raw[24:32], raw[SECTOR_SIZE + 24 : SECTOR_SIZE + 32]
+    for store_id in {b"".join(halves)} | known:
         block = decode_block(store_id, offset, raw)
         if block is not None:
             found.blocks.append(FoundBlock(offset, store_id, block))
             return
-    for log_id, seq in groups_named_in(raw):
-        found.stale[log_id] = max(found.stale.get(log_id, 0), seq)
+    for at in range(0, BLOCK_SIZE, SECTOR_SIZE):
+        mark, seq, log_id = _SECTOR_HEADER.unpack_from(raw, at)
+        if mark == _MARK:
+            found.stale[log_id] = max(found.stale.get(log_id, 0), seq)
 
 
 def choose_store(

@@ -34,24 +34,36 @@ class SlotAllocator:
         self._growth = growth
         self._reclaimer = reclaimer
 
-    def allocate_ready(self, count: int) -> SlotRun | None:
-        """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first."""
-        file_io, enough = self._file_io, self._growth.log_space.suffices_up_to
+    def allocate_ready(self, count: int, meta_cells: int = 0) -> SlotRun | None:
+        """Allocate one run of ``count`` slots, if there is one and nothing has to be done for it first.
+
+        ``meta_cells``: of the log, for the blobs' metadata; they are counted from now on.
+        """
+        file_io, slots, log_space = self._file_io, self._slots, self._growth.log_space
         if (
             file_io.poison_cause is not None
             or file_io.repairs.due
-            or (self._slots.named + count > enough and not self._growth.log_space_suffices(count))
+            or (
+                (
+                    slots.named + count > log_space.suffices_up_to
+                    or slots.meta_cells + meta_cells > log_space.suffices_with_meta
+                )
+                and not self._growth.log_space_suffices(count, meta_cells)
+            )
         ):
             return None
-        return self._slots.allocate_run(count, SlotState.WRITING)
+        run = slots.allocate_run(count, SlotState.WRITING)
+        if run is not None:
+            slots.meta_cells += meta_cells
+        return run
 
-    async def allocate_frames(self, count: int) -> list[SlotRun]:
-        """Allocate ``count`` slots, as one run where that can be.
+    async def allocate_frames(self, count: int, meta_cells: int = 0) -> list[SlotRun]:
+        """Allocate ``count`` slots, as one run where that can be; for ``meta_cells`` see above.
 
         :raises BlobStoreIOError: ENOSPC, EDQUOT or EFBIG; nothing was allocated.
         """
         try:
-            return await self._allocate_or_reclaim(count)
+            return await self._allocate_or_reclaim(count, meta_cells)
         except BlobStoreIOError as error:
             held = self._slots.held
             if error.errno not in NO_SPACE_ERRNOS or not held:
@@ -62,15 +74,19 @@ class SlotAllocator:
             )
             raise BlobStoreIOError(error.errno, text, guid=error.guid, offset=error.offset) from error
 
-    async def _allocate_or_reclaim(self, count: int) -> list[SlotRun]:
+    async def _allocate_or_reclaim(self, count: int, meta_cells: int) -> list[SlotRun]:
         if self._reclaiming_is_cheaper(count):
             await self._reclaim()
         try:
-            return await self._allocate_trusted(count)
+            return await self._allocate_trusted(count, meta_cells)
         except BlobStoreIOError as error:
             if error.errno not in NO_SPACE_ERRNOS or not await self._reclaim():
                 raise
-        return await self._allocate_trusted(count)
+        return await self._allocate_trusted(count, meta_cells)
+
+    def note_meta(self, slot: int, cells: int) -> None:
+        """Note that ``cells`` of what was counted when slots were allocated are of ``slot``."""
+        self._slots.note_meta(slot, cells)
 
     def free(self, run: SlotRun, state: SlotState) -> None:
         """Move the slots of frames that no record names to ``state``: ``FREE``, or ``BAD``."""
@@ -98,22 +114,23 @@ class SlotAllocator:
             return False
         return True
 
-    async def _allocate_trusted(self, count: int) -> list[SlotRun]:
+    async def _allocate_trusted(self, count: int, meta_cells: int) -> list[SlotRun]:
         """Allocate slots; raise once the store is poisoned, or while a repair finds no room.
 
         A slot may be free because a group failed, and the medium may hold that group.
         """
         while True:
             await self._file_io.ready()
-            runs = await self._growth.lock.run(self._try_allocate, count)
+            runs = await self._growth.lock.run(self._try_allocate, count, meta_cells)
             if self._file_io.takes_changes:
+                self._slots.meta_cells += meta_cells
                 return runs
             for run in runs:
                 self.free(run, SlotState.FREE)
 
-    async def _try_allocate(self, count: int) -> list[SlotRun]:
+    async def _try_allocate(self, count: int, meta_cells: int) -> list[SlotRun]:
         slots, growth = self._slots, self._growth
-        await growth.extend_log_space(count)
+        await growth.extend_log_space(count, meta_cells)
         # While the file grows, others allocate: look again after every step.
         while (run := slots.allocate_run(count, SlotState.WRITING)) is None:
             missing = max(0, count - slots.count(SlotState.FREE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TypeVar, Union
 
 from uringblob import tuning
 from uringblob.buffers.iobuf import IoBuffer
@@ -17,7 +17,9 @@ from uringblob.buffers.leases import AlignedBlobBuf, frame_of
 from uringblob.buffers.views import (
     BlobBuffer,
     Checksums,
+    Write,
     as_pair,
+    as_write,
     check_no_single_guid,
     checked_conditions,
     checked_deletes,
@@ -32,20 +34,25 @@ STEP_COST = tuning.CHECKED_AT_ONCE * tuning.CHANGE_COST_BYTES
 
 V = TypeVar("V")
 
+#: What a call changes: frames, the metadata of those blobs that have some (``None``: of none), deletions.
+Changes = tuple[Mapped[IoBuffer], Union[Mapped[bytes], None], list[bytes]]
 
-async def checked_changes(
-    core: Core, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike] = ()
-) -> tuple[Mapped[IoBuffer], list[bytes]]:
+
+async def checked_changes(core: Core, writes: Iterable[Write], deletes: Iterable[GuidLike] = ()) -> Changes:
     """Return what a call writes, the last write of each guid, and what it deletes, each guid once."""
     check_no_single_guid(deletes)
     size, pool = core.page_size, core.file_io.engine.pool
     frames: Mapped[IoBuffer] = {}
+    metas: Mapped[bytes] = {}
     try:
         for count, pair in enumerate(writes, 1):
-            guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
-            frames[guid_bytes(guid)] = frame_of(src, size, writable=False, pool=pool)
+            guid, src, meta = (*pair, b"") if type(pair) is tuple and len(pair) == 2 else as_write(pair)
+            key = guid_bytes(guid)
+            frames[key] = frame_of(src, size, writable=False, pool=pool)
+            if meta or metas:
+                metas[key] = meta
             if count % tuning.CHECKED_AT_ONCE == 0:
-                frames = _in_shards(frames)
+                frames, metas = _in_shards(frames), _in_shards(metas)
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
         doomed: Mapped[None] = {}
         rest = iter(deletes)
@@ -55,7 +62,7 @@ async def checked_changes(
             if len(some) == tuning.CHECKED_AT_ONCE:
                 doomed = _in_shards(doomed)
                 await core.file_io.checksum_budget.acquire_after(STEP_COST)
-        return frames, list(doomed)
+        return frames, metas or None, list(doomed)
     except BaseException:
         frames.clear()  # or the error's traceback would keep views of the caller's buffers
         raise
@@ -71,9 +78,7 @@ async def conditions_of(core: Core, if_absent: Iterable[GuidLike], if_checksum: 
     return conditions
 
 
-def few_changes(
-    core: Core, writes: Iterable[tuple[GuidLike, BlobBuffer]], deletes: Iterable[GuidLike]
-) -> tuple[Mapped[IoBuffer], list[bytes]] | None:
+def few_changes(core: Core, writes: Iterable[Write], deletes: Iterable[GuidLike]) -> Changes | None:
     """Do what :func:`checked_changes` does, in one step; ``None`` where that would take more."""
     if not isinstance(writes, (list, tuple)) or len(writes) > tuning.CHECKED_AT_ONCE:
         return None
@@ -81,16 +86,19 @@ def few_changes(
         return None
     size, pool = core.page_size, core.file_io.engine.pool
     frames: dict[bytes, IoBuffer] = {}
+    metas: dict[bytes, bytes] = {}
     frame: IoBuffer | None = None
     try:
         for pair in writes:
-            guid, src = pair if type(pair) is tuple and len(pair) == 2 else as_pair(pair)
+            guid, src, meta = (*pair, b"") if type(pair) is tuple and len(pair) == 2 else as_write(pair)
             key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
             frame = src._fixed if src.__class__ is AlignedBlobBuf and src._pool is pool else None
             if frame is None or not pool.registered:
                 frame = frame_of(src, size, writable=False, pool=pool)
             frames[key] = frame
-        return frames, checked_deletes(deletes, frames) if deletes else []
+            if meta or metas:
+                metas[key] = meta  # of a repeated guid, the last write's
+        return frames, metas or None, checked_deletes(deletes, frames) if deletes else []
     except BaseException:
         frames.clear()  # or the error's traceback would keep views of the caller's buffers
         frame = None

@@ -7,34 +7,34 @@ stop half-way, reads run in the caller's task.  What they do is in :mod:`uringbl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import warnings
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, check_range, size_of
-from uringblob.completion import Completion, call_surely, persist
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, check_range, size_of
+from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
 from uringblob.store.arguments import checked_changes, checked_reads, conditions_of, few_changes
+from uringblob.store.calls import ENDS_OF_READS, Calls
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.frame_reads import FrameRead, FrameWait
-from uringblob.store.io.job import Job, join, when_done
-from uringblob.store.may_call import MayCall
+from uringblob.store.io.job import join, let_go, when_done
 from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
@@ -46,16 +46,11 @@ from uringblob.units import check_max_bytes
 T = TypeVar("T")
 
 
-#: They leave without the frames of the read, which hold a view of the caller's buffer: the buffer is free
-#: now, but asyncio holds a task's error until the loop's next iteration, and in ``wait_for`` and ``TaskGroup``
-#: in a cycle until the garbage collector runs (CPython 3.11).
-_ENDS_OF_READS = (asyncio.CancelledError, BlobStoreError)
-
 #: No running loop is this, nor is None, where none is running.
 _NO_LOOP = object()
 
 
-class AsyncFileBlobStore(MayCall, AsyncBlobStore):
+class AsyncFileBlobStore(Calls, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -63,8 +58,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     ``page_size`` may be called from any thread.
 
     ``aclose`` finishes the calls that had begun.  In a forked child it writes and unlocks nothing.
-    Where the store's event loop is closed, no call can be finished any more: awaited on any loop, it
-    frees the store without a flush.
+    Where the store's event loop is closed it frees the store without a flush, awaited on any loop.
     """
 
     def __init__(
@@ -98,50 +92,6 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
     def closed(self) -> bool:
         return self._closing is not None
 
-    # --- who runs it ---------------------------------------------------------------------
-
-    async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a change as a job: once begun it ends, even if the caller is cancelled."""
-        self._active += 1
-        job: Job[T] | None = None
-        try:
-            job = self._core.file_io.start(coroutine)
-            # A callback of a job that is not done is called without a trip through the loop.
-            persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
-        except BaseException:
-            # A signal handler interrupted the job's first step, or raised behind it.
-            with contextlib.suppress(asyncio.CancelledError):
-                await (self._core.file_io.let_go() if job is None else when_done(job))
-            self._one_less(None)
-            raise
-        try:
-            return await join(job)
-        finally:
-            del job  # its exception's traceback refers to this function
-
-    async def _read(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a read in the caller's task."""
-        self._active += 1
-        try:
-            return await coroutine
-        except _ENDS_OF_READS as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
-        except BaseException:
-            await self._core.file_io.let_go()
-            raise
-        finally:
-            self._one_less(None)
-
-    def _one_less(self, _ended: object) -> None:
-        self._active -= 1
-        self._resolve_idle()
-
-    def _resolve_idle(self) -> None:
-        if self._active == 0 and self._idle is not None and not self._loop.is_closed():
-            call_surely(self._loop, self._idle.resolve, None)
-
     # --- reading -------------------------------------------------------------------------
 
     def _frame(self, dst: BlobBuffer, size: int) -> IoBuffer:
@@ -167,13 +117,11 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                 whole = reads.end(wait)
             if not whole:
                 await FrameRead(reads, key, wait.entry, frame).finish(wait.got)
-        except _ENDS_OF_READS as error:
+        except ENDS_OF_READS as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except GeneratorExit:
-            raise
         except BaseException:
             if wait is not None:
-                await self._core.file_io.let_go()
+                await let_go(self._core.file_io.engine, self._loop)
                 reads.end(wait)  # again: a handler may have raised before
             raise
         finally:
@@ -220,6 +168,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
         self._check_loop()
         return self._core.reads.checksum(guid_bytes(guid))
 
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        self._check_loop()
+        return self._core.reads.stat(guid_bytes(guid))
+
     async def list_blobs(self) -> list[BlobGuid]:
         """Return the names of all live blobs, as of one moment, in any order."""
         self._check_loop()
@@ -243,26 +195,28 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     # --- changing ------------------------------------------------------------------------
 
-    async def _write(self, writes: Iterable[tuple[GuidLike, BlobBuffer]], *, data_sync: bool) -> None:
+    async def _write(self, writes: Iterable[Write], *, data_sync: bool) -> None:
         self._check_loop()
         few = few_changes(self._core, writes, ())
         if few is None:
-            frames, _ = await checked_changes(self._core, writes)
+            frames, metas, _ = await checked_changes(self._core, writes)
             self._check_open()
         else:
-            frames, _ = few
+            frames, metas, _ = few
             del few
-        writing = self._core.write(frames, data_sync=data_sync)
+        writing = self._core.write(frames, metas, data_sync=data_sync)
         del frames
         await self._change(writing)
 
-    async def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        await self._write([(guid, src)], data_sync=False)
+    async def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        await self._write(
+            [(guid, src, meta) if meta.__class__ is not bytes or meta else (guid, src)], data_sync=False
+        )
 
-    async def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs(self, writes: Iterable[Write]) -> None:
         await self._write(writes, data_sync=False)
 
-    async def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    async def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         await self._write(writes, data_sync=True)
 
     async def delete_blob(self, guid: GuidLike) -> None:
@@ -271,7 +225,7 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
 
     async def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,
@@ -285,10 +239,10 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
             self._check_open()
         few = None if conditions else few_changes(core, writes, deletes)
         if few is None:
-            frames, doomed = await checked_changes(core, writes, deletes)
+            frames, metas, doomed = await checked_changes(core, writes, deletes)
             self._check_open()
         else:
-            frames, doomed = few
+            frames, metas, doomed = few
             del few  # an error's traceback refers to this function, and the buffers are the caller's then
             size_bytes = core.small_commit_bytes(frames, doomed)
             if size_bytes:
@@ -299,18 +253,18 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     budget = core.file_io.checksum_budget
                     if not budget.try_acquire(size_bytes):
                         await budget.acquire(size_bytes)
-                    commit = core.start_commit(frames, doomed)
+                    commit = core.start_commit(frames, metas, doomed)
                     if commit is None:
-                        committing = core.commit(frames, doomed, budget=False)
+                        committing = core.commit(frames, metas, doomed, budget=False)
                         del frames
                         await self._change(committing)
                     else:
                         del frames
                         await commit
-                except (asyncio.CancelledError, BlobStoreError, GeneratorExit):
+                except ENDS_OF_READS:
                     raise
                 except BaseException:
-                    await core.file_io.let_go()
+                    await let_go(core.file_io.engine, self._loop)
                     raise
                 finally:
                     commit = None
@@ -318,13 +272,13 @@ class AsyncFileBlobStore(MayCall, AsyncBlobStore):
                     if self._idle is not None:
                         self._resolve_idle()
                 return
-        committing = core.commit(frames, doomed, conditions)
+        committing = core.commit(frames, metas, doomed, conditions)
         del frames
         await self._change(committing)
 
     def begin_commit(
         self,
-        writes: Sequence[tuple[GuidLike, BlobBuffer]],
+        writes: Sequence[Write],
         deletes: Sequence[GuidLike],
         end: Callable[[BaseException | None], object],
         *,

@@ -159,12 +159,12 @@ class Core(StoreOwner):
             raise StoreReadOnly(f"{self.file.path} was opened with read_only=True: open it without")
         self.file_io.check_not_poisoned()
 
-    async def write(self, writes: Mapped[IoBuffer], *, data_sync: bool) -> None:
+    async def write(self, writes: Mapped[IoBuffer], metas: Mapped[bytes] | None, *, data_sync: bool) -> None:
         """Write frames and make them visible; with ``data_sync`` their bytes are durable, too."""
         if not writes:
             self.check_writable()
             return
-        batch = await self._prepare(writes)
+        batch = await self._prepare(writes, metas)
         overlap = batch.size_bytes >= tuning.WRITE_OVERLAP_BYTES_MIN
         try:
             if data_sync:
@@ -194,11 +194,13 @@ class Core(StoreOwner):
             0 if size_bytes >= tuning.COMMIT_OVERLAP_BYTES_MIN or len(deletes) > GUIDS_AT_ONCE else size_bytes
         )
 
-    def start_commit(self, writes: Mapped[IoBuffer], deletes: Sequence[bytes]) -> Commit | None:
+    def start_commit(
+        self, writes: Mapped[IoBuffer], metas: Mapped[bytes] | None, deletes: Sequence[bytes]
+    ) -> Commit | None:
         """Begin a small commit that has its budget; ``None``: something stands in its way, :meth:`commit` it."""
         if self.file.read_only or self.file_io.poison_cause is not None:
             self.check_writable()
-        batch = Batch(self.file_io, self.allocator, self.page_size)
+        batch = Batch(self.file_io, self.allocator, self.page_size, metas)
         if not batch.allocate_ready(writes):
             return None
         pending: PendingWrite | None = None
@@ -245,6 +247,7 @@ class Core(StoreOwner):
     async def commit(
         self,
         writes: Mapped[IoBuffer],
+        metas: Mapped[bytes] | None,
         deletes: Sequence[bytes],
         conditions: Conditions = (),
         *,
@@ -266,7 +269,7 @@ class Core(StoreOwner):
         if budget and not overlap and not self.file_io.checksum_budget.try_acquire(size_bytes):
             # Before slots are allocated: the first of many commits writes while the others wait for budget.
             await self.file_io.checksum_budget.acquire(size_bytes)
-        batch = await self._prepare(writes)
+        batch = await self._prepare(writes, metas)
         pending: PendingWrite | Job[None] | None = None
         try:
             pending = await batch.checksum_and_start(batch.start_write, overlap=overlap)
@@ -293,9 +296,9 @@ class Core(StoreOwner):
                 await self.file_io.checksum_budget.acquire(GUIDS_AT_ONCE * tuning.NAME_COST_BYTES)
         return False
 
-    async def _prepare(self, writes: Mapped[IoBuffer]) -> Batch:
+    async def _prepare(self, writes: Mapped[IoBuffer], metas: Mapped[bytes] | None) -> Batch:
         self.check_writable()
-        batch = Batch(self.file_io, self.allocator, self.page_size)
+        batch = Batch(self.file_io, self.allocator, self.page_size, metas)
         await batch.allocate(writes)
         return batch
 

@@ -33,6 +33,7 @@ from uringblob.errors import (
     with_remedy,
 )
 from uringblob.owner import StoreOwner
+from uringblob.store.features import unknown_features
 from uringblob.store.format import (
     BLOCK_SIZE,
     COUNT_LIMIT,
@@ -228,10 +229,10 @@ def judge_superblocks(header: bytes, path: str) -> list[Superblock | None]:
     if not any(found):
         raise _no_superblock(header, path, damaged=bool(versions))
     for superblock in found:
-        if superblock is not None and superblock.required:
+        if superblock is not None and superblock.incompatible:
             raise StoreCorrupt(
-                f"{path} uses features {superblock.required:#x} of a newer release, and cannot be read without "
-                "them: use the release that wrote it"
+                f"{path} needs features of a newer release to be read ({unknown_features(superblock)}): use the "
+                "release that wrote it"
             )
     return [superblock if _is_sane(superblock) else None for superblock in found]
 

@@ -6,8 +6,8 @@ All integers are little-endian and unsigned.
 A *superblock* is one 4096-byte block with a checksum.  A *log block* is eight sectors of 512 bytes; each
 begins with a 32-byte sector header that names type, log and sequence number, so that a single surviving
 sector of a torn block still identifies its group, and none is ever all zero.  Behind the sector headers
-lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records.  Block and sector headers also
-name the store and its frame size, so that a block can be checked without a superblock.
+lie 120 cells of 32 bytes: cell 0 is the block header, the rest are records, each with its blob's metadata
+in whole cells behind it.  A block names its store and frame size, so it can be checked without a superblock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import xxhash
 
@@ -24,7 +24,11 @@ SECTOR_SIZE = 512
 SECTORS = BLOCK_SIZE // SECTOR_SIZE
 CELL_SIZE = 32
 CELLS_PER_SECTOR = SECTOR_SIZE // CELL_SIZE - 1
+#: Records that a block holds where no blob has metadata, and so the cells for records.
 RECORDS_PER_BLOCK = SECTORS * CELLS_PER_SECTOR - 1
+
+#: Cells that a blob's metadata takes at most: its length in bytes is one byte.
+META_CELLS_MAX = -(-0xFF // CELL_SIZE)
 
 MAGIC = b"uringblb"
 VERSION = 2
@@ -37,8 +41,9 @@ _MARK = b"ublk"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
 _SECTOR = struct.Struct("<4sBBBBQQ8s")
 _BLOCK = struct.Struct("<QIIIIQ")
-#: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents.
-_SUPERBLOCK_2 = struct.Struct("<QQQ64sQ")
+#: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents, and the
+#: flags that came last.
+_SUPERBLOCK_2 = struct.Struct("<QQQ64sQQ")
 _EXTENT = struct.Struct("<QQ")
 _EXTENTS_OFFSET = 256
 #: Extents of log space that a superblock has room for.
@@ -54,6 +59,9 @@ COUNT_LIMIT = 1 << 62
 
 CHECKSUM_BITS = 64
 CHECKSUM_MASK = (1 << CHECKSUM_BITS) - 1
+#: A record's slot field has the length of the metadata in its highest byte.
+_META_SHIFT = 56
+_SLOT_MASK = (1 << _META_SHIFT) - 1
 BLANK_BLOCK = bytes(BLOCK_SIZE)
 _BLANK_SECTOR = bytes(SECTOR_SIZE)
 
@@ -71,9 +79,39 @@ class BlockType(enum.IntEnum):
 FLAG_FRAMES_SYNCED = 1
 
 
-def pack_entry(slot: int, checksum: int) -> int:
-    """Return the map's value for a blob: slot and frame checksum in one int."""
-    return slot << CHECKSUM_BITS | checksum
+class EntryWithMeta(int):
+    """The packed entry of a blob that has metadata; that of any other blob is a plain ``int``.
+
+    One object, so metadata is where its entry is, in every map and for every reader, and a store without
+    metadata has none of it.  Arithmetic drops the metadata: make an entry of another slot with
+    :func:`pack_entry`.
+    """
+
+    meta: bytes
+
+
+def pack_entry(slot: int, checksum: int, meta: bytes = b"") -> int:
+    """Return the map's value for a blob: slot, frame checksum and metadata in one int."""
+    return with_meta(slot << CHECKSUM_BITS | checksum, meta)
+
+
+def with_meta(entry: int, meta: bytes) -> int:
+    """Return a packed entry with ``meta``."""
+    if not meta:
+        return entry
+    made = EntryWithMeta(entry)
+    made.meta = meta
+    return made
+
+
+def entry_meta(entry: int) -> bytes:
+    """Return the metadata of a packed entry's blob."""
+    return entry.meta if isinstance(entry, EntryWithMeta) else b""
+
+
+def meta_cells(meta: bytes) -> int:
+    """Return how many cells ``meta`` takes behind its record."""
+    return -(-len(meta) // CELL_SIZE)
 
 
 def entry_slot(entry: int) -> int:
@@ -111,8 +149,8 @@ class Superblock:
     """Where the log begins, which slots are kept for logs, and up to which group nothing may be missing.
 
     ``log_space`` is empty in version 1, where a log's segments lie among the frames.
-    ``required`` are features without which a store must not be opened, ``required_to_write`` those
-    without which it may only be read; this release knows none of either.
+    A release that does not know a bit of ``incompatible`` must not open the store, of ``read_only_compatible``
+    not change it; those of ``compatible`` it ignores, and keeps.  This release knows none.
     """
 
     page_size: int
@@ -123,10 +161,11 @@ class Superblock:
     floor: int
     version: int = VERSION
     log_space: tuple[SlotRun, ...] = ()
-    required: int = 0
-    required_to_write: int = 0
+    incompatible: int = 0
+    read_only_compatible: int = 0
     created_ns: int = 0
     label: bytes = b""
+    compatible: int = 0
 
     def encode(self, offset: int) -> bytes:
         """Return the 4096 bytes of this superblock for its place at ``offset``.
@@ -136,11 +175,12 @@ class Superblock:
         if len(self.label) > LABEL_BYTES_MAX:
             raise ValueError(f"a label has at most {LABEL_BYTES_MAX} bytes, not {len(self.label)}")
         body = bytearray(BLOCK_SIZE - 8)
-        counts = self.revision, offset, self.log_id, self.head.slot, self.head.slots, self.floor, 0
-        _SUPERBLOCK.pack_into(body, 0, MAGIC, self.version, self.page_size, self.store_id, *counts)
+        numbers = self.revision, offset, self.log_id, self.head.slot, self.head.slots, self.floor, 0
+        _SUPERBLOCK.pack_into(body, 0, MAGIC, self.version, self.page_size, self.store_id, *numbers)
         if self.version > 1:
-            features = self.required, self.required_to_write, self.created_ns, self.label
-            _SUPERBLOCK_2.pack_into(body, _SUPERBLOCK.size, *features, len(self.log_space))
+            features = self.incompatible, self.read_only_compatible, self.created_ns, self.label
+            counts = len(self.log_space), self.compatible
+            _SUPERBLOCK_2.pack_into(body, _SUPERBLOCK.size, *features, *counts)
             for index, extent in enumerate(self.log_space):
                 _EXTENT.pack_into(body, _EXTENTS_OFFSET + index * _EXTENT.size, extent.slot, extent.slots)
         return bytes(body) + _U64.pack(xxhash.xxh3_64_intdigest(body))
@@ -157,12 +197,15 @@ def decode_superblock(block: bytes, offset: int) -> Superblock | None:
     common = page_size, store_id, revision, log_id, SlotRun(slot, slots), floor, version
     if version == 1:
         return Superblock(*common)
-    required, to_write, created_ns, label, count = _SUPERBLOCK_2.unpack_from(block, _SUPERBLOCK.size)
+    incompatible, to_write, created_ns, label, count, compatible = _SUPERBLOCK_2.unpack_from(
+        block, _SUPERBLOCK.size
+    )
     if count > EXTENTS_MAX:
         return None
     extents = (_EXTENT.unpack_from(block, _EXTENTS_OFFSET + i * _EXTENT.size) for i in range(count))
     log_space = tuple(SlotRun(slot, slots) for slot, slots in extents)
-    return Superblock(*common, log_space, required, to_write, created_ns, label.rstrip(b"\0"))
+    label = label.rstrip(b"\0")
+    return Superblock(*common, log_space, incompatible, to_write, created_ns, label, compatible)
 
 
 def is_sound(block: bytes) -> bool:
@@ -195,16 +238,40 @@ class Block:
     count: int
     records: int
     payload: bytes
+    meta_cells: int = 0  #: cells that metadata takes, behind the records of its blobs
     page_size: int = 0  #: 0 in blocks of version 1
 
-    def entries(self) -> Iterator[tuple[bytes, int, int]]:
-        """Yield ``(guid, slot, checksum)``; slot 0 says that the blob is deleted."""
-        return _RECORD.iter_unpack(self.payload[CELL_SIZE : CELL_SIZE * (self.records + 1)])
+    def entries(self) -> Iterator[tuple[bytes, int]]:
+        """Yield ``(guid, packed entry)``; slot 0 says that the blob is deleted."""
+        if self.meta_cells:
+            return _entries_with_meta(self.payload, self.records)
+        cells = self.payload[CELL_SIZE : CELL_SIZE * (self.records + 1)]
+        return ((guid, slot << CHECKSUM_BITS | check) for guid, slot, check in _RECORD.iter_unpack(cells))
 
     def link(self) -> tuple[int, int, int, int]:
         """Return the four numbers of a SEGMENT or SWITCH block."""
         a, b, c, d = _LINK.unpack_from(self.payload, CELL_SIZE)
         return a, b, c, d
+
+
+def _entries_with_meta(payload: bytes, records: int) -> Iterator[tuple[bytes, int]]:
+    at = CELL_SIZE
+    for _ in range(records):
+        guid, field, checksum = _RECORD.unpack_from(payload, at)
+        at, length = at + CELL_SIZE, field >> _META_SHIFT
+        yield guid, pack_entry(field & _SLOT_MASK, checksum, payload[at : at + length])
+        at += -(-length // CELL_SIZE) * CELL_SIZE
+
+
+def _count_meta_cells(payload: bytes, records: int) -> int:
+    """Return how many cells the metadata of ``records`` records takes, or -1 if the block is too short for it."""
+    cells = 1
+    for _ in range(records):
+        if cells > RECORDS_PER_BLOCK:
+            return -1
+        _, field, _ = _RECORD.unpack_from(payload, cells * CELL_SIZE)
+        cells += 1 - (-(field >> _META_SHIFT) // CELL_SIZE)
+    return cells - 1 - records if cells <= RECORDS_PER_BLOCK + 1 else -1
 
 
 def encode_block(
@@ -221,14 +288,14 @@ def encode_block(
     page_size: int = 0,
 ) -> bytes:
     """Return the 4096 bytes of a log block for its place at ``offset``."""
-    cells = b"".join(records).ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
-    payload = _BLOCK.pack(0, index, count, len(records), 0, page_size) + cells
+    cells = b"".join(records)
+    payload = _BLOCK.pack(0, index, count, len(records), len(cells) // CELL_SIZE - len(records), page_size)
+    payload += cells.ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
     block = bytearray(BLOCK_SIZE)
     step = CELLS_PER_SECTOR * CELL_SIZE
-    halves = store_id[:8], store_id[8:]
-    for sector in range(SECTORS):
-        at = sector * SECTOR_SIZE
-        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, halves[sector & 1])
+    for sector, at in enumerate(range(0, BLOCK_SIZE, SECTOR_SIZE)):
+        half = store_id[sector % 2 * 8 :][:8]
+        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, half)
         block[at + CELL_SIZE : at + SECTOR_SIZE] = payload[sector * step : (sector + 1) * step]
     # As _block_checksum() does it; written out, because every commit comes here.
     _U64.pack_into(block, CELL_SIZE, xxhash.xxh3_64_intdigest(_BINDING.pack(store_id, offset) + block))
@@ -247,33 +314,27 @@ def decode_block(store_id: bytes, offset: int, raw: bytes) -> Block | None:
     mark, block_type, _, flags, _, seq, log_id, _ = _SECTOR.unpack_from(raw)
     if mark != _MARK or not BlockType.SEGMENT <= block_type <= BlockType.SWITCH:
         return None
-    checksum, index, count, records, _, page_size = _BLOCK.unpack_from(raw, CELL_SIZE)
-    if records > RECORDS_PER_BLOCK or index >= count:
+    checksum, index, count, records, meta_cells, page = _BLOCK.unpack_from(raw, CELL_SIZE)
+    if records + meta_cells > RECORDS_PER_BLOCK or index >= count:
         return None
     unsigned = bytearray(raw)
     _U64.pack_into(unsigned, CELL_SIZE, 0)
     if checksum != _block_checksum(store_id, offset, unsigned):
         return None
     payload = b"".join(raw[at + CELL_SIZE : at + SECTOR_SIZE] for at in range(0, BLOCK_SIZE, SECTOR_SIZE))
-    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload, page_size)
-
-
-def groups_named_in(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Yield log id and sequence number of each sector of ``raw`` that has a header; it may be damaged."""
-    for at in range(0, len(raw), SECTOR_SIZE):
-        mark, _, _, _, _, seq, log_id, _ = _SECTOR.unpack_from(raw, at)
-        if mark == _MARK:
-            yield log_id, seq
-
-
-def store_id_in(raw: bytes) -> bytes:
-    """Return the store id that the log block ``raw`` names; zero in version 1."""
-    return b"".join(_SECTOR.unpack_from(raw, at)[-1] for at in (0, SECTOR_SIZE))
+    if meta_cells and _count_meta_cells(payload, records) != meta_cells:
+        return None
+    return Block(BlockType(block_type), flags, seq, log_id, index, count, records, payload, meta_cells, page)
 
 
 def set_record(guid: bytes, entry: int) -> bytes:
-    """Return the record that maps ``guid`` to a packed entry."""
-    return _RECORD.pack(guid, entry >> CHECKSUM_BITS, entry & CHECKSUM_MASK)
+    """Return the record that maps ``guid`` to a packed entry, with the cells of its metadata."""
+    if not isinstance(entry, EntryWithMeta):
+        return _RECORD.pack(guid, entry >> CHECKSUM_BITS, entry & CHECKSUM_MASK)
+    meta = entry.meta
+    field = len(meta) << _META_SHIFT | entry >> CHECKSUM_BITS
+    cells = meta.ljust(meta_cells(meta) * CELL_SIZE, b"\0")
+    return _RECORD.pack(guid, field, entry & CHECKSUM_MASK) + cells
 
 
 def delete_record(guid: bytes) -> bytes:
@@ -313,6 +374,27 @@ def find_stale_sectors(raw: bytes, offset: int, log_id: int) -> list[StaleSector
     return found
 
 
-def blocks_for(records: int) -> int:
-    """Return how many blocks a group of ``records`` takes; an empty group takes one."""
-    return max(1, -(-records // RECORDS_PER_BLOCK))
+def blocks_for(records: int, cells_of_meta: int = 0) -> int:
+    """Return how many blocks are enough for ``records`` whose metadata takes so many cells; at least one.
+
+    A record with its metadata lies in one block, so with metadata the last cells of a block may be empty.
+    """
+    cells = records + cells_of_meta
+    if cells <= RECORDS_PER_BLOCK:
+        return 1
+    return -(-cells // (RECORDS_PER_BLOCK - META_CELLS_MAX if cells_of_meta else RECORDS_PER_BLOCK))
+
+
+def packed(records: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the records of one block after the other, and then of empty blocks, without end."""
+    block, room = list[bytes](), RECORDS_PER_BLOCK
+    for record in records:
+        cells = len(record) // CELL_SIZE
+        if cells > room:
+            yield block
+            block, room = [], RECORDS_PER_BLOCK
+        block.append(record)
+        room -= cells
+    while True:
+        yield block
+        block = []

@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from uringblob import tuning
+from uringblob.api.blob_stat import BlobStat
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.engines import transfers
 from uringblob.errors import BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
-from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK
+from uringblob.store.format import CHECKSUM_BITS, CHECKSUM_MASK, entry_meta
 from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.wait import Wait
@@ -107,6 +108,13 @@ class FrameReads:
         if entry is None:
             raise self.not_found(guid)
         return entry & CHECKSUM_MASK
+
+    def stat(self, guid: bytes) -> BlobStat:
+        """Return what is known of the blob that is visible now; in any thread."""
+        entry = self.index.find(guid)
+        if entry is None:
+            raise self.not_found(guid)
+        return BlobStat(self.page_size, entry & CHECKSUM_MASK, entry_meta(entry))
 
     def not_found(self, guid: bytes) -> BlobStoreError:
         """Return the error for a blob that does not exist."""

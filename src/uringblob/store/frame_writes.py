@@ -29,7 +29,7 @@ from uringblob.engines.transfers import SyncFailed
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
-from uringblob.store.format import CHECKSUM_BITS, SlotRun, pack_entry
+from uringblob.store.format import CHECKSUM_BITS, SlotRun, meta_cells, pack_entry, with_meta
 from uringblob.store.index.shards import Mapped
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
@@ -75,15 +75,22 @@ class Piece:
 
 
 class Batch:
-    """Frames with their slots and checksums; ``entries`` is what a log record would name."""
+    """Frames with their slots and checksums; ``entries`` is what a log record would name.
 
-    def __init__(self, file_io: FileIO, allocator: SlotAllocator, page_size: int) -> None:
+    ``metas`` is the metadata of those blobs that have some.
+    """
+
+    def __init__(
+        self, file_io: FileIO, allocator: SlotAllocator, page_size: int, metas: Mapped[bytes] | None = None
+    ) -> None:
         self._file_io = file_io
         self._allocator = allocator
         self._page_size = page_size
         self.pieces: list[Piece] = []
         self.entries: list[tuple[bytes, int]] = []
         self.size_bytes = 0  #: of all frames
+        self._metas = metas
+        self.meta_cells = 0  #: of the log, for all metadata
         self._started = False  # whether any write may have been requested
 
     async def allocate(self, writes: Mapped[IoBuffer]) -> None:
@@ -97,9 +104,11 @@ class Batch:
         elif len(frames) > 1:
             frames.sort(key=_address)
         self.size_bytes = len(frames) * self._page_size
-        ready = self._allocator.allocate_ready(len(frames))  # no coroutine for the common case
+        cells = 0 if self._metas is None else await self._count_meta_cells(self._metas)
+        ready = self._allocator.allocate_ready(len(frames), cells)  # no coroutine for the common case
         done = 0
-        for run in (ready,) if ready is not None else await self._allocator.allocate_frames(len(frames)):
+        runs = (ready,) if ready is not None else await self._allocator.allocate_frames(len(frames), cells)
+        for run in runs:
             # A piece is at most what one gather may hold.
             for start in range(0, run.slots, GATHER_PIECES_MAX):
                 piece = SlotRun(run.slot + start, min(run.slots - start, GATHER_PIECES_MAX))
@@ -118,12 +127,35 @@ class Batch:
             places.append(frame)
             if frame.address % align:
                 return False
-        run = self._allocator.allocate_ready(len(guids))
+        cells = 0 if self._metas is None else sum(map(meta_cells, self._metas.values()))
+        run = self._allocator.allocate_ready(len(guids), cells)
         if run is None:
             return False
+        self.meta_cells = cells
         self.size_bytes = len(guids) * self._page_size
-        self.pieces.append(Piece(run, guids, places, bounced=False))
+        self._add_piece(Piece(run, guids, places, bounced=False))
         return True
+
+    async def _count_meta_cells(self, metas: Mapped[bytes]) -> int:
+        for number, meta in enumerate(metas.values(), 1):
+            self.meta_cells += meta_cells(meta)
+            if number % GUIDS_AT_ONCE == 0:
+                await self._file_io.checksum_budget.acquire(GUIDS_AT_ONCE * tuning.NAME_COST_BYTES)
+        return self.meta_cells
+
+    def _add_piece(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        if self._metas is not None:
+            for slot, guid in enumerate(piece.guids, piece.run.slot):
+                if meta := self._metas.get(guid):
+                    self._allocator.note_meta(slot, meta_cells(meta))
+
+    def _add_meta(self, first: int) -> None:
+        """Add the metadata to ``entries`` from the ``first`` on."""
+        if self._metas is not None:
+            for number in range(first, len(self.entries)):
+                guid, entry = self.entries[number]
+                self.entries[number] = guid, with_meta(entry, self._metas.get(guid) or b"")
 
     def checksum(self) -> None:
         """Checksum the frames into ``entries``, in one step."""
@@ -132,12 +164,14 @@ class Batch:
         for guid, frame in zip(piece.guids, piece.frames, strict=True):
             self.entries.append((guid, slot << CHECKSUM_BITS | frame_checksum(frame.view)))
             slot += 1
+        if self._metas is not None:
+            self._add_meta(0)
 
     def _lay_out(self, run: SlotRun, part: Sequence[tuple[bytes, IoBuffer]]) -> None:
         guids, frames = [guid for guid, _ in part], [frame for _, frame in part]
         align = self._file_io.engine.memory_align
         bounced = align > 1 and any(frame.address % align for frame in frames)
-        self.pieces.append(Piece(run, guids, frames, bounced))
+        self._add_piece(Piece(run, guids, frames, bounced))
 
     def _places(self) -> Iterator[tuple[int, bytes, IoBuffer]]:
         for piece in self.pieces:
@@ -153,6 +187,7 @@ class Batch:
         if not overlap:
             for slot, guid, frame in self._places():
                 self.entries.append((guid, pack_entry(slot, frame_checksum(frame.view))))
+            self._add_meta(0)
             return start()
         write = start()
         async with WaitOnError((write,)):
@@ -165,15 +200,17 @@ class Batch:
         if page_size > tuning.STEP_BYTES:
             for slot, guid, frame in self._places():
                 self.entries.append((guid, pack_entry(slot, await budget.checksum(frame.view))))
+                self._add_meta(len(self.entries) - 1)
             return
         places = self._places()
         at_once = min(tuning.CHECKSUMMED_BYTES_AT_ONCE, tuning.BYTES_PER_ITERATION // 2) // page_size
         while some := list(itertools.islice(places, max(1, at_once))):
             if not budget.try_acquire(len(some) * page_size):
                 await budget.acquire(len(some) * page_size)
-            checksums = frame_checksums([frame for _, _, frame in some])
+            checksums, done = frame_checksums([frame for _, _, frame in some]), len(self.entries)
             for (slot, guid, _), checksum in zip(some, checksums, strict=True):
                 self.entries.append((guid, slot << CHECKSUM_BITS | checksum))
+            self._add_meta(done)
 
     # --- writing -------------------------------------------------------------------------
 

@@ -39,14 +39,15 @@ class FileGrowth:
 
     # --- log space -----------------------------------------------------------------------
 
-    def log_space_suffices(self, more_records: int) -> bool:
-        """Whether logs have as much space as so many more records need."""
+    def log_space_suffices(self, more_records: int, more_meta_cells: int = 0) -> bool:
+        """Whether logs have as much space as so many more records need, with so much more metadata."""
         log_space, records = self.log_space, self._slots.named + more_records
-        if records <= log_space.suffices_up_to:
+        cells = self._slots.meta_cells + more_meta_cells
+        if records <= log_space.suffices_up_to and cells <= log_space.suffices_with_meta:
             return True
-        suffices = log_space.capacity >= log_space.wanted(records)
+        suffices = log_space.capacity >= log_space.wanted(records, cells)
         if suffices:
-            log_space.suffices_up_to = records
+            log_space.suffices_up_to, log_space.suffices_with_meta = records, cells
         return suffices
 
     async def complete_log_space(self) -> None:
@@ -57,14 +58,15 @@ class FileGrowth:
             if error.errno not in NO_SPACE_ERRNOS:
                 raise
 
-    async def extend_log_space(self, more_records: int) -> None:
-        """Lengthen the log space until ``more_records`` more records fit.
+    async def extend_log_space(self, more_records: int, more_meta_cells: int = 0) -> None:
+        """Lengthen the log space until ``more_records`` more records fit, with their metadata.
 
         An extent is used only when both superblocks list it: an opener that reads the other one would
         give its slots to frames.
         """
-        while not self.log_space_suffices(more_records):
-            extent = await self._allocate_extent(self.log_space.wanted(self._slots.named + more_records))
+        while not self.log_space_suffices(more_records, more_meta_cells):
+            records, cells = self._slots.named + more_records, self._slots.meta_cells + more_meta_cells
+            extent = await self._allocate_extent(self.log_space.wanted(records, cells))
             await self._file_io.repairs.make(functools.partial(self._record, extent))
 
     async def _record(self, extent: SlotRun) -> None:

@@ -108,7 +108,7 @@ class ReadBatch(Wait):
                             shared.engine.read(slot * page_size, (frame,)).forward(sink)
                     except BaseException:
                         # Not requested: its end would be awaited for ever.  (Or a signal handler raised when it
-                        # was: then the call waits for all that is in flight, see FileIO.let_go.)
+                        # was: then the call waits for all that is in flight, see let_go.)
                         self.in_flight.discard(position)
                         raise
             position += 1

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 from collections.abc import Callable, Sequence
 
-from uringblob.buffers.views import BlobBuffer
+from uringblob.buffers.views import Write
 from uringblob.guid import GuidLike
 from uringblob.store.arguments import few_changes
 from uringblob.store.core import Core
@@ -19,7 +19,7 @@ from uringblob.store.core import Core
 
 def begin_commit(
     core: Core,
-    writes: Sequence[tuple[GuidLike, BlobBuffer]],
+    writes: Sequence[Write],
     deletes: Sequence[GuidLike],
     end: Callable[[BaseException | None], object],
     *,
@@ -32,7 +32,9 @@ def begin_commit(
     few = few_changes(core, writes, deletes)
     if few is None:
         return False
-    size_bytes = core.small_commit_bytes(*few)
+    frames, _, doomed = few
+    size_bytes = core.small_commit_bytes(frames, doomed)
+    del frames
     if not size_bytes or not core.file_io.checksum_budget.try_acquire(size_bytes):
         return False
     blocking = may_block and core.may_block

@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from uringblob.api.async_store import AsyncBlobSnapshot
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.iobuf import IoBuffer
@@ -168,6 +169,10 @@ class AsyncFileSnapshot(StoreOwner, AsyncBlobSnapshot):
     async def checksum(self, guid: GuidLike) -> int:
         self._check_loop()
         return self._reads.checksum(guid_bytes(guid))
+
+    async def stat_blob(self, guid: GuidLike) -> BlobStat:
+        self._check_loop()
+        return self._reads.stat(guid_bytes(guid))
 
     async def list_blobs(self) -> list[BlobGuid]:
         self._check_loop()

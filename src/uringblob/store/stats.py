@@ -8,6 +8,7 @@ from uringblob.api.backup import INCOMPLETE
 from uringblob.api.stats import StoreStats
 from uringblob.errors import errno_name
 from uringblob.store.core import Core
+from uringblob.store.features import feature_names
 from uringblob.store.index.slots import SlotState
 
 
@@ -21,12 +22,16 @@ def collect_stats(core: Core) -> StoreStats:
     if core.index.find(INCOMPLETE) is not None:
         notes.append("this is an incomplete backup: run it again, and do not use it as a store until then")
     file_bytes, allocated_bytes = _sizes(core, notes)
-    cause = core.file_io.poison_cause
+    cause, superblock = core.file_io.poison_cause, core.superblocks.current
     return StoreStats(
         engine=engine.name,
         engine_reason=engine.reason,
         direct_io=engine.direct_io,
         page_size=core.page_size,
+        format_version=superblock.version,
+        features=tuple(feature_names(superblock)),
+        created_ns=superblock.created_ns,
+        label=superblock.label.decode(errors="replace"),
         blobs=len(core.index),
         file_bytes=file_bytes,
         allocated_bytes=allocated_bytes,

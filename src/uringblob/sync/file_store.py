@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, guid_list
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
 from uringblob.errors import BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.limits import thread_limits
@@ -120,6 +121,9 @@ class FileBlobStore(StoreOwner, BlobStore):
     def checksum(self, guid: GuidLike) -> int:
         return self._checked._core.reads.checksum(guid_bytes(guid))
 
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return self._checked._core.reads.stat(guid_bytes(guid))
+
     def stats(self) -> StoreStats:
         if self._handle.inherited:
             self._handle.check()
@@ -132,8 +136,8 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     # -- run on the store's loop --------------------------------------------------------------
 
-    def write_blob(self, guid: GuidLike, src: BlobBuffer) -> None:
-        self._handle.run(self._core.write_blob, guid, src)
+    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:
+        self._handle.run(self._core.write_blob, guid, src, meta)
 
     def delete_blob(self, guid: GuidLike) -> None:
         self._handle.run(self._core.delete_blob, guid)
@@ -144,10 +148,10 @@ class FileBlobStore(StoreOwner, BlobStore):
     def flush(self) -> None:
         self._handle.run(self._core.flush)
 
-    def write_blobs(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs(self, writes: Iterable[Write]) -> None:
         self._handle.run(self._core.write_blobs, list(writes))
 
-    def write_blobs_with_data_sync(self, writes: Iterable[tuple[GuidLike, BlobBuffer]]) -> None:
+    def write_blobs_with_data_sync(self, writes: Iterable[Write]) -> None:
         self._handle.run(self._core.write_blobs_with_data_sync, list(writes))
 
     def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
@@ -158,7 +162,7 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def commit(
         self,
-        writes: Iterable[tuple[GuidLike, BlobBuffer]] = (),
+        writes: Iterable[Write] = (),
         deletes: Iterable[GuidLike] = (),
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
@@ -61,6 +62,9 @@ class FileSnapshot(StoreOwner, BlobSnapshot):
 
     def checksum(self, guid: GuidLike) -> int:
         return self._checked._reads.checksum(guid_bytes(guid))
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return self._checked._reads.stat(guid_bytes(guid))
 
     def stats(self) -> StoreStats:
         return self._core.stats()

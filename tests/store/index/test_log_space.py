@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, SlotRun, blocks_for, first_slot
+from uringblob.store.format import BLOCK_SIZE, META_CELLS_MAX, SlotRun, blocks_for, first_slot
 from uringblob.store.index.log_space import (
     BASE_BYTES,
     BASE_SLOTS,
@@ -25,7 +25,8 @@ from uringblob.store.log.writer import Log
 
 KIB = 1024
 MIB = 1024 * KIB
-PAGE_SIZES = [4096 << bit for bit in range(13)]
+#: Each power of two, and others around those where something changes.
+PAGE_SIZES = [*(4096 << bit for bit in range(15)), *(n * KIB for n in (12, 36, 60, 68, 100, 1540)), 63 * MIB]
 RECORDS = [0, 1, 118, 119, 120, 1_000, 1_785, 1_786, 20_000, 300_000]
 
 
@@ -39,7 +40,7 @@ def test_a_store_that_holds_nothing_keeps_its_base_and_that_is_the_fixed_cost(pa
     if page_size <= 64 * KIB:
         superblocks = first_slot(page_size) * page_size if page_size > 4096 else 8192
         assert kept * page_size <= BASE_BYTES - superblocks
-        assert kept * page_size >= BASE_BYTES - GRANULE_BYTES
+        assert kept * page_size >= BASE_BYTES - superblocks - 2 * granule_slots(page_size) * page_size
     else:
         assert kept in (BASE_SLOTS, BASE_SLOTS + 1)
         assert first_slot(page_size) + kept < 8, "at most eight frames, the superblocks' included"
@@ -82,19 +83,22 @@ def test_a_segment_is_a_small_part_of_all_and_its_zeroing_is_one_request(page_si
 class Chain:
     """A log that writes nothing: the real arithmetic of log, compaction and maintenance, and no medium.
 
-    ``named`` blobs are what the slot table says; ``durable`` what a snapshot taken now would hold.
+    ``named`` blobs are what the slot table says; ``durable`` what a snapshot taken now would hold.  The
+    metadata of each takes ``meta`` cells.
     """
 
-    def __init__(self, page_size, named, rng, *, pieces):
+    def __init__(self, page_size, named, rng, *, pieces, meta=0):
         self.page_size = page_size
         self.named = self.durable = named
-        self.delta = 0
+        self.meta, self.meta_cells = meta, named * meta
+        self.largest = blocks_for(named, named * meta)
+        self.delta_count = 0
         self.space = LogSpace(page_size)
         self.rng = rng
         self._lay_out(pieces)
         self.maintenance = LogMaintenance(
             None,
-            SimpleNamespace(slots=self, delta=lambda: range(self.delta)),
+            self,
             self.space,
             self,
             SimpleNamespace(current=SimpleNamespace(version=2)),
@@ -103,12 +107,25 @@ class Chain:
         self.maintenance._compacting = None
         self.log = self.first_log()
 
+    # What it asks of the index.
+
+    @property
+    def slots(self):
+        return self
+
+    def delta(self):
+        return range(self.delta_count)
+
+    @property
+    def delta_meta_cells(self):
+        return self.delta_count * self.meta
+
     async def nothing(self):
         """There is as much as there shall be."""
 
     def _lay_out(self, pieces):
         """Give the space what it wants and not one granule more, in extents that do not touch."""
-        left, at = self.space.wanted(self.named), first_slot(self.page_size)
+        left, at = self.space.wanted(self.named, self.meta_cells), first_slot(self.page_size)
         while left:
             part = left if pieces == 1 else min(left, self.rng.randint(1, max(1, left // pieces)))
             self.space.add(SlotRun(at, part * self.space.granule))
@@ -141,18 +158,19 @@ class Chain:
 
     def begin_compaction(self):
         compaction = Compaction(None, None, self.space, self, None)
-        compaction._allocate_segments(blocks_for(self.durable) + 1)
+        compaction._allocate_segments(self.largest + 1)
         self.new = self.log_of(compaction._segments)
-        self.new.skip(blocks_for(self.durable))
-        self.delta = 0
+        self.new.skip(self.largest)
+        self.delta_count = 0
         self.maintenance._compacting = SimpleNamespace(done=lambda: False)
 
     def switch_log(self):
         """The carry, then the SWITCH in the old log, and only then the old log's segments are free."""
         new = self.new
-        self.extend(new, blocks_for(self.delta))
-        new.skip(blocks_for(self.delta))
-        self.delta = 0
+        carried = blocks_for(self.delta_count, self.delta_meta_cells)
+        self.extend(new, carried)
+        new.skip(carried)
+        self.delta_count = 0
         self.maintenance._compacting = None
         return new
 
@@ -181,14 +199,14 @@ def chains(seed):
     rng = random.Random(seed)
     for page_size in PAGE_SIZES:
         for records in RECORDS:
-            for pieces in (1, 4):
-                yield Chain(page_size, records, rng, pieces=pieces)
+            for pieces, meta in ((1, 0), (4, 0), (4, 1), (1, META_CELLS_MAX)):
+                yield Chain(page_size, records, rng, pieces=pieces, meta=meta)
 
 
 def test_after_a_compaction_the_largest_group_fits_and_after_it_the_next_compaction():
     """``wanted`` covers it: the snapshot in use, a group that names every blob, and a snapshot beside both."""
     for chain in chains(1):
-        largest = blocks_for(chain.named)
+        largest = chain.largest
         for _ in range(4):
             assert chain.maintenance.log_fits(largest), (
                 f"{chain.page_size} {chain.named} {chain.space} {chain.log}"
@@ -204,7 +222,7 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
     """Ordinary groups come, as long as they fit, also while a snapshot is written; so its carry may be long."""
     refused = beside = 0
     for chain in chains(2):
-        largest = blocks_for(chain.named)
+        largest = chain.largest
         sizes = [1, 1, 2, largest, max(1, largest // 3), max(1, largest // 10)]
         for _ in range(3):
             for _ in range(chain.rng.choice((0, 5, 40, 300))):
@@ -216,7 +234,7 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
             for _ in range(chain.rng.choice((0, 3, 30))):
                 if chain.maintenance.log_fits(size := chain.rng.choice(sizes)):
                     chain.write(size)
-                    chain.delta = min(chain.named, chain.delta + size * 119)
+                    chain.delta_count = min(chain.named, chain.delta_count + size * 119 // (1 + chain.meta))
                 else:
                     beside += 1
             chain.check()
@@ -234,7 +252,7 @@ def test_whatever_was_written_before_and_beside_a_snapshot_the_largest_group_fit
 def test_what_a_group_is_said_to_take_is_never_less_than_what_it_takes():
     for chain in chains(3):
         for _ in range(20):
-            blocks = chain.rng.choice((1, 2, 15, 16, 100, blocks_for(chain.named)))
+            blocks = chain.rng.choice((1, 2, 15, 16, 100, chain.largest))
             if not chain.maintenance.log_fits(blocks):
                 chain.begin_compaction()
                 chain.compact()
@@ -249,8 +267,8 @@ def test_what_a_group_is_said_to_take_is_never_less_than_what_it_takes():
 def test_with_two_fifths_less_the_largest_group_would_not_fit_in_stores_of_every_frame_size(monkeypatch):
     """So the tables above can fail."""
     wanted = LogSpace.wanted
-    monkeypatch.setattr(LogSpace, "wanted", lambda self, records: wanted(self, records) * 3 // 5)
-    refused = {c.page_size for c in chains(1) if not c.maintenance.log_fits(blocks_for(c.named))}
+    monkeypatch.setattr(LogSpace, "wanted", lambda self, *cells: wanted(self, *cells) * 3 // 5)
+    refused = {c.page_size for c in chains(1) if not c.maintenance.log_fits(c.largest)}
     assert refused == set(PAGE_SIZES)
 
 

@@ -316,4 +316,4 @@ async def test_a_handler_that_raises_anywhere_does_not_keep_the_lock(others):
         assert not lock.locked(), struck
         await asyncio.wait_for(lock.run(work), PATIENCE)
         number += 1
-    assert number > 4
+    assert number >= 3

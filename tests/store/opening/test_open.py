@@ -30,7 +30,7 @@ def superblocks(path):
     [
         {"page_size": 5000},
         {"page_size": 2048},
-        {"page_size": 1 << 25},
+        {"page_size": (1 << 26) + 4096},
         {"buffers": -1},
         {"buffers": 1 << 40},
         {"queue_depth": 0},

@@ -252,7 +252,7 @@ def test_log_space_that_grows_while_the_store_is_upgraded_is_listed_before_a_log
                 core.growth._superblocks = SimpleNamespace(record_extents=record)
                 await arrived.wait()
                 if not batches:  # there are free slots for it, so that it is recorded at once
-                    core.log_space.wanted = lambda _records, more=core.log_space.capacity + 1: more
+                    core.log_space.wanted = lambda *_cells, more=core.log_space.capacity + 1: more
                     await core.growth.complete_log_space()
                 for batch in range(batches):
                     names = [guid(100 * batch + n) for n in range(60)]

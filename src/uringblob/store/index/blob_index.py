@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Container, Iterable, Iterator
 from zlib import crc32
 
-from uringblob.store.format import CHECKSUM_BITS, entry_slot
+from uringblob.store.format import CHECKSUM_BITS, entry_meta, entry_slot, meta_cells
 from uringblob.store.index.changes import Change, Changing, Pending, list_or_not
 from uringblob.store.index.moments import Moment, Moments
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
@@ -37,6 +37,7 @@ class BlobIndex:
         self.slots = slots
         self._base: Shards[int] = Shards()
         self._delta: Shards[int | None] | None = None
+        self.delta_meta_cells = 0  #: at most so many cells of the log has the delta's metadata
         self._thawing = False
         self._pending: Shards[Pending] = Shards()
         self._in_flight: Container[bytes] = ()  # the guids of the group being written or applied
@@ -301,6 +302,7 @@ class BlobIndex:
     def _store_durable(self, guid: bytes, entry: int | None, old: int | None, seq: int) -> None:
         if self._delta is not None and not self._thawing:
             self._delta[guid] = entry
+            self.delta_meta_cells += 0 if entry is None else meta_cells(entry_meta(entry))
         else:
             self._store_in_base(guid, entry)
             if self._delta is not None:
@@ -338,6 +340,7 @@ class BlobIndex:
         if self._delta is not None:
             raise AssertionError("the durable map is frozen already")
         self._delta = Shards()
+        self.delta_meta_cells = 0
         return self._base.items()
 
     def durable_count(self) -> int:
@@ -382,6 +385,7 @@ class BlobIndex:
         marked = self.slots.mark_all_used(map(entry_slot, entries.values()), _LIVE)
         if marked < len(entries):
             return next(itertools.islice(entries, marked, None))
+        self.slots.count_metas(entries.values())
         for slot in retired:
             if self.slots.mark_used(slot, _LIVE):
                 self.slots.retire(slot, fence)

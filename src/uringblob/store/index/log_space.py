@@ -31,7 +31,7 @@ SEGMENT_BYTES_MAX = 1024 * 1024
 
 def granule_slots(page_size: int) -> int:
     """Return how many slots make one granule."""
-    return max(1, GRANULE_BYTES // page_size)
+    return -(-GRANULE_BYTES // page_size)
 
 
 def base_granules(page_size: int) -> int:
@@ -60,9 +60,10 @@ class LogSpace:
         self.capacity = 0  #: granules in all, less the forfeited ones
         self._free: list[SlotRun] = []  # ascending, none touching the next
         self.free_granules = 0  #: granules in no segment
-        #: Up to so many records the capacity suffices, and a compaction has room, as far as was asked since
-        #: either changed (-1: not at all): both are monotone.
+        #: Up to so many records, with so many cells of metadata, the capacity suffices, and a compaction has
+        #: room, as far as was asked since either changed (-1: not at all): both are monotone.
         self.suffices_up_to = self.compacts_up_to = -1
+        self.suffices_with_meta = self.compacts_with_meta = 0
         for extent in extents:
             self.add(extent)
         for segment in used:
@@ -79,9 +80,9 @@ class LogSpace:
         """Return how many granules hold ``blocks`` blocks, whatever segments they are cut into."""
         return -(-blocks // self._useful_blocks)
 
-    def wanted(self, records: int) -> int:
-        """Return how many granules a store of ``records`` blobs keeps for its logs."""
-        blocks = blocks_for(records)
+    def wanted(self, records: int, meta_cells: int = 0) -> int:
+        """Return how many granules a store of ``records`` blobs with so much metadata keeps for its logs."""
+        blocks = blocks_for(records, meta_cells)
         wanted = self._wanted.get(blocks)
         if wanted is None:
             wanted = self._wanted[blocks] = self._wanted_for(blocks)
@@ -96,9 +97,9 @@ class LogSpace:
         # As much as a snapshot for ordinary groups, and a fifth because segments are not all full.
         return max(self._base, (needed + self.granules_for(blocks) - 1) * 6 // 5)
 
-    def for_compaction(self, records: int) -> int:
+    def for_compaction(self, records: int, meta_cells: int = 0) -> int:
         """Return how many granules a compaction of ``records`` blobs takes, carry and tail included."""
-        blocks = blocks_for(records)
+        blocks = blocks_for(records, meta_cells)
         taken = self._for_compaction.get(blocks)
         if taken is None:
             taken = self._for_compaction[blocks] = self.granules_for(blocks + 2) + self.segment_granules

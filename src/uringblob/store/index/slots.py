@@ -28,7 +28,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from uringblob.store.format import SlotRun
+from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
 from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
 
 
@@ -60,6 +60,7 @@ _FREE = SlotState.FREE
 #: By state, 1 if a record names such a slot, or the next group may.
 _NAMED = tuple(int(state in (_S.WRITING, _S.PENDING, _S.LIVE)) for state in SlotState)
 _RETIRED = SlotState.RETIRED
+_LIVE = SlotState.LIVE
 
 
 class SlotTable:
@@ -76,6 +77,9 @@ class SlotTable:
         self.limit = limit
         #: Slots that a record names, or the next group may name: the most records that one group can have.
         self.named = 0
+        #: Cells of the log that the metadata of their blobs takes, of live ones alone, and by slot.
+        self.meta_cells = self.live_meta_cells = 0
+        self._meta_cells: dict[int, int] = {}
         self._counts = [0] * len(_S)
         self._counts[_S.FREE] = max(0, limit - first)
         #: States of slots that lay past the file's end when the store was opened.
@@ -109,6 +113,10 @@ class SlotTable:
             raise _not_in_table(slot, before, to)
         self._counts[before] -= 1
         self.named -= _NAMED[before]
+        if self._meta_cells and (cells := self._meta_cells.get(slot)):
+            self.live_meta_cells += cells * ((to == _LIVE) - (before == _LIVE))
+            if not _NAMED[to]:
+                self.meta_cells -= self._meta_cells.pop(slot)
         if beyond and slot in beyond:
             if to == _FREE:
                 del beyond[slot]
@@ -122,6 +130,19 @@ class SlotTable:
         self.named += _NAMED[to]
         if to == _FREE:
             self._free.freed(slot)
+
+    def note_meta(self, slot: int, cells: int) -> None:
+        """Note that ``cells`` of :attr:`meta_cells` are of ``slot``, until no record may name it any more."""
+        self._meta_cells[slot] = cells
+
+    def count_metas(self, entries: Iterable[int]) -> None:
+        """Count the metadata of live blobs while a store is opened."""
+        for entry in entries:
+            if isinstance(entry, EntryWithMeta):
+                cells = meta_cells(entry.meta)
+                self._meta_cells[entry_slot(entry)] = cells
+                self.meta_cells += cells
+                self.live_meta_cells += cells
 
     def mark_used(self, slot: int, state: SlotState) -> bool:
         """Give a slot its state while a store is opened; False if it is taken or no slot."""
@@ -216,7 +237,8 @@ class SlotTable:
         """Move every slot of ``run`` to state ``to``; in one step where all are in the same state."""
         begin, count = run.slot, run.slots
         states, end = self._states, begin + count
-        if self.beyond or end > len(states) or states.count(states[begin], begin, end) < count:
+        one_by_one = self.beyond or (self._meta_cells and not _NAMED[to])
+        if one_by_one or end > len(states) or states.count(states[begin], begin, end) < count:
             for slot in range(begin, end):
                 self.move(slot, to)
             return

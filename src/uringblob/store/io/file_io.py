@@ -96,21 +96,6 @@ class FileIO:
         call_surely(self.loop, tick.resolve, None)
         await tick
 
-    async def let_go(self) -> None:
-        """Wait until what is in flight now has ended: a signal handler raised between a request and its ``await``.
-
-        The kernel may have the caller's frame, and nobody knows the request any more.
-        """
-        left = self.engine.sinks()
-        while left:
-            self.engine.poll()  # it also submits what the handler has kept from being submitted
-            there = self.engine.sinks()
-            left = [sink for sink in left if sink in there]
-            pause: Completion[None] = Completion(loop=self.loop)
-            self.loop.call_later(tuning.RESULTS_PAUSE_S, pause.resolve, None)
-            with contextlib.suppress(asyncio.CancelledError):  # the call ends with the handler's exception
-                await pause
-
     # --- trust ---------------------------------------------------------------------------
 
     def poison(self, cause: BaseException) -> None:

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
+from uringblob import tuning
 from uringblob.completion import Completion, call_surely, persist
+from uringblob.engines.base import Engine
 from uringblob.errors import BlobStoreError
 
 T = TypeVar("T")
@@ -138,9 +141,7 @@ class Lock:
             finally:
                 self.release_from(owner)
         finally:
-            self.release_from(
-                owner
-            )  # again: a signal handler may have raised before the first one's first line
+            self.release_from(owner)  # again: a signal handler may have raised at the first one's beginning
 
     def try_acquire(self, owner: object) -> bool:
         """Take it for ``owner`` if nobody holds it; :meth:`release_from` ends that."""
@@ -211,3 +212,22 @@ def when_done(job: asyncio.Future[Any]) -> Completion[None]:
     ended: Completion[None] = Completion(loop=loop)
     job.add_done_callback(lambda _: call_surely(loop, ended.resolve, None))
     return ended
+
+
+async def let_go(
+    engine: Engine, loop: asyncio.AbstractEventLoop, job: asyncio.Future[Any] | None = None
+) -> None:
+    """Wait until what is in flight now has ended, and ``job``, if it is known.
+
+    A signal handler raised between a request and its ``await``: the kernel may have the caller's frame, and
+    nobody knows the request any more.
+    """
+    left = engine.sinks()
+    while left or (job is not None and not job.done()):
+        engine.poll()  # it also submits what the handler has kept from being submitted
+        there = engine.sinks()
+        left = [sink for sink in left if sink in there]
+        pause: Completion[None] = Completion(loop=loop)
+        loop.call_later(tuning.RESULTS_PAUSE_S, pause.resolve, None)
+        with contextlib.suppress(asyncio.CancelledError):  # the call ends with the handler's exception
+            await pause

@@ -33,6 +33,10 @@ class Frames(Protocol):
     def size_bytes(self) -> int:
         """How many bytes they have."""
 
+    @property
+    def meta_cells(self) -> int:
+        """How many cells of the log their metadata takes."""
+
     def free(self, why: BaseException) -> object:
         """Give their slots back: the commit failed."""
 
@@ -63,7 +67,7 @@ class Commit(Wait):
         self.frame_bytes = 0
         if batch is not None:
             self.entries = batch.entries
-            self.size += len(batch.entries)
+            self.size += len(batch.entries) + batch.meta_cells
             self.frame_bytes = batch.size_bytes
 
     @property

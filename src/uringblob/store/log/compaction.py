@@ -18,13 +18,13 @@ from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
-    RECORDS_PER_BLOCK,
     VERSION,
     BlockType,
     SlotRun,
     blocks_for,
     delete_record,
     link_record,
+    packed,
     set_record,
 )
 from uringblob.store.index.blob_index import BlobIndex
@@ -66,10 +66,10 @@ class Compaction:
         """
         await self._fold()  # what the last compaction left, if it failed
         old = self._active.log
-        records = self._index.durable_count()
+        blocks = blocks_for(self._index.durable_count(), self._index.slots.live_meta_cells)
         frozen = self._index.freeze()
         try:
-            new = await self._write_snapshot(old, frozen, records)
+            new = await self._write_snapshot(old, frozen, blocks)
             await self._file_io.sync("compaction")
             await self._active.exclusive.run(self._switch, old, new)
         except Exception as error:
@@ -102,17 +102,16 @@ class Compaction:
         if self._stopped:
             raise CompactionStopped("the store is being closed")
 
-    async def _write_snapshot(self, old: Log, frozen: Iterator[tuple[bytes, int]], records: int) -> Log:
-        seq, blocks = old.seq, blocks_for(records)
+    async def _write_snapshot(self, old: Log, frozen: Iterator[tuple[bytes, int]], blocks: int) -> Log:
+        seq = old.seq
         await self._file_io.ready()
         self._allocate_segments(blocks + 1)  # one more for the CARRY
         new = self._new = await self._empty_log(old)
-        encoded = (set_record(guid, entry) for guid, entry in frozen)
+        records = packed(set_record(guid, entry) for guid, entry in frozen)
         for first in range(0, blocks, tuning.SNAPSHOT_BLOCKS_AT_ONCE):
             self._check_not_stopped()
             part = range(first, min(first + tuning.SNAPSHOT_BLOCKS_AT_ONCE, blocks))
-            some = itertools.islice(encoded, len(part) * RECORDS_PER_BLOCK)
-            runs = await new.encode_group(BlockType.SNAPSHOT, seq, some, blocks, blocks=part)
+            runs = await new.encode_group(BlockType.SNAPSHOT, seq, records, blocks, blocks=part)
             await new.write(runs, "writing a snapshot")
             new.skip(len(part))
         return new
@@ -186,8 +185,8 @@ class Compaction:
 
     async def _carry(self, old: Log, new: Log) -> None:
         delta = self._index.delta()
-        records = (delete_record(g) if e is None else set_record(g, e) for g, e in delta.items())
-        seq, blocks = old.seq + 1, blocks_for(len(delta))
+        records = packed(delete_record(g) if e is None else set_record(g, e) for g, e in delta.items())
+        seq, blocks = old.seq + 1, blocks_for(len(delta), self._index.delta_meta_cells)
         await new.ensure_room(blocks)
         runs = await new.encode_group(BlockType.CARRY, seq, records, blocks)
         await new.write(runs, "compaction")

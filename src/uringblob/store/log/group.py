@@ -18,8 +18,11 @@ from uringblob.store.format import (
     CHECKSUM_MASK,
     FLAG_FRAMES_SYNCED,
     BlockType,
+    EntryWithMeta,
     blocks_for,
     delete_record,
+    meta_cells,
+    packed,
     set_record,
 )
 from uringblob.store.index.blob_index import BlobIndex
@@ -76,11 +79,17 @@ class Group:
             self._unsynced += member.frame_bytes
             self.size += member.size
         self.changes: Mapped[Change] = {} if self.size <= FEW else Shards()
+        self.meta_cells = 0  #: of the log, for the changes' metadata, and that of those they superseded
         self.superseded: list[Change] = []  #: by others in this group: no record names their frames
         self.seq = log.seq + 1
         self.begun = False  #: whether the medium may hold any of it
         #: Members of which a condition does not hold; they take no part, and fail when the rest is durable.
         self.refused: dict[Member, ConditionFailed] = {}
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it takes."""
+        return blocks_for(len(self.changes), self.meta_cells)
 
     @property
     def is_empty(self) -> bool:
@@ -100,6 +109,8 @@ class Group:
                 number += 1
                 if number % GUIDS_AT_ONCE == 0:
                     await acquire_changes(self._file_io.checksum_budget)
+                if isinstance(change.entry, EntryWithMeta):
+                    self.meta_cells += meta_cells(change.entry.meta)
                 superseded_change = index.join_group(self.changes, guid, change)
                 if superseded_change is not None:
                     self.superseded.append(superseded_change)
@@ -144,7 +155,7 @@ class Group:
 
         :raises BlobStoreIOError: by no member's fault; the store is poisoned, or the log had no room.
         """
-        blocks = blocks_for(len(self.changes))
+        blocks = self.blocks
         await self._log.ensure_room(blocks)
         synced, failed = await self._sync_first()
         if failed:
@@ -157,7 +168,8 @@ class Group:
         if blocks == 1:
             runs = [self._log.encode_small_group(BlockType.GROUP, self.seq, list(records), flags)]
         else:
-            runs = await self._log.encode_group(BlockType.GROUP, self.seq, records, blocks, flags=flags)
+            parts = packed(records)
+            runs = await self._log.encode_group(BlockType.GROUP, self.seq, parts, blocks, flags=flags)
         self.begun = True
         return await self._finish(runs, self._file_io.start(self._log.write(runs)))
 

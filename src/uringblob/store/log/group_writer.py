@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from uringblob import tuning
 from uringblob.errors import BlobStoreError, BlobStoreIOError
-from uringblob.store.format import BLOCK_SIZE, blocks_for
+from uringblob.store.format import BLOCK_SIZE
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Mapped, Shards
@@ -112,7 +112,7 @@ class GroupWriter:
         except Exception:
             await self._abort(group.changes)
             raise
-        if group.is_empty or self.maintenance.log_fits(blocks_for(len(group.changes))):
+        if group.is_empty or self.maintenance.log_fits(group.blocks):
             return group
         await self._abort(group.changes)  # what is pending may change before the next attempt
         return None

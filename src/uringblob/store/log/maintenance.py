@@ -13,7 +13,7 @@ from uringblob import tuning
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
 from uringblob.logs import logger
-from uringblob.store.format import VERSION, blocks_for
+from uringblob.store.format import RECORDS_PER_BLOCK, VERSION, blocks_for
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.io.file_io import FileIO
@@ -52,10 +52,12 @@ class LogMaintenance:
             return
         log, space = self._active.log, self._log_space
         blocks = log.group_blocks
-        if blocks >= self.compaction_blocks_min and blocks >= 2 * blocks_for(self._index.durable_count()):
+        slots = self._index.slots
+        snapshot = blocks_for(self._index.durable_count(), slots.live_meta_cells)
+        if blocks >= self.compaction_blocks_min and blocks >= 2 * snapshot:
             self.start_compaction()
         elif log.room < log.low_room:
-            compaction = space.segment_granules + space.for_compaction(self._index.slots.named)
+            compaction = space.segment_granules + space.for_compaction(slots.named, slots.meta_cells)
             # An eighth is for the groups that come while a compaction is under way.
             if space.free_granules - compaction >= space.capacity // 8 and not self.compacting:
                 log.extend()
@@ -68,22 +70,32 @@ class LogMaintenance:
         That is a compaction of the whole index; while one is under way, its CARRY with this group, and then
         another compaction.
         """
-        log, space, named = self._active.log, self._log_space, self._index.slots.named
+        log, space, slots = self._active.log, self._log_space, self._index.slots
+        named, meta_cells = slots.named, slots.meta_cells
         if self._superblocks.current.version < VERSION:
             return False  # the compaction that upgrades the store comes before its first group
         idle = self._compacting is None or self._compacting.done()
-        if idle and blocks < log.room and named <= space.compacts_up_to:
+        if (
+            idle
+            and blocks < log.room
+            and named <= space.compacts_up_to
+            and meta_cells <= space.compacts_with_meta
+        ):
             return True  # as the last answer was, and nothing has become less
         free = space.free_granules - log.granules_for(blocks)
         if idle:
-            fits = free >= space.for_compaction(named)
+            fits = free >= space.for_compaction(named, meta_cells)
             if fits and blocks < log.room:
-                space.compacts_up_to = named
+                space.compacts_up_to, space.compacts_with_meta = named, meta_cells
             return fits
-        carried = blocks_for(len(self._index.delta())) + blocks
+        delta, delta_meta_cells = len(self._index.delta()), self._index.delta_meta_cells
+        carried = blocks_for(delta) + blocks
+        if meta_cells or delta_meta_cells:
+            # Records pack less densely with metadata among them, also those of earlier groups.
+            carried = blocks_for(delta + blocks * RECORDS_PER_BLOCK, max(1, delta_meta_cells))
         free -= space.granules_for(carried) + space.segment_granules
         old = sum(segment.slots for segment in log.chain) // space.granule
-        return free >= 0 and free + old >= space.for_compaction(named)
+        return free >= 0 and free + old >= space.for_compaction(named, meta_cells)
 
     # --- compaction ----------------------------------------------------------------------
 

@@ -11,15 +11,13 @@ The next segment is prepared with the flushes of later commits, unless a group n
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
 from uringblob.store.format import (
     BLOCK_SIZE,
-    RECORDS_PER_BLOCK,
     BlockType,
     SlotRun,
     encode_block,
@@ -137,14 +135,17 @@ class Log:
         self,
         block_type: BlockType,
         seq: int,
-        records: Iterable[bytes],
+        records: Iterator[list[bytes]],
         count: int,
         *,
         flags: int = 0,
         blocks: range | None = None,
     ) -> list[BlockRun]:
-        """Return a group of ``count`` blocks, or these ``blocks`` of it; a few are encoded an iteration."""
-        budget, rest = self.file_io.checksum_budget, iter(records)
+        """Return a group of ``count`` blocks, or these ``blocks`` of it; a few are encoded an iteration.
+
+        ``records`` are those of one block after the other, and go on behind the group without any.
+        """
+        budget = self.file_io.checksum_budget
         runs: list[BlockRun] = []
         blocks = range(count) if blocks is None else blocks
         encoded: list[bytes] = []
@@ -157,10 +158,12 @@ class Log:
                 runs.append((start, b"".join(encoded)))
                 encoded = []
             start = start if encoded else offset
-            part = list(itertools.islice(rest, RECORDS_PER_BLOCK))
+            part = next(records)
             fields = {"log_id": self.log_id, "seq": seq, "flags": flags, "index": index, "count": count}
             fields["page_size"] = self.page_size
             encoded.append(encode_block(self.store_id, offset, block_type=block_type, records=part, **fields))
+        if blocks.stop == count and next(records):
+            raise AssertionError(f"group {seq} needs more than the {count} blocks that were counted for it")
         return [*runs, (start, b"".join(encoded))]
 
     def encode_header(self, index: int, segment: SlotRun, successor: SlotRun) -> bytes:

@@ -33,7 +33,7 @@ from uringblob.store.log.writer import new_log_id
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
-def create_store(path: str, page_size: int, mode: int) -> None:
+def create_store(path: str, page_size: int, mode: int, label: bytes = b"") -> None:
     """Make an empty store at ``path``, unless there is a file by now.  Blocks for writes and two flushes.
 
     :raises BlobStoreIOError: the file system has no room, or an I/O failed; nothing is left behind.
@@ -50,7 +50,7 @@ def create_store(path: str, page_size: int, mode: int) -> None:
     try:
         try:
             make_no_cow(fd)
-            _write_image(fd, page_size)
+            _write_image(fd, page_size, label)
         except OSError as error:
             number = error.errno or errno.EIO
             text = with_remedy(f"creating {path}: {errno_name(number)}", number)
@@ -64,8 +64,8 @@ def create_store(path: str, page_size: int, mode: int) -> None:
     _sync_directory(directory)
 
 
-def _write_image(fd: int, page_size: int) -> None:
-    for offset, data in initial_image(page_size):
+def _write_image(fd: int, page_size: int, label: bytes) -> None:
+    for offset, data in initial_image(page_size, label):
         done = 0
         while done < len(data):
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)
@@ -83,7 +83,7 @@ def initial_size(page_size: int) -> int:
     return _log_extent(page_size).end * page_size
 
 
-def initial_image(page_size: int) -> list[tuple[int, bytes]]:
+def initial_image(page_size: int, label: bytes = b"") -> list[tuple[int, bytes]]:
     """Return what is written into an empty store, as (offset, bytes); the rest of it is zero."""
     store_id, log_id = secrets.token_bytes(16), new_log_id()
     slots = granule_slots(page_size)
@@ -99,6 +99,7 @@ def initial_image(page_size: int) -> list[tuple[int, bytes]]:
         floor=1,
         log_space=(extent,),
         created_ns=time.time_ns(),
+        label=label,
     )
     image = [(offset, superblock.encode(offset)) for offset in SUPERBLOCK_OFFSETS]
     start = head.slot * page_size

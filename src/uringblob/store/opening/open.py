@@ -18,6 +18,7 @@ from uringblob.errors import BlobStoreIOError, StoreCorrupt, check_limit, encoda
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.core import Core
+from uringblob.store.features import unknown_features
 from uringblob.store.file import (
     StoreFile,
     check_page_size_matches,
@@ -41,7 +42,7 @@ from uringblob.store.opening.create import create_store, initial_size
 from uringblob.store.opening.newer_log import check_no_newer_log
 from uringblob.store.opening.recover import RecoveredLog, recover
 from uringblob.store.opening.repair import repair
-from uringblob.units import PAGE_SIZE
+from uringblob.units import PAGE_SIZE, check_label
 
 #: Free slots behind the last used one that an opener keeps; ``grow`` finds the others.
 _SPARE_SLOTS = 1 << 20
@@ -53,7 +54,7 @@ async def find_file(options: OpenOptions) -> StoreFile:
     def create(path: str) -> None:
         size_bytes = initial_size(options.page_size or PAGE_SIZE)
         check_limit(size_bytes, options.max_bytes, f"creating {path}, which takes {size_bytes} bytes")
-        create_store(path, options.page_size or PAGE_SIZE, options.mode)
+        create_store(path, options.page_size or PAGE_SIZE, options.mode, check_label(options.label))
 
     return await open_locked(
         options.file,
@@ -130,10 +131,10 @@ async def start_core(
         header = await file_io.read(0, HEADER_SIZE, "reading the superblocks")
         superblocks = judge_superblocks(header, file.path)
     current, offset = newest(superblocks, file.path)
-    if current.required_to_write and not file.read_only:
+    if current.read_only_compatible and not file.read_only:
         raise StoreCorrupt(
-            f"{file.path} uses features {current.required_to_write:#x} of a newer release, and must not be "
-            "changed without them: open it with read_only=True, or use the release that wrote it"
+            f"{file.path} needs features of a newer release to be changed ({unknown_features(current)}): open it "
+            "with read_only=True, or use the release that wrote it"
         )
     found = await recover(file_io, current, read_only=file.read_only, cached=cached)
     if None in superblocks:

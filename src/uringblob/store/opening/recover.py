@@ -15,7 +15,7 @@ from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.store.format import (
-    CHECKSUM_BITS,
+    CHECKSUM_MASK,
     COUNT_LIMIT,
     FLAG_FRAMES_SYNCED,
     Block,
@@ -24,7 +24,6 @@ from uringblob.store.format import (
     Superblock,
     entry_slot,
     first_slot,
-    pack_entry,
 )
 from uringblob.store.index.shards import Shards
 from uringblob.store.io.file_io import FileIO
@@ -46,14 +45,14 @@ class LogReplay:
 
     def load(self, block: Block) -> None:
         """Add a snapshot's block: nothing in it replaces anything."""
-        self.entries.update((guid, slot << CHECKSUM_BITS | check) for guid, slot, check in block.entries())
+        self.entries.update(block.entries())
 
     def apply(self, group: Blocks) -> None:
         """Apply one group."""
         undo: Undo = []
-        for guid, slot, checksum in _entries(group):
+        for guid, entry in _entries(group):
             undo.append((guid, self.entries.get(guid)))
-            self._set(guid, pack_entry(slot, checksum) if slot else None)
+            self._set(guid, entry if entry_slot(entry) else None)
         self._undo.append(undo)
 
     def drop_last(self) -> None:
@@ -101,7 +100,7 @@ class RecoveredLog:
 
     def last_slots(self) -> Iterator[int]:
         """Yield the slots that the last group names."""
-        return (slot for _, slot, _ in _entries(self.last_group) if slot)
+        return (slot for _, entry in _entries(self.last_group) if (slot := entry_slot(entry)))
 
 
 async def recover(file_io: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
@@ -228,16 +227,17 @@ def _is_in_doubt(found: RecoveredLog) -> bool:
     return any(found.last_slots())
 
 
-def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int, int]]:
+def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int]]:
     return (entry for _, block in group for entry in block.entries())
 
 
 async def _first_bad_frame(file_io: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
-    for guid, slot, checksum in _entries(found.last_group):
+    for guid, entry in _entries(found.last_group):
+        slot = entry_slot(entry)
         if not slot:
             continue
         frame = await file_io.read(slot * page_size, page_size, "verifying the last group")
-        if len(frame) != page_size or frame_checksum(frame) != checksum:
+        if len(frame) != page_size or frame_checksum(frame) != entry & CHECKSUM_MASK:
             return guid
     return None
 

@@ -9,6 +9,7 @@ from uringblob.testing.conformance import (
     checks_conditions,
     checks_end,
     checks_file,
+    checks_metadata,
     checks_names,
     checks_snapshots,
     checks_together,
@@ -24,6 +25,7 @@ _MODULES = (
     checks_together,
     checks_end,
     checks_snapshots,
+    checks_metadata,
     checks_file,
 )
 #: Every check, as it stands in its file; parametrize over it, ``ids=str``.

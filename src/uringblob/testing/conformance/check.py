@@ -19,6 +19,7 @@ NEEDS = {
     "own_close": "the inherited close cannot refuse later calls of the five methods",
     "own_needs_flush": "the inherited needs_flush is always true",
     "own_snapshot": "the inherited snapshot reads through, and says so where a frame was replaced",
+    "own_stat_blob": "the inherited stat_blob knows of no metadata",
     "own_stats": "the inherited stats count nothing",
 }
 

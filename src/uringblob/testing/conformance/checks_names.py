@@ -20,7 +20,7 @@ STATS_FIELDS = """
     """.split()
 
 
-@check("A store has one frame size, a power of two from 4096 to 16 MiB.")
+@check("A store has one frame size, a multiple of 4096 from 4096 to 64 MiB.")
 async def page_size_is_legal(s: Subject) -> None:
     check_page_size(s.raw.page_size)
     expect(s.raw.page_size == s.page_size, "page_size changed between two looks")
@@ -55,6 +55,7 @@ def _takers(s: Subject) -> list[Callable[[Any], Any]]:
         store.has_blob,
         lambda guid: store.has_blobs([guid]),
         store.checksum,
+        store.stat_blob,
         lambda guid: store.read_blob_range(guid, 0, bytearray(BUF_ALIGN)),
         lambda guid: store.read_blobs([(guid, s.blank())]),
         lambda guid: store.write_blobs([(guid, frame)]),

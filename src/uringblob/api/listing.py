@@ -1,4 +1,4 @@
-"""Names in sorted lists, and one ascending order out of them; a bounded amount of work in each step."""
+"""What both traits do with many names: merge them in order, limit them, put batches together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import heapq
 import itertools
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from uringblob.buffers.views import BlobBuffer, Write
 from uringblob.guid import BlobGuid
 
 
@@ -21,6 +22,11 @@ def merged(runs: list[list[BlobGuid]], limit: int | None) -> Iterator[BlobGuid]:
             yield run.pop()
 
     return itertools.islice(heapq.merge(*map(drain, runs)), limit)
+
+
+def with_metas(writes: Mapping[bytes, BlobBuffer], metas: Mapping[bytes, bytes]) -> list[Write]:
+    """Return checked writes as a batch again, each with its metadata if it has some."""
+    return [(guid, src, metas[guid]) if guid in metas else (guid, src) for guid, src in writes.items()]
 
 
 def checked_limit(limit: int | None) -> int | None:
