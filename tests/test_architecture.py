@@ -44,7 +44,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     # Public faces of what lies in buffers.
     **dict.fromkeys(("slab", "views", "checksums"), ("buffers",)),
     "api": ("ground", "buffers"),
-    "metrics": ("api",),
+    "metrics": ("ground", "api"),
+    "traces": ("api",),
     "memory_store": ("ground", "buffers", "api"),
     "ring": ("ground", "buffers", "_native"),
     **dict.fromkeys(ENGINE_PROTOCOL, ("ground", "buffers", "engine protocol")),
@@ -103,10 +104,11 @@ RUN_TIME_DEPENDENCIES = {"_cffi_backend", "xxhash"}  # the first is cffi's compi
 EXTRAS = {
     "cli": {"rich"},
     "metrics": {"prometheus_client"},
+    "traces": {"opentelemetry"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
-    *("ring", "testing", "errors", "metrics", "completion"),
+    *("ring", "testing", "errors", "metrics", "traces", "completion"),
     *("guid", "slab", "views", "checksums", "tuning", "holt"),
 }
 

@@ -213,6 +213,9 @@ async def test_the_store_is_scrubbed_every_week_and_what_is_bad_is_known(store_p
         (bad,) = scrubbed["bad"]
         assert names[1].rpartition("/")[2] in bad
         assert "the scrub found damage" in caplog.text
+        page = (await http.get("/metrics")).text
+        assert 'uringblob_scrub_bad_blobs{store="default"} 1.0' in page
+        assert 'uringblob_scrub_checked_blobs{store="default"} 3.0' in page
         assert clock.asked == [FIRST_S, WEEK_S, WEEK_S]
 
 

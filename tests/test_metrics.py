@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import pytest
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="the extra [metrics] is not installed")
 
-from uringblob import BlobNotFound, FileBlobStore, MemoryBlobStore, StoreStats  # noqa: E402 - needs the line above
+from uringblob import (  # noqa: E402 - needs the line above
+    BlobCorrupt,
+    BlobGuid,
+    BlobNotFound,
+    FileBlobStore,
+    MemoryBlobStore,
+    StoreCorrupt,
+    StoreStats,
+    VerifyReport,
+)
 from uringblob.metrics import COUNTERS, PrometheusObserver, StoreCollector  # noqa: E402
 
 
@@ -48,7 +58,7 @@ def test_every_figure_of_stats_is_shown(store_path, registry):
     for field in StoreStats.__dataclass_fields__.values():
         if field.type in ("int", "bool"):
             assert f"uringblob_{field.name}" in page
-    assert f'uringblob_amplification{{store="main"}} {store.stats().amplification}' in page
+    assert f'uringblob_amplification_ratio{{store="main"}} {store.stats().amplification}' in page
 
 
 def test_the_counters_are_fields():
@@ -71,6 +81,84 @@ def test_two_stores_share_each_family_of_one_page(registry):
         collector.add(one, "two")
     collector.remove("one")
     assert 'store="one"' not in prometheus_client.generate_latest(registry).decode()
+
+
+def test_space_and_snapshots_are_those_of_the_store(store_path, registry):
+    with FileBlobStore.open(store_path, page_size=4096, max_bytes=8 << 20) as store:
+        registry.register(StoreCollector(store))
+        store.commit([(bytes(16), bytes(4096)), (b"1" * 16, bytes(4096))])
+        with store.snapshot():
+            store.commit(deletes=[bytes(16)])
+            stats = store.stats()
+            shown = {
+                figure: registry.get_sample_value(f"uringblob_{figure}", {"store": "default"})
+                for figure in ("file_bytes", "allocated_bytes", "max_bytes", "snapshots", "held_bytes")
+            }
+    assert shown == {
+        "file_bytes": os.stat(store_path).st_size,
+        "allocated_bytes": stats.allocated_bytes,
+        "max_bytes": 8 << 20,
+        "snapshots": 1,
+        "held_bytes": 4096,
+    }
+
+
+@pytest.fixture
+def scrubbed(registry, monkeypatch):
+    """A collector, and the scrub's figures as they are exported; ``now`` is the clock's time."""
+    collector = StoreCollector(MemoryBlobStore(4096), "main")
+    registry.register(collector)
+    monkeypatch.setattr("time.time", lambda: collector.now)
+    names = ("checked_blobs", "bad_blobs", "metadata_errors", "finished_timestamp_seconds")
+    collector.shown = lambda store="main": [
+        registry.get_sample_value(f"uringblob_scrub_{name}", {"store": store}) for name in names
+    ]
+    return collector
+
+
+MIDDLE = BlobGuid(b"7" * 16)
+BAD = ((MIDDLE, BlobCorrupt("bad", MIDDLE)),)
+
+
+def test_a_store_that_was_never_scrubbed_has_no_figures_of_a_scrub(scrubbed):
+    assert scrubbed.shown() == [None] * 4
+
+
+def test_the_steps_of_a_scrub_are_one_pass_and_its_bad_blobs_are_exported_at_once(scrubbed):
+    scrubbed.record_scrub(VerifyReport(bad=BAD, blobs_checked=3, resume=MIDDLE), "main")
+    assert scrubbed.shown() == [None, 1, None, None]
+    scrubbed.now = 1000.0
+    last = VerifyReport(blobs_checked=2, metadata_errors=(StoreCorrupt("bad"),))
+    scrubbed.record_scrub(last, "main", since=MIDDLE)
+    assert scrubbed.shown() == [5, 1, 1, 1000.0]
+
+
+def test_what_was_bad_is_exported_until_a_whole_pass_has_not_found_it(scrubbed):
+    scrubbed.now = 1000.0
+    scrubbed.record_scrub(VerifyReport(bad=BAD, blobs_checked=5), "main")
+    scrubbed.record_scrub(VerifyReport(blobs_checked=3, resume=MIDDLE), "main")
+    assert scrubbed.shown() == [5, 1, 0, 1000.0]
+    scrubbed.now = 2000.0
+    scrubbed.record_scrub(VerifyReport(blobs_checked=2), "main", since=MIDDLE)
+    assert scrubbed.shown() == [5, 0, 0, 2000.0]
+
+
+def test_a_pass_that_ended_early_does_not_count_in_the_next(scrubbed):
+    scrubbed.record_scrub(VerifyReport(bad=BAD, blobs_checked=3, resume=MIDDLE), "main")
+    scrubbed.now = 1000.0
+    scrubbed.record_scrub(VerifyReport(bad=BAD, blobs_checked=5), "main")
+    assert scrubbed.shown() == [5, 1, 0, 1000.0]
+
+
+def test_scrubs_are_kept_apart_by_store_and_go_with_it(scrubbed):
+    scrubbed.now = 1000.0
+    scrubbed.add(MemoryBlobStore(4096), "other")
+    scrubbed.record_scrub(VerifyReport(blobs_checked=5), "main")
+    scrubbed.record_scrub(VerifyReport(bad=BAD, blobs_checked=1), "other")
+    assert scrubbed.shown() == [5, 0, 0, 1000.0]
+    assert scrubbed.shown("other") == [1, 1, 0, 1000.0]
+    scrubbed.remove("other")
+    assert scrubbed.shown("other") == [None] * 4
 
 
 def test_without_the_extra_it_says_which_one(monkeypatch):

@@ -73,8 +73,8 @@ class Service:
         # The server ends the lifespan when the last request is answered, so nothing delays the
         # store's close, which waits for its requests and flushes.
         async with await self._open_store(PrometheusObserver(self.registry)) as self.store:
-            self.registry.register(StoreCollector(self.store))
-            async with self._scrub.running(self.store):
+            self.registry.register(collector := StoreCollector(self.store))
+            async with self._scrub.running(self.store, collector):
                 yield
 
     def _counted(

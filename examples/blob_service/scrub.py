@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from uringblob import AsyncBlobStore, BlobStoreError, VerifyReport
+from uringblob.metrics import StoreCollector
 
 logger = logging.getLogger("blob_service")
 
@@ -43,29 +44,30 @@ class Scrub:
         return {"passes": self.passes, "checked": self.checked, "bad": self.bad}
 
     @contextlib.asynccontextmanager
-    async def running(self, store: AsyncBlobStore) -> AsyncIterator[None]:
-        """Scrub ``store`` in the background while the block runs."""
-        task = asyncio.ensure_future(self._run(store))
+    async def running(self, store: AsyncBlobStore, collector: StoreCollector) -> AsyncIterator[None]:
+        """Scrub ``store`` in the background while the block runs; ``collector`` exports what is found."""
+        task = asyncio.ensure_future(self._run(store, collector))
         try:
             yield
         finally:
             task.cancel()  # it waits for the frames that it reads just now, and no longer
             await asyncio.wait([task])
 
-    async def _run(self, store: AsyncBlobStore) -> None:
+    async def _run(self, store: AsyncBlobStore, collector: StoreCollector) -> None:
         await self._sleep(FIRST_S)
         while True:
             try:
-                await self._pass(store)
+                await self._pass(store, collector)
             except BlobStoreError:
                 logger.exception("the scrub ended early")
             await self._sleep(self._every_s)
 
-    async def _pass(self, store: AsyncBlobStore) -> None:
+    async def _pass(self, store: AsyncBlobStore, collector: StoreCollector) -> None:
         self.checked, self.bad, resume = 0, [], None
         while True:
             report = await store.verify(rate=self._rate, deadline=self._step_s, since=resume)
             self._record(report)
+            collector.record_scrub(report, since=resume)
             resume = report.resume
             if resume is None:
                 break

@@ -6,7 +6,11 @@ Needs the extra ``uringblob[metrics]``::
 
     observer = PrometheusObserver()
     with FileBlobStore.open("frames.blobs", observer=observer) as store:
-        REGISTRY.register(StoreCollector(store))
+        collector = StoreCollector(store)
+        REGISTRY.register(collector)
+
+        # After each ``verify``, from a weekly scrub say:
+        collector.record_scrub(store.verify())
 
 One observer may serve any number of stores, and so may one collector, whose label ``store``
 distinguishes them.
@@ -15,6 +19,7 @@ distinguishes them.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -28,6 +33,8 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from uringblob.api.stats import StoreStats
+from uringblob.api.verify_report import VerifyReport
+from uringblob.guid import GuidLike
 
 __all__ = ["HasStats", "PrometheusObserver", "StoreCollector"]
 
@@ -88,8 +95,29 @@ class PrometheusObserver:
             self._bytes.labels(operation).inc(size_bytes)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Scrub:
+    """What the steps of one pass found, taken together; ``ended_s`` is when the pass ended, 0 before."""
+
+    checked: int = 0
+    bad: int = 0
+    metadata_errors: int = 0
+    ended_s: float = 0.0
+
+    def with_step(self, report: VerifyReport) -> _Scrub:
+        return _Scrub(
+            self.checked + report.blobs_checked,
+            self.bad + len(report.bad),
+            self.metadata_errors + len(report.metadata_errors),
+            0.0 if report.resume is not None else time.time(),
+        )
+
+
 class StoreCollector(Collector):
     """Exports the ``stats()`` of stores at each scrape: counters, gauges, and ``uringblob_info``.
+
+    And what :meth:`record_scrub` was given, until the process ends: ``uringblob_scrub_checked_blobs{store}``,
+    ``..._bad_blobs``, ``..._metadata_errors`` and ``..._finished_timestamp_seconds``.
 
     Costs nothing between two scrapes.  Exports a closed store's last figures until it is removed
     or the collector is unregistered.  One collector a registry; more stores go into the same one.
@@ -101,6 +129,9 @@ class StoreCollector(Collector):
 
     def __init__(self, store: HasStats, name: str = "default") -> None:
         self._stores: dict[str, HasStats] = {name: store}
+        #: The pass that goes on, or has ended last; and the last that has ended.
+        self._scrubs: dict[str, _Scrub] = {}
+        self._ended: dict[str, _Scrub] = {}
 
     def add(self, store: HasStats, name: str) -> None:
         """Export one more store.
@@ -112,11 +143,29 @@ class StoreCollector(Collector):
 
     def remove(self, name: str) -> None:
         """Stop exporting the store; an unknown name is no error."""
-        self._stores.pop(name, None)
+        for kept in (self._stores, self._scrubs, self._ended):
+            kept.pop(name, None)
+
+    def record_scrub(
+        self, report: VerifyReport, name: str = "default", *, since: GuidLike | None = None
+    ) -> None:
+        """Export what ``verify`` found; call it with each report of a pass, in order.
+
+        A bad blob is exported at once, the other figures when the pass has reached the end.  What an
+        earlier pass found bad is exported until then, too.
+
+        :param name: the value of the label ``store``.
+        :param since: what ``verify`` was given: ``None`` begins a new pass.
+        """
+        so_far = _Scrub() if since is None else self._scrubs.get(name, _Scrub())
+        scrub = self._scrubs[name] = so_far.with_step(report)
+        if scrub.ended_s:
+            self._ended[name] = scrub
 
     def collect(self) -> Iterable[Metric]:
         """Yield one metric for each figure of ``stats()``, with a sample for each store."""
-        return _metrics({name: store.stats() for name, store in self._stores.copy().items()})
+        yield from _metrics({name: store.stats() for name, store in self._stores.copy().items()})
+        yield from _scrub_metrics(self._scrubs.copy(), self._ended.copy())
 
 
 def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
@@ -128,7 +177,39 @@ def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
     numbers = [f.name for f in dataclasses.fields(StoreStats) if isinstance(f.default, (int, float))]
     for figure in [*numbers, "amplification"]:
         kind = CounterMetricFamily if figure in COUNTERS else GaugeMetricFamily
-        family = kind(f"uringblob_{figure}", f"stats().{figure} of the store", labels=["store"])
+        unit = "_ratio" if figure == "amplification" else ""
+        family = kind(f"uringblob_{figure}{unit}", f"stats().{figure} of the store", labels=["store"])
         for name, stats in shown.items():
             family.add_metric([name], float(getattr(stats, figure)))
         yield family
+
+
+def _scrub_metrics(running: Mapping[str, _Scrub], ended: Mapping[str, _Scrub]) -> Iterator[Metric]:
+    def family(figure: str, text: str, values: Mapping[str, float]) -> Metric:
+        made = GaugeMetricFamily(f"uringblob_scrub_{figure}", text, labels=["store"])
+        for name, value in values.items():
+            made.add_metric([name], value)
+        return made
+
+    # What was bad stays so until a whole pass has not found it.
+    known = {name: (scrub, ended.get(name, _Scrub())) for name, scrub in running.items()}
+    yield family(
+        "bad_blobs",
+        "Blobs that the last pass of verify(), or the one that goes on, found bad",
+        {name: max(each.bad for each in both) for name, both in known.items()},
+    )
+    yield family(
+        "metadata_errors",
+        "Errors of superblocks and log that the last pass of verify() found",
+        {name: scrub.metadata_errors for name, scrub in ended.items()},
+    )
+    yield family(
+        "checked_blobs",
+        "Blobs that the last pass of verify() read",
+        {name: scrub.checked for name, scrub in ended.items()},
+    )
+    yield family(
+        "finished_timestamp_seconds",
+        "Unix time at which the last pass of verify() reached the end",
+        {name: scrub.ended_s for name, scrub in ended.items()},
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import sys
 import threading
 import weakref
 
@@ -132,6 +133,19 @@ async def test_an_iteration_of_an_async_store_is_reported_as_the_listing_that_it
         assert [guid async for guid in store.iter_blobs()] == []
         await store.aclose()
         assert list(notes) == [("list_blobs", 0, "ok"), ("close", 0, "ok")]
+
+
+def test_an_observer_finds_the_exception_of_a_failed_call_where_its_docstring_says(store_path):
+    class Errors(Notes):
+        def observe(self, operation, size_bytes, duration_s, outcome):
+            self.append((outcome, str(sys.exc_info()[1])))
+
+    for store in sync_stores(store_path, notes := Errors()):
+        with pytest.raises(BlobNotFound) as caught:
+            store.read_blob(GUID, bytearray(PAGE))
+        assert list(notes) == [("BlobNotFound", str(caught.value))]
+        store.close()
+        notes.clear()
 
 
 def test_an_observers_own_calls_of_the_store_are_not_reported(store_path):

@@ -1,4 +1,4 @@
-"""The pages on the command line and on backups show what works, and the exit codes there are."""
+"""The pages on the command line, on backups and on running it for years show what works, and the exit codes there are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from uringblob.cli import errors
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "users" / "reference" / "cli.md").read_text("utf-8")
+YEARS = (DOCS / "operators" / "years.md").read_text("utf-8")
 BACKUP = (DOCS / "operators" / "backup.md").read_text("utf-8")
 
 
@@ -40,6 +41,12 @@ def test_the_shell_lines_of_the_page_on_backups_work(disk_dir):
     printed = run_shell_lines(BACKUP, disk_dir)
     assert printed.count("equal\n") == 3
     assert "manifest.json" in printed
+
+
+def test_the_shell_lines_of_the_page_on_years_work(disk_dir):
+    printed = run_shell_lines(YEARS, disk_dir)
+    assert printed.endswith("equal\n")
+    assert printed.count(" 0 bad") == 3
 
 
 def test_the_page_on_backups_names_the_blob_of_an_incomplete_one():

@@ -29,7 +29,8 @@ class StoreObserver(Protocol):
         :param size_bytes: bytes of frames that the call moved for its caller; 0 where it failed.
             ``read_blobs`` counts the frames that were read, ``verify`` the good ones, ``backup`` those written.
         :param duration_s: seconds from the call to its return, waiting included.
-        :param outcome: ``"ok"``, ``"cancelled"``, or the name of the exception's class.
+        :param outcome: ``"ok"``, ``"cancelled"``, or the name of the exception's class.  The exception itself
+            is ``sys.exc_info()[1]`` while this runs; do not keep it, for it holds the call's buffers.
         """
 
 
