@@ -127,8 +127,7 @@ def old_log_freed_before_the_superblocks():
     """One superblock is enough."""
 
     async def change(self, **fields):
-        async with self._writing:
-            await self._write_older(dataclasses.replace(self.current, **fields))
+        await self._writing.run(self._write_older, dataclasses.replace(self.current, **fields))
 
     with replaced(superblocks.Superblocks, "change", change):
         yield

@@ -413,7 +413,7 @@ def crowded(extents):
         world.slots.move(slot, SlotState.LOG)
         world.log_space.add(SlotRun(slot, 1))
     world.fill(*range(2 * EXTENTS_MAX + 4, 2 * EXTENTS_MAX + 10, 2))
-    world.log_space.wanted = lambda records: extents + 1
+    world.log_space.wanted = lambda *_: extents + 1
     assert len(world.log_space.extents) == extents
     return world
 

@@ -320,6 +320,13 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
         self._check_loop()
         self._core.growth.max_bytes = check_max_bytes(max_bytes)
 
+    async def _pause(self, seconds: float = 0) -> None:
+        """See the trait; without a duration no failed allocation can lose the task, as in ``asyncio.sleep``."""
+        if seconds:
+            await asyncio.sleep(seconds)
+        else:
+            await self._core.file_io.next_tick()
+
     # --- any thread may ask --------------------------------------------------------------
 
     def needs_flush(self) -> bool:
