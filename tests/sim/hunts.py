@@ -7,10 +7,12 @@ remark, and says which it was, the seed, and how many disk images had been judge
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import re
 import tempfile
+import warnings
 from typing import NamedTuple
 
 from conftest import why_no_uring
@@ -104,8 +106,16 @@ def lost_pages(seed: int) -> int:
 
 def busy_kernel(seed: int) -> int:
     """A store on the real ring, whose kernel interrupts waits and takes only a part of what it is given."""
-    with tempfile.TemporaryDirectory() as directory:
-        in_time(weather(os.path.join(directory, "store"), seed, forced=10))
+    failure = ""
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        # A planted bug leaves a store that cannot be closed; it is collected here, not in a later test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            in_time(weather(os.path.join(directory, "store"), seed, forced=10))
+        except Exception as error:
+            failure = repr(error)
+        gc.collect()
+    assert not failure, failure
     return 0
 
 
