@@ -121,9 +121,10 @@ async def test_committers_share_flushes(store):
     before = store.stats()
     await asyncio.gather(*(store.commit([(guid, fill(i))]) for i, guid in enumerate(guids)))
     after = store.stats()
-    # The first one goes alone; while it is flushed, all others gather.
-    assert after.syncs - before.syncs == 2
-    assert after.log_groups - before.log_groups == 2
+    # The first one goes alone; while it is flushed, all others gather, or those that this iteration has budget
+    # to copy (they are in ordinary memory).
+    assert after.syncs - before.syncs == after.log_groups - before.log_groups
+    assert 2 <= after.log_groups - before.log_groups <= 3
     for i, guid in enumerate(guids):
         assert await read(store, guid) == fill(i)
 
