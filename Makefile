@@ -17,8 +17,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
-# One worker more than there are processors: tests of crashes and kills mostly wait.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Two workers more than there are processors: tests of kills, children and real disks mostly wait.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 DEMO_ARGS ?=
 # A real disk where /tmp is not; the results go to benchmarks/.
 BENCH_DIR ?= /var/tmp

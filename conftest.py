@@ -147,10 +147,19 @@ def pytest_sessionfinish(session):
 #: Folders and files that ask the protocol, counts, or the words of a command, as the marker ``one_interpreter`` says.
 ONE_INTERPRETER = (
     *("tests/store/index/", "tests/store/log/", "tests/store/opening/", "tests/cli/doctor/"),
-    *(f"tests/cli/test_{name}.py" for name in "stdio json_errors manners page imports bench".split()),
-    *(f"tests/store/test_{name}.py" for name in "in_turns allocator format verify identity".split()),
-    *(f"tests/behaviour/test_{name}.py" for name in "attacked golden read_only no_direct_io".split()),
-    *("tests/test_messages.py", "tests/test_seccomp_profile.py"),
+    *(
+        f"tests/cli/test_{name}.py"
+        for name in "stdio json_errors manners page imports bench copies atomic_file".split()
+    ),
+    *(
+        f"tests/store/test_{name}.py"
+        for name in "in_turns allocator format verify identity snapshot metadata max_bytes".split()
+    ),
+    *(
+        f"tests/behaviour/test_{name}.py"
+        for name in "attacked backup_kill frame_sizes golden no_direct_io portable read_only".split()
+    ),
+    *("tests/api/test_backup.py", "tests/test_messages.py", "tests/test_seccomp_profile.py"),
 )
 
 

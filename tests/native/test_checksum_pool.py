@@ -225,6 +225,7 @@ def compiler():
     return found
 
 
+@pytest.mark.one_interpreter
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 @pytest.mark.parametrize("refused", [0, 1])
 def test_under_a_sanitizer(compiler, tmp_path, sanitizer, refused):

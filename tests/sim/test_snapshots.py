@@ -16,7 +16,7 @@ from sim.snapshots import SnapshotLife, applied_one_by_one
 
 pytestmark = pytest.mark.one_interpreter
 
-SEEDS = 12
+SEEDS = 6
 APART = 1000
 
 
@@ -51,7 +51,7 @@ def test_requests_fail_beside_snapshots(name, forever, count_row):
     assert name in FAULTS
     for index in itertools.count():
         life = life_with_fault(
-            seed, name, index, forever=forever, used=True, kind=SnapshotLife, calls=40, tasks=2
+            seed, name, index, forever=forever, used=True, kind=SnapshotLife, calls=25, tasks=2
         )
         if life is None:
             break

@@ -178,7 +178,7 @@ def test_a_thread_sees_checksum_and_metadata_of_one_moment(store_path, engine):
         for reader in readers:
             reader.start()
         try:
-            for turn in range(200):
+            for turn in range(60):
                 number = turn % 2
                 write = (guid(1), frames[number], bytes([number + 1]) * 40)
                 (store.write_blobs if turn % 3 else store.commit)([write])
