@@ -9,7 +9,17 @@ from types import SimpleNamespace
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, StoreCorrupt
-from uringblob.store.format import COUNT_LIMIT
+from uringblob.store.format import (
+    BLOCK_SIZE,
+    COUNT_LIMIT,
+    decode_block,
+    decode_superblock,
+    delete_record,
+    encode_block,
+    entry_slot,
+    pack_entry,
+    set_record,
+)
 from uringblob.store.opening import recover as recovery
 
 PAGE = 4096
@@ -100,3 +110,42 @@ async def test_a_log_that_begins_where_no_number_can_be_counted_up_is_damage():
         await recovery._replay_carry(
             medium, SimpleNamespace(group=read), SimpleNamespace(apply=lambda _: None), None
         )
+
+
+def with_its_last_frame_at(slot, path):
+    """Write the last group's block again, sound, and with its last frame at ``slot``."""
+    with open(path, "r+b") as file:
+        content = file.read()
+        store_id = decode_superblock(content[:BLOCK_SIZE], 0).store_id
+        blocks = [
+            (offset, block)
+            for offset in range(2 * BLOCK_SIZE, len(content), BLOCK_SIZE)
+            if (block := decode_block(store_id, offset, content[offset : offset + BLOCK_SIZE]))
+        ]
+        offset, last = max(blocks, key=lambda found: found[1].seq)
+        entries = dict(last.entries())
+        entries[bytes(GUIDS[2])] = pack_entry(slot, 0)
+        file.seek(offset)
+        file.write(
+            encode_block(
+                store_id,
+                offset,
+                log_id=last.log_id,
+                block_type=last.type,
+                seq=last.seq,
+                records=[
+                    set_record(guid, entry) if entry_slot(entry) else delete_record(guid)
+                    for guid, entry in entries.items()
+                ],
+                page_size=last.page_size,
+            )
+        )
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_last_group_that_names_a_slot_past_every_file_is_dropped(in_doubt, engine, read_only):
+    """Found by the fuzzer: the slot's offset was no number that a request can have, and that was the error."""
+    with_its_last_frame_at((1 << 56) - 1, in_doubt)
+    async with AsyncFileBlobStore.open(in_doubt, engine=engine, read_only=read_only) as store:
+        assert await frames(store) == {GUIDS[0]: b"0" * PAGE}
+        assert "group 3" in " ".join(store.stats().notes)

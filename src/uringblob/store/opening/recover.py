@@ -232,10 +232,13 @@ def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int]]:
 
 
 async def _first_bad_frame(file_io: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
+    slots_in_file = file_io.file_size() // page_size
     for guid, entry in _entries(found.last_group):
         slot = entry_slot(entry)
         if not slot:
             continue
+        if slot >= slots_in_file:  # it need not be an offset that a request can have
+            return guid
         frame = await file_io.read(slot * page_size, page_size, "verifying the last group")
         if len(frame) != page_size or frame_checksum(frame) != entry & CHECKSUM_MASK:
             return guid
