@@ -19,7 +19,7 @@ from uringblob.engines.pread import engine as pread_engine
 from uringblob.engines.pread import worker_pool
 from uringblob.engines.uring import engine as uring_engine
 from uringblob.ring import driver, ring
-from uringblob.store import async_store, core, frame_reads, multi_read
+from uringblob.store import async_store, core, file_reads, frame_reads, multi_read
 from uringblob.store.index import slots
 from uringblob.store.io import job, pending_write
 
@@ -37,7 +37,7 @@ BLOBS = 4
 OURS = {
     module.__file__
     for module in (
-        *(async_store, core, frame_reads, multi_read, slots, job, pending_write),
+        *(async_store, core, file_reads, frame_reads, multi_read, slots, job, pending_write),
         *(uring_engine, driver, ring, pread_engine, worker_pool),
     )
 }
