@@ -83,9 +83,8 @@ class Calls(StoreOwner):
             job = self._core.file_io.start(coroutine)
             return await join(job)
         except GeneratorExit:
-            if (
-                job is not None and not job.done()
-            ):  # the caller was dropped: the job counts until it has ended
+            if job is not None and not job.done():
+                # The caller was dropped: the job counts until it has ended.
                 self._active += 1
                 persist(job.add_immediate_callback, self._one_less)
             raise
