@@ -80,6 +80,21 @@ def test_every_method_is_documented_by_help(cls):
     assert inspect.getdoc(cls.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
 
 
+async def test_the_methods_of_an_observed_store_keep_their_inherited_documentation():
+    """``inspect`` finds none for a wrapper that stands in another class than its method."""
+
+    class Derived(SoundAsync):
+        pass
+
+    class Observer:
+        def observe(self, *_):
+            pass
+
+    uringblob.observe(Derived(), Observer())
+    assert inspect.getdoc(Derived.write_blobs) == inspect.getdoc(AsyncBlobStore.write_blobs)
+    assert inspect.getdoc(Derived.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
+
+
 def test_both_faces_have_the_same_names():
     def names(base):
         return {name for name in dir(base) if not name.startswith("_")} - {"close", "aclose"}
