@@ -22,7 +22,7 @@ from uringblob import (
     StoreClosed,
     StoreStats,
 )
-from uringblob.api import async_store
+from uringblob.api import async_reads
 from uringblob.api.sync_store import SyncToAsyncAdapter, run_to_completion
 from uringblob.buffers.checksum import frame_checksum
 
@@ -78,6 +78,21 @@ def test_every_method_is_documented_by_help(cls):
     public = [name for name in dir(cls) if not name.startswith("_")]
     assert [name for name in public if not inspect.getdoc(getattr(cls, name))] == []
     assert inspect.getdoc(cls.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
+
+
+async def test_the_methods_of_an_observed_store_keep_their_inherited_documentation():
+    """``inspect`` finds none for a wrapper that stands in another class than its method."""
+
+    class Derived(SoundAsync):
+        pass
+
+    class Observer:
+        def observe(self, *_):
+            pass
+
+    uringblob.observe(Derived(), Observer())
+    assert inspect.getdoc(Derived.write_blobs) == inspect.getdoc(AsyncBlobStore.write_blobs)
+    assert inspect.getdoc(Derived.read_blob) == inspect.getdoc(AsyncBlobStore.read_blob)
 
 
 def test_both_faces_have_the_same_names():
@@ -188,7 +203,7 @@ def test_has_blobs_asks_for_each_one_when_all_are_checked(store):
 
 
 async def test_has_blobs_lets_other_tasks_run(monkeypatch):
-    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 2)
+    monkeypatch.setattr(async_reads, "GUIDS_AT_ONCE", 2)
     ticks = []
     asyncio.get_running_loop().call_soon(ticks.append, 1)
     assert await uringblob.AsyncMemoryBlobStore(PAGE).has_blobs([GUID] * 3) == [False] * 3
@@ -198,7 +213,7 @@ async def test_has_blobs_lets_other_tasks_run(monkeypatch):
 
 
 async def test_an_iteration_lets_other_tasks_run(monkeypatch):
-    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 2)
+    monkeypatch.setattr(async_reads, "GUIDS_AT_ONCE", 2)
     store = uringblob.AsyncMemoryBlobStore(PAGE)
     await store.write_blobs((BlobGuid.random(), A) for _ in range(3))
     ticks = []
@@ -211,8 +226,8 @@ async def test_an_iteration_lets_other_tasks_run(monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 7, 64])
 @pytest.mark.parametrize("limit", [None, 0, 3, 100])
 async def test_names_come_in_order_however_many_are_sorted_in_a_step(monkeypatch, count, limit):
-    monkeypatch.setattr(async_store, "GUIDS_AT_ONCE", 5)
-    monkeypatch.setattr(async_store, "SORTED_AT_ONCE", 3)
+    monkeypatch.setattr(async_reads, "GUIDS_AT_ONCE", 5)
+    monkeypatch.setattr(async_reads, "SORTED_AT_ONCE", 3)
     inner = SoundAsync()
     guids = [BlobGuid.random() for _ in range(count)]
     await inner.write_blobs((guid, A) for guid in guids)

@@ -21,14 +21,16 @@ from behaviour.faults import FailingWrites
 from behaviour.work import frame, guid
 from striking import Handler
 from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
-from uringblob.store import async_store, caller_reads, core, frame_reads
+from uringblob.store import async_store, caller_reads, core, file_reads, frame_reads
 from uringblob.store.index.slots import SlotState
 from uringblob.sync import file_store as facade
 from uringblob.sync import store_handle as pilot
 
 PAGE = 4096
 #: Where a handler may strike a read that goes as it should.
-OURS = {module.__file__ for module in (facade, pilot, async_store, core, frame_reads, caller_reads)}
+OURS = {
+    module.__file__ for module in (facade, pilot, async_store, core, file_reads, frame_reads, caller_reads)
+}
 NOTIFYING = {asyncio.base_events.__file__, asyncio.events.__file__}
 
 

@@ -79,6 +79,19 @@ async def test_a_handler_that_strikes_a_changes_first_step_poisons_and_close_doe
         await asyncio.wait_for(store.aclose(), 60)
 
 
+async def test_a_change_whose_caller_is_dropped_counts_until_it_has_ended(store):
+    call = store.write_blob(GUIDS[0], fill(9))
+    call.send(None)
+    call.close()
+    assert store._active == 1
+    await store.aclose()
+    assert store._active == 0
+    async with AsyncFileBlobStore.open(store.path) as again:
+        frame = bytearray(PAGE)
+        await again.read_blob(GUIDS[0], frame)
+    assert frame == fill(9)
+
+
 @pytest.mark.parametrize("call", ["commit", "write_blobs", "write_blobs_with_data_sync"])
 async def test_a_change_that_fails_before_a_byte_is_written_gives_its_slots_back(store, monkeypatch, call):
     def no_memory(view):

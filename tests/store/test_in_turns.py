@@ -14,7 +14,7 @@ import pytest
 
 from uringblob import BlobGuid, BlobStoreIOError, StoreClosed, tuning
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.store import arguments, async_store
+from uringblob.store import arguments, file_reads
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.free_map import FreeMap
@@ -163,7 +163,7 @@ async def test_many_reads_are_asked_for_in_turns(store, iterations, monkeypatch)
 async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):
     for first in range(0, 9000, MANY):
         await store.write_blobs(frames(first, MANY))
-    monkeypatch.setattr(async_store, "known_guids", iterations.counting(async_store.known_guids, len))
+    monkeypatch.setattr(file_reads, "known_guids", iterations.counting(file_reads.known_guids, len))
     assert sorted(await store.list_blobs()) == [guid(number) for number in range(9000)]
     assert iterations.most <= 2 * tuning.LISTED_AT_ONCE
 

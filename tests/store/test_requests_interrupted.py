@@ -14,12 +14,12 @@ import pytest
 import seeds
 from behaviour.work import frame, guid
 from striking import HandlerAtCalls
-from uringblob import AsyncFileBlobStore, BlobStoreError
+from uringblob import AsyncFileBlobStore, BlobStoreError, completion
 from uringblob.engines.pread import engine as pread_engine
 from uringblob.engines.pread import worker_pool
 from uringblob.engines.uring import engine as uring_engine
 from uringblob.ring import driver, ring
-from uringblob.store import async_store, core, frame_reads, multi_read
+from uringblob.store import async_store, calls, core, file_reads, frame_reads, multi_read
 from uringblob.store.index import slots
 from uringblob.store.io import job, pending_write
 
@@ -37,7 +37,7 @@ BLOBS = 4
 OURS = {
     module.__file__
     for module in (
-        *(async_store, core, frame_reads, multi_read, slots, job, pending_write),
+        *(async_store, core, file_reads, frame_reads, multi_read, slots, job, pending_write),
         *(uring_engine, driver, ring, pread_engine, worker_pool),
     )
 }
@@ -74,7 +74,7 @@ READS = {
 }
 
 
-async def struck_at(call, number, store):
+async def struck_at(call, number, store, files=OURS):
     """Await ``call`` struck at that call of its first step; return its exception, and what is in flight then."""
     engine = store._core.file_io.engine
     left = []
@@ -88,7 +88,7 @@ async def struck_at(call, number, store):
             handler.stop()
             left.extend(engine.sinks())
 
-    handler = HandlerAtCalls(OURS, number, Struck)
+    handler = HandlerAtCalls(files, number, Struck)
     error = await in_time(whole())
     return handler.struck, error, left
 
@@ -142,6 +142,30 @@ async def test_a_struck_change_ends_when_its_frame_is_its_callers_again(store_pa
         os.unlink(store_path)
         number += 3
     assert number > 20
+
+
+#: What a call that runs as a job goes through before it waits, and after.
+JOBS = {module.__file__ for module in (calls, job, completion)}
+
+
+@pytest.mark.parametrize("name", ["write_blob", "write_blobs_with_data_sync", "delete_blob"])
+async def test_a_struck_change_is_counted_down_once(store_path, engine, name):
+    """It was counted down by its job, and by its caller, who was struck when the job knew of that already.
+
+    ``aclose`` waited for the others no more.
+    """
+    changes = {**CHANGES, "delete_blob": lambda s, _: s.delete_blob(guid(1))}
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    number, struck = 0, True
+    while struck:
+        store = await AsyncFileBlobStore.open(store_path, engine=engine, page_size=PAGE)
+        buffer = store.alloc_blob_buf_zeroed()
+        struck, _, _ = await struck_at(lambda: changes[name](store, buffer), number, store, JOBS)  # noqa: B023
+        assert store._active == 0, f"number {number}, {struck}"
+        error = await in_time(store.aclose())
+        assert error is None or isinstance(error, BlobStoreError), error
+        number += 1
+    assert number > 5
 
 
 def addresses(sink):

@@ -127,6 +127,7 @@ def _reporting(name: str, method: Callable[..., Any], *, is_async: bool) -> Call
 
     reporting: Any = call_async if is_async else call
     reporting._reports = True
+    reporting.__doc__ = inspect.getdoc(method)  # inherited; of the wrapper inspect would find none
     return reporting  # type: ignore[no-any-return]
 
 

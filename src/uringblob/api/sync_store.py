@@ -222,49 +222,55 @@ class BlobSnapshot(Refusals, BlobStore):
     """A read-only :class:`BlobStore` of one moment, from :meth:`BlobStore.snapshot`."""
 
 
-class _ReadThroughSnapshot(BlobSnapshot):
-    """The default snapshot: an asynchronous one that never suspends."""
+class _OnStore(AnyBlobStore):
+    """The plain methods of a store on top of another one, which has them."""
 
-    def __init__(self, snapshot: AsyncBlobSnapshot) -> None:
-        self._snapshot = snapshot
-
-    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
-        run_to_completion(self._snapshot.read_blob(guid, dst))
-
-    def list_blobs(self) -> list[BlobGuid]:
-        return run_to_completion(self._snapshot.list_blobs())
-
-    def has_blob(self, guid: GuidLike) -> bool:
-        return run_to_completion(self._snapshot.has_blob(guid))
-
-    def checksum(self, guid: GuidLike) -> int:
-        return run_to_completion(self._snapshot.checksum(guid))
-
-    def stat_blob(self, guid: GuidLike) -> BlobStat:
-        return run_to_completion(self._snapshot.stat_blob(guid))
-
-    def close(self, flush: bool = True) -> None:
-        run_to_completion(self._snapshot.aclose(flush))
+    _store: AnyBlobStore
 
     @property
     def page_size(self) -> int:
-        return self._snapshot.page_size
+        return self._store.page_size
 
     @property
     def closed(self) -> bool:
-        return self._snapshot.closed
+        return self._store.closed
 
     def _check_open(self) -> None:
-        self._snapshot._check_open()
+        self._store._check_open()
 
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
-        return self._snapshot.alloc_blob_buf_zeroed()
+        return self._store.alloc_blob_buf_zeroed()
 
     def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
-        return self._snapshot.alloc_blob_buf_uninit()
+        return self._store.alloc_blob_buf_uninit()
 
     def stats(self) -> StoreStats:
-        return self._snapshot.stats()
+        return self._store.stats()
+
+
+class _ReadThroughSnapshot(_OnStore, BlobSnapshot):
+    """The default snapshot: an asynchronous one that never suspends."""
+
+    def __init__(self, snapshot: AsyncBlobSnapshot) -> None:
+        self._store: AsyncBlobSnapshot = snapshot
+
+    def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
+        run_to_completion(self._store.read_blob(guid, dst))
+
+    def list_blobs(self) -> list[BlobGuid]:
+        return run_to_completion(self._store.list_blobs())
+
+    def has_blob(self, guid: GuidLike) -> bool:
+        return run_to_completion(self._store.has_blob(guid))
+
+    def checksum(self, guid: GuidLike) -> int:
+        return run_to_completion(self._store.checksum(guid))
+
+    def stat_blob(self, guid: GuidLike) -> BlobStat:
+        return run_to_completion(self._store.stat_blob(guid))
+
+    def close(self, flush: bool = True) -> None:
+        run_to_completion(self._store.aclose(flush))
 
 
 def _forward(method: F) -> F:
@@ -277,14 +283,14 @@ def _forward(method: F) -> F:
     return cast("F", call)
 
 
-class SyncToAsyncAdapter(AsyncBlobStore):
+class SyncToAsyncAdapter(_OnStore, AsyncBlobStore):
     """A synchronous store as an asynchronous one; each coroutine does the work in the calling thread.
 
     It has no state of its own: closing it closes the store.
     """
 
     def __init__(self, store: BlobStore) -> None:
-        self._store = store
+        self._store: BlobStore = store
 
     async def _iterate(self, after: bytes | None, limit: int | None) -> AsyncIterator[BlobGuid]:
         names = await self._do(functools.partial(self._store.iter_blobs, after, limit))
@@ -330,28 +336,8 @@ class SyncToAsyncAdapter(AsyncBlobStore):
     verify = _forward(AsyncBlobStore.verify)
     aclose = _forward(AsyncBlobStore.aclose)
 
-    @property
-    def page_size(self) -> int:
-        return self._store.page_size
-
-    @property
-    def closed(self) -> bool:
-        return self._store.closed
-
-    def _check_open(self) -> None:
-        self._store._check_open()
-
-    def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf:
-        return self._store.alloc_blob_buf_zeroed()
-
-    def alloc_blob_buf_uninit(self) -> AlignedBlobBuf:
-        return self._store.alloc_blob_buf_uninit()
-
     def needs_flush(self) -> bool:
         return self._store.needs_flush()
-
-    def stats(self) -> StoreStats:
-        return self._store.stats()
 
 
 class SnapshotAdapter(SyncToAsyncAdapter, AsyncBlobSnapshot):

@@ -7,15 +7,14 @@ import dataclasses
 import os
 
 from uringblob.api.blob_stat import BlobStat
-from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.views import BlobBuffer, writable_view
 from uringblob.cli.arguments import add_store, open_store, parse_size
-from uringblob.cli.copying import add_rate, copy_store, refuse_blobs, refuse_incomplete
+from uringblob.cli.copying import CopySource, add_rate, copy_store, refuse_blobs, refuse_incomplete
 from uringblob.cli.errors import EXIT_USAGE, CliError
 from uringblob.cli.output import size_text
 from uringblob.cli.stdio import print_line
-from uringblob.errors import StoreReadOnly, encodable
+from uringblob.errors import encodable
 from uringblob.guid import BlobGuid, GuidLike
 from uringblob.sync.file_store import FileBlobStore
 
@@ -73,17 +72,12 @@ def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobS
     return _PaddedStore(store, size, args.engine)
 
 
-class _PaddedStore(BlobStore):
+class _PaddedStore(CopySource):
     """The frames of a store, each with zeros behind it."""
 
     def __init__(self, store: FileBlobStore, page_size: int, engine: str) -> None:
+        super().__init__(page_size, engine)
         self._store = store
-        self._engine = engine
-        self._page_size = page_size
-
-    @property
-    def page_size(self) -> int:
-        return self._page_size
 
     def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         with writable_view(dst, self._page_size) as view:
@@ -100,15 +94,3 @@ class _PaddedStore(BlobStore):
 
     def stat_blob(self, guid: GuidLike) -> BlobStat:
         return dataclasses.replace(super().stat_blob(guid), meta=self._store.stat_blob(guid).meta)
-
-    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:  # noqa: ARG002 - the trait's
-        raise StoreReadOnly(f"{self!r} is only read")
-
-    def delete_blob(self, guid: GuidLike) -> None:  # noqa: ARG002 - the trait's signature
-        raise StoreReadOnly(f"{self!r} is only read")
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-    def _open_backup(self, path: StorePath) -> BlobStore:
-        return FileBlobStore.open(path, page_size=self._page_size, engine=self._engine)

@@ -7,12 +7,29 @@ import os
 
 from uringblob.api.backup import INCOMPLETE
 from uringblob.api.open_options import StorePath
-from uringblob.api.sync_store import BlobStore
+from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.cli.arguments import open_path, parse_size
 from uringblob.cli.errors import EXIT_NO, EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import print_result, progress_bar, size_text
 from uringblob.errors import encodable
 from uringblob.guid import BlobGuid
+from uringblob.sync.file_store import FileBlobStore
+
+
+class CopySource(BlobSnapshot):
+    """A store that is only read; a backup of it to a path is a store file."""
+
+    def __init__(self, page_size: int, engine: str) -> None:
+        self._page_size = page_size
+        self._engine = engine
+
+    @property
+    def page_size(self) -> int:
+        """The frame size of what is read, and of the copy."""
+        return self._page_size
+
+    def _open_backup(self, path: StorePath) -> BlobStore:
+        return FileBlobStore.open(path, page_size=self._page_size, engine=self._engine)
 
 
 def add_rate(parser: argparse.ArgumentParser) -> None:

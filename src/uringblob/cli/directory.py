@@ -14,16 +14,15 @@ from typing import BinaryIO
 
 from uringblob.api.backup import INCOMPLETE
 from uringblob.api.blob_stat import BlobStat
-from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
 from uringblob.cli.atomic_file import atomic_write
+from uringblob.cli.copying import CopySource
 from uringblob.cli.errors import EXIT_FAILED, EXIT_NO, EXIT_USAGE, CliError
 from uringblob.cli.stdio import naming_file
-from uringblob.errors import BlobCorrupt, BlobNotFound, StoreReadOnly
+from uringblob.errors import BlobCorrupt, BlobNotFound
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes, is_guid_text
-from uringblob.sync.file_store import FileBlobStore
 from uringblob.units import MODE
 
 MANIFEST = "manifest.json"
@@ -119,15 +118,15 @@ class ExportDirectory(BlobStore):
         return f"<export in {self._path!r}>"
 
 
-class ImportDirectory(ExportDirectory):
+class ImportDirectory(CopySource, ExportDirectory):
     """A complete export, to be read; what differs from its manifest is ``BlobCorrupt``."""
 
     def __init__(self, path: str, engine: str) -> None:
-        self._engine = engine
         if os.path.exists(os.path.join(path, str(INCOMPLETE))):
             text = f"{path} is an incomplete export: run 'uringblob export' again"
             raise CliError(text, EXIT_NO, path=path)
-        self._page_size, self._stats = _read_manifest(path)
+        page_size, self._stats = _read_manifest(path)
+        super().__init__(page_size, engine)
         self._path = path
 
     def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
@@ -152,18 +151,6 @@ class ImportDirectory(ExportDirectory):
 
     def checksum(self, guid: GuidLike) -> int:
         return self.stat_blob(guid).checksum
-
-    def write_blob(self, guid: GuidLike, src: BlobBuffer, meta: bytes = b"") -> None:  # noqa: ARG002 - the trait's
-        raise StoreReadOnly(f"{self!r} is only read")
-
-    def delete_blob(self, guid: GuidLike) -> None:  # noqa: ARG002 - the trait's signature
-        raise StoreReadOnly(f"{self!r} is only read")
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-    def _open_backup(self, path: StorePath) -> BlobStore:
-        return FileBlobStore.open(path, page_size=self._page_size, engine=self._engine)
 
 
 def _read_manifest(path: str) -> tuple[int, dict[BlobGuid, BlobStat]]:

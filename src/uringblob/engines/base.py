@@ -124,6 +124,12 @@ class Engine(Protocol):
     def file_size(self) -> int:
         """The file's current length in bytes, or ``-errno``."""
 
+    def next_data(self, offset: int) -> int:
+        """The first offset, from ``offset`` on, that is in no hole, or ``-errno``; ENXIO: there is none.
+
+        A hole reads as zeros.  An engine that cannot tell one returns ``offset``.
+        """
+
     async def close(self) -> None:
         """Wait for everything in flight, then free ring, threads and registrations.
 

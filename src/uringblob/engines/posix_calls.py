@@ -21,6 +21,9 @@ _NO_FULLFSYNC = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
 #: posix_fallocate, which writes single bytes, ends in EINVAL.)
 _NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 
+#: Answers of lseek where it knows of no holes.
+_NO_SEEK_DATA = frozenset({-errno.EINVAL, -errno.ENOTSUP, -errno.ENOSYS})
+
 Vectored = Callable[[int, Sequence[memoryview], int], int]
 
 
@@ -105,6 +108,15 @@ def size_of_file(fd: int) -> int:
 
 def _size(fd: int) -> int:
     return os.fstat(fd).st_size
+
+
+def next_data(fd: int, offset: int) -> int:
+    """Return the first offset, from ``offset`` on, that is in no hole, or ``-errno``; ENXIO: there is none.
+
+    Where the system knows of no holes, nothing is in one.
+    """
+    answer = number_of(os.lseek, fd, offset, getattr(os, "SEEK_DATA", -1))
+    return offset if answer in _NO_SEEK_DATA else answer
 
 
 def grow_file(fd: int, size: int) -> None:

@@ -11,31 +11,29 @@ import functools
 import os
 import warnings
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
-from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
-from uringblob.buffers.iobuf import IoBuffer
-from uringblob.buffers.leases import AlignedBlobBuf, frame_of
-from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, check_range, size_of
+from uringblob.buffers.leases import AlignedBlobBuf
+from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write
 from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError
-from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
-from uringblob.store.arguments import checked_changes, checked_reads, conditions_of, few_changes
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
+from uringblob.store.arguments import checked_changes, conditions_of, few_changes
 from uringblob.store.calls import ENDS_OF_READS, Calls
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
+from uringblob.store.file_reads import FileReads
 from uringblob.store.frame_reads import FrameRead, FrameWait
 from uringblob.store.io.job import join, let_go, when_done
-from uringblob.store.multi_read import read_batch
 from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
 from uringblob.store.snapshot import AsyncFileSnapshot
@@ -50,7 +48,7 @@ T = TypeVar("T")
 _NO_LOOP = object()
 
 
-class AsyncFileBlobStore(Calls, AsyncBlobStore):
+class AsyncFileBlobStore(Calls, FileReads, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -94,9 +92,6 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
 
     # --- reading -------------------------------------------------------------------------
 
-    def _frame(self, dst: BlobBuffer, size: int) -> IoBuffer:
-        return frame_of(dst, size, writable=True, pool=self._core.file_io.engine.pool)
-
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         if _get_running_loop() is not self._live:
             self._check_loop()
@@ -130,54 +125,8 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
             if self._idle is not None:
                 self._resolve_idle()
 
-    def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
-        """Read in the calling thread, which may be any; see :meth:`Core.read_in_caller`."""
-        self._check_open()
-        return self._core.read_in_caller(guid_bytes(guid), self._frame(dst, self._page_size))
-
-    async def _finish_read(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
-        """Finish a read that :meth:`_read_in_caller` could not; see :meth:`Core.finish_read`."""
-        self._check_loop()
-        frame = self._frame(dst, self._page_size)
-        await self._read(self._core.finish_read(guid_bytes(guid), frame, answer))
-
-    async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
-        self._check_loop()
-        key, size = guid_bytes(guid), size_of(dst)
-        check_range(offset, size, self._page_size)
-        await self._read(self._core.read_range(key, offset, self._frame(dst, size)))
-
-    async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
-        self._check_loop()
-        checked = await checked_reads(self._core, reads)
-        self._check_open()  # it may have been closed meanwhile
-        reading = read_batch(self._core.reads, checked)
-        del checked
-        return await self._read(reading)
-
-    async def has_blob(self, guid: GuidLike) -> bool:
-        self._check_loop()
-        return self._has(guid_bytes(guid))
-
-    def _has(self, guid: bytes) -> bool:
-        """Answer from memory, in any thread."""
-        self._check_open()
-        return self._core.index.find(guid) is not None
-
-    async def checksum(self, guid: GuidLike) -> int:
-        self._check_loop()
-        return self._core.reads.checksum(guid_bytes(guid))
-
-    async def stat_blob(self, guid: GuidLike) -> BlobStat:
-        self._check_loop()
-        return self._core.reads.stat(guid_bytes(guid))
-
-    async def list_blobs(self) -> list[BlobGuid]:
-        """Return the names of all live blobs, as of one moment, in any order."""
-        self._check_loop()
-        guids: list[BlobGuid] = []
-        await self._read(self._core.list_names(lambda names: guids.extend(known_guids(names))))
-        return guids
+    def _list_names(self, found: Callable[[list[bytes]], object]) -> Coroutine[Any, Any, None]:
+        return self._core.list_names(found)
 
     _frames_at_once = FRAMES_AT_ONCE  # verify()'s, whose pauses are its caller's: closing waits for none
 

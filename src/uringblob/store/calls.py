@@ -81,21 +81,23 @@ class Calls(StoreOwner):
         job: Job[T] | None = None
         try:
             job = self._core.file_io.start(coroutine)
-            # A callback of a job that is not done is called without a trip through the loop.
-            persist(job.add_done_callback if job.done() else job.add_immediate_callback, self._one_less)
-        except BaseException:
-            await let_go(self._core.file_io.engine, self._loop, job)  # a signal handler's
-            self._one_less(None)
-            raise
-        try:
             return await join(job)
+        except GeneratorExit:
+            if job is not None and not job.done():
+                # The caller was dropped: the job counts until it has ended.
+                self._active += 1
+                persist(job.add_immediate_callback, self._one_less)
+            raise
         except ENDS_OF_READS:
             raise
         except BaseException:
-            await let_go(self._core.file_io.engine, self._loop, job)
+            await let_go(self._core.file_io.engine, self._loop, job)  # a signal handler's
             raise
         finally:
             del job  # its exception's traceback refers to this function
+            # Not a call first, in which a signal handler may raise.
+            self._active -= 1
+            self._resolve_idle()
 
     async def _read(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a read in the caller's task."""
@@ -108,7 +110,8 @@ class Calls(StoreOwner):
             await let_go(self._core.file_io.engine, self._loop)
             raise
         finally:
-            self._one_less(None)
+            self._active -= 1
+            self._resolve_idle()
 
     def _one_less(self, _ended: object) -> None:
         self._active -= 1

@@ -90,18 +90,6 @@ class Core(StoreOwner):
 
     # --- reading -------------------------------------------------------------------------
 
-    def read_in_caller(self, guid: bytes, dst: IoBuffer) -> int:
-        """Read in the calling thread; return the frame's size, or a number for :meth:`finish_read`."""
-        return self.caller_reads.read(self.reads.plan(guid, dst))
-
-    async def finish_read(self, guid: bytes, dst: IoBuffer, answer: int) -> None:
-        """Fill ``dst`` after :meth:`read_in_caller` gave ``answer``, or raise what it means."""
-        await self.reads.plan(guid, dst).finish(answer if answer < 0 else None)
-
-    async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
-        """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        await self.reads.plan(guid, dst, offset).fill()
-
     async def list_names(self, found: Callable[[list[bytes]], object]) -> None:
         """Pass the guids of all blobs that are visible now to ``found``, some at a time."""
         index, count = self.index, len(self.index) + self.index.pending_count

@@ -89,6 +89,14 @@ class FrameReads:
         """Plan a read; in any thread.  Raises what :meth:`locate` raises."""
         return FrameRead(self, guid, self.locate(guid), dst, offset_in_frame)
 
+    async def read(self, guid: bytes, dst: IoBuffer, answer: int | None = None) -> None:
+        """Fill ``dst`` with the frame; ``answer`` is the request's result, if it was made."""
+        await self.plan(guid, dst).finish(answer)
+
+    async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
+        """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
+        await self.plan(guid, dst, offset).fill()
+
     def locate(self, guid: bytes) -> int:
         """Return the packed entry that is visible now; in any thread.
 

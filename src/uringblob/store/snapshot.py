@@ -11,25 +11,22 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from uringblob.api.async_store import AsyncBlobSnapshot
-from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.stats import StoreStats
-from uringblob.buffers.iobuf import IoBuffer
 from uringblob.buffers.leases import AlignedBlobBuf
-from uringblob.buffers.views import BlobBuffer, check_range, size_of
+from uringblob.buffers.views import BlobBuffer
 from uringblob.completion import Completion
 from uringblob.errors import BlobNotFound, BlobStoreError, StoreClosed
-from uringblob.guid import BlobGuid, GuidLike, guid_bytes, known_guids
+from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
-from uringblob.store.arguments import checked_reads
 from uringblob.store.core import Core
+from uringblob.store.file_reads import FileReads
 from uringblob.store.frame_reads import FrameReads
 from uringblob.store.index.moments import Moment
-from uringblob.store.multi_read import read_batch
 
 T = TypeVar("T")
 
@@ -47,7 +44,6 @@ class SnapshotStore(Protocol):
     def path(self) -> str: ...
     def _check_open(self) -> None: ...
     def _check_loop(self) -> None: ...
-    def _frame(self, dst: BlobBuffer, size: int) -> IoBuffer: ...
     async def _read(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     async def _change(self, coroutine: Coroutine[Any, Any, T]) -> T: ...
     def alloc_blob_buf_zeroed(self) -> AlignedBlobBuf: ...
@@ -63,14 +59,6 @@ class _MomentReads(FrameReads):
         super().__init__(core.file_io, moment, core.page_size, verifies=core.reads.verifies)
         self._moment = moment
 
-    async def read(self, guid: bytes, dst: IoBuffer, answer: int | None = None) -> None:
-        """Fill ``dst`` with the frame; ``answer`` is the request's result, if it was made."""
-        await self.plan(guid, dst).finish(answer)
-
-    async def read_range(self, guid: bytes, offset: int, dst: IoBuffer) -> None:
-        """Fill ``dst`` with a part of the frame; its checksum cannot be checked."""
-        await self.plan(guid, dst, offset).fill()
-
     def not_found(self, guid: bytes) -> BlobStoreError:
         """Return the error for a blob that was not there; or for a snapshot that was closed just now."""
         if not self._moment.is_open:
@@ -82,7 +70,7 @@ class _MomentReads(FrameReads):
         )
 
 
-class AsyncFileSnapshot(StoreOwner, AsyncBlobSnapshot):
+class AsyncFileSnapshot(StoreOwner, FileReads, AsyncBlobSnapshot):
     """What an ``AsyncFileBlobStore`` showed when :meth:`snapshot` was called, on the same event loop."""
 
     def __init__(self, store: SnapshotStore, moment: Moment) -> None:
@@ -127,62 +115,10 @@ class AsyncFileSnapshot(StoreOwner, AsyncBlobSnapshot):
 
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         self._check_loop()
-        await self._read(self._reads.read(guid_bytes(guid), self._frame(dst)))
+        await self._read(self._reads.read(guid_bytes(guid), self._frame(dst, self.page_size)))
 
-    def _frame(self, dst: BlobBuffer) -> IoBuffer:
-        return self._store._frame(dst, self.page_size)
-
-    def _read_in_caller(self, guid: GuidLike, dst: BlobBuffer) -> int:
-        """Read in the calling thread, which may be any; see ``CallerReads``."""
-        self._check_open()
-        return self._core.caller_reads.read(self._reads.plan(guid_bytes(guid), self._frame(dst)))
-
-    async def _finish_read(self, guid: GuidLike, dst: BlobBuffer, answer: int) -> None:
-        """Finish a read that :meth:`_read_in_caller` could not; ``answer`` is what it returned."""
-        self._check_loop()
-        answered = answer if answer < 0 else None
-        await self._read(self._reads.read(guid_bytes(guid), self._frame(dst), answered))
-
-    async def read_blob_range(self, guid: GuidLike, offset: int, dst: BlobBuffer) -> None:
-        self._check_loop()
-        key, size = guid_bytes(guid), size_of(dst)
-        check_range(offset, size, self.page_size)
-        await self._read(self._reads.read_range(key, offset, self._store._frame(dst, size)))
-
-    async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
-        self._check_loop()
-        checked = await checked_reads(self._core, reads)
-        self._check_open()  # it may have been closed meanwhile
-        reading = read_batch(self._reads, checked)
-        del checked
-        return await self._read(reading)
-
-    async def has_blob(self, guid: GuidLike) -> bool:
-        self._check_loop()
-        return self._has(guid_bytes(guid))
-
-    def _has(self, guid: bytes) -> bool:
-        """Answer from memory, in any thread."""
-        self._check_open()
-        return self._moment.find(guid) is not None
-
-    async def checksum(self, guid: GuidLike) -> int:
-        self._check_loop()
-        return self._reads.checksum(guid_bytes(guid))
-
-    async def stat_blob(self, guid: GuidLike) -> BlobStat:
-        self._check_loop()
-        return self._reads.stat(guid_bytes(guid))
-
-    async def list_blobs(self) -> list[BlobGuid]:
-        self._check_loop()
-        guids: list[BlobGuid] = []
-
-        def found(names: list[bytes]) -> None:
-            guids.extend(known_guids(names))
-
-        await self._read(self._core.list_names_at(self._moment, found))
-        return guids
+    def _list_names(self, found: Callable[[list[bytes]], object]) -> Coroutine[Any, Any, None]:
+        return self._core.list_names_at(self._moment, found)
 
     # --- any thread may ask --------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import (
     PosixCalls,
     grow_file,
+    next_data,
     number_of,
     pick_calls,
     size_of_file,
@@ -148,6 +149,9 @@ class PreadEngine(WorkerPool, Owner):
 
     def file_size(self) -> int:
         return size_of_file(self._fd)
+
+    def next_data(self, offset: int) -> int:
+        return next_data(self._fd, offset)
 
 
 class CheckedRead(WorkItem):

@@ -34,7 +34,14 @@ from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
-from uringblob.engines.posix_calls import finish_growth, number_of, pick_calls, size_of_file, sync_file
+from uringblob.engines.posix_calls import (
+    finish_growth,
+    next_data,
+    number_of,
+    pick_calls,
+    size_of_file,
+    sync_file,
+)
 from uringblob.engines.request import EngineRequest
 from uringblob.engines.uring.opcodes import FILE, READ, WRITE, OpcodeChooser
 from uringblob.engines.uring.start import start_ring
@@ -245,6 +252,9 @@ class UringEngine(Owner):
 
     def file_size(self) -> int:
         return size_of_file(self._fd)
+
+    def next_data(self, offset: int) -> int:
+        return next_data(self._fd, offset)
 
     async def close(self) -> None:
         try:

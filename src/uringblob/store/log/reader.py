@@ -24,6 +24,7 @@ from uringblob.store.format import (
     first_slot,
 )
 from uringblob.store.io.file_io import FileIO
+from uringblob.store.io.holes import parts_with_data
 from uringblob.store.log.writer import Log, Place
 
 
@@ -215,9 +216,10 @@ class LogReader:
         return tail
 
     async def _examine(self, segment: SlotRun, first_block: int, tail: LogTail) -> None:
-        start = segment.slot * self._page_size
-        for offset in range(start + first_block * BLOCK_SIZE, segment.end * self._page_size, BLOCK_SIZE):
-            stale = find_stale_sectors(await self._raw(offset), offset, self.log_id)
-            if stale:
-                tail.dirty_blocks.append(offset)
-                tail.stale_sectors += stale
+        start, end = segment.slot * self._page_size + first_block * BLOCK_SIZE, segment.end * self._page_size
+        for part, size in parts_with_data(self._file_io, start, end, tuning.LOG_READ_AHEAD_BYTES):
+            for offset in range(part, part + size, BLOCK_SIZE):
+                stale = find_stale_sectors(await self._raw(offset), offset, self.log_id)
+                if stale:
+                    tail.dirty_blocks.append(offset)
+                    tail.stale_sectors += stale

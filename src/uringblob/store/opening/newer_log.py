@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from uringblob.errors import StoreCorrupt
 from uringblob.store.format import BLANK_BLOCK, BLOCK_SIZE, BlockType, Superblock, decode_block
 from uringblob.store.io.file_io import FileIO
+from uringblob.store.io.holes import parts_with_data
 from uringblob.store.opening.recover import RecoveredLog
 
 _READ_BYTES = 256 * 1024
@@ -26,9 +27,9 @@ async def check_no_newer_log(file_io: FileIO, found: RecoveredLog, superblock: S
     """
     page_size = superblock.page_size
     for extent in found.log_space:
-        end = extent.end * page_size
-        for start in range(extent.slot * page_size, end, _READ_BYTES):
-            data = await file_io.read(start, min(_READ_BYTES, end - start), "looking for a newer log")
+        begin, end = extent.slot * page_size, extent.end * page_size
+        for start, size in parts_with_data(file_io, begin, end, _READ_BYTES):
+            data = await file_io.read(start, size, "looking for a newer log")
             for offset, seq in _newer_blocks(data, start, found, superblock.store_id):
                 raise StoreCorrupt(
                     f"{file_io.path}: one superblock is damaged, and the other one is out of date: it names log "

@@ -15,6 +15,9 @@ from uringblob.engines.base import IoCounters
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.loop import SimLoop
 
+#: Fewer zeros are no hole.
+_HOLE_BYTES_MIN = 1 << 20
+
 #: Ends one request.
 _Finish = Callable[[], None]
 
@@ -226,6 +229,12 @@ class SimEngine:
 
     def file_size(self) -> int:
         return self.disk.live.size
+
+    def next_data(self, offset: int) -> int:
+        data = self.disk.live.next_data(offset)
+        if data - offset < _HOLE_BYTES_MIN:
+            return offset
+        return data if data < self.file_size() else -errno.ENXIO
 
     def _completion(self) -> Completion[int]:
         return Completion(loop=self._loop)

@@ -41,6 +41,11 @@ class Image:
         data = b"".join([get(index, _BLANK) for index in range(first, first + count)])
         return data[skip : skip + size]
 
+    def next_data(self, offset: int) -> int:
+        """Return the offset of the first block that is not blank, from ``offset``'s on, or the length."""
+        first = offset // BLOCK
+        return min((index * BLOCK for index in self.blocks if index >= first), default=self.size)
+
     def write(self, offset: int, data: bytes) -> None:
         """Write ``data`` at ``offset``; the length stays as it is."""
         index, skip = divmod(offset, BLOCK)
