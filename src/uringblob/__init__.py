@@ -18,6 +18,7 @@ from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.following import Changes
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
@@ -65,6 +66,7 @@ __all__ = [
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",
+    "Changes",
     "ConditionFailed",
     "EngineUnavailable",
     "FileBlobStore",

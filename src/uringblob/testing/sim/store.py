@@ -52,7 +52,7 @@ async def open_sim_store(
     file = StoreFile(-1, "simulated", read_only=read_only)
     try:
         cached = "" if direct_io else "it was read through a simulated cache"
-        core = await start_core(file, engine, superblocks, verify=verify, cached=cached)
+        core = await start_core(file, engine, superblocks, verify=verify, cached=lambda: cached)
     except BaseException:
         await engine.close()
         raise
