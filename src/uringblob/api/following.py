@@ -48,10 +48,10 @@ class AsyncFollowing(AnyBlobStore):
 class Following(AnyBlobStore):
     """The same of a synchronous store."""
 
-    def refresh(self) -> bool:
+    def refresh(self) -> bool:  # noqa: D102 - taken below
         raise NotImplementedError
 
-    def follow(self) -> Iterator[Changes]:
+    def follow(self) -> Iterator[Changes]:  # noqa: D102 - taken below
         raise NotImplementedError
 
 

@@ -92,6 +92,7 @@ class RangeLocks:
     # --- the writer's ----------------------------------------------------------------------
 
     def announce(self, seq: int) -> None:
+        """Do what :meth:`Locks.announce` says; where the system refuses it, readers stay where they are."""
         if not self.usable:
             return
         try:  # for every group, so the call is written out
@@ -105,6 +106,7 @@ class RangeLocks:
             self.announced, self.refused = seq, 0
 
     def none_below(self, seq: int) -> bool:
+        """Return what :meth:`Locks.none_below` says; false, too, where it is not known."""
         if not self.usable or seq <= 0:
             return True
         # Without an announcement none begins.
@@ -121,10 +123,15 @@ class RangeLocks:
     # --- a reader's ------------------------------------------------------------------------
 
     def ask(self) -> int | None:
+        """Return what the writer of this store has announced, or ``None``."""
         found = self._find(fcntl.F_RDLCK, WRITER, _SEQ_LIMIT) if self.usable else None
         return None if found is None else found[1] - 1
 
     def register(self, seq: int) -> bool:
+        """Register a reader.
+
+        :raises OSError: EAGAIN or EACCES: somebody has locked all bytes of the file.
+        """
         if not self.usable or seq >= _SEQ_LIMIT:
             return False
         try:
@@ -136,6 +143,7 @@ class RangeLocks:
         return True
 
     def release(self, seq: int) -> None:
+        """Undo :meth:`register`."""
         self._lock(fcntl.F_UNLCK, READERS + seq, 1)
 
     # --- both ------------------------------------------------------------------------------
@@ -160,10 +168,12 @@ class RangeLocks:
                 ranges += [(start, first - start), (end, start + length - end)]
 
     def close(self) -> None:
+        """Let go of everything; a second call does nothing."""
         fd, usable = self._fd, self.usable
         self.abandon()
         if usable:
             fcntl.fcntl(fd, _SET or 0, _FLOCK.pack(fcntl.F_UNLCK, 0, READERS, 0, 0))
 
     def abandon(self) -> None:
+        """Make no call any more: the number may be another file's soon."""
         self._fd, self.usable, self.announced = -1, False, None

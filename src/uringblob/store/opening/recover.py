@@ -169,7 +169,9 @@ async def _replay(
         floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
         _check_tail(file_io, reader, tail, seq, floor)
     elif seq < up_to:
-        raise _damaged(file_io, "a group that its writer announced", reader.offset_of(reader.position), seq + 1)
+        raise _damaged(
+            file_io, "a group that its writer announced", reader.offset_of(reader.position), seq + 1
+        )
     else:
         tail, floor = LogTail([], []), seq
     log_space = _check_log_space(file_io, superblock, reader)
@@ -212,7 +214,7 @@ async def _follow(
     superblock: Superblock,
     switch: tuple[int, Block],
     switch_seq: int | None,
-    up_to: int | None,
+    up_to: int | None = None,
 ) -> RecoveredLog:
     """Replay the log that a SWITCH names; a crash kept the superblocks from naming it."""
     offset, block = switch

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from uringblob import tuning
 from uringblob.api.following import Changes
 from uringblob.completion import Completion, persist
-from uringblob.engines.to_thread import to_thread
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, StoreLocked
 from uringblob.guid import BlobGuid
 from uringblob.store.core import Core
-from uringblob.store.file import StoreFile, lock, naming, newest, read_superblocks
+from uringblob.store.file import StoreFile, lock, naming, newest
 from uringblob.store.format import SUPERBLOCK_OFFSETS, BlockType, Superblock, entry_slot
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import PARTS, Shards
@@ -62,7 +61,9 @@ class Follower:
             return None
         noted, self._written = self._written, {}
         written = tuple(BlobGuid(guid) for guid, there in noted.items() if there)
-        return Changes(self._seq, written, tuple(BlobGuid(guid) for guid, there in noted.items() if not there))
+        return Changes(
+            self._seq, written, tuple(BlobGuid(guid) for guid, there in noted.items() if not there)
+        )
 
 
 class View:
@@ -85,17 +86,17 @@ class View:
         """Return the state to show, registered; the file is locked, or registered for any state."""
         file, file_io, cached = self._file, self._file_io, self._why_cached()
         deadline = time.monotonic() + lock_timeout
-        while True:
+        state: State | None
+        if file.locked:
+            state = await read_alone(file, file_io, superblocks, cached=cached)
+        else:
+            state = await read_beside(file, file_io)
+        while state is None:  # the writer has ended
+            await lock(file, lock_timeout, deadline, beside=True)
             if file.locked:
-                state: State | None = await read_alone(file, file_io, superblocks, cached=cached)
+                state = await read_alone_again(file, file_io, self._why_cached)
             else:
                 state = await read_beside(file, file_io)
-            if state is not None:
-                break
-            await lock(file, lock_timeout, deadline, beside=True)  # the writer has ended
-            if file.locked:
-                superblocks = await to_thread(read_superblocks, file)
-                cached = self._why_cached()
         self._reader, self._position = state.found.reader, state.found.reader.position
         self.seq = state.found.seq
         self._register(state)
@@ -205,9 +206,7 @@ class View:
         changes, budget = Shards[Change](), self._file_io.checksum_budget
         for part in range(PARTS):
             theirs = entries.parts[part]
-            changes.update(
-                (guid, Change(entry)) for guid, entry in self.core.index.differing(part, theirs)
-            )
+            changes.update((guid, Change(entry)) for guid, entry in self.core.index.differing(part, theirs))
             await budget.acquire(len(theirs) * tuning.NAME_COST_BYTES)
         return changes
 
