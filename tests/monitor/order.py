@@ -32,6 +32,7 @@ from monitor.blocks import (
 )
 from monitor.flushes import Clock, Unit
 from monitor.opening import Chain, Reader, Unreadable, note_metas
+from monitor.readers import NoReaders
 
 HEADER = 2 * BLOCK
 _ZERO8 = bytes(8)
@@ -81,8 +82,10 @@ class OrderMonitor:
     Belongs to the thread of the store's loop, but for :attr:`last_record` and :attr:`seq`.
     """
 
-    def __init__(self, peek, report, *, name: str = "store") -> None:
+    def __init__(self, peek, report, *, name: str = "store", readers=None) -> None:
         self.name = name
+        #: Readers in other processes.
+        self.readers = NoReaders() if readers is None else readers
         self._report = report
         self.violations = 0
         self.clock = Clock()
@@ -106,6 +109,9 @@ class OrderMonitor:
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
+        #: By slot, the group that took it from a blob; of slots that were free at the opening it is not known.
+        self._freed_by: dict[int, int] = {}
+        self._freed_before = 0
         #: The slots that each open snapshot shows, as far as records and calls say.
         self.shown: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._chain_of: dict[int, Chain] = {}
@@ -160,6 +166,8 @@ class OrderMonitor:
             found = reader.play(first.log_id, first.head)
         except Unreadable:
             return  # the store's opener has said so, or its reads were disturbed
+        if found.seq <= (self.readers.announced() or 0):
+            return  # its writer says that it is durable
         self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
 
     def _check_verified(self, slot: int) -> None:
@@ -306,7 +314,13 @@ class OrderMonitor:
                 unit.ended = unit.ended and min(unit.ended, began - 0.5)
         self.sync_ends(began, synced)
 
+    def _check_announced(self) -> None:
+        announced = self.readers.announced()
+        if announced is not None and announced > self.seq and self._chunks is None and not self.blind:
+            self._wrong(17, f"group {announced} is announced, and only {self.seq} is durable")
+
     def sync_begins(self) -> int:
+        self._check_announced()
         if self.clock.broken:
             self._wrong(12, "a flush is asked for after one that failed")
         began = self.clock.sync_begins()
@@ -425,6 +439,7 @@ class OrderMonitor:
         self._owned = {slot: guid for guid, slot in found.entries.items()}
         self.seq = found.seq
         self._fenced = {slot: found.seq for slot in found.undo.values() if slot and slot not in self._owned}
+        self._freed_before = found.seq
         self._dirty = found.dirty
         self._check_claims()
         if self._older is not None:
@@ -586,6 +601,11 @@ class OrderMonitor:
                 self._wrong(
                     8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
                 )
+        grown = slot * self.page_size >= self.readers.size_at_opening
+        freed_by = self._freed_by.pop(slot, 0 if grown else self._freed_before)
+        if self.readers.below(freed_by):
+            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is written, and a reader is older")
+        self._freed_by[slot] = 0  # no record names what is written now
         if self.shown and any(slot in slots for slots in self.shown.values()):
             self._wrong(8, f"slot {slot} is written, and an open snapshot shows it")
         self._check_no_reader(slot)
@@ -783,7 +803,7 @@ class OrderMonitor:
             old = self.entries.pop(guid, 0)
             if old:
                 del self._owned[old]
-                self._fenced[old] = group.seq
+                self._fenced[old] = self._freed_by[old] = group.seq
             if slot:
                 self.entries[guid] = slot
                 self._owned[slot] = guid

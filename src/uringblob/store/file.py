@@ -222,7 +222,7 @@ async def lock(file: StoreFile, lock_timeout: float, deadline: float, *, beside:
                     f"{file.path} is still open in this process, by a store whose event loop is closed: await "
                     "that store's aclose(), on any loop; it frees the file without a flush"
                 )
-            who = holders_text(file.fd)
+            who = holders_text(file.fd) if file.fd >= 0 else ""
             raise StoreLocked(
                 f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"

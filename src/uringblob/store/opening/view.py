@@ -22,7 +22,7 @@ from uringblob.store.core import Core
 from uringblob.store.file import StoreFile, lock, naming, newest
 from uringblob.store.format import SUPERBLOCK_OFFSETS, BlockType, Superblock, entry_slot
 from uringblob.store.index.changes import Change
-from uringblob.store.index.shards import PARTS, Shards
+from uringblob.store.index.shards import Shards
 from uringblob.store.index.slots import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
@@ -204,8 +204,7 @@ class View:
     async def _difference(self, entries: Shards[int]) -> Shards[Change]:
         """Return what makes the index into ``entries``."""
         changes, budget = Shards[Change](), self._file_io.checksum_budget
-        for part in range(PARTS):
-            theirs = entries.parts[part]
+        for part, theirs in enumerate(entries.parts):
             changes.update((guid, Change(entry)) for guid, entry in self.core.index.differing(part, theirs))
             await budget.acquire(len(theirs) * tuning.NAME_COST_BYTES)
         return changes
@@ -287,10 +286,14 @@ class View:
         try:
             await check_superblock(self.core, offset)
         except StoreCorrupt:
-            if self._ask() is None:
-                raise
-            await self._pause()  # its writer is writing it, perhaps
-            await check_superblock(self.core, offset)
+            # Its writer was writing it, perhaps.
+            alone = self._file.try_lock_shared()
+            try:
+                await self._pause()
+                await check_superblock(self.core, offset)
+            finally:
+                if alone:
+                    self._file.unlock()
 
     async def _check_log(self) -> None:
         while True:

@@ -25,16 +25,17 @@ class LockTable:
 class SimLocks:
     """The locks of one open file; see :class:`uringblob.store.range_locks.Locks`."""
 
-    usable = True
     refused = 0
 
     def __init__(self, table: LockTable) -> None:
         self._table = table
         self.announced: int | None = None
+        self.usable = True
 
     def announce(self, seq: int) -> None:
         """Let readers see the groups up to ``seq``."""
-        self.announced = self._table.announced[self] = seq
+        if self.usable:
+            self.announced = self._table.announced[self] = seq
 
     def none_below(self, seq: int) -> bool:
         """Whether no reader, present or future, is at a state before group ``seq``."""
@@ -48,8 +49,9 @@ class SimLocks:
 
     def register(self, seq: int) -> bool:
         """Register a reader of the state after group ``seq``."""
-        self._table.readers[self].add(seq)
-        return True
+        if self.usable:
+            self._table.readers[self].add(seq)
+        return self.usable
 
     def release(self, seq: int) -> None:
         """Undo :meth:`register`."""
@@ -62,7 +64,7 @@ class SimLocks:
 
     def close(self) -> None:
         """Let go of everything."""
-        self.announced = None
+        self.announced, self.usable = None, False
         self._table.announced.pop(self, None)
         self._table.readers.pop(self, None)
 

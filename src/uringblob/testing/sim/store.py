@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 
+from uringblob.errors import StoreLocked
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.file import judge_superblocks, lock, newest
+from uringblob.store.file import judge_superblocks, newest
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening.create import initial_image, initial_size
 from uringblob.store.opening.open import start_core
@@ -51,9 +51,12 @@ async def open_sim_store(
     """
     if not beside:
         disk.locks.clear()
+    if not (beside and read_only):
         disk.restart(cache_kept=cache_kept)
     file = SimFile(disk.locks, read_only=read_only)
-    await lock(file, 0, time.monotonic(), beside=read_only)
+    if not file.try_lock(beside=read_only):
+        file.close()
+        raise StoreLocked("the simulated file is locked by another opener: close the store there")
     superblocks = judge_superblocks(disk.live.read(0, HEADER_SIZE), "simulated")
     current, _ = newest(superblocks, "simulated")
     engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io, instant=instant)
