@@ -124,6 +124,7 @@ class OrderMonitor:
         self._found = None
         self._dirty: set[int] = set()
         self._unverified: set[int] = set()
+        self._unproved = self._announced = 0
         self._cleaned: dict[int, Unit] = {}
         self._began = False
         self._course: collections.deque[tuple] = collections.deque(maxlen=40)
@@ -166,12 +167,20 @@ class OrderMonitor:
             found = reader.play(first.log_id, first.head)
         except Unreadable:
             return  # the store's opener has said so, or its reads were disturbed
-        if found.seq <= (self.readers.announced() or 0):
-            return  # its writer says that it is durable
-        self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
+        announced = self._announced
+        if not announced:
+            self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
+        elif found.seq > announced:
+            self._unverified = {found.entries[name] for name in found.undo if name in found.entries}
+        self._unproved = found.seq
+
+    def _note_announced(self) -> int:
+        """Return the last group that a writer is known to have announced, or 0."""
+        self._announced = max(self._announced, self.readers.announced() or 0)
+        return self._announced
 
     def _check_verified(self, slot: int) -> None:
-        if slot in self._unverified:
+        if slot in self._unverified and self._note_announced() < self._unproved:
             self._wrong(14, f"slot {slot}, of a group that nothing proves, is shown and was not verified")
 
     def _awake(self) -> None:
@@ -191,6 +200,10 @@ class OrderMonitor:
     # --- reads ---------------------------------------------------------------------------
 
     def read_begins(self, offset: int, frames):
+        if offset < HEADER and not self.recording:
+            self._unverified = set()  # it reads the map anew
+        if self._unverified:
+            self._note_announced()
         if len(frames) > 1 or frames[0].size > self.page_size:
             return frames, offset, -1
         slot = offset // self.page_size
@@ -264,6 +277,7 @@ class OrderMonitor:
         if rc != len(data):
             self._disturbed = True
             data = data[: max(0, rc)]
+        self._note_announced()  # before its writer ends, perhaps
         if self._chunks is not None:
             self._chunks.append((offset, data))
 
@@ -387,6 +401,8 @@ class OrderMonitor:
             for slot in range(first, first + count):
                 if slot in self._owned:
                     self._wrong(13, f"slot {slot} of blob {self._owned[slot].hex()} is made log space")
+                if not self._is_log_space(slot):
+                    self._check_no_older_reader(slot, "made log space")
         if new.version > 1 and other.version > 1:
             for slot, chain in self._chain_of.items():
                 if chain is self._chain and not new.keeps(slot):
@@ -601,11 +617,8 @@ class OrderMonitor:
                 self._wrong(
                     8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
                 )
-        grown = slot * self.page_size >= self.readers.size_at_opening
-        freed_by = self._freed_by.pop(slot, 0 if grown else self._freed_before)
-        if self.readers.below(freed_by):
-            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is written, and a reader is older")
-        self._freed_by[slot] = 0  # no record names what is written now
+        if not self._is_log_space(slot):
+            self._check_no_older_reader(slot, "written")
         if self.shown and any(slot in slots for slots in self.shown.values()):
             self._wrong(8, f"slot {slot} is written, and an open snapshot shows it")
         self._check_no_reader(slot)
@@ -622,6 +635,14 @@ class OrderMonitor:
         if self._new is not None and not blank and slot in self._new.chain.slots:
             self._new.spoiled = True
         return self.violations == before
+
+    def _check_no_older_reader(self, slot: int, what: str) -> None:
+        """No reader in another process may need what is in ``slot``."""
+        grown = slot * self.page_size >= self.readers.size_at_opening
+        freed_by = self._freed_by.get(slot, 0 if grown else self._freed_before)
+        if self.readers.below(freed_by):
+            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is {what}, and a reader is older")
+        self._freed_by[slot] = 0  # no record names what is written now
 
     @staticmethod
     def _is_own(group: Group, slot: int, data: memoryview) -> bool:

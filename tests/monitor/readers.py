@@ -20,7 +20,10 @@ class NoReaders:
         return None
 
     def below(self, seq: int) -> bool:
-        """Whether a reader is registered at a state before group ``seq``."""
+        """Whether a reader is registered at a state before group ``seq``.
+
+        One that has only begun is not: it may have begun after the writer knew that no older one is there.
+        """
         return False
 
 
@@ -44,7 +47,7 @@ class RealReaders(NoReaders):
         return None if found is None else found[3] - 1
 
     def below(self, seq: int) -> bool:
-        return seq > 0 and self._ask(fcntl.F_WRLCK, _READERS, seq) is not None
+        return seq > 1 and self._ask(fcntl.F_WRLCK, _READERS + 1, seq - 1) is not None
 
 
 class SimReaders(NoReaders):
@@ -58,7 +61,7 @@ class SimReaders(NoReaders):
         return max(self._table.announced.values(), default=None)
 
     def below(self, seq: int) -> bool:
-        return any(at < seq for states in self._table.readers.values() for at in states)
+        return any(0 < at < seq for states in self._table.readers.values() for at in states)
 
 
 def readers_of(engine) -> NoReaders:

@@ -50,7 +50,7 @@ class ReadersLife:
 
     async def _run(self) -> None:
         await self._open_writer()
-        readers = [asyncio.ensure_future(self._reader()) for _ in range(READERS_MAX)]
+        readers = [asyncio.ensure_future(self._reader()) for _ in range(self.rng.randint(1, READERS_MAX))]
         try:
             for _ in range(self.steps):
                 await self._step()
@@ -147,6 +147,8 @@ class ReadersLife:
 
     async def _reader(self) -> None:
         while not self.over:
+            for _ in range(self.rng.choice((0, 0, 60))):
+                await asyncio.sleep(0)
             try:
                 store = await open_sim_store(
                     self.disk, self.loop, rng=self.rng, read_only=True, beside=True
