@@ -20,7 +20,7 @@ from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.following import Changes
 from uringblob.api.observer import StoreObserver
-from uringblob.api.stats import StoreStats
+from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -72,6 +72,7 @@ __all__ = [
     "FileBlobStore",
     "MemoryBlobStore",
     "PageSizeMismatch",
+    "ReaderStats",
     "StoreClosed",
     "StoreCorrupt",
     "StoreLocked",

@@ -150,9 +150,7 @@ class ReadersLife:
             for _ in range(self.rng.choice((0, 0, 60))):
                 await asyncio.sleep(0)
             try:
-                store = await open_sim_store(
-                    self.disk, self.loop, rng=self.rng, read_only=True, beside=True
-                )
+                store = await open_sim_store(self.disk, self.loop, rng=self.rng, read_only=True, beside=True)
             except StoreLocked:
                 await asyncio.sleep(0)  # a writer is opening
                 continue

@@ -102,7 +102,9 @@ class SlotTable:
         self._none_below = 0  # the highest group of which it is known
         self._kept: collections.deque[tuple[int, SlotRun]] = collections.deque()
         self.kept = 0  #: retired slots that only readers in other processes keep
-        self.drained: Callable[[], object] | None = None  #: called when a slot has waited for its readers
+        self.drained: Callable[[], object] | None = (
+            None  #: called when a slot has waited for its readers, or for snapshots
+        )
         self._unknown_end, self._unknown_fence = 0, 0
 
     def count(self, state: SlotState) -> int:
@@ -297,6 +299,8 @@ class SlotTable:
             self._retired.append((fence, slot))
         elif self._none_is_below(fence):
             self._free_retired(slot)
+            if self.drained is not None:
+                self.drained()
         else:
             self._keep(fence, SlotRun(slot, 1))
 
