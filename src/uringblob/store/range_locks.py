@@ -114,7 +114,7 @@ class RangeLocks:
             return False
         try:
             answer = fcntl.fcntl(self._fd, _GET or 0, _FLOCK.pack(fcntl.F_WRLCK, 0, READERS, seq, 0))
-            return _FLOCK.unpack(answer)[0] == fcntl.F_UNLCK
+            return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
         except OSError as error:
             if error.errno is None:
                 raise
