@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 
@@ -205,6 +206,39 @@ async def test_a_kept_slot_is_used_again_where_the_disk_is_full_and_its_reader_h
         await reader.aclose()
         await writer.commit([(guid(n), frame(n, PAGE, 500)) for n in range(20)])
         assert not await missing(writer, range(20), 500)
+
+
+def test_threads_read_while_their_store_is_refreshed(store_path, engine):
+    """A sync store's callers read in their own threads; each frame is one that was committed, and whole."""
+    wrong, over = [], threading.Event()
+
+    def look(store):
+        room = bytearray(PAGE)
+        while not over.is_set():
+            try:
+                store.read_blob(guid(1), room)
+                version = int.from_bytes(room[16:24], "big")
+                if room[16:] != version.to_bytes(8, "big") * ((PAGE - 16) // 8):
+                    wrong.append("torn")
+            except Exception as error:
+                wrong.append(error)
+
+    def stamped(version):
+        return bytes(16) + version.to_bytes(8, "big") * ((PAGE - 16) // 8)
+
+    with FileBlobStore.open(store_path, engine=engine, page_size=PAGE) as writer:
+        writer.commit([(guid(1), stamped(0))])
+        with FileBlobStore.open(store_path, engine=engine, read_only=True) as reader:
+            threads = [threading.Thread(target=look, args=(reader,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for version in range(1, 150):
+                writer.commit([(guid(1), stamped(version))])
+                assert reader.refresh()
+            over.set()
+            for thread in threads:
+                thread.join()
+    assert not wrong
 
 
 # --- commands beside a running service ---------------------------------------------------------
