@@ -9,6 +9,7 @@ import pytest
 
 from behaviour import children
 from behaviour.work import frame, guid, missing
+from file_systems import ext4, xfs
 from uringblob import AsyncFileBlobStore, BlobNotFound, FileBlobStore, StoreClosed, StoreLocked
 from uringblob.cli.main import main
 
@@ -66,6 +67,14 @@ def test_killed_both_ways(store_path, engine, count_row):
     looks = kill_both_ways(store_path, engine, KILLS)
     assert looks
     count_row(21, **{"kills of readers and writers": 2 * KILLS, "looks": looks})
+
+
+@pytest.mark.parametrize("place", [lambda path: ext4(path, 64 << 20), xfs], ids=["ext4", "xfs"])
+def test_the_same_on_other_file_systems(needs_root, disk_dir, place, count_row):
+    with place(disk_dir / "place") as directory:
+        count_row(
+            21, looks=kill_both_ways(directory / "store", "auto", 1), **{"kills of readers and writers": 2}
+        )
 
 
 # --- one process is enough ---------------------------------------------------------------------
