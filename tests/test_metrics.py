@@ -61,6 +61,19 @@ def test_every_figure_of_stats_is_shown(store_path, registry):
     assert f'uringblob_amplification_ratio{{store="main"}} {store.stats().amplification}' in page
 
 
+def test_readers_in_other_processes_are_shown(store_path, registry):
+    with FileBlobStore.open(store_path, page_size=4096) as store:
+        registry.register(StoreCollector(store, "main"))
+        value = registry.get_sample_value
+        assert value("uringblob_readers", {"store": "main"}) == 0
+        store.commit([(bytes(16), bytes(4096))])
+        with FileBlobStore.open(store_path, read_only=True):
+            for _ in range(3):
+                store.commit([(bytes(16), bytes(4096))])
+            assert value("uringblob_readers", {"store": "main"}) == 1
+            assert value("uringblob_kept_bytes", {"store": "main"}) == 2 * 4096
+
+
 def test_the_counters_are_fields():
     assert set(StoreStats.__dataclass_fields__) >= COUNTERS
 

@@ -18,8 +18,9 @@ from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.following import Changes
 from uringblob.api.observer import StoreObserver
-from uringblob.api.stats import StoreStats
+from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
@@ -65,11 +66,13 @@ __all__ = [
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",
+    "Changes",
     "ConditionFailed",
     "EngineUnavailable",
     "FileBlobStore",
     "MemoryBlobStore",
     "PageSizeMismatch",
+    "ReaderStats",
     "StoreClosed",
     "StoreCorrupt",
     "StoreLocked",

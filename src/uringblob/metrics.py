@@ -182,6 +182,14 @@ def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
         for name, stats in shown.items():
             family.add_metric([name], float(getattr(stats, figure)))
         yield family
+    readers = GaugeMetricFamily(
+        "uringblob_readers",
+        "Readers in other processes, as far as stats().readers names them",
+        labels=["store"],
+    )
+    for name, stats in shown.items():
+        readers.add_metric([name], sum(max(1, len(one.pids)) for one in stats.readers))
+    yield readers
 
 
 def _scrub_metrics(running: Mapping[str, _Scrub], ended: Mapping[str, _Scrub]) -> Iterator[Metric]:

@@ -146,6 +146,10 @@ SNAPSHOT_BLOCKS_AT_ONCE = 8
 #: Seconds between two attempts to lock the file, of ``lock_timeout`` (not measured: short for a person,
 #: long for a processor).
 LOCK_POLL_S = 0.002
+#: Seconds between two looks of ``follow()`` for something new, 2 µs each beside a writer: at first, and doubled
+#: up to this while there is nothing (not measured: as short as a flush; an idle follower costs nothing).
+FOLLOW_POLL_S_MIN = 0.001
+FOLLOW_POLL_S_MAX = 0.1
 #: Seconds between two checks by a closing store for reads in their callers' threads (not measured).
 READERS_POLL_S = 0.001
 

@@ -70,7 +70,7 @@ def test_errors_are_one_line_and_a_code(run, store, tmp_path, argv, code):
 
 def test_a_locked_store_is_one_line_and_code_3(run, store, guids):
     with FileBlobStore.open(store):
-        result = run("ls", store, "--lock-timeout", "0")
+        result = run("rm", store, str(guids[0]), "--lock-timeout", "0")
     assert result.code == 3
     assert "locked by another opener" in result.err
     assert result.err.count("\n") == 1

@@ -15,6 +15,7 @@ from monitor import children
 from monitor.acks import EARS, Promises
 from monitor.observed import ObservedEngine
 from monitor.order import OrderMonitor
+from monitor.readers import readers_of
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.opening import open as opening
 
@@ -73,7 +74,7 @@ def observed_medium(engine, path, loop) -> FileIO:
         stores += 1
     else:
         children.tell_store(path)
-    monitor = OrderMonitor(peek_of(engine), _report, name=path)
+    monitor = OrderMonitor(peek_of(engine), _report, name=path, readers=readers_of(engine))
     seen = ObservedEngine(engine, monitor)
     seen.promises = Promises(monitor)
     return FileIO(seen, path, loop)

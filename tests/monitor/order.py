@@ -32,6 +32,7 @@ from monitor.blocks import (
 )
 from monitor.flushes import Clock, Unit
 from monitor.opening import Chain, Reader, Unreadable, note_metas
+from monitor.readers import NoReaders
 
 HEADER = 2 * BLOCK
 _ZERO8 = bytes(8)
@@ -81,8 +82,10 @@ class OrderMonitor:
     Belongs to the thread of the store's loop, but for :attr:`last_record` and :attr:`seq`.
     """
 
-    def __init__(self, peek, report, *, name: str = "store") -> None:
+    def __init__(self, peek, report, *, name: str = "store", readers=None) -> None:
         self.name = name
+        #: Readers in other processes.
+        self.readers = NoReaders() if readers is None else readers
         self._report = report
         self.violations = 0
         self.clock = Clock()
@@ -106,6 +109,9 @@ class OrderMonitor:
         self.units: dict[int, Unit] = {}
         self._owned: dict[int, bytes] = {}
         self._fenced: dict[int, int] = {}
+        #: By slot, the group that took it from a blob; of slots that were free at the opening it is not known.
+        self._freed_by: dict[int, int] = {}
+        self._freed_before = 0
         #: The slots that each open snapshot shows, as far as records and calls say.
         self.shown: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
         self._chain_of: dict[int, Chain] = {}
@@ -118,6 +124,7 @@ class OrderMonitor:
         self._found = None
         self._dirty: set[int] = set()
         self._unverified: set[int] = set()
+        self._unproved = self._announced = 0
         self._cleaned: dict[int, Unit] = {}
         self._began = False
         self._course: collections.deque[tuple] = collections.deque(maxlen=40)
@@ -160,10 +167,20 @@ class OrderMonitor:
             found = reader.play(first.log_id, first.head)
         except Unreadable:
             return  # the store's opener has said so, or its reads were disturbed
-        self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
+        announced = self._announced
+        if not announced:
+            self._unverified = reader.unverified(found, first.floor if found.older is None else 0)
+        elif found.seq > announced:
+            self._unverified = {found.entries[name] for name in found.undo if name in found.entries}
+        self._unproved = found.seq
+
+    def _note_announced(self) -> int:
+        """Return the last group that a writer is known to have announced, or 0."""
+        self._announced = max(self._announced, self.readers.announced() or 0)
+        return self._announced
 
     def _check_verified(self, slot: int) -> None:
-        if slot in self._unverified:
+        if slot in self._unverified and self._note_announced() < self._unproved:
             self._wrong(14, f"slot {slot}, of a group that nothing proves, is shown and was not verified")
 
     def _awake(self) -> None:
@@ -183,6 +200,10 @@ class OrderMonitor:
     # --- reads ---------------------------------------------------------------------------
 
     def read_begins(self, offset: int, frames):
+        if offset < HEADER and not self.recording:
+            self._unverified = set()  # it reads the map anew
+        if self._unverified:
+            self._note_announced()
         if len(frames) > 1 or frames[0].size > self.page_size:
             return frames, offset, -1
         slot = offset // self.page_size
@@ -256,6 +277,7 @@ class OrderMonitor:
         if rc != len(data):
             self._disturbed = True
             data = data[: max(0, rc)]
+        self._note_announced()  # before its writer ends, perhaps
         if self._chunks is not None:
             self._chunks.append((offset, data))
 
@@ -306,7 +328,13 @@ class OrderMonitor:
                 unit.ended = unit.ended and min(unit.ended, began - 0.5)
         self.sync_ends(began, synced)
 
+    def _check_announced(self) -> None:
+        announced = self.readers.announced()
+        if announced is not None and announced > self.seq and self._chunks is None and not self.blind:
+            self._wrong(17, f"group {announced} is announced, and only {self.seq} is durable")
+
     def sync_begins(self) -> int:
+        self._check_announced()
         if self.clock.broken:
             self._wrong(12, "a flush is asked for after one that failed")
         began = self.clock.sync_begins()
@@ -373,6 +401,8 @@ class OrderMonitor:
             for slot in range(first, first + count):
                 if slot in self._owned:
                     self._wrong(13, f"slot {slot} of blob {self._owned[slot].hex()} is made log space")
+                if not self._is_log_space(slot):
+                    self._check_no_older_reader(slot, "made log space")
         if new.version > 1 and other.version > 1:
             for slot, chain in self._chain_of.items():
                 if chain is self._chain and not new.keeps(slot):
@@ -425,6 +455,7 @@ class OrderMonitor:
         self._owned = {slot: guid for guid, slot in found.entries.items()}
         self.seq = found.seq
         self._fenced = {slot: found.seq for slot in found.undo.values() if slot and slot not in self._owned}
+        self._freed_before = found.seq
         self._dirty = found.dirty
         self._check_claims()
         if self._older is not None:
@@ -586,6 +617,8 @@ class OrderMonitor:
                 self._wrong(
                     8, f"slot {slot}, freed by group {fence}, is written before that cannot be dropped"
                 )
+        if not self._is_log_space(slot):
+            self._check_no_older_reader(slot, "written")
         if self.shown and any(slot in slots for slots in self.shown.values()):
             self._wrong(8, f"slot {slot} is written, and an open snapshot shows it")
         self._check_no_reader(slot)
@@ -602,6 +635,14 @@ class OrderMonitor:
         if self._new is not None and not blank and slot in self._new.chain.slots:
             self._new.spoiled = True
         return self.violations == before
+
+    def _check_no_older_reader(self, slot: int, what: str) -> None:
+        """No reader in another process may need what is in ``slot``."""
+        grown = slot * self.page_size >= self.readers.size_at_opening
+        freed_by = self._freed_by.get(slot, 0 if grown else self._freed_before)
+        if self.readers.below(freed_by):
+            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is {what}, and a reader is older")
+        self._freed_by[slot] = 0  # no record names what is written now
 
     @staticmethod
     def _is_own(group: Group, slot: int, data: memoryview) -> bool:
@@ -783,7 +824,7 @@ class OrderMonitor:
             old = self.entries.pop(guid, 0)
             if old:
                 del self._owned[old]
-                self._fenced[old] = group.seq
+                self._fenced[old] = self._freed_by[old] = group.seq
             if slot:
                 self.entries[guid] = slot
                 self._owned[slot] = guid

@@ -32,7 +32,7 @@ from uringblob.store.log import writer as log
 from uringblob.store.log.compaction import Compaction
 from uringblob.store.opening import open as opening
 from uringblob.store.opening import recover as recovery
-from uringblob.store.opening import repair
+from uringblob.store.opening import repair, state
 
 
 def replaced(owner, name, new):
@@ -545,11 +545,11 @@ def _read_only_openers(recovering):
     """What ``recovering`` does is done by read-only openers instead of recovery; writable ones are as they were."""
     real = recovery.recover
 
-    async def recover(medium_, superblock, *, read_only, cached):
+    async def recover(medium_, superblock, *, read_only, **options):
         how = recovering if read_only else real
-        return await how(medium_, superblock, read_only=read_only, cached=cached)
+        return await how(medium_, superblock, read_only=read_only, **options)
 
-    return replaced(opening, "recover", recover)
+    return replaced(state, "recover", recover)
 
 
 @contextlib.contextmanager
@@ -583,7 +583,7 @@ def deletions_believed_by_a_read_only_opener():
     real = recovery.RecoveredLog.is_unproved
 
     def is_unproved(self):
-        return real(self) and any(slot for _, slot, _ in recovery._entries(self.last_group))
+        return real(self) and any(slot for _, slot, _ in recovery.entries_of(self.last_group))
 
     async def hasty(*arguments, **options):
         with replaced(recovery.RecoveredLog, "is_unproved", is_unproved):

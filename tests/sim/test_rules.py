@@ -72,7 +72,7 @@ def only_what_is_durable_is_read(directory) -> None:
 
 
 def cache_believed():
-    return mock.patch.object(store_file, "_drop_cache", return_value=None)
+    return mock.patch.object(store_file, "drop_cache", return_value=None)
 
 
 def a_full_disk_takes_deletes(_directory) -> None:

@@ -36,26 +36,26 @@ async def made(store_path):
 
 async def test_a_file_that_vanishes_before_it_is_locked_is_not_opened(made, monkeypatch):
     """Its name is gone, so a lock on it excludes no opener: the path is opened again."""
-    real = store_file._lock
+    real = store_file.lock
 
-    async def lock(file, *rest):
+    async def lock(file, *rest, beside):
         os.unlink(made)
-        await real(file, *rest)
+        await real(file, *rest, beside=beside)
 
-    monkeypatch.setattr(store_file, "_lock", lock)
+    monkeypatch.setattr(store_file, "lock", lock)
     with pytest.raises(FileNotFoundError):
         await AsyncFileBlobStore.open(made, create=False)
 
 
 async def test_with_create_the_vanished_file_is_made_anew(made, monkeypatch):
-    real, left = store_file._lock, [made]
+    real, left = store_file.lock, [made]
 
-    async def lock(file, *rest):
+    async def lock(file, *rest, beside):
         if left:
             os.unlink(left.pop())
-        await real(file, *rest)
+        await real(file, *rest, beside=beside)
 
-    monkeypatch.setattr(store_file, "_lock", lock)
+    monkeypatch.setattr(store_file, "lock", lock)
     async with AsyncFileBlobStore.open(made, page_size=PAGE) as store:
         assert await store.list_blobs() == []
 
@@ -104,12 +104,12 @@ async def test_what_is_deleted_each_time_it_is_made_is_given_up(store_path, monk
 
 
 async def test_a_file_that_is_replaced_each_time_it_is_opened_is_given_up(made, monkeypatch):
-    async def lock(file, *_):
+    async def lock(file, *_, beside):
         os.unlink(made)
         with open(made, "wb"):
             pass
 
-    monkeypatch.setattr(store_file, "_lock", lock)
+    monkeypatch.setattr(store_file, "lock", lock)
     with pytest.raises(BlobStoreError, match="names another file, or none, each time"):
         await AsyncFileBlobStore.open(made)
 

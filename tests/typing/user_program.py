@@ -24,9 +24,11 @@ from uringblob import (
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
+    Changes,
     ConditionFailed,
     FileBlobStore,
     MemoryBlobStore,
+    ReaderStats,
     StoreObserver,
     observe,
 )
@@ -70,6 +72,12 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
         seq: int = snap.seq
         still: BlobSnapshot = snap
         print(seq, len(still), still.stats().held_bytes)
+    if isinstance(store, FileBlobStore):
+        moved: bool = store.refresh()
+        changes: Changes = next(store.follow())
+        written: tuple[BlobGuid, ...] = changes.written
+        readers: tuple[ReaderStats, ...] = store.stats().readers
+        print(moved, changes.seq, written, changes.deleted, [(one.seq, one.pids) for one in readers])
     copied: BackupReport = store.backup(MemoryBlobStore(store.page_size), progress=tell, rate=1e6)
     print(copied.ok, copied.copied + copied.skipped + copied.deleted, copied.bytes, copied.bad)
     known: dict[BlobGuid, int] = {guid: store.checksum(guid) for guid in guids}

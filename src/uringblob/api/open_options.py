@@ -34,9 +34,11 @@ class OpenOptions:
     :param page_size: the frame size in bytes for a new store (default 524288), a multiple
         of 4096 from 4096 to 64 MiB; for an existing one ``PageSizeMismatch`` if it differs.
     :param create: make the store if there is none; false: ``FileNotFoundError``.
-    :param read_only: change no byte on disk.  Several such openers share a store; none beside
-        a writer.  After an unclean end it shows what a writer would find; only where it reads
-        through a cache the last, unconfirmed group is left out (``stats().notes``).
+    :param read_only: change no byte on disk.  Any number of such openers share a store, in any processes,
+        beside one writer, too; each shows a durable state that stays until ``refresh()`` or ``follow()``
+        moves it on.  After an unclean end it shows what a writer would find; only where it reads
+        through a cache the last, unconfirmed group is left out (``stats().notes``).  Where locks that make
+        this safe are not to be had (NFS), readers and writers keep each other out.
     :param max_bytes: a limit for the length of the file; beyond it a change is a ``BlobStoreIOError``
         (ENOSPC), as on a full disk: see ``set_max_bytes``.
     :param engine: ``"io_uring"``, ``"pread"``, or ``"auto"``: the best that works here.  The

@@ -6,6 +6,16 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
+class ReaderStats:
+    """Readers in other processes that show one state of the store."""
+
+    #: The number of the last durable group in that state; 0: one is just opening the store.
+    seq: int
+    #: The processes, as far as ``/proc`` shows them to this one.
+    pids: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class StoreStats:
     """What ``store.stats()`` returns: a snapshot that never changes afterwards.
 
@@ -58,6 +68,12 @@ class StoreStats:
     held_bytes: int = 0
     #: Open snapshots.
     snapshots: int = 0
+    #: Those of ``slots_pending`` that only readers in other processes keep, which show an older state.
+    slots_kept: int = 0
+    #: Bytes of the frames that only such readers keep.
+    kept_bytes: int = 0
+    #: Readers in other processes, by the state that they show; of a store that is open for writing.
+    readers: tuple[ReaderStats, ...] = ()
 
     #: Frames requested for the registered pool.
     buffers: int = 0

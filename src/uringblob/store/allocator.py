@@ -16,6 +16,7 @@ from uringblob.store.growth import FileGrowth
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
 from uringblob.store.index.slots import SlotState, SlotTable
 from uringblob.store.io.file_io import FileIO
+from uringblob.store.log.in_turns import confirm_in_turns
 
 
 class Reclaimer(Protocol):
@@ -65,16 +66,26 @@ class SlotAllocator:
         try:
             return await self._allocate_or_reclaim(count, meta_cells)
         except BlobStoreIOError as error:
-            held = self._slots.held
-            if error.errno not in NO_SPACE_ERRNOS or not held:
+            slots, page_size = self._slots, self._growth.page_size
+            why = []
+            if slots.held:
+                why.append(
+                    f"Open snapshots hold {slots.held * page_size} bytes of the file ({slots.held} frames that were "
+                    "replaced or deleted since): close them"
+                )
+            if slots.kept:
+                why.append(
+                    f"Older readers in other processes keep {slots.kept * page_size} bytes of it "
+                    f"({slots.kept} slots; stats().readers names them): refresh or close them"
+                )
+            if error.errno not in NO_SPACE_ERRNOS or not why:
                 raise
-            text = (
-                f"{error.strerror}. Open snapshots hold {held * self._growth.page_size} bytes of the file "
-                f"({held} frames that were replaced or deleted since): close them"
-            )
+            text = ". ".join([str(error.strerror), *why])
             raise BlobStoreIOError(error.errno, text, guid=error.guid, offset=error.offset) from error
 
     async def _allocate_or_reclaim(self, count: int, meta_cells: int) -> list[SlotRun]:
+        if self._slots.kept:  # a reader may have gone on, or died, since the last group
+            await confirm_in_turns(self._file_io.checksum_budget, self._slots, self._slots.confirmed)
         if self._reclaiming_is_cheaper(count):
             await self._reclaim()
         try:

@@ -11,13 +11,14 @@ import functools
 import os
 import warnings
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
+from uringblob.api.following import AsyncFollowing, Changes
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.scrub import Note
@@ -32,6 +33,7 @@ from uringblob.store.calls import ENDS_OF_READS, Calls
 from uringblob.store.closing import close_core
 from uringblob.store.core import Core
 from uringblob.store.file_reads import FileReads
+from uringblob.store.following import Following
 from uringblob.store.frame_reads import FrameRead, FrameWait
 from uringblob.store.io.job import join, let_go, when_done
 from uringblob.store.opening.open_request import OpenRequest
@@ -48,7 +50,7 @@ T = TypeVar("T")
 _NO_LOOP = object()
 
 
-class AsyncFileBlobStore(Calls, FileReads, AsyncBlobStore):
+class AsyncFileBlobStore(Calls, FileReads, AsyncFollowing, AsyncBlobStore):
     """Frames in one file, for the tasks of one event loop.  Made by :meth:`open`.
 
     Belongs to the loop it was opened on (any loop with ``add_reader``): awaiting it from another
@@ -136,11 +138,26 @@ class AsyncFileBlobStore(Calls, FileReads, AsyncBlobStore):
 
     async def _check_metadata(self) -> list[BlobStoreError]:
         self._check_loop()
-        return await self._change(check_metadata(self._core))
+        core = self._core
+        return await self._change(check_metadata(core) if core.view is None else core.view.check_metadata())
 
     async def snapshot(self) -> AsyncFileSnapshot:
         self._check_loop()
         return AsyncFileSnapshot(self, await self._read(self._core.begin_snapshot()))
+
+    async def refresh(self) -> bool:
+        self._check_loop()
+        view = self._core.view
+        return view is not None and await self._change(view.refresh())
+
+    def follow(self) -> AsyncIterator[Changes]:
+        self._check_open()
+        if self._core.view is None:
+            raise RuntimeError(
+                f"{self.path} is open for writing, and shows its own changes: follow it from a store that is "
+                "opened with read_only=True"
+            )
+        return Following(self, self._core.view.follower())
 
     # --- changing ------------------------------------------------------------------------
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from uringblob import tuning
+from uringblob.api.following import Changes
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import persist
-from uringblob.errors import StoreReadOnly
+from uringblob.errors import BlobStoreError, StoreReadOnly
 from uringblob.owner import StoreOwner
 from uringblob.store.allocator import SlotAllocator
 from uringblob.store.caller_reads import CallerReads
@@ -44,8 +46,31 @@ from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import ActiveLog, Log
 
 
+class Follower(Protocol):
+    """Notes what changes."""
+
+    def take(self) -> Changes | None:
+        """Return what was noted since the last call, or ``None``."""
+
+
+class View(Protocol):
+    """How a read-only store moves on."""
+
+    async def refresh(self) -> bool:
+        """Move to the newest durable state; return whether it is another one."""
+
+    def follower(self) -> Follower:
+        """Return what notes the changes from now on."""
+
+    async def check_metadata(self) -> list[BlobStoreError]:
+        """Check the metadata as it is now, which another process may be writing."""
+
+
 class Core(StoreOwner):
     """One open store.  ``read_only`` cores have no log to write to."""
+
+    #: Of a read-only store.
+    view: View | None = None
 
     def __init__(
         self,
@@ -67,7 +92,7 @@ class Core(StoreOwner):
         self.identity = FileIdentity(file, file_io, index.slots, superblocks)
         self.log_space = log_space
         # Each is built of those before it.
-        self._active_log = ActiveLog(log)
+        self._active_log = ActiveLog(log, file.locks.announce)
         self.growth = FileGrowth(file_io, index.slots, log_space, log.page_size, index, superblocks)
         self.maintenance = LogMaintenance(
             file_io, index, log_space, self._active_log, superblocks, self.growth.complete_log_space

@@ -45,6 +45,7 @@ from uringblob.store.format import (
     superblock_version,
 )
 from uringblob.store.lock_holder import holders_text
+from uringblob.store.range_locks import Locks, RangeLocks
 from uringblob.units import check_page_size
 
 #: Attempts of an opener whose path was made to name another file meanwhile.
@@ -59,6 +60,9 @@ class StoreFile(StoreOwner):
         self.path = path
         fork.remember(self)
         self.read_only = read_only
+        self.locks: Locks = RangeLocks(fd)
+        #: Whether a flock keeps writers out, or for a writer everybody; a reader beside a writer has none.
+        self.locked = False
         self.flushed = False  #: whether a flush has returned 0 since it was locked
         self.why_copied = ""  #: why overwriting it may take new room; see ``engines.copy_on_write``
 
@@ -68,16 +72,61 @@ class StoreFile(StoreOwner):
         :raises BlobStoreIOError: a dead file system reported an error; the descriptor is closed all the same.
         """
         fd, self.fd = self.fd, -1
-        if fd >= 0:
-            with naming(self.path, "closing it"):
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_UN)
-                finally:
-                    os.close(fd)
+        with naming(self.path, "closing it"):
+            try:
+                self.locks.close()  # first: the next writer announces when it has the flock
+            finally:
+                if fd >= 0:
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_UN)
+                    finally:
+                        os.close(fd)
+
+    def try_lock_shared(self) -> bool:
+        """Keep writers out, if there is none now, until :meth:`unlock`."""
+        self.locked = self._try_flock(fcntl.LOCK_SH)
+        return self.locked
+
+    def unlock(self) -> None:
+        """Let writers in again."""
+        self.locked = False
+        if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def _try_flock(self, operation: int) -> bool:
+        try:
+            if self.fd >= 0:
+                fcntl.flock(self.fd, operation | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return False
+        return True
+
+    def try_lock(self, *, beside: bool) -> bool:
+        """Lock it, if that can be done now: shared for a reader, else exclusively.
+
+        ``beside``: a reader that registers instead where a writer has the file; it is registered for any
+        state where that is possible, and not :attr:`locked` where there is a writer.
+        """
+        if not beside or not self.register_for_any():
+            self.locked = self._try_flock(fcntl.LOCK_SH if self.read_only else fcntl.LOCK_EX)
+            return self.locked
+        return self.locks.ask() is not None or self.try_lock_shared()
+
+    def register_for_any(self) -> bool:
+        """Register a reader of any state; false where there are no such locks, or somebody has all bytes."""
+        try:
+            return self.locks.register(0)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return False  # NFS makes a flock of such a lock
 
     def abandon(self) -> None:
         """Close without unlocking: a forked child shares the lock, a dying ring may still write."""
         fd, self.fd = self.fd, -1
+        self.locks.abandon()
         if fd >= 0:
             with contextlib.suppress(OSError):  # it is closed all the same
                 os.close(fd)
@@ -100,9 +149,16 @@ def naming(path: str, doing: str) -> Iterator[None]:
 
 
 async def open_locked(
-    path: str, *, read_only: bool, lock_timeout: float, create: Callable[[str], None] | None
+    path: str,
+    *,
+    read_only: bool,
+    lock_timeout: float,
+    create: Callable[[str], None] | None,
+    beside: bool = False,
 ) -> StoreFile:
     """Open and lock the file that ``path`` names; ``create`` makes it where there is none.
+
+    ``beside``: where a writer has it, register a reader instead; see :meth:`StoreFile.try_lock`.
 
     Each attempt resolves symbolic links again, so that ``create`` makes a link's target.
 
@@ -124,7 +180,7 @@ async def open_locked(
         file = StoreFile(fd, path, read_only=read_only)
         try:
             with naming(path, "locking it"):
-                await _lock(file, lock_timeout, deadline)
+                await lock(file, lock_timeout, deadline, beside=beside)
                 if _is_at(path, fd):
                     return file
         except BaseException:
@@ -157,22 +213,16 @@ def _is_at(path: str, fd: int) -> bool:
     return os.path.samestat(there, os.fstat(fd))
 
 
-async def _lock(file: StoreFile, lock_timeout: float, deadline: float) -> None:
-    operation = fcntl.LOCK_SH if file.read_only else fcntl.LOCK_EX
-    while True:
-        try:
-            fcntl.flock(file.fd, operation | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
+async def lock(file: StoreFile, lock_timeout: float, deadline: float, *, beside: bool) -> None:
+    """Do :meth:`StoreFile.try_lock` until it succeeds, or raise ``StoreLocked``."""
+    while not file.try_lock(beside=beside):
         if time.monotonic() >= deadline:
             if fork.left_behind(file.path):
                 raise StoreLocked(
                     f"{file.path} is still open in this process, by a store whose event loop is closed: await "
                     "that store's aclose(), on any loop; it frees the file without a flush"
                 )
-            who = holders_text(file.fd)
+            who = holders_text(file.fd) if file.fd >= 0 else ""
             raise StoreLocked(
                 f"{file.path} is locked by another opener{who} (waited {lock_timeout} s). "
                 "Close the store there, or give a longer lock_timeout"
@@ -189,7 +239,7 @@ def read_superblocks(file: StoreFile) -> list[Superblock | None]:
     :raises StoreCorrupt: neither is good, or the file is no store.
     :raises BlobStoreIOError: neither is good, and one of them cannot be read.
     """
-    _drop_cache(file)
+    drop_cache(file)
     header, failure = b"", None
     for offset in SUPERBLOCK_OFFSETS:
         try:
@@ -260,12 +310,16 @@ def _no_superblock(header: bytes, path: str, *, damaged: bool) -> StoreCorrupt:
     )
 
 
-def _drop_cache(file: StoreFile) -> None:
-    """Flush the file and drop its cache, which after a failed fsync shows what the disk does not hold."""
+def drop_cache(file: StoreFile) -> None:
+    """Flush the file and drop its cache, which after a failed fsync shows what the disk does not hold.
+
+    Beside a writer there is nothing to flush: what it announces is durable.
+    """
     try:
         # A descriptor without the right to write can flush, too.
-        getattr(os, "fdatasync", os.fsync)(file.fd)
-        file.flushed = True
+        if file.locked:
+            getattr(os, "fdatasync", os.fsync)(file.fd)
+        file.flushed = file.locked
     except OSError as error:
         # A read-only medium may answer so; so does one that failed.
         if not (file.read_only and error.errno in (errno.EROFS, errno.EINVAL, errno.EBADF)):

@@ -100,11 +100,11 @@ class FileGrowth:
     def is_cheap(self, slots: int, count: int) -> bool:
         """Whether the file, longer by ``slots``, is still at most a sixteenth larger than its contents.
 
-        Contents are live blobs, what snapshots hold, writes in progress and ``count`` more frames; a store of
+        Contents are live blobs, what snapshots and readers in other processes hold, writes in progress and ``count`` more frames; a store of
         frames up to 64 KiB may have ``tuning.SPARE_BYTES`` more, a part of its fixed cost.
         """
         table = self._slots
-        frames = table.limit - table.first - table.count(SlotState.LOG) - table.held
+        frames = table.limit - table.first - table.count(SlotState.LOG) - table.held - table.kept
         blobs = len(self._blobs)
         comfort = blobs + blobs // 16
         if self.page_size <= tuning.SPARE_PAGE_SIZE_MAX:

@@ -13,6 +13,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from uringblob.store.range_locks import READERS
+
 #: A line: number, kind, ADVISORY, access, process, device:inode, from, to.  A waiting lock has ``->`` second.
 _KIND, _PROCESS, _FILE = 1, 4, 5
 _NAMED_MAX = 3
@@ -31,6 +33,39 @@ def lock_holders(fd: int) -> list[int]:
     """Return the processes that are known to hold a flock on the open file ``fd``."""
     file = os.fstat(fd)
     return [process for process in dict.fromkeys(_listed(file.st_ino)) if _holds(process, file)]
+
+
+def reader_pids(fd: int) -> dict[int, list[int]]:
+    """Return the processes with a reader of the open file ``fd``, by the state that it holds, where that shows.
+
+    It looks at every descriptor of every process.
+    """
+    found: dict[int, list[int]] = {}
+    with contextlib.suppress(OSError):  # no such file system, or the file was closed just now
+        file = os.fstat(fd)
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            for seq in _states_held(process, file):
+                found.setdefault(seq, []).append(int(process))
+    return found
+
+
+def _states_held(process: str, file: os.stat_result) -> set[int]:
+    states: set[int] = set()
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
+        for name in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):  # closed in between
+                if os.path.samestat(os.stat(f"/proc/{process}/fd/{name}"), file):
+                    with open(f"/proc/{process}/fdinfo/{name}", encoding="ascii") as facts:
+                        states.update(*map(_states_in, facts))
+    return states
+
+
+def _states_in(line: str) -> range:
+    """Return the states that a line like ``lock: 1: OFDLCK ADVISORY READ -1 08:02:13 <from> <to>`` names."""
+    words = line.split()
+    if words[:1] != ["lock:"] or "OFDLCK" not in words or "READ" not in words:
+        return range(0)
+    return range(int(words[-2]) - READERS, int(words[-1]) + 1 - READERS)
 
 
 def _listed(inode: int) -> Iterator[int]:

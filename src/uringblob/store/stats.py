@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from uringblob.api.backup import INCOMPLETE
-from uringblob.api.stats import StoreStats
+from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.errors import errno_name
 from uringblob.store.core import Core
 from uringblob.store.features import feature_names
 from uringblob.store.index.slots import SlotState
+from uringblob.store.lock_holder import reader_pids
 
 
 def collect_stats(core: Core) -> StoreStats:
@@ -21,6 +22,9 @@ def collect_stats(core: Core) -> StoreStats:
         notes.append(f"{core.file.path}: {name_note}")
     if core.index.find(INCOMPLETE) is not None:
         notes.append("this is an incomplete backup: run it again, and do not use it as a store until then")
+    if core.file.locks.refused:
+        name = errno_name(core.file.locks.refused)
+        notes.append(f"{core.file.path}: its readers see nothing new: the system refused a lock with {name}")
     file_bytes, allocated_bytes = _sizes(core, notes)
     cause, superblock = core.file_io.poison_cause, core.superblocks.current
     return StoreStats(
@@ -44,6 +48,9 @@ def collect_stats(core: Core) -> StoreStats:
         slots_held=slots.held,
         held_bytes=slots.held * core.page_size,
         snapshots=core.index.moments.snapshots,
+        slots_kept=slots.kept,
+        kept_bytes=slots.kept * core.page_size,
+        readers=_readers(core),
         buffers=pool.asked,
         buffers_registered=pool.capacity if pool.registered else 0,
         buffers_leased=pool.leased,
@@ -67,6 +74,14 @@ def collect_stats(core: Core) -> StoreStats:
         poisoned="" if cause is None else str(cause),
         notes=(*notes, *core.file_io.repairs.notes()),
     )
+
+
+def _readers(core: Core) -> tuple[ReaderStats, ...]:
+    seqs = () if core.file.read_only else core.file.locks.registered()
+    if not seqs:
+        return ()
+    pids = reader_pids(core.file.fd)
+    return tuple(ReaderStats(seq, tuple(pids.get(seq, ()))) for seq in seqs)
 
 
 def _sizes(core: Core, notes: list[str]) -> tuple[int, int]:

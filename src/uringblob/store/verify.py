@@ -61,14 +61,14 @@ async def check_metadata(core: Core) -> list[BlobStoreError]:
         await core.maintenance.wait()
         errors: list[BlobStoreError] = []
         for offset in SUPERBLOCK_OFFSETS:
-            await _note_error(errors, _check_superblock(core, offset), core)
-        await _note_error(errors, _check_log(core), core)
+            await note_error(errors, check_superblock(core, offset), core)
+        await note_error(errors, _check_log(core), core)
         return errors
     finally:
         core.maintenance.unpin()
 
 
-async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, None, None], core: Core) -> None:
+async def note_error(errors: list[BlobStoreError], check: Coroutine[object, None, None], core: Core) -> None:
     """Run ``check``; the error that it raises becomes an entry of the report."""
     try:
         await check
@@ -79,7 +79,8 @@ async def _note_error(errors: list[BlobStoreError], check: Coroutine[object, Non
         errors.append(BlobStoreIOError(number, f"verifying {core.file.path}: {errno_name(number)}"))
 
 
-async def _check_superblock(core: Core, offset: int) -> None:
+async def check_superblock(core: Core, offset: int) -> None:
+    """Raise ``StoreCorrupt`` if the superblock at ``offset`` is damaged, or another store's."""
     superblock = decode_superblock(
         await core.file_io.read(offset, BLOCK_SIZE, "verifying a superblock"), offset
     )

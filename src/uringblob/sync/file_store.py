@@ -11,11 +11,12 @@ import errno
 import functools
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.following import Changes, Following
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
@@ -28,12 +29,13 @@ from uringblob.limits import thread_limits
 from uringblob.owner import StoreOwner
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.opening.open_request import OpenRequest
+from uringblob.sync.following import FollowingInThread
 from uringblob.sync.loop_thread import NoThread
 from uringblob.sync.snapshot import FileSnapshot
 from uringblob.sync.store_handle import StoreHandle
 
 
-class FileBlobStore(StoreOwner, BlobStore):
+class FileBlobStore(StoreOwner, Following, BlobStore):
     """A :class:`BlobStore` in one file; made by :meth:`open`.
 
     **Threads**: any number of threads may use one store at once, also those in which an event
@@ -177,6 +179,12 @@ class FileBlobStore(StoreOwner, BlobStore):
 
     def snapshot(self) -> FileSnapshot:
         return FileSnapshot(self, self._handle, self._handle.run(self._core.snapshot))
+
+    def refresh(self) -> bool:
+        return self._handle.run(self._core.refresh)
+
+    def follow(self) -> Iterator[Changes]:
+        return FollowingInThread(self._handle, self._checked.follow())
 
     def set_max_bytes(self, max_bytes: int | None) -> None:
         """Do what :meth:`AsyncFileBlobStore.set_max_bytes` does."""

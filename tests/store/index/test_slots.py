@@ -233,3 +233,89 @@ def test_claiming_many_slots_is_claiming_each():
         assert many.state(slot) == one.state(slot)
     assert [many.count(state) for state in SlotState] == [one.count(state) for state in SlotState]
     assert many.mark_all_used([0], SlotState.LIVE) == 0
+
+
+# ---- readers in other processes -------------------------------------------------------------------
+
+
+def kept_for(slots, readers):
+    """Have ``slots`` ask ``readers``, the states that are read."""
+    asked = []
+
+    def none_below(seq):
+        asked.append(seq)
+        return all(at >= seq for at in readers)
+
+    slots.none_below = none_below
+    return asked
+
+
+def superseded(slots, fence):
+    slots.move(5 + fence, S.WRITING)
+    slots.move(5 + fence, S.LIVE)
+    slots.retire(5 + fence, fence)
+
+
+def test_a_slot_is_kept_while_a_reader_is_at_a_state_before_its_group():
+    slots, readers = table(), [2]
+    asked = kept_for(slots, readers)
+    for fence in (2, 3, 4):
+        superseded(slots, fence)
+    slots.confirm(4)
+    assert slots.state(7) is S.FREE  # a reader after group 2 does not have it
+    assert [slots.state(slot) for slot in (8, 9)] == [S.RETIRED, S.RETIRED]
+    assert slots.kept == 2
+    assert slots.awaiting_group == 0
+    asked.clear()
+    slots.confirm(5)
+    assert asked == [3], "one question, however many are kept"
+    readers[:] = [3]
+    slots.confirm(5)
+    assert (slots.state(8), slots.state(9), slots.kept) == (S.FREE, S.RETIRED, 1)
+    readers.clear()
+    slots.confirm(5)
+    assert slots.kept == 0
+    asked.clear()
+    superseded(slots, 0)
+    assert asked == [], "no record named it, so no other process reads it"
+
+
+def test_an_answer_that_nobody_is_below_is_not_asked_for_again():
+    slots = table()
+    asked = kept_for(slots, [])
+    superseded(slots, 3)
+    slots.confirm(3)
+    superseded(slots, 2)
+    assert asked == [3]
+
+
+def test_a_snapshot_that_ends_leaves_its_slot_to_the_readers():
+    slots, readers = table(), [2]
+    kept_for(slots, readers)
+    slots.hold(8)
+    superseded(slots, 3)
+    slots.confirm(4)
+    assert slots.held == 1
+    slots.release(8)
+    assert (slots.held, slots.kept) == (0, 1)
+    readers.clear()
+    slots.confirm(4)
+    assert slots.state(8) is S.FREE
+
+
+def test_at_an_opening_beside_an_older_reader_all_that_is_free_is_kept():
+    slots, readers = SlotTable(2, 12), [2]
+    kept_for(slots, readers)
+    slots.mark_used(6, S.LIVE)
+    slots.keep_all_free(7, 20)
+    assert slots.count(S.FREE) == 0
+    assert slots.kept == 9
+    slots.extend(16)  # these slots were in the file, too
+    assert (slots.count(S.FREE), slots.kept) == (0, 13)
+    slots.extend(24)
+    assert (slots.count(S.FREE), slots.kept) == (4, 17)
+    readers[:] = [7]
+    slots.confirm(8)
+    assert slots.kept == 0
+    assert slots.count(S.FREE) == 21
+    assert slots.allocate_run(8, S.WRITING) == SlotRun(7, 8)

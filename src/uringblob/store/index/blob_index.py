@@ -375,6 +375,18 @@ class BlobIndex:
         self._delta, self._thawing = None, False
         return False
 
+    # --- a reader that moves on ------------------------------------------------------------
+
+    def differing(self, part: int, entries: dict[bytes, int]) -> Iterator[tuple[bytes, int | None]]:
+        """Yield what makes a part of the durable map, which is not frozen, the same as ``entries``."""
+        mine = self._base.parts[part]
+        for guid, entry in entries.items():
+            if mine.get(guid) != entry:
+                yield guid, entry
+        for guid in mine:
+            if guid not in entries:
+                yield guid, None
+
     # --- opening -------------------------------------------------------------------------
 
     def load(self, entries: Shards[int], retired: Iterable[int], fence: int) -> bytes | None:

@@ -14,7 +14,8 @@ Every change of a slot's state goes through :meth:`SlotTable.move`, which looks 
 
 * N is durable *and* no longer the last group, because recovery may drop a last group whose frames or
   block are bad and then needs the slot as it was: ``confirmed >= N``, and
-* no reader in flight has it pinned.
+* no reader in flight has it pinned, and
+* no reader in another process is at a state before N (:attr:`SlotTable.none_below`); else it is *kept*.
 
 Slots that no durable record ever named have fence 0 and wait for their readers only.  One that a snapshot
 shows is *held*: it comes to its fences when the last such snapshot is closed.
@@ -24,8 +25,9 @@ from __future__ import annotations
 
 import collections
 import enum
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
@@ -61,6 +63,7 @@ _FREE = SlotState.FREE
 _NAMED = tuple(int(state in (_S.WRITING, _S.PENDING, _S.LIVE)) for state in SlotState)
 _RETIRED = SlotState.RETIRED
 _LIVE = SlotState.LIVE
+_FREE_RUN = re.compile(rb"\0+")
 
 
 class SlotTable:
@@ -93,6 +96,16 @@ class SlotTable:
         #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
         self.caller_reads: dict[Any, int] = {}
         self.confirmed = 0
+        #: Whether no reader of another process, present or future, is at a state before a group: asked where
+        #: that is not known yet, and an answer of true stays so.
+        self.none_below: Callable[[int], bool] | None = None
+        self._none_below = 0  # the highest group of which it is known
+        self._kept: collections.deque[tuple[int, SlotRun]] = collections.deque()
+        self.kept = 0  #: retired slots that only readers in other processes keep
+        self.drained: Callable[[], object] | None = (
+            None  #: called when a slot has waited for its readers, or for snapshots
+        )
+        self._unknown_end, self._unknown_fence = 0, 0
 
     def count(self, state: SlotState) -> int:
         """Return how many slots are in ``state``."""
@@ -197,6 +210,8 @@ class SlotTable:
             self._states[slot] = state
         self._counts[_S.FREE] += limit - old - len(known)
         self._free.grown()
+        if old < self._unknown_end:
+            self._keep_free(old, min(limit, self._unknown_end), self._unknown_fence)
 
     # --- allocation ----------------------------------------------------------------------
 
@@ -259,10 +274,12 @@ class SlotTable:
         self.move(slot, _RETIRED)
         if slot in self._holds:
             self._held[slot] = fence
-        elif fence <= self.confirmed:
+        elif fence > self.confirmed:
+            self._retired.append((fence, slot))
+        elif self._none_is_below(fence):
             self._free_retired(slot)
         else:
-            self._retired.append((fence, slot))
+            self._keep(fence, SlotRun(slot, 1))
 
     def hold(self, slot: int) -> None:
         """Keep ``slot``, which is not retired yet, for a snapshot until as many calls of :meth:`release`."""
@@ -278,10 +295,14 @@ class SlotTable:
         fence = self._held.pop(slot, None)
         if fence is None:
             return
-        if fence <= self.confirmed:
-            self._free_retired(slot)
-        else:
+        if fence > self.confirmed:
             self._retired.append((fence, slot))
+        elif self._none_is_below(fence):
+            self._free_retired(slot)
+            if self.drained is not None:
+                self.drained()
+        else:
+            self._keep(fence, SlotRun(slot, 1))
 
     @property
     def held(self) -> int:
@@ -300,17 +321,69 @@ class SlotTable:
         Frees up to ``at_most`` slots; returns whether there are more.
         """
         self.confirmed = max(self.confirmed, seq)
+        if self._kept and self._free_kept(at_most):
+            return True
         while self._retired and self._retired[0][0] <= self.confirmed:
             if at_most <= 0:
                 return True
             at_most -= 1
-            self._free_retired(self._retired.popleft()[1])
+            fence, slot = self._retired.popleft()
+            if fence > self._none_below and (self._kept or not self._none_is_below(fence)):
+                self._keep(fence, SlotRun(slot, 1))
+            else:
+                self._free_retired(slot)
         return False
 
     @property
     def awaiting_group(self) -> int:
         """Retired slots that the next durable group sets free."""
-        return len(self._retired)
+        return 0 if self._kept else len(self._retired)
+
+    # --- readers in other processes --------------------------------------------------------
+
+    def _none_is_below(self, fence: int) -> bool:
+        if fence <= self._none_below or self.none_below is None:
+            return True
+        if not self.none_below(fence):
+            return False
+        self._none_below = fence
+        return True
+
+    def _keep(self, fence: int, run: SlotRun) -> None:
+        self._kept.append((fence, run))
+        self.kept += run.slots
+
+    def _free_kept(self, at_most: int) -> bool:
+        """Free what readers in other processes have let go of; return whether there is more of it."""
+        while self._kept and self._none_is_below(self._kept[0][0]):
+            if at_most <= 0:
+                return True
+            _, run = self._kept.popleft()
+            self.kept -= run.slots
+            at_most -= 1
+            if run.slots == 1:
+                self._free_retired(run.slot)
+            else:
+                self.move_run(run, _FREE)  # of keep_all_free: none in this process reads there
+        return False
+
+    def keep_all_free(self, fence: int, end: int) -> None:
+        """Keep every free slot below ``end``, the file's, until no reader is at a state before ``fence``.
+
+        While a store is opened: which of them such a reader needs is not known.
+        """
+        self._unknown_end, self._unknown_fence = end, fence
+        self._keep_free(self.first, len(self._states), fence)
+
+    def _keep_free(self, begin: int, end: int, fence: int) -> None:
+        if self._none_is_below(fence):
+            return
+        for found in _FREE_RUN.finditer(self._states, begin, end):
+            run = SlotRun(found.start(), found.end() - found.start())
+            self._states[run.slot : run.end] = bytes((_RETIRED,)) * run.slots
+            self._counts[_FREE] -= run.slots
+            self._counts[_RETIRED] += run.slots
+            self._keep(fence, run)
 
     def pin(self, slot: int) -> None:
         """Keep ``slot`` from being reused until as many calls of :meth:`unpin`."""
@@ -335,6 +408,8 @@ class SlotTable:
         if slot in self._awaiting_readers and slot not in self._pins and not self._is_read_by_caller(slot):
             self._awaiting_readers.discard(slot)
             self.move(slot, _FREE)
+            if self.drained is not None:
+                self.drained()
 
     def _is_read_by_caller(self, slot: int) -> bool:
         # A copy, made in one step: reading threads register and unregister meanwhile.

@@ -158,6 +158,7 @@ class Compaction:
             await old.wait_quiet()
         else:
             await self._write_switch(old, new)
+            self._active.announce(new.seq)  # before a superblock names the new log, which begins there
             self._active.log = new
         self._adopting = True
         await self._file_io.repairs.make(lambda: self._adopt(old, new, upgrades=upgrades))
@@ -175,6 +176,8 @@ class Compaction:
             # It grew while they were written, and was not recorded: that begins with version 2.
             await self._superblocks.record_extents(self._log_space.extents)
         self._active.log = new
+        if upgrades:
+            self._active.announce(new.seq)  # from now on readers may begin beside this writer
         # Everything up to the switch is durable for good: no group before it can be dropped.
         await confirm_in_turns(self._file_io.checksum_budget, self._index.slots, new.seq)
         for segment in old.chain:  # last, and in one step: a repair may be run again

@@ -162,6 +162,7 @@ class FlatGroup(Group):
                 return
             self._over = True
             index = self._writer.index
+            self._writer.active.announce(self.seq)
             self._log.accept_blocks(self.seq, 1)
             index.finish_group(self.changes, self.seq)
             if index.slots.confirm(self.seq - 1, tuning.APPLIED_AT_ONCE):

@@ -89,6 +89,8 @@ class GroupWriter:
                 member.end.reject(error)
             return [member for member in members if member not in failed]
         try:
+            if not group.is_empty:
+                self.active.announce(group.seq)
             await self._apply(group)
             await self._acknowledge_in_turns(group, members)
         except Exception as error:
@@ -151,16 +153,21 @@ class GroupWriter:
         if group.is_empty:
             index.end_group()
             return
-        if len(changes) <= tuning.APPLIED_AT_ONCE:
-            index.finish_group(changes, seq)
-        else:
-            await each_in_turns(budget, index.mark_slot_live, changes.values())
-            await self.names_still.run(self._show_and_apply, changes, seq)
+        await self.apply_changes(changes, seq)
         await confirm_in_turns(budget, index.slots, seq - 1)
         await each_in_turns(budget, index.free_superseded, group.superseded)
         self.groups += 1
         if isinstance(changes, Shards):
             await each_in_turns(budget, dict.clear, changes.parts)  # 100,000 changes take 5 ms to free
+
+    async def apply_changes(self, changes: Mapped[Change], seq: int) -> None:
+        """Make ``changes``, which are durable with group ``seq``, visible in one step."""
+        index = self.index
+        if len(changes) <= tuning.APPLIED_AT_ONCE:
+            index.finish_group(changes, seq)
+        else:
+            await each_in_turns(self.file_io.checksum_budget, index.mark_slot_live, changes.values())
+            await self.names_still.run(self._show_and_apply, changes, seq)
 
     async def _show_and_apply(self, changes: Mapped[Change], seq: int) -> None:
         index = self.index

@@ -71,6 +71,11 @@ class LogReader:
         """Return a reader for an open log, from its head on."""
         return cls(log.file_io, log.store_id, log.log_id, log.page_size, log.segments[0])
 
+    def renew(self) -> None:
+        """Forget what was read ahead and how long the file was: its writer has gone on."""
+        self._file_size = self._file_io.file_size()
+        self._ahead = b""
+
     # --- the chain -----------------------------------------------------------------------
 
     async def enter(self) -> bool:
@@ -153,6 +158,11 @@ class LogReader:
         if block is None or block.log_id != self.log_id or block.type is BlockType.SEGMENT:
             return None
         return offset, block, (found[0], found[1] + 1)
+
+    async def peek(self) -> bytes:
+        """Return the block at :attr:`position` as it is, or b"" where the chain ends."""
+        place = await self._normalize(self.position)
+        return b"" if place is None else await self._raw(self.offset_of(place))
 
     # --- groups --------------------------------------------------------------------------
 

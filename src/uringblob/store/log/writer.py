@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from uringblob import tuning
 from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreError, BlobStoreIOError
@@ -301,8 +301,10 @@ class ActiveLog:
     """The log that the store goes on in, which a compaction replaces.
 
     ``exclusive`` is held by the group in flight, and while a compaction switches to its new log.
+    ``announce`` is called with each group that is durable, before anything follows from that.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, announce: Callable[[int], None]) -> None:
         self.log = log
         self.exclusive = Lock()
+        self.announce = announce

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from uringblob.api.open_options import OpenOptions
 from uringblob.engines.base import Engine
@@ -22,13 +23,12 @@ from uringblob.store.features import unknown_features
 from uringblob.store.file import (
     StoreFile,
     check_page_size_matches,
-    judge_superblocks,
     naming,
     newest,
     open_locked,
     read_superblocks,
 )
-from uringblob.store.format import HEADER_SIZE, SlotRun, Superblock, entry_slot, first_slot
+from uringblob.store.format import VERSION, SlotRun, Superblock, entry_slot, first_slot
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import Shards
@@ -39,9 +39,10 @@ from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log
 from uringblob.store.opening.cached_reads import why_cached
 from uringblob.store.opening.create import create_store, initial_size
-from uringblob.store.opening.newer_log import check_no_newer_log
-from uringblob.store.opening.recover import RecoveredLog, recover
+from uringblob.store.opening.recover import RecoveredLog
 from uringblob.store.opening.repair import repair
+from uringblob.store.opening.state import State, read_alone
+from uringblob.store.opening.view import View
 from uringblob.units import PAGE_SIZE, check_label
 
 #: Free slots behind the last used one that an opener keeps; ``grow`` finds the others.
@@ -61,6 +62,7 @@ async def find_file(options: OpenOptions) -> StoreFile:
         read_only=options.read_only,
         lock_timeout=options.lock_timeout,
         create=create if options.create and not options.read_only else None,
+        beside=options.read_only,
     )
 
 
@@ -99,9 +101,14 @@ async def _open_on_engine(
         )
     )
     try:
-        cached = why_cached(file.fd, direct_io=engine.direct_io, flushed=file.flushed)
         return await start_core(
-            file, engine, superblocks, verify=options.verify, cached=cached, max_bytes=options.max_bytes
+            file,
+            engine,
+            superblocks,
+            verify=options.verify,
+            cached=lambda: why_cached(file.fd, direct_io=engine.direct_io, flushed=file.flushed),
+            max_bytes=options.max_bytes,
+            lock_timeout=options.lock_timeout,
         )
     except GeneratorExit:
         engine.abandon()  # dropped half-way: nothing may be awaited any more
@@ -117,41 +124,43 @@ async def start_core(
     superblocks: list[Superblock | None],
     *,
     verify: bool,
-    cached: str,
+    cached: Callable[[], str],
     max_bytes: int | None = None,
+    lock_timeout: float = 0.0,
 ) -> Core:
     """Recover what ``file`` durably says, through ``engine``, and make it ready.
 
-    The caller has flushed the file (rule 12) and found at least one good superblock; it closes ``engine``
-    if this raises.  ``cached`` says why the engine's reads may be a cache's, or "".
+    The caller has flushed the file (rule 12), unless a reader is beside a writer, and found at least one good
+    superblock; it closes ``engine`` if this raises.  ``cached`` returns why the engine's reads may be a
+    cache's, or "".
     """
     file_io = FileIO(engine, encodable(file.path), asyncio.get_running_loop())
-    if not cached:
-        # They were read through the page cache, which may hold one that a failed flush lost.
-        header = await file_io.read(0, HEADER_SIZE, "reading the superblocks")
-        superblocks = judge_superblocks(header, file.path)
-    current, offset = newest(superblocks, file.path)
-    if current.read_only_compatible and not file.read_only:
+    if file.read_only:
+        view = View(file, file_io, cached)
+        core = _build(file, file_io, await view.begin(superblocks, lock_timeout), verify=verify)
+        core.view = view
+        view.show(core)
+        return core
+    state = await read_alone(file, file_io, superblocks, cached=cached())
+    if state.superblock.read_only_compatible:
         raise StoreCorrupt(
-            f"{file.path} needs features of a newer release to be changed ({unknown_features(current)}): open it "
-            "with read_only=True, or use the release that wrote it"
+            f"{file.path} needs features of a newer release to be changed ({unknown_features(state.superblock)}): "
+            "open it with read_only=True, or use the release that wrote it"
         )
-    found = await recover(file_io, current, read_only=file.read_only, cached=cached)
-    if None in superblocks:
-        await check_no_newer_log(file_io, found, current)
-    core = _build(file, file_io, found, Superblocks(file_io, current, offset), verify=verify)
+    core = _build(file, file_io, state, verify=verify)
     core.growth.max_bytes = max_bytes
-    if not file.read_only:
-        await _make_writable(core, found, superblocks)
+    await _make_writable(core, state)
     return core
 
 
-async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Superblock | None]) -> None:
+async def _make_writable(core: Core, state: State) -> None:
     """Do what must be done before the first change; without room for it, only changes are refused."""
-    file_io = core.file_io
+    file_io, found = core.file_io, state.found
 
     async def repair_crash() -> None:
-        await repair(file_io, found, core.superblocks, superblocks)
+        await repair(file_io, found, core.superblocks, state.both)
+        if state.superblock.version == VERSION:  # a reader of version 1 keeps writers out
+            core.file.locks.announce(found.seq)
         # The floor covers the last group now: nothing can drop it, so nothing needs what it replaced.
         await confirm_in_turns(file_io.checksum_budget, core.index.slots, found.seq)
 
@@ -167,10 +176,8 @@ async def _make_writable(core: Core, found: RecoveredLog, superblocks: list[Supe
         await core.growth.complete_log_space()
 
 
-def _build(
-    file: StoreFile, file_io: FileIO, found: RecoveredLog, superblocks: Superblocks, *, verify: bool
-) -> Core:
-    superblock = superblocks.current
+def _build(file: StoreFile, file_io: FileIO, state: State, *, verify: bool) -> Core:
+    found, superblock = state.found, state.superblock
     page_size, entries = superblock.page_size, found.replay.entries
     segments = [*found.reader.segments, found.reader.tail]
     owned = [*found.log_space] if superblock.version > 1 else segments
@@ -179,13 +186,18 @@ def _build(
         slots.mark_run_used(run, SlotState.LOG)
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
     index = BlobIndex(slots)
-    slots.confirm(max(found.floor, found.seq - 1))
+    if not file.read_only:
+        slots.none_below = file.locks.none_below
+    slots.confirm(found.seq if file.read_only else max(found.floor, found.seq - 1))
     clash = index.load(entries, found.replay.superseded(), found.seq)
     if clash is not None:
         raise StoreCorrupt(
             f"{file.path}: the map gives blob {BlobGuid(clash)} a slot that is taken or impossible. "
             "Restore the store from a copy"
         )
+    if not file.read_only:
+        # A reader of an older state may be there; which of these slots it needs is not known any more.
+        slots.keep_all_free(found.seq, file_io.file_size() // page_size)
     log = Log(
         file_io,
         store_id=superblock.store_id,
@@ -198,6 +210,7 @@ def _build(
         space=log_space,
         group_blocks=found.group_blocks,
     )
+    superblocks = Superblocks(file_io, superblock, state.offset)
     core = Core(file, file_io, index, log, verify=verify, superblocks=superblocks, log_space=log_space)
     core.notes += _notes(found, slots, file)
     _log_opened(core)

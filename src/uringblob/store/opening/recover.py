@@ -50,7 +50,7 @@ class LogReplay:
     def apply(self, group: Blocks) -> None:
         """Apply one group."""
         undo: Undo = []
-        for guid, entry in _entries(group):
+        for guid, entry in entries_of(group):
             undo.append((guid, self.entries.get(guid)))
             self._set(guid, entry if entry_slot(entry) else None)
         self._undo.append(undo)
@@ -100,21 +100,27 @@ class RecoveredLog:
 
     def last_slots(self) -> Iterator[int]:
         """Yield the slots that the last group names."""
-        return (slot for _, entry in _entries(self.last_group) if (slot := entry_slot(entry)))
+        return (slot for _, entry in entries_of(self.last_group) if (slot := entry_slot(entry)))
 
 
-async def recover(file_io: FileIO, superblock: Superblock, *, read_only: bool, cached: str) -> RecoveredLog:
+async def recover(
+    file_io: FileIO, superblock: Superblock, *, read_only: bool, cached: str, up_to: int | None = None
+) -> RecoveredLog:
     """Return what the store durably says; changes nothing.
 
     Where reads are ``cached``, an unproved group may be in the cache alone: a writable opener will write
-    it again, a read-only one leaves it out (rule 14).
+    it again, a read-only one leaves it out (rule 14).  ``up_to``: a group that is known to be durable; what
+    follows is not looked at.
 
-    :raises StoreCorrupt: the log is damaged in a place that a torn write does not explain.
+    :raises StoreCorrupt: the log is damaged in a place that a torn write does not explain; or, with ``up_to``,
+        it is being changed.
     """
-    found = await _replay(file_io, superblock, switch_seq=None)
+    found = await _replay(file_io, superblock, None, up_to)
+    if up_to is not None:
+        return found
     found.cached = cached
     found.in_doubt = _is_in_doubt(found)
-    if read_only and cached and found.is_unproved() and any(_entries(found.last_group)):
+    if read_only and cached and found.is_unproved() and any(entries_of(found.last_group)):
         _drop_last_group(
             found,
             f"{cached}, so the medium may not hold it; open the store once without read_only to settle that",
@@ -135,7 +141,9 @@ async def recover(file_io: FileIO, superblock: Superblock, *, read_only: bool, c
     return found
 
 
-async def _replay(file_io: FileIO, superblock: Superblock, switch_seq: int | None) -> RecoveredLog:
+async def _replay(
+    file_io: FileIO, superblock: Superblock, switch_seq: int | None, up_to: int | None = None
+) -> RecoveredLog:
     page_size = superblock.page_size
     reader = LogReader(file_io, superblock.store_id, superblock.log_id, page_size, superblock.head)
     if not await reader.enter():
@@ -146,16 +154,26 @@ async def _replay(file_io: FileIO, superblock: Superblock, switch_seq: int | Non
     seq, group_blocks = base_seq, 0
     last_group: Blocks = []
     last_place = place = reader.position
-    while (group := await reader.group(seq + 1, BlockType.GROUP, BlockType.SWITCH)) is not None:
+    while up_to is None or seq < up_to:
+        group = await reader.group(seq + 1, BlockType.GROUP, BlockType.SWITCH)
+        if group is None:
+            break
         seq += 1
         last_group, last_place, place = group, place, reader.position
         group_blocks += len(group)
         if group[0][1].type is BlockType.SWITCH:
-            return await _follow(file_io, superblock, group[0], switch_seq)
+            return await _follow(file_io, superblock, group[0], switch_seq, up_to)
         replay.apply(group)
-    tail = await reader.examine_tail()
-    floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
-    _check_tail(file_io, reader, tail, seq, floor)
+    if up_to is None:
+        tail = await reader.examine_tail()
+        floor = max(base_seq, superblock.floor if switch_seq is None else base_seq)
+        _check_tail(file_io, reader, tail, seq, floor)
+    elif seq < up_to:
+        raise _damaged(
+            file_io, "a group that its writer announced", reader.offset_of(reader.position), seq + 1
+        )
+    else:
+        tail, floor = LogTail([], []), seq
     log_space = _check_log_space(file_io, superblock, reader)
     return RecoveredLog(reader, replay, seq, floor, last_group, last_place, group_blocks, tail, log_space)
 
@@ -192,7 +210,11 @@ async def _replay_carry(file_io: FileIO, reader: LogReader, replay: LogReplay, s
 
 
 async def _follow(
-    file_io: FileIO, superblock: Superblock, switch: tuple[int, Block], switch_seq: int | None
+    file_io: FileIO,
+    superblock: Superblock,
+    switch: tuple[int, Block],
+    switch_seq: int | None,
+    up_to: int | None = None,
 ) -> RecoveredLog:
     """Replay the log that a SWITCH names; a crash kept the superblocks from naming it."""
     offset, block = switch
@@ -203,7 +225,7 @@ async def _follow(
     if slots < 1 or slot + slots > COUNT_LIMIT:
         raise _damaged(file_io, "the record of the change of logs", offset, block.seq)
     ahead = dataclasses.replace(superblock, log_id=log_id, head=SlotRun(slot, slots))
-    return await _replay(file_io, ahead, block.seq)
+    return await _replay(file_io, ahead, block.seq, up_to)
 
 
 def _damaged(file_io: FileIO, what: str, offset: int, seq: int) -> StoreCorrupt:
@@ -227,13 +249,14 @@ def _is_in_doubt(found: RecoveredLog) -> bool:
     return any(found.last_slots())
 
 
-def _entries(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int]]:
+def entries_of(group: Iterable[tuple[int, Block]]) -> Iterator[tuple[bytes, int]]:
+    """Yield guid and entry of every record of ``group``."""
     return (entry for _, block in group for entry in block.entries())
 
 
 async def _first_bad_frame(file_io: FileIO, found: RecoveredLog, page_size: int) -> bytes | None:
     slots_in_file = file_io.file_size() // page_size
-    for guid, entry in _entries(found.last_group):
+    for guid, entry in entries_of(found.last_group):
         slot = entry_slot(entry)
         if not slot:
             continue

@@ -31,6 +31,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from uringblob.testing.sim.image import BLOCK, SECTOR, Image
+from uringblob.testing.sim.locks import LockTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,7 @@ class SimDisk:
         self.durable = Image() if image is None else image
         self.live = self.durable.copy()
         self.unflushed: list[Write] = []
+        self.locks = LockTable()
         self.capacity = capacity
         self.sparse = sparse
         self.copies = copies

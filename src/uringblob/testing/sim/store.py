@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 
+from uringblob.errors import StoreLocked
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.file import StoreFile, judge_superblocks, newest
+from uringblob.store.file import judge_superblocks, newest
 from uringblob.store.format import HEADER_SIZE
 from uringblob.store.opening.create import initial_image, initial_size
 from uringblob.store.opening.open import start_core
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.engine import SimEngine
 from uringblob.testing.sim.image import Image
+from uringblob.testing.sim.locks import SimFile
 from uringblob.testing.sim.loop import SimLoop
 
 
@@ -34,6 +36,7 @@ async def open_sim_store(
     direct_io: bool = True,
     instant: bool = False,
     cache_kept: bool = False,
+    beside: bool = False,
 ) -> AsyncFileBlobStore:
     """Open the store on ``disk``, on ``loop``, which must be running.
 
@@ -41,19 +44,27 @@ async def open_sim_store(
 
     :param rng: chooses the order of completions (default: submission order, in the loop's next round).
     :param instant: every request is complete when its call returns: fast, and nothing is in flight.
+    :param beside: other stores on this disk stay open: a reader beside a writer, or a writer beside readers.
     :param cache_kept: reads still return what a failed flush lost, as from a page cache that keeps it; with
         ``direct_io=False``.
     :raises StoreCorrupt: as ``AsyncFileBlobStore.open`` would.
     """
-    disk.restart(cache_kept=cache_kept)
+    if not beside:
+        disk.locks.clear()
+    if not (beside and read_only):
+        disk.restart(cache_kept=cache_kept)
+    file = SimFile(disk.locks, read_only=read_only)
+    if not file.try_lock(beside=read_only):
+        file.close()
+        raise StoreLocked("the simulated file is locked by another opener: close the store there")
     superblocks = judge_superblocks(disk.live.read(0, HEADER_SIZE), "simulated")
     current, _ = newest(superblocks, "simulated")
     engine = SimEngine(disk, loop, current.page_size, rng=rng, direct_io=direct_io, instant=instant)
-    file = StoreFile(-1, "simulated", read_only=read_only)
     try:
         cached = "" if direct_io else "it was read through a simulated cache"
-        core = await start_core(file, engine, superblocks, verify=verify, cached=cached)
+        core = await start_core(file, engine, superblocks, verify=verify, cached=lambda: cached)
     except BaseException:
         await engine.close()
+        file.close()
         raise
     return AsyncFileBlobStore(core, loop)
