@@ -21,6 +21,7 @@ from uringblob.api.blob_stat import BlobStat
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import (
@@ -77,6 +78,7 @@ __all__ = [
     "StorePoisoned",
     "StoreReadOnly",
     "StoreStats",
+    "VacuumStats",
     "VerifyReport",
     "observe",
 ]

@@ -19,6 +19,7 @@ from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
@@ -191,6 +192,9 @@ class FileBlobStore(StoreOwner, BlobStore):
     ) -> VerifyReport:
         verify = functools.partial(self._core.verify, rate=rate, deadline=deadline, since=since)
         return self._handle.run_with_progress(verify, progress)
+
+    def vacuum(self, max_time: float | None = None) -> VacuumStats:
+        return self._handle.run(self._core.vacuum, max_time)
 
     def _open_backup(self, path: StorePath) -> FileBlobStore:
         return FileBlobStore.open(path, **file_options(path, self.path, self.page_size, self.stats().engine))

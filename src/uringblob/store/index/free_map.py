@@ -43,6 +43,10 @@ class FreeMap:
             self._levels[old] = _LEVEL_MAX
         self._levels.extend([_LEVEL_MAX] * missing)
 
+    def cut(self) -> None:
+        """Shorten the levels to the length of ``states``."""
+        del self._levels[-(-len(self._states) // CHUNK_SLOTS) :]
+
     def freed(self, slot: int) -> None:
         """Raise the levels for ``slot``, which has become free."""
         levels, chunk = self._levels, slot // CHUNK_SLOTS
