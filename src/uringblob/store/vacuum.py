@@ -130,23 +130,26 @@ class Vacuum:
         if core.superblocks.current.version < VERSION:
             return False  # its next group upgrades it
         for _ in range(_COMPACTIONS_MAX):
+            await core.maintenance.wait()  # a compaction under way counts on what is there
             first = self._log_space_end()
-            withdrawn = space.withdraw(first)
+            withdrawn, stays = space.withdraw(first), all(segment.end <= first for segment in core.log.chain)
+            if stays and not withdrawn:
+                return False
+            fits = self._compaction_fits()
+            if fits and stays:
+                break
+            if not fits:
+                space.restore(withdrawn)  # first a shorter log
+                withdrawn = []
             try:
-                if all(segment.end <= first for segment in core.log.chain):
-                    break
-                if not self._compaction_fits():
-                    space.restore(withdrawn)
-                    withdrawn = []
                 await core.maintenance.wait_unpinned()
                 await core.maintenance.start_compaction()
-            except BaseException:
+            finally:
                 space.restore(withdrawn)
-                raise
-            space.restore(withdrawn)
         else:
-            withdrawn = space.withdraw(first)
-        if len(space.without(withdrawn)) > EXTENTS_MAX:
+            withdrawn = space.withdraw(self._log_space_end())
+            fits = self._compaction_fits()
+        if not fits or len(space.without(withdrawn)) > EXTENTS_MAX:
             space.restore(withdrawn)
         elif withdrawn:
             await core.growth.lock.run(core.growth.give_up_log_space, withdrawn)
