@@ -45,3 +45,64 @@ def test_power_is_cut_beside_vacuums(count_row):
         figures += torture(seed, kind=kind, **vacuum_options(seed))
     assert sum(life.given_up for life in lives), "no log space was given up"
     count_of(count_row, lives, **{"disk images": figures["disk images"]})
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC", "short by 4096"])
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "forever"])
+def test_requests_fail_beside_vacuums(name, forever, count_row):
+    """A step that fails loses nothing, and neither keeps a slot nor uses one again."""
+    seed, lives = seeds.first() + APART, []
+    for index in itertools.count():
+        life = life_with_fault(
+            seed, name, index, forever=forever, used=True, kind=VacuumLife, calls=24, tasks=2, guids=12
+        )
+        if life is None:
+            break
+        lives.append(life)
+    count_of(count_row, lives, **{"requests that failed": len(lives)})
+
+
+class CancelledBeside(VacuumLife, CancellingLife):
+    """Its calls, the vacuums too, are cancelled at any moment."""
+
+
+def test_calls_are_cancelled_beside_vacuums(count_row):
+    lives = []
+    for seed in range(seeds.first(), seeds.first() + SEEDS):
+        with small_log(seed=seed):
+            life = CancelledBeside(
+                used_image(8), random.Random(seed), calls=80, guids=12, images_per_step=0
+            )
+            try:
+                life.run()
+                recover(life.disk.live, life.history.knowledge(), deep=True)
+            except Exception as error:
+                raise AssertionError(f"{error!r}\nreplay: seed={seed}") from error
+            lives.append(life)
+    count_of(count_row, lives)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["allocated", "sparse"])
+def test_a_full_disk_beside_vacuums(sparse, count_row):
+    """Space that went back is not always to be had again; nothing is lost, and deletions go on."""
+    lives = []
+    for seed in range(seeds.first(), seeds.first() + SEEDS):
+        with small_log(seed=seed):
+            image = used_image(10)
+            life = VacuumLife(
+                image,
+                random.Random(seed),
+                calls=80,
+                guids=12,
+                images_per_step=0,
+                capacity=image.size,
+                sparse=sparse,
+                compactions=0,
+            )
+            try:
+                life.run()
+                recover(life.disk.live, life.history.knowledge(), deep=True)
+            except Exception as error:
+                raise AssertionError(f"{error!r}\nreplay: seed={seed}") from error
+            lives.append(life)
+    count_of(count_row, lives)
