@@ -10,18 +10,13 @@ import pytest
 
 import seeds
 from sim.cancelling import CancellingLife
-from sim.rig import life_with_fault, options_of, recover, small_log, torture, used_image
-from sim.vacuums import VacuumLife
+from sim.rig import life_with_fault, recover, small_log, torture, used_image
+from sim.vacuums import VacuumLife, vacuum_options
 
 pytestmark = pytest.mark.one_interpreter
 
 SEEDS = 6
 APART = 2000
-
-
-def vacuum_options(seed: int) -> dict:
-    """What kind of lives a seed's are: with blobs enough that log space grows for them, and shrinks."""
-    return {**options_of(seed), "calls": 40, "guids": (8, 20, 30)[seed % 3]}
 
 
 def count_of(count_row, lives: list[VacuumLife], **figures: int) -> None:
@@ -70,9 +65,7 @@ def test_calls_are_cancelled_beside_vacuums(count_row):
     lives = []
     for seed in range(seeds.first(), seeds.first() + SEEDS):
         with small_log(seed=seed):
-            life = CancelledBeside(
-                used_image(8), random.Random(seed), calls=80, guids=12, images_per_step=0
-            )
+            life = CancelledBeside(used_image(8), random.Random(seed), calls=80, guids=12, images_per_step=0)
             try:
                 life.run()
                 recover(life.disk.live, life.history.knowledge(), deep=True)

@@ -7,6 +7,7 @@ import functools
 from unittest import mock
 
 from sim.lives import PAGE, Life
+from sim.power_cuts import options_of
 from sim.snapshots import SnapshotLife
 from uringblob import tuning
 from uringblob.errors import BlobStoreError
@@ -64,3 +65,8 @@ class VacuumLife(SnapshotLife):
         await self.change(
             "clear", changes, lambda: self.store.commit(deletes=list(changes)), atomic=True, durable=True
         )
+
+
+def vacuum_options(seed: int) -> dict:
+    """What kind of lives a seed's are: with blobs enough that log space grows for them, and shrinks."""
+    return {**options_of(seed), "calls": 40, "guids": (8, 20, 30)[seed % 3]}
