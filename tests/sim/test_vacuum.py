@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import functools
 import itertools
 import random
 
@@ -49,7 +51,7 @@ def test_requests_fail_beside_vacuums(name, forever, count_row):
     seed, lives = seeds.first() + APART, []
     for index in itertools.count():
         life = life_with_fault(
-            seed, name, index, forever=forever, used=True, kind=VacuumLife, calls=24, tasks=2, guids=12
+            seed, name, index, forever=forever, used=True, kind=VacuumLife, calls=6, guids=8
         )
         if life is None:
             break
@@ -60,12 +62,25 @@ def test_requests_fail_beside_vacuums(name, forever, count_row):
 class CancelledBeside(VacuumLife, CancellingLife):
     """Its calls, the vacuums too, are cancelled at any moment."""
 
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self._others = functools.partial(CancellingLife.one_call, self)
+
+    async def vacuum(self) -> None:
+        task = asyncio.ensure_future(super().vacuum())
+        for _ in range(self.rng.randrange(30)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
 
 def test_calls_are_cancelled_beside_vacuums(count_row):
     lives = []
     for seed in range(seeds.first(), seeds.first() + SEEDS):
         with small_log(seed=seed):
-            life = CancelledBeside(used_image(8), random.Random(seed), calls=80, guids=12, images_per_step=0)
+            life = CancelledBeside(used_image(8), random.Random(seed), calls=60, guids=12, images_per_step=0)
             try:
                 life.run()
                 recover(life.disk.live, life.history.knowledge(), deep=True)
@@ -85,7 +100,7 @@ def test_a_full_disk_beside_vacuums(sparse, count_row):
             life = VacuumLife(
                 image,
                 random.Random(seed),
-                calls=80,
+                calls=60,
                 guids=12,
                 images_per_step=0,
                 capacity=image.size,

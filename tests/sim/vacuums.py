@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from unittest import mock
 
-from sim.lives import PAGE, Life
+from sim.lives import PAGE, Life, lent
 from sim.power_cuts import options_of
 from sim.snapshots import SnapshotLife
 from uringblob import tuning
@@ -26,31 +27,34 @@ def small_vacuum_steps():
 
 
 class VacuumLife(SnapshotLife):
-    """Beside its other calls it deletes many blobs at once, and vacuums: to the end, or a step of it."""
+    """In rounds it writes many blobs, deletes many, and vacuums, to the end or a step, beside other calls."""
 
     def __init__(self, *args, **options) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **{**options, "tasks": 1})
         self.vacuums = self.moved = self.freed = self.given_up = 0
-        # Frames that a snapshot shows are not moved, so every second life has none.
-        self._others = super().one_call if self.rng.random() < 0.5 else functools.partial(Life.one_call, self)
+        # Frames that a snapshot shows are not moved, so most lives have none.
+        self._others = super().one_call if self.rng.random() < 0.3 else functools.partial(Life.one_call, self)
 
     def run(self) -> None:
         with small_vacuum_steps():
             super().run()
 
     async def one_call(self) -> None:
-        chance = self.rng.random()
-        if chance < 0.12:
-            await self._vacuum()
-        elif chance < 0.2:
-            await self._clear()
-        else:
+        await self._many(self._content)
+        await self._many(lambda: None)
+        await asyncio.gather(self.vacuum(), self._beside(), self._beside())
+
+    async def _beside(self) -> None:
+        for _ in range(self.rng.randrange(5)):
+            self._left -= 1
+            for _ in range(self.rng.randrange(8)):
+                await asyncio.sleep(0)
             await self._others()
 
-    async def _vacuum(self) -> None:
+    async def vacuum(self) -> None:
         before = self.store.stats().slots_log
         try:
-            stats = await self.store.vacuum(self.rng.choice((None, None, 0)))
+            stats = await self.store.vacuum(self.rng.choice((None, None, None, 0)))
         except BlobStoreError as error:
             self._failed(error)
             return
@@ -60,13 +64,16 @@ class VacuumLife(SnapshotLife):
         self.given_up += self.store.stats().slots_log < before
         self.step("vacuumed")
 
-    async def _clear(self) -> None:
-        changes = dict.fromkeys(self._pick(len(self.guids)))
+    async def _many(self, content) -> None:
+        count = self.rng.randint(len(self.guids) // 2, len(self.guids))
+        changes = {name: content() for name in self.rng.sample(self.guids, count)}
+        writes = {name: frame for name, frame in changes.items() if frame is not None}
+        deletes = [name for name in changes if name not in writes]
         await self.change(
-            "clear", changes, lambda: self.store.commit(deletes=list(changes)), atomic=True, durable=True
+            "many", changes, lambda: self.store.commit(lent(writes), deletes), atomic=True, durable=True
         )
 
 
 def vacuum_options(seed: int) -> dict:
     """What kind of lives a seed's are: with blobs enough that log space grows for them, and shrinks."""
-    return {**options_of(seed), "calls": 40, "guids": (8, 20, 30)[seed % 3]}
+    return {**options_of(seed), "calls": 40, "guids": (8, 20, 40)[seed % 3]}

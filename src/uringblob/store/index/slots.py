@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
-from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
+from uringblob.store.index.free_map import FREE_RUN, RUN_SLOTS_MAX, FreeMap
 
 
 class SlotState(enum.IntEnum):
@@ -218,6 +218,12 @@ class SlotTable:
         del states[limit:]
         self.limit = limit
         self._free.cut()
+
+    def free_runs(self) -> list[SlotRun]:
+        """Return all runs of free slots; in one step, so for an opener only."""
+        return [
+            SlotRun(found.start(), found.end() - found.start()) for found in FREE_RUN.finditer(self._states)
+        ]
 
     def find_run(self, state: SlotState, first: int, stop: int, least: int, most: int) -> SlotRun | None:
         """Return the first run of at least ``least`` slots in ``state`` from ``first`` on; up to ``most`` of it."""
