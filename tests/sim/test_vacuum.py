@@ -17,7 +17,7 @@ from sim.vacuums import VacuumLife, vacuum_options
 
 pytestmark = pytest.mark.one_interpreter
 
-SEEDS = 6
+SEEDS = 5
 APART = 2000
 
 
@@ -39,12 +39,12 @@ def test_power_is_cut_beside_vacuums(count_row):
         return lives[-1]
 
     for seed in range(seeds.first(), seeds.first() + SEEDS):
-        figures += torture(seed, kind=kind, **vacuum_options(seed))
+        figures += torture(seed, count=2, kind=kind, images_per_step=2, **vacuum_options(seed))
     assert sum(life.given_up for life in lives), "no log space was given up"
     count_of(count_row, lives, **{"disk images": figures["disk images"]})
 
 
-@pytest.mark.parametrize("name", ["EIO", "ENOSPC", "short by 4096"])
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "forever"])
 def test_requests_fail_beside_vacuums(name, forever, count_row):
     """A step that fails loses nothing, and neither keeps a slot nor uses one again."""

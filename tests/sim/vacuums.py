@@ -76,4 +76,4 @@ class VacuumLife(SnapshotLife):
 
 def vacuum_options(seed: int) -> dict:
     """What kind of lives a seed's are: with blobs enough that log space grows for them, and shrinks."""
-    return {**options_of(seed), "calls": 40, "guids": (8, 20, 40)[seed % 3]}
+    return {**options_of(seed), "calls": 16, "guids": (6, 12, 24)[seed % 3]}
