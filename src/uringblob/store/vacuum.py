@@ -182,7 +182,6 @@ class Vacuum:
             if self._low <= self._goal:
                 return False
             await self._find()
-            return True
         at_most = min(tuning.VACUUM_FRAMES_AT_ONCE, tuning.VACUUM_BYTES_AT_ONCE // self._core.page_size)
         try:
             going_on = await self._move_some(max(1, at_most))
