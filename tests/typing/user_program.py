@@ -28,6 +28,7 @@ from uringblob import (
     FileBlobStore,
     MemoryBlobStore,
     StoreObserver,
+    VacuumStats,
     observe,
 )
 
