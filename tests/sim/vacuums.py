@@ -42,10 +42,10 @@ class VacuumLife(SnapshotLife):
     async def one_call(self) -> None:
         await self._many(self._content)
         await self._many(lambda: None)
-        await asyncio.gather(self.vacuum(), self._beside(), self._beside())
+        await asyncio.gather(self.vacuum(), *(self._beside() for _ in range(4)))
 
     async def _beside(self) -> None:
-        for _ in range(self.rng.randrange(5)):
+        for _ in range(self.rng.randrange(4)):
             self._left -= 1
             for _ in range(self.rng.randrange(8)):
                 await asyncio.sleep(0)
