@@ -22,6 +22,7 @@ from uringblob.api.following import Changes
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.api.verify_report import VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.errors import (
@@ -80,6 +81,7 @@ __all__ = [
     "StorePoisoned",
     "StoreReadOnly",
     "StoreStats",
+    "VacuumStats",
     "VerifyReport",
     "observe",
 ]

@@ -135,6 +135,16 @@ UNBLOCKED_S = 1.0
 #: The file grows by a sixteenth of its blobs, within these bytes.
 GROWTH_BYTES_MIN = 64 * KIB
 GROWTH_BYTES_MAX = 64 * MIB
+#: Bytes of frames that one step of a vacuum moves ...
+VACUUM_BYTES_AT_ONCE = 4 * MIB
+#: ... and how many frames, with one flush (chosen) ...
+VACUUM_FRAMES_AT_ONCE = 64
+#: ... and how many it looks up in one walk through the index (chosen: 8 MiB of memory).
+VACUUM_FRAMES_FOUND = 65536
+#: Unused bytes at the end at which the file is cut while a vacuum goes on (chosen).
+VACUUM_CUT_BYTES = 16 * MIB
+#: Free slots that a vacuum punches are at least so many bytes side by side (chosen: an extent each).
+PUNCHED_BYTES_MIN = 64 * KIB
 #: So much more than a sixteenth may be unused, with frames up to the second figure: with 64 callers that commit
 #: single frames of 4 KiB, and as many blobs, nine of ten waited for an empty group that freed their slots.
 SPARE_BYTES = MIB

@@ -66,6 +66,7 @@ def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_p
             assert store.verify().ok
             store.snapshot().close()  # its own calls are another store's
             assert store.backup(MemoryBlobStore(PAGE)).ok
+            store.vacuum()
             store.flush()
         assert list(notes) == [
             ("write_blob", PAGE, "ok"),
@@ -83,6 +84,7 @@ def test_every_operation_of_a_sync_store_is_reported_once_with_its_bytes(store_p
             ("verify", PAGE, "ok"),
             ("snapshot", 0, "ok"),
             ("backup", PAGE, "ok"),
+            ("vacuum", 0, "ok"),
             ("flush", 0, "ok"),
             ("close", 0, "ok"),
         ]

@@ -121,6 +121,7 @@ OTHERS = {
     "iter_blobs, less than none": (lambda s: s.iter_blobs(limit=-1), ValueError),
     "iter_blobs, a half": (lambda s: s.iter_blobs(limit=0.5), TypeError),
     "verify, progress no function": (lambda s: s.verify(5), TypeError),
+    "vacuum, no time": (lambda s: s.vacuum(max_time=-1.0), ValueError),
     "backup into itself": (lambda s: s.backup(s), ValueError),
     "backup into nothing": (lambda s: s.backup(None), TypeError),
     "backup at no rate": (lambda s: s.backup(s, rate=0), ValueError),
@@ -162,6 +163,7 @@ METHODS = {
     "flush": lambda s: s.flush(),
     "verify": lambda s: s.verify(),
     "snapshot": lambda s: s.snapshot(),
+    "vacuum": lambda s: s.vacuum(),
     "backup": lambda s: s.backup("nowhere"),
     "commit of nothing": lambda s: s.commit(),
 }

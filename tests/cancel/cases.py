@@ -96,6 +96,11 @@ async def _look_back(store, buffers) -> None:
         await snapshot.read_blobs([(guid(n), buffers.rooms[n]) for n in range(1, 3)])
 
 
+async def _thin_out_and_vacuum(store, _buffers) -> None:
+    await store.delete_blob(guid(2))
+    assert (await store.vacuum()).done
+
+
 _ONE = {guid(1): NEW[guid(1)]}
 
 CASES = {
@@ -120,6 +125,7 @@ CASES = {
     "set_max_bytes": Case(lambda s, b: s.set_max_bytes(1 << 40)),
     "flush": Case(_write_and_flush, _ONE),
     "snapshot": Case(_look_back),
+    "vacuum": Case(_thin_out_and_vacuum, {guid(2): None}),
     "aclose": Case(lambda s, b: s.aclose()),
 }
 

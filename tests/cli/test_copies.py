@@ -221,6 +221,23 @@ def test_a_compact_copy_says_what_it_saves(run, store, guids, copy_path):
     assert f", {store} has " in result.out.decode()
     assert os.stat(copy_path).st_size < os.stat(store).st_size
     assert frames_of(copy_path) == frames_of(store)
+    with FileBlobStore.open(copy_path) as copy:
+        assert copy.stats().slots_free == 0, "there is room to grow into"
+
+
+def test_vacuum_shortens_the_file_and_says_by_how_much(run, store, guids):
+    with FileBlobStore.open(store) as opened:
+        names = [BlobGuid.random() for _ in range(600)]
+        opened.commit([(name, bytes(PAGE)) for name in names])
+        opened.commit(deletes=names)
+    before, contents = os.stat(store).st_size, frames_of(store)
+    result = run("vacuum", store, "--max-time", "60", "--json")
+    assert result.code == 0
+    stats = json.loads(result.out)
+    assert stats == {"moved": stats["moved"], "bytes_freed": stats["bytes_freed"], "done": True, "bad": []}
+    assert before - os.stat(store).st_size == stats["bytes_freed"] > 0
+    assert frames_of(store) == contents
+    assert b"0 frames moved, 0 bytes given back" in run("vacuum", store).out
 
 
 def test_copy_pads_only_if_it_is_asked_to(run, store, guids, copy_path):

@@ -47,6 +47,8 @@ def failure_in(result):
         (["ls", "NEW"], 3, {"kind": "FileNotFoundError", "errno": errno.ENOENT, "path": "NEW"}),
         (["info", "/"], 3, {"command": "info"}),
         (["verify", "NEW"], 3, {"command": "verify", "path": "NEW"}),
+        (["vacuum", "NEW"], 3, {"command": "vacuum", "path": "NEW"}),
+        (["vacuum", "STORE", "--max-time", "-1"], 2, {"kind": "ValueError", "path": "STORE"}),
         (["repair", "NEW", "SAVED"], 3, {"command": "repair", "path": "NEW"}),
         (["repair", "STORE", "STORE"], 3, {"errno": errno.EEXIST, "path": "STORE"}),
         (["import-holt", "NEW", "STORE"], 3, {"command": "import-holt", "path": "NEW/manifest.bin"}),
@@ -84,7 +86,7 @@ def test_an_error_of_every_command_is_one_object(run, store, guids, tmp_path, ar
 
 def test_every_command_has_its_errors_here():
     asked = {"create", "info", "ls", "put", "get", "rm", "verify", "repair", "import-holt", "doctor"}
-    asked |= {"backup", "restore", "diff", "copy", "export", "import"}
+    asked |= {"vacuum", "backup", "restore", "diff", "copy", "export", "import"}
     assert set(COMMANDS) == asked
 
 

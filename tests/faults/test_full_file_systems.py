@@ -86,3 +86,41 @@ def test_at_each_page_around_the_edge(disk_dir, needs_uring, place, count_row):
     # The levels reach from "not one more" to "some more": the edge lies among them.
     assert len(set(went_through)) > 3, went_through
     count_row(7, **{"levels on real file systems": LEVELS})
+
+
+@pytest.mark.parametrize("engine", ["io_uring", "pread"])
+async def test_the_room_of_holes_is_gone_and_comes_back(disk_dir, needs_uring, engine):
+    """What a vacuum gave back another file has taken: one commit is refused, deletions free, the store goes on."""
+    with ext4(disk_dir / "small", 16 * MIB) as directory:
+        path = directory / "store"
+        options = {"engine": engine, "page_size": PAGE, "buffers": 4}
+        async with AsyncFileBlobStore.open(path, **options) as store:
+            for first in range(0, 600, 60):
+                await store.commit([(guid(n), frame(n, PAGE)) for n in range(first, first + 60)])
+            async with await store.snapshot():
+                # It shows the last one, so the file cannot be cut.
+                await store.commit(deletes=[guid(n) for n in range(10, 599)])
+            async with await store.snapshot():
+                await store.vacuum()
+            length, holes = os.path.getsize(path), store.stats().slots_holes
+            assert holes > 400
+        ballast = take_all_but(directory, 0)
+        async with AsyncFileBlobStore.open(path, **options) as store:
+            assert store.stats().slots_holes == holes, "an opener takes them for allocated"
+            number = 600
+            with pytest.raises(BlobStoreIOError, match="allocating") as refused:
+                while True:
+                    await store.commit([(guid(number), frame(number, PAGE))])
+                    number += 1
+            assert (refused.value.errno, refused.value.applied) == (errno.ENOSPC, False)
+            assert number < 700
+            assert not store.stats().poisoned
+            await store.commit(deletes=[guid(0), guid(1), guid(2)])
+            await store.commit([(guid(number), frame(number, PAGE))])
+            ballast.unlink()
+            await store.commit([(guid(n), frame(n, PAGE)) for n in range(700, 1000)])
+            assert os.path.getsize(path) == length, "the file grows before its holes are filled"
+            kept = {*range(3, 10), 599, *range(600, number + 1), *range(700, 1000)}
+            assert not await missing(store, sorted(kept))
+            assert store.stats().blobs == len(kept)
+            assert (await store.verify()).ok

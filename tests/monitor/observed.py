@@ -95,6 +95,14 @@ class ObservedEngine:
             seen.end(_NOT_BEGUN)
         return begun
 
+    def cut(self, size):
+        self.observer.space_given_back("cut", size)
+        return self.engine.cut(size)
+
+    def punch(self, offset, size):
+        self.observer.space_given_back("punch", offset, offset + size)
+        return self.engine.punch(offset, size)
+
     def write_then_sync(self, offset, frames):
         observer = self.observer
         token = observer.write_begins(offset, frames), observer.sync_begins()

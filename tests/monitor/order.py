@@ -98,6 +98,8 @@ class OrderMonitor:
         self.recording = True
         self._disturbed = False
         self._claims: list[tuple[int, int]] = []
+        #: What the superblocks were before their last writes: an opener may read it until those are durable.
+        self._replaced: dict[int, object] = {}
         self._covered = 0  # what both superblocks have said: while one is rewritten, the other still does
         #: Why it cannot judge this store, or "".
         self.blind = ""
@@ -392,6 +394,7 @@ class OrderMonitor:
             if self._chunks is None:
                 self._check_claims()
         unit = Unit(offset, offset + BLOCK)
+        self._replaced[offset] = old
         self.supers[offset] = [new, unit]
         return [unit]
 
@@ -413,7 +416,12 @@ class OrderMonitor:
 
     def _is_log_space(self, slot: int) -> bool:
         """Whether a superblock of which an opener may read keeps ``slot`` for logs."""
-        return any(known is not None and known.keeps(slot) for known, _ in self.supers.values())
+        if any(known is not None and known.keeps(slot) for known, _ in self.supers.values()):
+            return True
+        return any(
+            old is not None and old.keeps(slot) and not self.clock.is_durable(self.supers[at][1])
+            for at, old in self._replaced.items()
+        )
 
     def _check_claims(self) -> None:
         """What superblocks claim must be durable before they are written."""
@@ -605,6 +613,8 @@ class OrderMonitor:
         guid = self._owned.get(slot)
         if guid is not None:
             self._wrong(8, f"slot {slot} is written, and blob {guid.hex()} lives there")
+        if not blank and self._is_log_space(slot):
+            self._wrong(13, f"slot {slot} is written, and a superblock keeps it for logs")
         if slot in self._chain_of:
             self._wrong(
                 8, f"slot {slot} is written, and the log {self._chain_of[slot].log_id:016x} lies there"
@@ -659,6 +669,31 @@ class OrderMonitor:
 
     def _is_wiped(self, group: Group) -> bool:
         return all(at in group.wipes and self.clock.is_durable(group.wipes[at]) for at in group.blocks)
+
+    # --- space that goes back ----------------------------------------------------------------
+
+    def space_given_back(self, what: str, offset: int, end: int | None = None) -> None:
+        """The file is cut from ``offset`` on, or punched up to ``end``: as if it were written, nothing may need it."""
+        self.clock.tick()
+        self._course.append((what, offset, end or 0))
+        if not self.supers:
+            self._awake()
+        if self.blind:
+            return
+        if self._chunks is not None:
+            self._settle()
+        first, stop = offset // self.page_size, 1 << 60 if end is None else end // self.page_size
+        needed = {*self._owned, *self._chain_of, *self._fenced, *self._reading, *self._visited.values()}
+        needed.update(*self.shown.values(), self.units)
+        for slot in sorted(slot for slot in needed if first <= slot < stop):
+            unit = self.units.pop(slot, None)
+            if unit is not None and unit.busy:
+                self._wrong(18, f"slot {slot} goes back while it is being written")
+            self._check_free(slot, memoryview(b""), blank=True)
+        for known, _ in self.supers.values():
+            for at, count in () if known is None else known.log_space:
+                if at < stop and first < at + count:
+                    self._wrong(13, f"slot {max(at, first)} goes back, and a superblock keeps it for logs")
 
     # --- log blocks ------------------------------------------------------------------------
 

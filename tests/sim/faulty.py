@@ -14,7 +14,7 @@ from uringblob.testing.sim.history import History
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store
 
-KINDS = ("read", "write", "sync", "grow")
+KINDS = ("read", "write", "sync", "grow", "cut", "punch", "allocate")
 
 
 class Failing:

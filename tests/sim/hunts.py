@@ -27,6 +27,7 @@ from sim.rig import PAGE, life_with_fault, options_of, small_log, torture
 from sim.snapshots import SnapshotLife
 from sim.test_bits import Victim, check_frames, check_log, check_superblocks
 from sim.test_misplaced import CASES, Tally
+from sim.vacuums import VacuumLife, vacuum_options
 
 #: Seeds to go through before a bug counts as not found.
 PATIENCE = 150
@@ -73,6 +74,12 @@ def small_commits(seed: int) -> int:
 def snapshots(seed: int) -> int:
     """Snapshots are looked through while others change the store."""
     options = {**options_of(seed), "kind": SnapshotLife, "calls": 40}
+    return torture(seed, count=1, deep=0, again=0, rot=0, looks=10**9, **options)["disk images"]
+
+
+def vacuums(seed: int) -> int:
+    """Vacuums beside everything else."""
+    options = {**vacuum_options(seed), "kind": VacuumLife, "images_per_step": 1}
     return torture(seed, count=1, deep=0, again=0, rot=0, looks=10**9, **options)["disk images"]
 
 
@@ -161,6 +168,7 @@ HUNTS = {
     "cancellations": cancellations,
     "small commits": small_commits,
     "snapshots": snapshots,
+    "vacuums": vacuums,
     "answers given twice": answers_given_twice,
     "answers inside a push": answers_inside_a_push,
     "misplaced blocks": misplaced_blocks,

@@ -14,6 +14,7 @@ from sim.planted_conditions import PLANTED_IN_CONDITIONS
 from sim.planted_engines import PLANTED_IN_ENGINES
 from sim.planted_flat import PLANTED_IN_FLAT_GROUPS
 from sim.planted_snapshots import PLANTED_IN_SNAPSHOTS
+from sim.planted_vacuum import PLANTED_IN_VACUUMS
 from sim.rig import PAGE
 from uringblob.completion import Completion
 from uringblob.engines import transfers
@@ -674,4 +675,5 @@ PLANTED = {
     **PLANTED_IN_FLAT_GROUPS,
     **PLANTED_IN_SNAPSHOTS,
     **PLANTED_IN_CONDITIONS,
+    **PLANTED_IN_VACUUMS,
 }

@@ -14,6 +14,7 @@ import seeds
 from sim.cancelling import cancelling_life
 from sim.hunts import hunt_for, why_not
 from sim.planted import PLANTED, log_space_used_before_it_is_listed, slots_freed_under_their_readers
+from sim.planted_vacuum import pending_writes_overruled_by_a_move, slots_punched_that_others_may_get
 
 pytestmark = [
     pytest.mark.one_interpreter,
@@ -29,8 +30,13 @@ def leftovers_are_collected_here():
     gc.collect()
 
 
-#: Few lives meet these two: a hunt begins a little before a seed that does.
-FIRST_SEED = {slots_freed_under_their_readers: 62, log_space_used_before_it_is_listed: 29}
+#: Few lives meet these: a hunt begins a little before a seed that does.
+FIRST_SEED = {
+    slots_freed_under_their_readers: 62,
+    log_space_used_before_it_is_listed: 29,
+    pending_writes_overruled_by_a_move: 44,
+    slots_punched_that_others_may_get: 72,
+}
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.__name__)

@@ -15,6 +15,7 @@ from uringblob import (
     FileBlobStore,
     MemoryBlobStore,
 )
+from uringblob.completion import Completion
 from uringblob.store.opening.create import initial_size
 from uringblob.units import PAGE_SIZE
 
@@ -156,3 +157,48 @@ def test_what_is_no_limit_is_refused(store_path, limit, error):
         MemoryBlobStore(PAGE_SIZE, max_bytes=limit)
     with MemoryBlobStore() as store, pytest.raises(error, match="max_bytes"):
         store.set_max_bytes(limit)
+
+
+def growths(store):
+    """Return a list that gets the length of each growth."""
+    engine, asked = store._core._core.file_io.engine, []
+    grow = engine.grow
+
+    def counted(size):
+        asked.append(size)
+        return grow(size)
+
+    engine.grow = counted
+    return asked
+
+
+def test_the_last_step_goes_exactly_to_the_limit(store_path, engine):
+    with FileBlobStore.open(store_path, page_size=PAGE, engine=engine, max_bytes=LIMIT + 100) as store:
+        asked = growths(store)
+        fill(store)
+        grown = sorted(size for size in set(asked) if size <= LIMIT + 100)
+        assert grown[-1] == LIMIT, "it ends at the last whole slot"
+        assert len(grown) <= 3, "single slots near the limit"
+
+
+def test_a_step_that_finds_no_room_is_halved_and_later_ones_begin_small(store_path, engine):
+    """As on a disk that is nearly full: few attempts are refused, and no growth is of single slots for long."""
+    room = initial_size(PAGE) + 1000 * PAGE
+    with FileBlobStore.open(store_path, page_size=PAGE, engine=engine) as store:
+        store.commit([(BlobGuid.random(), bytes(PAGE)) for _ in range(640)])
+        asked, core = growths(store), store._core._core
+        counted, refused = core.file_io.engine.grow, []
+
+        def full(size):
+            if size <= room:
+                return counted(size)
+            refused.append(size)
+            done = Completion(loop=core.file_io.loop)
+            done.resolve(-errno.ENOSPC)
+            return done
+
+        core.file_io.engine.grow = full
+        fill(store)
+        assert os.path.getsize(store_path) == room, "all room there is was used"
+        assert len(refused) <= 16
+        assert len(asked) <= 40

@@ -30,6 +30,7 @@ from uringblob import (
     MemoryBlobStore,
     ReaderStats,
     StoreObserver,
+    VacuumStats,
     observe,
 )
 
@@ -85,6 +86,8 @@ def keep(store: BlobStore, frames: Iterable[tuple[uuid.UUID, bytes]]) -> list[Bl
         store.commit(deletes=guids, if_absent=[BlobGuid.random()], if_checksum=known)
     except ConditionFailed as failed:
         print(failed.guid, failed.expected, failed.found)
+    freed: VacuumStats = store.vacuum(max_time=1.5)
+    print(freed.moved, freed.bytes_freed, freed.done, [str(error) for _, error in freed.bad])
     report = store.verify(tell, rate=1e6, deadline=60.0, since=None)
     resume: BlobGuid | None = report.resume
     print(resume)

@@ -19,6 +19,7 @@ from uringblob.api.listing import with_metas
 from uringblob.api.scrub import scrub
 from uringblob.api.snapshots import AsyncRefusals, ReadsThrough, checksums_of
 from uringblob.api.uncancellable import uncancellable
+from uringblob.api.vacuum_stats import VacuumStats, checked_max_time
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.views import (
     NO_CHECKSUMS,
@@ -187,6 +188,26 @@ class AsyncBlobStore(AsyncReads, AsyncBackups):
         """
         self._check_open()
         return _ReadThroughSnapshot(self, await checksums_of(self))
+
+    async def vacuum(self, max_time: float | None = None) -> VacuumStats:
+        """Give space that is not needed back to the file system, in small steps.
+
+        File stores flush what is pending, move frames from the file's end into free slots, give excess log
+        space back, cut the file's end off, and punch holes where that leaves free slots between others.  Other
+        calls go on meanwhile; a write of a blob that is being moved wins.  A frame that is not what was
+        written stays where it is, and is an entry of the report.  So does one that an open snapshot shows:
+        close snapshots first.
+
+        **The default** does nothing: a store may have nothing to give back.
+
+        :param max_time: seconds after which no further step begins (``stats.done`` is false then, and another
+            call goes on); ``None``: go on to the end.
+        :raises StoreClosed: the store was closed meanwhile, which waits for one step only.
+        :raises BlobStoreIOError: the system refused; every blob stays readable where it is.
+        """
+        self._check_open()
+        checked_max_time(max_time)
+        return VacuumStats(0, 0, True)
 
     async def _check_frames(
         self, guids: Sequence[BlobGuid], note: Callable[[BlobGuid, BlobStoreError | None], object]

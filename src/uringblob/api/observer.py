@@ -49,7 +49,7 @@ OPERATIONS: dict[str, Callable[[int, tuple[Any, ...], dict[str, Any], Any], int]
     ),
     "verify": lambda _size, _args, _kwargs, result: result.bytes_checked,
     "backup": lambda _size, _args, _kwargs, result: result.bytes,
-    **dict.fromkeys(("delete_blob", "flush", "close", "aclose"), lambda *_: 0),
+    **dict.fromkeys(("delete_blob", "flush", "vacuum", "close", "aclose"), lambda *_: 0),
     **dict.fromkeys(
         ("has_blob", "has_blobs", "checksum", "stat_blob", "list_blobs", "snapshot"), lambda *_: 0
     ),

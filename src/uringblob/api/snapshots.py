@@ -12,6 +12,7 @@ from typing import Any
 from uringblob.api.base import AnyBlobStore
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.stats import StoreStats
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import BlobBuffer, check_writable, readable_view
@@ -48,6 +49,9 @@ class AsyncRefusals(AnySnapshot):
 
     write_blobs = write_blobs_with_data_sync = delete_blob = commit = write_blob
 
+    async def vacuum(self, max_time: float | None = None) -> VacuumStats:  # noqa: ARG002 - the trait's
+        raise self._refuse()
+
     async def flush(self) -> None:
         """Do nothing: a snapshot has nothing to make durable."""
         self._check_open()
@@ -60,6 +64,9 @@ class Refusals(AnySnapshot):
         raise self._refuse()
 
     write_blobs = write_blobs_with_data_sync = delete_blob = commit = write_blob
+
+    def vacuum(self, max_time: float | None = None) -> VacuumStats:  # noqa: ARG002 - the trait's
+        raise self._refuse()
 
     def flush(self) -> None:
         """Do nothing: a snapshot has nothing to make durable."""

@@ -60,6 +60,8 @@ class StoreStats:
     slots_free: int = 0
     #: Slots that are neither yet: reserved, or waiting for the log and for readers to leave.
     slots_pending: int = 0
+    #: Free slots whose blocks the file system has back: they are allocated as the file grows.
+    slots_holes: int = 0
     #: Slots that only the log may use: log space, in use or not.
     slots_log: int = 0
     #: Those of ``slots_pending`` that only open snapshots keep.

@@ -22,6 +22,7 @@ from uringblob.api.listing import checked_limit, merged
 from uringblob.api.open_options import StorePath
 from uringblob.api.snapshots import Refusals
 from uringblob.api.stats import StoreStats
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
@@ -158,6 +159,9 @@ class BlobStore(AnyBlobStore, abc.ABC):
         since: GuidLike | None = None,
     ) -> VerifyReport:
         return self._run(AsyncBlobStore.verify, progress, rate, deadline, since)
+
+    def vacuum(self, max_time: float | None = None) -> VacuumStats:
+        return self._run(AsyncBlobStore.vacuum, max_time)
 
     def snapshot(self) -> BlobSnapshot:
         return _ReadThroughSnapshot(self._run(AsyncBlobStore.snapshot))
@@ -334,6 +338,7 @@ class SyncToAsyncAdapter(_OnStore, AsyncBlobStore):
     checksum = _forward(AsyncBlobStore.checksum)
     stat_blob = _forward(AsyncBlobStore.stat_blob)
     verify = _forward(AsyncBlobStore.verify)
+    vacuum = _forward(AsyncBlobStore.vacuum)
     aclose = _forward(AsyncBlobStore.aclose)
 
     def needs_flush(self) -> bool:

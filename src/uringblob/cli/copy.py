@@ -9,9 +9,9 @@ import os
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.views import BlobBuffer, writable_view
-from uringblob.cli.arguments import add_store, open_store, parse_size
+from uringblob.cli.arguments import add_store, open_path, open_store, parse_size
 from uringblob.cli.copying import CopySource, add_rate, copy_store, refuse_blobs, refuse_incomplete
-from uringblob.cli.errors import EXIT_USAGE, CliError
+from uringblob.cli.errors import EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import size_text
 from uringblob.cli.stdio import print_line
 from uringblob.errors import encodable
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "because a frame is not divided",
     )
     parser.add_argument(
-        "--compact", action="store_true", help="say what DST saves: a copy has what is live and no more"
+        "--compact", action="store_true", help="leave no room in DST to grow into, and say what that saves"
     )
     parser.add_argument("--pad", action="store_true", help="fill each frame with zeros up to --page-size")
     add_rate(parser)
@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         size = store.page_size if args.page_size is None else args.page_size
         source = store if size == store.page_size else _resized(args, store, size)
         code = copy_store(args, source, args.target, name=args.target, what="copying")
+    if args.compact and code == EXIT_OK:
+        with open_path(args, args.target, read_only=False) as copy:
+            copy.vacuum()
     if args.compact and not args.json:
         before, after = (size_text(os.stat(path).st_size) for path in (args.store, args.target))
         print_line(f"{encodable(args.target)} has {after}, {encodable(args.store)} has {before}")

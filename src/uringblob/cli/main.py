@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "get": "read one frame, its checksum checked, into a file or to standard output",
     "rm": "delete blobs, durably, all of them or none",
     "verify": "read every frame and all metadata, check every checksum, name each bad blob",
+    "vacuum": "give space that a store does not need back to the file system",
     "backup": "copy a store into a file that is a store, or bring an earlier backup up to date",
     "restore": "make a store of a backup",
     "diff": "list the blobs that two stores do not share",

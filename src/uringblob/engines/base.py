@@ -121,6 +121,18 @@ class Engine(Protocol):
         After a failure the file is as long as before.
         """
 
+    def cut(self, size: int) -> Completion[int]:
+        """Cut the file down to ``size`` bytes; yields 0."""
+
+    def punch(self, offset: int, size: int) -> Completion[int]:
+        """Give the blocks of a part of the file back to the file system; it reads as zeroes.  Yields 0.
+
+        ``-EOPNOTSUPP`` and its like (:data:`.posix_calls.NO_FALLOCATE`): the file system cannot.
+        """
+
+    def allocate(self, offset: int, size: int) -> Completion[int]:
+        """Allocate blocks for a part of the file where it has none, if the file system can; yields 0."""
+
     def file_size(self) -> int:
         """The file's current length in bytes, or ``-errno``."""
 

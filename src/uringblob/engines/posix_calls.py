@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,13 @@ _NO_FULLFSYNC = frozenset({errno.ENOTSUP, errno.EINVAL, errno.ENOTTY})
 
 #: Errnos of fallocate where blocks cannot be reserved.  (With O_DIRECT glibc's emulation of
 #: posix_fallocate, which writes single bytes, ends in EINVAL.)
-_NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+NO_FALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+
+#: ``FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE``.
+PUNCH_HOLE = 0x03
+#: ``FS_IOC_UNRESVSP64`` does the same without a call that the os module lacks, and its ``struct space_resv``.
+_UNRESVSP = 0x4030582B
+_SPACE_RESV = struct.Struct("=hhxxxxqqiI16x")
 
 #: Answers of lseek where it knows of no holes.
 _NO_SEEK_DATA = frozenset({-errno.EINVAL, -errno.ENOTSUP, -errno.ENOSYS})
@@ -133,6 +140,38 @@ def grow_file(fd: int, size: int) -> None:
             raise OSError(-rc, os.strerror(-rc))
 
 
+def cut_file(fd: int, size: int) -> int:
+    """Cut the file down to ``size`` bytes; return 0."""
+    os.ftruncate(fd, size)
+    return 0
+
+
+def punch_file(fd: int, offset: int, size: int) -> int:
+    """Give the blocks of a part of the file back; return 0.
+
+    :raises OSError: refused; one of :data:`NO_FALLOCATE` where this system or file system cannot.
+    """
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    try:
+        fcntl.ioctl(fd, _UNRESVSP, _SPACE_RESV.pack(0, os.SEEK_SET, offset, size, 0, 0))
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)) from error
+    return 0
+
+
+def allocate_in_file(fd: int, offset: int, size: int) -> int:
+    """Allocate blocks for a part of the file, if the file system can; return 0, or ``-errno``."""
+    return can_do_without(number_of(_allocate, fd, offset, offset + size))
+
+
+def can_do_without(rc: int) -> int:
+    """Return the result of fallocate, or 0 if it says that there is no such thing here."""
+    return 0 if -rc in NO_FALLOCATE else rc
+
+
 def _allocate(fd: int, before: int, size: int) -> int:
     if not hasattr(os, "posix_fallocate"):
         return -errno.EOPNOTSUPP
@@ -146,7 +185,7 @@ def finish_growth(fd: int, before: int, size: int, rc: int) -> int:
     Returns 0, or ``-errno``; then the file is as long as before.
     """
     try:
-        if -rc in _NO_FALLOCATE:
+        if -rc in NO_FALLOCATE:
             os.ftruncate(fd, size)
             return 0
         if rc < 0 and _size(fd) > before:

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from uringblob import tuning
 from uringblob.buffers.iobuf import GATHER_BYTES_MAX, GATHER_PIECES_MAX, IoBuffer
 from uringblob.completion import Completion, persist
 from uringblob.engines.base import Engine
+from uringblob.engines.posix_calls import NO_FALLOCATE
 from uringblob.errors import BlobStoreIOError, check_rc, errno_name
 from uringblob.limits import thread_limits
 from uringblob.units import BUF_ALIGN
@@ -120,8 +121,42 @@ async def grow(engine: Engine, size: int, what: object) -> None:
 
     :raises BlobStoreIOError: the system refused; the file is as long as before.
     """
+    await _until_done(lambda: engine.grow(size), what)
+
+
+async def cut(engine: Engine, size: int, what: object) -> None:
+    """Cut the file down to ``size`` bytes.
+
+    :raises BlobStoreIOError: the system refused.
+    """
+    await _until_done(lambda: engine.cut(size), what)
+
+
+async def punch(engine: Engine, offset: int, size: int, what: object) -> bool:
+    """Give the blocks of a part of the file back; return false where the file system cannot.
+
+    :raises BlobStoreIOError: the system refused.
+    """
+    try:
+        await _until_done(lambda: engine.punch(offset, size), what)
+    except BlobStoreIOError as error:
+        if error.errno not in NO_FALLOCATE:
+            raise
+        return False
+    return True
+
+
+async def allocate(engine: Engine, offset: int, size: int, what: object) -> None:
+    """Allocate blocks for a part of the file, if the file system can.
+
+    :raises BlobStoreIOError: the system refused: there is no room.
+    """
+    await _until_done(lambda: engine.allocate(offset, size), what)
+
+
+async def _until_done(request: Callable[[], Completion[int]], what: object) -> None:
     idle = 0
-    while (rc := await engine.grow(size)) < 0:
+    while (rc := await request()) < 0:
         idle += 1
         await _pause_or_raise(rc, idle, what)
 

@@ -29,6 +29,7 @@ class Opcode(enum.IntEnum):
     FALLOCATE = 17
     READ = 22
     WRITE = 23
+    FTRUNCATE = 55  # Linux 6.9
     READV_FIXED = 60
     WRITEV_FIXED = 61  # Linux 6.15
 
@@ -162,9 +163,17 @@ def fsync(file: int, *, data_only: bool = False, flags: int = 0) -> Op:
     return Op(Opcode.FSYNC, flags, file, op_flags=FSYNC_DATASYNC if data_only else 0)
 
 
-def fallocate(file: int, offset: int, size: int, *, flags: int = 0) -> Op:
-    """Allocate ``size`` bytes of blocks from ``offset`` on, lengthening the file; yields 0."""
-    return Op(Opcode.FALLOCATE, flags, file, offset, address=size)
+def fallocate(file: int, offset: int, size: int, *, mode: int = 0, flags: int = 0) -> Op:
+    """Allocate ``size`` bytes of blocks from ``offset`` on, lengthening the file; yields 0.
+
+    ``mode`` is that of ``fallocate(2)``.
+    """
+    return Op(Opcode.FALLOCATE, flags, file, offset, address=size, length=mode)
+
+
+def ftruncate(file: int, size: int, *, flags: int = 0) -> Op:
+    """Set the file's length to ``size`` bytes; yields 0."""
+    return Op(Opcode.FTRUNCATE, flags, file, size)
 
 
 def _fixed(opcode: Opcode, file: int, offset: int, buffer: IoBuffer, flags: int) -> Op:

@@ -192,9 +192,18 @@ class Ring(RingDriver):
         """fsync (``data_only``: fdatasync); covers writes that completed before; yields 0."""
         return self._enqueue(*_ops.fsync(file, data_only=data_only, flags=flags))
 
-    def fallocate(self, file: int, offset: int, size: int, *, flags: int = 0) -> Completion[int]:
-        """Allocate ``size`` bytes of blocks from ``offset`` on, lengthening the file; yields 0."""
-        return self._enqueue(*_ops.fallocate(file, offset, size, flags=flags))
+    def fallocate(
+        self, file: int, offset: int, size: int, *, mode: int = 0, flags: int = 0
+    ) -> Completion[int]:
+        """Allocate ``size`` bytes of blocks from ``offset`` on, lengthening the file; yields 0.
+
+        ``mode`` is that of ``fallocate(2)``.
+        """
+        return self._enqueue(*_ops.fallocate(file, offset, size, mode=mode, flags=flags))
+
+    def ftruncate(self, file: int, size: int, *, flags: int = 0) -> Completion[int]:
+        """Set the file's length to ``size`` bytes; yields 0."""
+        return self._enqueue(*_ops.ftruncate(file, size, flags=flags))
 
     def chain(self, *ops: Op, submit: bool = False) -> list[Completion[int]]:
         """Queue ``ops`` so that each begins only when the one before has wholly succeeded.

@@ -23,6 +23,7 @@ from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
+from uringblob.api.vacuum_stats import VacuumStats, checked_max_time
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write
 from uringblob.completion import Completion
@@ -40,6 +41,7 @@ from uringblob.store.opening.open_request import OpenRequest
 from uringblob.store.plain_commits import begin_commit
 from uringblob.store.snapshot import AsyncFileSnapshot
 from uringblob.store.stats import collect_stats
+from uringblob.store.vacuum import Vacuum
 from uringblob.store.verify import FRAMES_AT_ONCE, check_frames, check_metadata
 from uringblob.units import check_max_bytes
 
@@ -273,6 +275,15 @@ class AsyncFileBlobStore(Calls, FileReads, AsyncFollowing, AsyncBlobStore):
     async def flush(self) -> None:
         self._check_loop()
         await self._change(self._core.flush())
+
+    async def vacuum(self, max_time: float | None = None) -> VacuumStats:
+        self._check_loop()
+        ends = self._now() + checked_max_time(max_time)
+        vacuum = Vacuum(self._core)
+        while await self._change(vacuum.step()) and self._now() < ends:
+            await self._pause()
+            self._check_loop()
+        return vacuum.stats()
 
     async def _open_backup(self, path: StorePath) -> AsyncFileBlobStore:
         options = file_options(path, self.path, self._page_size, self._core.file_io.engine.name)

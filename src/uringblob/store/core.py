@@ -35,7 +35,7 @@ from uringblob.store.index.moments import Moment
 from uringblob.store.index.shards import PARTS, Mapped
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
-from uringblob.store.io.job import Job, wait_all
+from uringblob.store.io.job import Job, Lock, wait_all
 from uringblob.store.io.pending_write import PendingWrite
 from uringblob.store.log.commit import Commit
 from uringblob.store.log.group_commit import GroupQueue
@@ -104,6 +104,7 @@ class Core(StoreOwner):
         self.allocator = SlotAllocator(file_io, index.slots, self.growth, self.queue)
         self.reads = FrameReads(file_io, index, log.page_size, verifies=verify)
         self.caller_reads = CallerReads(index.slots, file_io.loop)
+        self.vacuuming = Lock()
         self.last_sizes = (0, 0)
         self._blocks_from = self._blocking_began = 0.0
         self.batches_linked = self.batches_scattered = 0

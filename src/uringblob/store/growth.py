@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import functools
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 
 from uringblob import tuning
 from uringblob.engines import transfers
@@ -36,6 +36,8 @@ class FileGrowth:
     #: How long the file may become, in bytes; ``None``: as long as the file system lets it.
     max_bytes: int | None = None
     lock: Lock = dataclasses.field(default_factory=Lock)
+    #: Slots that one step has at most: half of what found no room, twice what did.
+    _step_max: int = 1 << 62
 
     # --- log space -----------------------------------------------------------------------
 
@@ -125,18 +127,95 @@ class FileGrowth:
         await self.grow(steps)
 
     async def grow(self, steps: Iterable[int]) -> None:
-        """Grow the file by the largest of ``steps``, in slots, for which there is room."""
-        left = sorted(set(steps))
+        """Grow the file by the largest of ``steps``, in slots, for which there is room; holes come first.
+
+        It ends exactly at ``max_bytes``.  Where the file system has no room for a step, half of it is tried,
+        down to the smallest one.
+        """
+        least, step = min(steps), max(steps)
+        if await self.fill_hole(self._slots.limit, step):
+            return
+        room = step if self.max_bytes is None else self.max_bytes // self.page_size - self._slots.limit
+        step = max(least, min(step, self._step_max, room))
         while True:
-            limit = self._slots.limit + left.pop()
+            limit = self._slots.limit + step
             size_bytes = limit * self.page_size
             what = f"growing {self._file_io.path} to {size_bytes} bytes"
             try:
                 check_limit(size_bytes, self.max_bytes, what)
                 await transfers.grow(self._file_io.engine, size_bytes, what)
             except BlobStoreIOError as error:
-                if error.errno not in NO_SPACE_ERRNOS or not left:
+                if error.errno not in NO_SPACE_ERRNOS or step == least:
                     raise
+                step = self._step_max = max(least, step // 2)
             else:
+                self._step_max = max(self._step_max, 2 * step)
                 self._slots.extend(limit)
                 return
+
+    # --- giving space back ---------------------------------------------------------------
+
+    async def cut(self) -> int:
+        """Cut off what is unused at the file's end, 64 MiB at most; return how many bytes that were.
+
+        The table is shortened first: nothing can be written behind its end.
+        """
+        await self._file_io.ready()
+        slots, limit = self._slots, self._slots.limit
+        end = max(slots.unused_from(), limit - max(1, tuning.GROWTH_BYTES_MAX // self.page_size))
+        before, size_bytes = self._file_io.file_size(), end * self.page_size
+        if size_bytes >= before:
+            return 0
+        slots.cut(end)
+        try:
+            await transfers.cut(
+                self._file_io.engine, size_bytes, f"cutting {self._file_io.path} to {size_bytes} bytes"
+            )
+        except BlobStoreIOError:
+            slots.extend(max(end, min(limit, self._file_io.file_size() // self.page_size)))
+            raise
+        return before - size_bytes
+
+    async def punch(self, first: int) -> SlotRun | None:
+        """Give the blocks of some free slots from ``first`` on back to the file system; return which.
+
+        ``None``: there are none, or it cannot.
+        """
+        await self._file_io.ready()
+        size, slots = self.page_size, self._slots
+        least, most = -(-tuning.PUNCHED_BYTES_MIN // size), max(1, tuning.GROWTH_BYTES_MAX // size)
+        run = slots.find_run(SlotState.FREE, first, slots.limit, least, max(least, most))
+        if run is None:
+            return None
+        slots.move_run(run, SlotState.HOLE)  # first: nothing is written there any more
+        what = f"punching {run.slots * size} bytes of {self._file_io.path} at offset {run.slot * size}"
+        if await transfers.punch(self._file_io.engine, run.slot * size, run.slots * size, what):
+            return run
+        slots.move_run(run, SlotState.FREE)
+        return None
+
+    async def fill_hole(self, stop: int, most: int) -> bool:
+        """Allocate blocks for up to ``most`` slots of a hole below ``stop``; false: there is no hole."""
+        slots, size = self._slots, self.page_size
+        while (run := slots.find_run(SlotState.HOLE, slots.first, stop, 1, most)) is not None:
+            what = f"allocating {run.slots * size} bytes of {self._file_io.path} at offset {run.slot * size}"
+            try:
+                await transfers.allocate(self._file_io.engine, run.slot * size, run.slots * size, what)
+            except BlobStoreIOError as error:
+                if error.errno not in NO_SPACE_ERRNOS or run.slots == 1:
+                    raise
+                most = run.slots // 2
+            else:
+                slots.move_run(run, SlotState.FREE)
+                return True
+        return False
+
+    async def give_up_log_space(self, withdrawn: Sequence[SlotRun]) -> None:
+        """Let frames have what was withdrawn from the log space, when neither superblock lists it any more."""
+        await self._file_io.repairs.make(functools.partial(self._give_up, withdrawn))
+
+    async def _give_up(self, withdrawn: Sequence[SlotRun]) -> None:
+        await self._superblocks.record_extents(self.log_space.without(withdrawn))
+        self.log_space.give_up(withdrawn)
+        for run in withdrawn:
+            self._slots.move_run(run, SlotState.FREE)

@@ -44,6 +44,7 @@ def collect_stats(core: Core) -> StoreStats:
         slots_live=slots.count(SlotState.LIVE),
         slots_free=slots.count(SlotState.FREE),
         slots_pending=sum(map(slots.count, (SlotState.WRITING, SlotState.PENDING, SlotState.RETIRED))),
+        slots_holes=slots.count(SlotState.HOLE),
         slots_log=slots.count(SlotState.LOG),
         slots_held=slots.held,
         held_bytes=slots.held * core.page_size,

@@ -20,6 +20,7 @@ from uringblob.api.following import Changes, Following
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
+from uringblob.api.vacuum_stats import VacuumStats
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
@@ -199,6 +200,9 @@ class FileBlobStore(StoreOwner, Following, BlobStore):
     ) -> VerifyReport:
         verify = functools.partial(self._core.verify, rate=rate, deadline=deadline, since=since)
         return self._handle.run_with_progress(verify, progress)
+
+    def vacuum(self, max_time: float | None = None) -> VacuumStats:
+        return self._handle.run(self._core.vacuum, max_time)
 
     def _open_backup(self, path: StorePath) -> FileBlobStore:
         return FileBlobStore.open(path, **file_options(path, self.path, self.page_size, self.stats().engine))

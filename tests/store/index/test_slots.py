@@ -21,6 +21,7 @@ PATHS = {
     S.RETIRED: [S.WRITING, S.LIVE, S.RETIRED],
     S.LOG: [S.LOG],
     S.BAD: [S.WRITING, S.BAD],
+    S.HOLE: [S.HOLE],
 }
 
 
@@ -319,3 +320,38 @@ def test_at_an_opening_beside_an_older_reader_all_that_is_free_is_kept():
     assert slots.kept == 0
     assert slots.count(S.FREE) == 21
     assert slots.allocate_run(8, S.WRITING) == SlotRun(7, 8)
+
+
+def test_a_table_is_cut_and_grows_again():
+    slots = SlotTable(2, 2 * CHUNK_SLOTS)
+    slots.allocate_run(3, S.WRITING)
+    slots.move(CHUNK_SLOTS, S.HOLE)
+    assert slots.unused_from() == 5
+    slots.cut(5)
+    assert (slots.limit, slots.count(S.FREE), slots.count(S.HOLE)) == (5, 0, 0)
+    assert slots.allocate_run(1, S.WRITING) is None
+    slots.extend(7)
+    assert slots.allocate_run(2, S.WRITING) == SlotRun(5, 2)
+
+
+def test_a_hole_is_not_handed_out_until_it_is_filled():
+    slots = table(8)
+    slots.move_run(SlotRun(2, 4), S.HOLE)
+    assert slots.allocate_run(1, S.WRITING) == SlotRun(6, 1)
+    assert slots.find_run(S.HOLE, 2, 8, 1, 3) == SlotRun(2, 3), "so many at most"
+    assert slots.find_run(S.HOLE, 4, 8, 1, 3) == SlotRun(4, 2)
+    assert slots.find_run(S.HOLE, 2, 8, 5, 9) is None, "so many at least"
+    slots.move(3, S.FREE)
+    assert slots.allocate_run(1, S.WRITING) == SlotRun(3, 1)
+
+
+def test_a_walk_down_the_table_takes_so_many_live_slots_at_a_time():
+    slots = table(66)
+    slots.mark_run_used(SlotRun(2, 64), S.LIVE)
+    seen, high = 0, 66
+    while high > 2:
+        low = slots.live_from(2, high, 10)
+        assert 0 < high - low <= 10
+        seen, high = seen + high - low, low
+    assert seen == 64
+    assert slots.live_from(2, 66, 64) == 2

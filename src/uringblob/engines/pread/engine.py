@@ -21,10 +21,13 @@ from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import OwnDescriptor
 from uringblob.engines.posix_calls import (
     PosixCalls,
+    allocate_in_file,
+    cut_file,
     grow_file,
     next_data,
     number_of,
     pick_calls,
+    punch_file,
     size_of_file,
     sync_file,
 )
@@ -146,6 +149,18 @@ class PreadEngine(WorkerPool, Owner):
     def grow(self, size: int) -> Completion[int]:
         call = functools.partial(number_of, _grow, self._grow_lock, self._fd, size)
         return self.submit(count_nothing, _NO_MEMORY, call)
+
+    def cut(self, size: int) -> Completion[int]:
+        return self._call(cut_file, self._fd, size)
+
+    def punch(self, offset: int, size: int) -> Completion[int]:
+        return self._call(punch_file, self._fd, offset, size)
+
+    def allocate(self, offset: int, size: int) -> Completion[int]:
+        return self._call(allocate_in_file, self._fd, offset, size)
+
+    def _call(self, call: Callable[..., int], *args: int) -> Completion[int]:
+        return self.submit(count_nothing, _NO_MEMORY, functools.partial(number_of, call, *args))
 
     def file_size(self) -> int:
         return size_of_file(self._fd)

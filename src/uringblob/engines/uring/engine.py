@@ -35,6 +35,9 @@ from uringblob.completion import Completion, Sink
 from uringblob.engines.base import IoCounters
 from uringblob.engines.own_descriptor import CLOSED, OwnDescriptor
 from uringblob.engines.posix_calls import (
+    PUNCH_HOLE,
+    can_do_without,
+    cut_file,
     finish_growth,
     next_data,
     number_of,
@@ -248,6 +251,30 @@ class UringEngine(Owner):
             )
         else:
             done.resolve(finish_growth(self._fd, before, size, -errno.EOPNOTSUPP))
+        return done
+
+    def cut(self, size: int) -> Completion[int]:
+        """See :meth:`.Engine.cut`; before Linux 6.9 it blocks, for what is cut off at a time."""
+        if self.ring.supports(Opcode.FTRUNCATE):
+            return self.ring.ftruncate(FILE, size, flags=_FIXED_FILE)
+        return self._ended(number_of(cut_file, self._fd, size))
+
+    def punch(self, offset: int, size: int) -> Completion[int]:
+        if self.ring.supports(Opcode.FALLOCATE):
+            return self.ring.fallocate(FILE, offset, size, mode=PUNCH_HOLE, flags=_FIXED_FILE)
+        return self._ended(-errno.EOPNOTSUPP)
+
+    def allocate(self, offset: int, size: int) -> Completion[int]:
+        if not self.ring.supports(Opcode.FALLOCATE):
+            return self._ended(0)
+        done: Completion[int] = Completion(loop=self._loop)
+        allocated = self.ring.fallocate(FILE, offset, size, flags=_FIXED_FILE)
+        allocated.add_immediate_callback(lambda rc: done.resolve(can_do_without(rc.result())))
+        return done
+
+    def _ended(self, result: int) -> Completion[int]:
+        done: Completion[int] = Completion(loop=self._loop)
+        done.resolve(result)
         return done
 
     def file_size(self) -> int:

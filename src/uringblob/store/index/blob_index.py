@@ -167,6 +167,20 @@ class BlobIndex:
 
     # --- groups --------------------------------------------------------------------------
 
+    def durable_between(self, part: int, low: int, high: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the durable entries of ``part`` whose slots are from ``low`` to below ``high``."""
+        layers = [self._base.parts[part]]
+        if self._delta is not None:
+            delta = self._delta.parts[part]
+            layers.append({guid: entry for guid, entry in delta.items() if entry is not None})
+        first, stop = low << CHECKSUM_BITS, high << CHECKSUM_BITS
+        for layer in layers:
+            yield from [(guid, entry) for guid, entry in layer.items() if first <= entry < stop]
+
+    def is_shown(self, guid: bytes, entry: int) -> bool:
+        """Whether an open snapshot shows ``entry`` of ``guid``: its slot stays in use if the blob is moved."""
+        return any(moment.holds and moment.find(guid) == entry for moment in self.moments.open)
+
     def pending_changes(self) -> Iterator[tuple[bytes, Change]]:
         """Yield every pending change as a group carries it; changes may be made meanwhile."""
         for part in filter(None, self._pending.parts):
@@ -195,9 +209,16 @@ class BlobIndex:
         """Add ``change`` to the group that was begun; return the change that it supersedes.
 
         A commit supersedes a flush, because the pending change was made before the commit ends.  So the
-        changes of commits join first, and those of a flush only where no commit's has.
+        changes of commits join first, and those of a flush only where no commit's has.  A moved frame is
+        superseded itself where anything has changed its blob.
         """
         superseded_change = changes.get(guid)
+        if change.moves is not None and (
+            superseded_change is not None
+            or guid in self._pending
+            or self.find_durable(guid) is not change.moves  # an equal one may have other metadata
+        ):
+            return change
         if superseded_change is not None and change.pending is not None:
             return None
         changes[guid] = change

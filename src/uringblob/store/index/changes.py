@@ -21,12 +21,14 @@ class Change:
     """What one group does to one guid.
 
     ``pending`` is the pending change that it makes durable (of a flush), ``replaces`` the pending
-    change that it overrules (of a commit).
+    change that it overrules (of a commit).  ``moves`` is the entry whose frame it has in another slot: it
+    gives way to any other change.
     """
 
     entry: int | None
     pending: Pending | None = None
     replaces: Pending | None = None
+    moves: int | None = None
 
 
 #: What must hold for a commit to be applied: of each guid the checksum, or that there is no blob (``None``).

@@ -18,7 +18,7 @@ CHUNK_SLOTS: Final = 4096
 RUN_SLOTS_MAX: Final = CHUNK_SLOTS
 _FREE: Final = 0
 _LEVEL_MAX: Final = RUN_SLOTS_MAX.bit_length()
-_FREE_RUN: Final = re.compile(rb"\0+")
+FREE_RUN: Final = re.compile(rb"\0+")
 #: A pattern for each level: the first chunk whose level is at least that.
 _AT_LEAST: Final = tuple(
     re.compile(b"[" + re.escape(bytes([level])) + b"-\xff]") for level in range(_LEVEL_MAX + 1)
@@ -42,6 +42,10 @@ class FreeMap:
         for old in range(max(0, len(self._levels) - 2), len(self._levels)):
             self._levels[old] = _LEVEL_MAX
         self._levels.extend([_LEVEL_MAX] * missing)
+
+    def cut(self) -> None:
+        """Shorten the levels to the length of ``states``."""
+        del self._levels[-(-len(self._states) // CHUNK_SLOTS) :]
 
     def freed(self, slot: int) -> None:
         """Raise the levels for ``slot``, which has become free."""
@@ -77,5 +81,5 @@ class FreeMap:
 
     def run_at(self, slot: int, most: int) -> int:
         """Return the length of the free run that begins at ``slot``, which is free; at most ``most``."""
-        found = _FREE_RUN.match(self._states, slot, slot + most)
+        found = FREE_RUN.match(self._states, slot, slot + most)
         return 0 if found is None else found.end() - slot

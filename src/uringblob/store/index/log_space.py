@@ -14,7 +14,7 @@ fifth; and never less than a base.  At 4 KiB a frame, the worst case, this is 4.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from uringblob.errors import BlobStoreIOError
 from uringblob.store.format import BLOCK_SIZE, SlotRun, blocks_for
@@ -157,14 +157,65 @@ class LogSpace:
         """Return the extents with ``extent`` added."""
         return _merged([*self.extents, extent])
 
+    # --- giving it back ------------------------------------------------------------------
+
+    def excess_from(self, wanted: int) -> int:
+        """Return the slot from which on log space is not needed, if ``wanted`` granules are.
+
+        An eighth more stays, as growth adds, but not for its sake an extent farther behind.
+        """
+        # What was forfeited is in the extents, too.
+        left = wanted + sum(extent.slots for extent in self.extents) // self.granule - self.capacity
+        for extent in self.extents:
+            if left <= 0:
+                return extent.slot
+            if extent.slots // self.granule >= left:
+                return min(extent.end, extent.slot + (left + wanted // 8) * self.granule)
+            left -= extent.slots // self.granule
+        return self.extents[-1].end if self.extents else 0
+
+    def withdraw(self, first: int) -> list[SlotRun]:
+        """Take the free space from slot ``first`` on away: no log gets it from now on."""
+        begins = [(max(run.slot, first), run.end) for run in self._free if run.end > first]
+        taken = [SlotRun(begin, end - begin) for begin, end in begins]
+        for run in taken:
+            self._cut(run)
+            self.capacity -= run.slots // self.granule
+        return taken
+
+    def restore(self, withdrawn: Iterable[SlotRun]) -> None:
+        """Let logs have space again that was withdrawn."""
+        for run in withdrawn:
+            self.capacity += run.slots // self.granule
+            self.free(run)
+
+    def without(self, withdrawn: Sequence[SlotRun]) -> list[SlotRun]:
+        """Return the extents without what was withdrawn."""
+        kept = list(self.extents)
+        for gone in withdrawn:
+            kept = [part for extent in kept for part in _without(extent, gone)]
+        return kept
+
+    def give_up(self, withdrawn: Sequence[SlotRun]) -> None:
+        """Keep what was withdrawn for logs no longer."""
+        self.extents = self.without(withdrawn)
+        self._changed()
+
     def _cut(self, segment: SlotRun) -> None:
         for index, run in enumerate(self._free):
             if run.contains(segment):
-                rest = SlotRun(run.slot, segment.slot - run.slot), SlotRun(segment.end, run.end - segment.end)
-                self._free[index : index + 1] = [gap for gap in rest if gap.slots]
+                self._free[index : index + 1] = _without(run, segment)
                 self._changed()
                 return
         raise AssertionError(f"{segment} is not free log space")
+
+
+def _without(run: SlotRun, gone: SlotRun) -> list[SlotRun]:
+    """Return what is left of ``run`` without ``gone``, a part of it or apart from it."""
+    if not run.contains(gone):
+        return [run]
+    parts = SlotRun(run.slot, gone.slot - run.slot), SlotRun(gone.end, run.end - gone.end)
+    return [part for part in parts if part.slots]
 
 
 def _merged(runs: Iterable[SlotRun]) -> list[SlotRun]:

@@ -10,6 +10,9 @@ Every change of a slot's state goes through :meth:`SlotTable.move`, which looks 
      │ └─► LOG (log space)                    │ fences passed
      └──────┴─────────────────────────────────┘
 
+A free slot may become a HOLE, whose blocks the file system has back, and is free again when they are
+allocated.
+
 **Fences.**  A slot that group N superseded is free again when
 
 * N is durable *and* no longer the last group, because recovery may drop a last group whose frames or
@@ -25,13 +28,12 @@ from __future__ import annotations
 
 import collections
 import enum
-import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
-from uringblob.store.index.free_map import RUN_SLOTS_MAX, FreeMap
+from uringblob.store.index.free_map import FREE_RUN, RUN_SLOTS_MAX, FreeMap
 
 
 class SlotState(enum.IntEnum):
@@ -44,17 +46,19 @@ class SlotState(enum.IntEnum):
     RETIRED = 4  #: superseded; waits for its fences
     LOG = 5  #: kept for logs; no frame is put there
     BAD = 6  #: a write into it failed: unused until the store is reopened
+    HOLE = 7  #: free, but without blocks: they are allocated before it is used
 
 
 _S = SlotState
 MOVES: dict[SlotState, frozenset[SlotState]] = {
-    _S.FREE: frozenset({_S.WRITING, _S.LOG}),
+    _S.FREE: frozenset({_S.WRITING, _S.LOG, _S.HOLE}),
     _S.WRITING: frozenset({_S.PENDING, _S.LIVE, _S.FREE, _S.BAD}),
     _S.PENDING: frozenset({_S.LIVE, _S.RETIRED}),
     _S.LIVE: frozenset({_S.RETIRED}),
     _S.RETIRED: frozenset({_S.FREE}),
     _S.LOG: frozenset({_S.FREE}),
     _S.BAD: frozenset(),
+    _S.HOLE: frozenset({_S.FREE}),
 }
 _ALLOWED = tuple(MOVES[state] for state in SlotState)
 #: Names of their own: looking a member up takes 75 ns on CPython 3.11, and a slot moves four times a write.
@@ -63,7 +67,7 @@ _FREE = SlotState.FREE
 _NAMED = tuple(int(state in (_S.WRITING, _S.PENDING, _S.LIVE)) for state in SlotState)
 _RETIRED = SlotState.RETIRED
 _LIVE = SlotState.LIVE
-_FREE_RUN = re.compile(rb"\0+")
+_UNUSED = bytes((_S.FREE, _S.HOLE))
 
 
 class SlotTable:
@@ -212,6 +216,42 @@ class SlotTable:
         self._free.grown()
         if old < self._unknown_end:
             self._keep_free(old, min(limit, self._unknown_end), self._unknown_fence)
+
+    # --- the file's end, and holes -------------------------------------------------------
+
+    def unused_from(self) -> int:
+        """Return the slot from which on all are free, or holes."""
+        return len(self._states.rstrip(_UNUSED))
+
+    def cut(self, limit: int) -> None:
+        """Shorten the table to ``limit`` slots; those behind are unused."""
+        states, counts = self._states, self._counts
+        for state in _UNUSED:
+            counts[state] -= states.count(state, limit)
+        del states[limit:]
+        self.limit = limit
+        self._free.cut()
+
+    def free_runs(self) -> list[SlotRun]:
+        """Return all runs of free slots; in one step, so for an opener only."""
+        return [
+            SlotRun(found.start(), found.end() - found.start()) for found in FREE_RUN.finditer(self._states)
+        ]
+
+    def find_run(self, state: SlotState, first: int, stop: int, least: int, most: int) -> SlotRun | None:
+        """Return the first run of at least ``least`` slots in ``state`` from ``first`` on; up to ``most`` of it."""
+        begin = self._states.find(bytes((state,)) * least, first, stop)
+        if begin < 0:
+            return None
+        end = min(begin + most, stop)
+        rest = self._states[begin:end].lstrip(bytes((state,)))
+        return SlotRun(begin, end - begin - len(rest))
+
+    def live_from(self, low: int, high: int, most: int) -> int:
+        """Return a slot from ``low`` on from which up to ``high`` there are at most ``most`` live ones."""
+        while self._states.count(_LIVE, low, high) > most:
+            low += (high - low + 1) // 2
+        return low
 
     # --- allocation ----------------------------------------------------------------------
 
@@ -378,7 +418,7 @@ class SlotTable:
     def _keep_free(self, begin: int, end: int, fence: int) -> None:
         if self._none_is_below(fence):
             return
-        for found in _FREE_RUN.finditer(self._states, begin, end):
+        for found in FREE_RUN.finditer(self._states, begin, end):
             run = SlotRun(found.start(), found.end() - found.start())
             self._states[run.slot : run.end] = bytes((_RETIRED,)) * run.slots
             self._counts[_FREE] -= run.slots

@@ -85,6 +85,19 @@ class GroupQueue:
             build_changes, size=size, written=written, frame_bytes=frame_bytes, conditions=conditions
         )
 
+    def join_moves(self, moves: Sequence[tuple[bytes, int, int]], frame_bytes: int) -> Completion[None]:
+        """Give blobs other slots, durably: of each guid the old entry and the new one.
+
+        Where anything else has changed a blob, or changes it in the same group, the new slot is free again.
+        """
+
+        def build_changes() -> Iterable[tuple[bytes, Change]]:
+            for guid, old, new in moves:
+                yield guid, Change(new, moves=old)
+
+        # Forced: also a group of which no move is left frees their slots.
+        return self._join(build_changes, size=len(moves), frame_bytes=frame_bytes, forced=True)
+
     def commit_empty_group(self) -> Completion[None]:
         """Write a group even if it is empty: then the one before it is no longer the last."""
         return self._join(tuple, forced=True)

@@ -39,6 +39,7 @@ from uringblob.store.log.superblocks import Superblocks
 from uringblob.store.log.writer import Log
 from uringblob.store.opening.cached_reads import why_cached
 from uringblob.store.opening.create import create_store, initial_size
+from uringblob.store.opening.holes import set_holes_aside
 from uringblob.store.opening.recover import RecoveredLog
 from uringblob.store.opening.repair import repair
 from uringblob.store.opening.state import State, read_alone
@@ -173,6 +174,7 @@ async def _make_writable(core: Core, state: State) -> None:
             "%s", error, extra={"event": "opened_full", "path": file_io.path, "errno": error.errno}
         )
     else:
+        await set_holes_aside(core)
         await core.growth.complete_log_space()
 
 

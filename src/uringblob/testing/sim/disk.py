@@ -56,7 +56,7 @@ Faults = Callable[[int, str], "Fault | None"]
 
 @dataclasses.dataclass(eq=False)
 class Write:
-    """A write or a growth of the file (``data`` is ``None``) that no flush has covered.
+    """A write, or a growth or cut of the file (``data`` is ``None``), that no flush has covered.
 
     ``done``: it was reported complete; ``number``: its place in submission order.
     """
@@ -66,6 +66,7 @@ class Write:
     data: bytes | None
     size: int = 0
     done: bool = False
+    cuts: bool = False
 
     @property
     def end(self) -> int:
@@ -198,6 +199,28 @@ class SimDisk:
         self.unflushed.append(Write(self._writes, 0, None, size=size, done=True))
         self._writes += 1
 
+    def cut(self, size: int) -> None:
+        """Cut the file down to ``size`` bytes; what lies behind is lost with the next flush, or before."""
+        for write in self.unflushed:
+            if not write.done and write.end > size:
+                raise AssertionError(f"the file is cut to {size} under a write in flight to {write.offset}")
+        self.live.size = min(self.live.size, size)
+        self.live.cut()
+        self.unflushed.append(Write(self._writes, 0, None, size=size, done=True, cuts=True))
+        self._writes += 1
+        self._allocated -= {block for block in self._allocated if block * BLOCK >= size}
+        self.on_step("cut")
+
+    def punch(self, offset: int, size: int) -> None:
+        """Give the blocks of a part of the file back: it reads as zeroes, and needs room when it is written."""
+        self.finish_write(self.begin_write(offset, bytes(size)), size)
+        self._allocated -= set(range(offset // BLOCK, (offset + size) // BLOCK))
+        self.on_step("punch")
+
+    def allocate(self, offset: int, size: int) -> int:
+        """Allocate what a part of the file lacks; returns 0 or ``-ENOSPC``."""
+        return -errno.ENOSPC if not self.copies and self.no_room_for(offset, size) else 0
+
     def begin_sync(self, *, failing: bool) -> list[Write]:
         """Begin a flush; return what it covers.
 
@@ -223,10 +246,7 @@ class SimDisk:
         self.on_step("sync")
 
     def _make_durable(self, write: Write) -> None:
-        if write.data is None:
-            self.durable.size = max(self.durable.size, write.size)
-        else:
-            self.durable.write(write.offset, write.data)
+        _land_whole(self.durable, write)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return what a read that ends now sees; of a write in flight it sees a part."""
@@ -296,7 +316,10 @@ class SimDisk:
 
 
 def _land_whole(image: Image, write: Write) -> None:
-    if write.data is None:
+    if write.cuts:
+        image.size = min(image.size, write.size)
+        image.cut()
+    elif write.data is None:
         image.size = max(image.size, write.size)
     else:
         image.write(write.offset, write.data)

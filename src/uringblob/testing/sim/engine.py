@@ -227,6 +227,22 @@ class SimEngine:
         self._when_complete(lambda: done.resolve(-number or self.disk.grow(size)), fault)
         return done
 
+    def cut(self, size: int) -> Completion[int]:
+        return self._space("cut", lambda: self.disk.cut(size))
+
+    def punch(self, offset: int, size: int) -> Completion[int]:
+        return self._space("punch", lambda: self.disk.punch(offset, size))
+
+    def allocate(self, offset: int, size: int) -> Completion[int]:
+        return self._space("allocate", lambda: self.disk.allocate(offset, size))
+
+    def _space(self, kind: str, change: Callable[[], int | None]) -> Completion[int]:
+        done = self._completion()
+        fault = self.disk.next_fault(kind)
+        number = 0 if fault is None else fault.errno
+        self._when_complete(lambda: done.resolve(-number or change() or 0), fault)
+        return done
+
     def file_size(self) -> int:
         return self.disk.live.size
 

@@ -1,0 +1,31 @@
+"""Free slots whose blocks an earlier vacuum gave back: an opener sets them aside, as the vacuum did.
+
+Free slots are allocated, so that a change which has one finds room.  Those in a hole are allocated before
+they are used, as the file grows (:meth:`FileGrowth.fill_hole`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from uringblob.engines.to_thread import to_thread
+from uringblob.store.core import Core
+from uringblob.store.format import SlotRun
+from uringblob.store.index.slots import SlotState
+
+
+async def set_holes_aside(core: Core) -> None:
+    """Make the free slots that lack blocks holes; only where a vacuum makes some."""
+    fd, slots = core.file.fd, core.index.slots
+    if fd < 0 or not core.file_io.engine.direct_io or not hasattr(os, "SEEK_HOLE"):
+        return
+    status = os.fstat(fd)
+    if status.st_blocks * 512 < status.st_size:
+        for run in await to_thread(_without_blocks, fd, slots.free_runs(), core.page_size):
+            slots.move_run(run, SlotState.HOLE)
+
+
+def _without_blocks(fd: int, runs: Sequence[SlotRun], page_size: int) -> list[SlotRun]:
+    """Return those of ``runs`` that have a hole somewhere; to the system, blocks never written are one, too."""
+    return [run for run in runs if os.lseek(fd, run.slot * page_size, os.SEEK_HOLE) < run.end * page_size]
