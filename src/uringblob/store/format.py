@@ -16,6 +16,7 @@ import dataclasses
 import enum
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import xxhash
 
@@ -127,8 +128,7 @@ def first_slot(page_size: int) -> int:
 # --- superblocks -----------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class SlotRun:
+class SlotRun(NamedTuple):
     """Consecutive slots: of frames, an extent of log space, or a segment of a log."""
 
     slot: int

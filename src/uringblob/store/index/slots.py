@@ -131,6 +131,24 @@ class SlotTable:
         if to == _FREE:
             self._free.freed(slot)
 
+    def move_each(self, slots: Iterable[int], to: SlotState) -> None:
+        """Move ``slots`` to state ``to``: a group's all at once, for half of what as many :meth:`move` take."""
+        if self.beyond or self._meta_cells:
+            for slot in slots:
+                self.move(slot, to)
+            return
+        states, counts, freed, named = self._states, self._counts, self._free.freed, _NAMED[to]
+        for slot in slots:
+            before = states[slot]
+            if to not in _ALLOWED[before]:
+                raise _not_in_table(slot, before, to)
+            counts[before] -= 1
+            states[slot] = to
+            counts[to] += 1
+            self.named += named - _NAMED[before]
+            if to == _FREE:
+                freed(slot)
+
     def note_meta(self, slot: int, cells: int) -> None:
         """Note that ``cells`` of :attr:`meta_cells` are of ``slot``, until no record may name it any more."""
         self._meta_cells[slot] = cells
@@ -299,13 +317,20 @@ class SlotTable:
 
         Frees up to ``at_most`` slots; returns whether there are more.
         """
-        self.confirmed = max(self.confirmed, seq)
-        while self._retired and self._retired[0][0] <= self.confirmed:
+        confirmed = self.confirmed = max(self.confirmed, seq)
+        retired, unread, more = self._retired, list[int](), False
+        while retired and retired[0][0] <= confirmed:
             if at_most <= 0:
-                return True
+                more = True
+                break
             at_most -= 1
-            self._free_retired(self._retired.popleft()[1])
-        return False
+            slot = retired.popleft()[1]
+            if slot in self._pins or self.caller_reads:
+                self._drain(slot)
+            else:
+                unread.append(slot)  # as in _free_retired()
+        self.move_each(unread, _FREE)
+        return more
 
     @property
     def awaiting_group(self) -> int:
