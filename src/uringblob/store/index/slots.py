@@ -278,7 +278,7 @@ class SlotTable:
         if slot in self._holds:
             self._held[slot] = fence
         elif fence <= self.confirmed:
-            self._free_retired(slot)
+            self._free_retired((slot,))
         else:
             self._retired.append((fence, slot))
 
@@ -297,7 +297,7 @@ class SlotTable:
         if fence is None:
             return
         if fence <= self.confirmed:
-            self._free_retired(slot)
+            self._free_retired((slot,))
         else:
             self._retired.append((fence, slot))
 
@@ -306,11 +306,15 @@ class SlotTable:
         """Retired slots that only snapshots keep."""
         return len(self._held)
 
-    def _free_retired(self, slot: int) -> None:
-        if slot in self._pins or self.caller_reads:
-            self._drain(slot)
-        else:
-            self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
+    def _free_retired(self, slots: Iterable[int]) -> None:
+        """Free ``slots``, whose fences have passed, but for those that somebody reads."""
+        unread = []
+        for slot in slots:
+            if slot in self._pins or self.caller_reads:
+                self._drain(slot)
+            else:
+                unread.append(slot)
+        self.move_each(unread, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
         """Pass the fences of groups up to ``seq``, which are durable and not the last.
@@ -318,19 +322,11 @@ class SlotTable:
         Frees up to ``at_most`` slots; returns whether there are more.
         """
         confirmed = self.confirmed = max(self.confirmed, seq)
-        retired, unread, more = self._retired, list[int](), False
-        while retired and retired[0][0] <= confirmed:
-            if at_most <= 0:
-                more = True
-                break
-            at_most -= 1
-            slot = retired.popleft()[1]
-            if slot in self._pins or self.caller_reads:
-                self._drain(slot)
-            else:
-                unread.append(slot)  # as in _free_retired()
-        self.move_each(unread, _FREE)
-        return more
+        retired, passed = self._retired, list[int]()
+        while retired and retired[0][0] <= confirmed and len(passed) < at_most:
+            passed.append(retired.popleft()[1])
+        self._free_retired(passed)
+        return bool(retired) and retired[0][0] <= confirmed
 
     @property
     def awaiting_group(self) -> int:
