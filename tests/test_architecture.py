@@ -31,7 +31,19 @@ C_FILE_LINES_MAX = 600
 
 #: The rooms, and what each may import from.  A file belongs to the most exact entry; a room may always
 #: import from itself.  Lower rooms never see higher ones.
-GROUND = ("errors", "guid", "units", "logs", "completion", "wait", "owner", "limits", "fork", "tuning")
+GROUND = (
+    "errors",
+    "guid",
+    "untracked",
+    "units",
+    "logs",
+    "completion",
+    "wait",
+    "owner",
+    "limits",
+    "fork",
+    "tuning",
+)
 ENGINE_PROTOCOL = (
     *("engines.base", "engines.request", "engines.unavailable", "engines.own_descriptor"),
     *("engines.posix_calls", "engines.copy_on_write", "engines.transfers"),

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Union
 
+from uringblob.untracked import untracked
+
 __all__ = ["BlobGuid", "GuidLike", "guid_bytes", "is_guid_text", "known_guids"]
 
 GUID_SIZE = 16
@@ -23,6 +25,7 @@ def is_guid_text(text: str) -> bool:
     return _TEXT.fullmatch(text) is not None
 
 
+@untracked
 class BlobGuid(bytes):
     """A blob's key: ``bytes`` of exactly 16 bytes (the all-zero one is legal too).
 
@@ -44,7 +47,7 @@ class BlobGuid(bytes):
                     "or make one of any name with BlobGuid.of(name)"
                 )
             value = bytes.fromhex(value.replace("-", ""))
-        return super().__new__(cls, guid_bytes(value))
+        return bytes.__new__(cls, guid_bytes(value))
 
     @classmethod
     def random(cls) -> BlobGuid:

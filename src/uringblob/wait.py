@@ -57,7 +57,8 @@ class Wait(Completion[None]):
 
     def _end(self, set_bare: Callable[[Any, Any], object], outcome: object) -> None:
         if not self.done():
-            self.keep = None
+            if self.keep is not None:
+                self.keep = None
             waiters = self._callbacks
             if waiters:
                 self._wakeup = waiters[0]

@@ -16,7 +16,8 @@ from uringblob.store.async_store import AsyncFileBlobStore
 
 # Python functions of this package that one call enters; a step of a coroutine counts as one.
 READ_CALLS_MAX = 20
-COMMIT_CALLS_MAX = 95  # 84, and 5 for each further reaping of its two writes
+COMMIT_CALLS_MAX = 90  # 79, and 5 for each further reaping of its two writes
+SHARED_COMMIT_CALLS_MAX = 36  # 33: the group's own are shared by all of it
 WRITTEN_FRAME_CALLS_MAX = 30  # 18 to 26, by the runs of slots that a batch falls into
 READ_FRAME_CALLS_MAX = 16
 
@@ -59,6 +60,16 @@ async def test_a_read(store, frames):
 async def test_a_commit_of_one_frame(store, frames):
     python = await fewest_calls(lambda: store.commit(frames[:1]))
     assert python <= COMMIT_CALLS_MAX
+
+
+async def test_a_commit_beside_31_others(store, frames):
+    async def commit_all():
+        await asyncio.gather(*(store.commit([frame]) for frame in frames))
+
+    for _ in range(TIMES):  # until as many slots as they take are free in every round
+        await commit_all()
+    python = await fewest_calls(commit_all)
+    assert python / BATCH <= SHARED_COMMIT_CALLS_MAX
 
 
 async def test_a_frame_of_a_batch_that_is_written(store, frames):

@@ -12,7 +12,7 @@ import errno
 
 import pytest
 
-from uringblob import BlobGuid, BlobStoreIOError, StoreClosed, tuning
+from uringblob import AlignedBlobBuf, BlobGuid, BlobStoreIOError, StoreClosed, tuning
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store import arguments, file_reads
 from uringblob.store.async_store import AsyncFileBlobStore
@@ -24,6 +24,7 @@ from uringblob.store.io.bounces import Bounces
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
 from uringblob.store.io.job import Job
 from uringblob.store.log import writer as log
+from uringblob.store.multi_read import SLOW_COST
 
 PAGE = 4096
 MANY = 3000
@@ -158,6 +159,21 @@ async def test_many_reads_are_asked_for_in_turns(store, iterations, monkeypatch)
     reads = [(guid(number), pool[number % 8]) for number in range(MANY)]
     assert await store.read_blobs(reads) == [None] * MANY
     assert iterations.most <= CHANGES_MAX
+
+
+async def test_large_reads_into_memory_that_must_be_pinned_are_requested_in_turns(
+    store_path, engine, iterations, monkeypatch
+):
+    size, count = tuning.URING_LARGE_BYTES, 64
+    async with AsyncFileBlobStore.open(store_path, page_size=size, engine=engine) as store:
+        await store.write_blobs([(guid(number), bytes(size)) for number in range(count)])
+        kind = type(store._core.file_io.engine)
+        monkeypatch.setattr(kind, "start_read", iterations.counting(kind.start_read))
+        reads = [(guid(number), AlignedBlobBuf.uninit(size)) for number in range(count)]
+        assert await store.read_blobs(reads) == [None] * count
+        assert sum(iterations.done.values()) == count
+        # Two such steps, as a beat may see them.
+        assert iterations.most <= 2 * tuning.READS_AT_ONCE // SLOW_COST
 
 
 async def test_many_names_are_listed_in_turns(store, iterations, monkeypatch):

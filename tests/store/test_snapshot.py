@@ -102,16 +102,19 @@ async def test_reads_of_one_snapshot_are_never_a_mix_of_two_commits(store, momen
     await store.commit(frames(1, names))
     store._core.maintenance.compaction_blocks_min = 8
 
+    def enough():
+        return looks >= 60 and store.stats().compactions
+
     async def write():
         for stamp in itertools.count(2):
-            if looks >= 60:
+            if enough():
                 return
             new = [(guid(10_000 + stamp), frame(stamp))]  # the file grows
             doomed = [guid(10_000 + stamp - 1)] if stamp % 2 else []
             await store.commit(frames(stamp, names) + new, doomed)
 
     writing = asyncio.ensure_future(write())
-    while looks < 60:
+    while not enough():
         snapshots.append(await store.snapshot())
         if len(snapshots) > moments:
             await snapshots.pop(looks % len(snapshots)).aclose()
@@ -124,7 +127,6 @@ async def test_reads_of_one_snapshot_are_never_a_mix_of_two_commits(store, momen
             assert guid(10_001 + stamp) not in found
             looks += 1
     await writing
-    assert store.stats().compactions
     for snap in snapshots:
         await snap.aclose()
     assert (store.stats().snapshots, store.stats().slots_held) == (0, 0)

@@ -16,6 +16,7 @@ import dataclasses
 import enum
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import xxhash
 
@@ -41,6 +42,8 @@ _MARK = b"ublk"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
 _SECTOR = struct.Struct("<4sBBBBQQ8s")
 _BLOCK = struct.Struct("<QIIIIQ")
+#: The sectors of a block, with nothing but their marks.
+_SECTORS = struct.Struct("<" + f"4sBBBBQQ8s{SECTOR_SIZE - CELL_SIZE}x" * SECTORS)
 #: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents, and the
 #: flags that came last.
 _SUPERBLOCK_2 = struct.Struct("<QQQ64sQQ")
@@ -127,8 +130,7 @@ def first_slot(page_size: int) -> int:
 # --- superblocks -----------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class SlotRun:
+class SlotRun(NamedTuple):
     """Consecutive slots: of frames, an extent of log space, or a segment of a log."""
 
     slot: int
@@ -290,13 +292,15 @@ def encode_block(
     """Return the 4096 bytes of a log block for its place at ``offset``."""
     cells = b"".join(records)
     payload = _BLOCK.pack(0, index, count, len(records), len(cells) // CELL_SIZE - len(records), page_size)
-    payload += cells.ljust(RECORDS_PER_BLOCK * CELL_SIZE, b"\0")
-    block = bytearray(BLOCK_SIZE)
+    payload += cells
+    marks = [_MARK, block_type, 0, flags, 0, seq, log_id, b""] * SECTORS
+    marks[2::8] = range(SECTORS)
+    marks[7::8] = (store_id[:8], store_id[8:]) * (SECTORS // 2)
+    block = bytearray(_SECTORS.pack(*marks))
     step = CELLS_PER_SECTOR * CELL_SIZE
-    for sector, at in enumerate(range(0, BLOCK_SIZE, SECTOR_SIZE)):
-        half = store_id[sector % 2 * 8 :][:8]
-        _SECTOR.pack_into(block, at, _MARK, block_type, sector, flags, 0, seq, log_id, half)
-        block[at + CELL_SIZE : at + SECTOR_SIZE] = payload[sector * step : (sector + 1) * step]
+    for sector in range(-(-len(payload) // step)):  # behind its end all is zero
+        part, at = payload[sector * step : (sector + 1) * step], sector * SECTOR_SIZE + CELL_SIZE
+        block[at : at + len(part)] = part
     # As _block_checksum() does it; written out, because every commit comes here.
     _U64.pack_into(block, CELL_SIZE, xxhash.xxh3_64_intdigest(_BINDING.pack(store_id, offset) + block))
     return bytes(block)

@@ -60,7 +60,7 @@ async def _sorted_in_steps(
     return merged
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Piece:
     """Consecutive frames for one run of slots.
 
@@ -79,6 +79,18 @@ class Batch:
 
     ``metas`` is the metadata of those blobs that have some.
     """
+
+    __slots__ = (
+        "_allocator",
+        "_file_io",
+        "_metas",
+        "_page_size",
+        "_started",
+        "entries",
+        "meta_cells",
+        "pieces",
+        "size_bytes",
+    )
 
     def __init__(
         self, file_io: FileIO, allocator: SlotAllocator, page_size: int, metas: Mapped[bytes] | None = None
@@ -119,12 +131,12 @@ class Batch:
 
     def allocate_ready(self, frames: Mapped[IoBuffer]) -> bool:
         """Allocate one run of slots for a few frames, if one is there; the engine moves them as they lie."""
-        items = frames.items() if len(frames) == 1 else sorted(frames.items(), key=_address)
-        guids, places = [], []
+        guids: Sequence[bytes] = tuple(frames)
+        places: Sequence[IoBuffer] = tuple(frames.values())
+        if len(guids) > 1:
+            guids, places = zip(*sorted(frames.items(), key=_address), strict=True)
         align = self._file_io.engine.memory_align
-        for guid, frame in items:
-            guids.append(guid)
-            places.append(frame)
+        for frame in places:
             if frame.address % align:
                 return False
         cells = 0 if self._metas is None else sum(map(meta_cells, self._metas.values()))
@@ -133,7 +145,11 @@ class Batch:
             return False
         self.meta_cells = cells
         self.size_bytes = len(guids) * self._page_size
-        self._add_piece(Piece(run, guids, places, bounced=False))
+        piece = Piece(run, guids, places, False)
+        if self._metas is None:
+            self.pieces.append(piece)
+        else:
+            self._add_piece(piece)
         return True
 
     async def _count_meta_cells(self, metas: Mapped[bytes]) -> int:
@@ -231,11 +247,8 @@ class Batch:
     def start_one(self, piece: Piece, size_bytes: int) -> PendingWrite:
         """Start to write ``piece`` by one request."""
         self._started = True
-
-        async def finish(answer: int) -> None:
-            await self._write_piece(piece, answer)
-
-        return PendingWrite(self._file_io, piece.run.slot * self._page_size, piece.frames, size_bytes, finish)
+        offset = piece.run.slot * self._page_size
+        return PendingWrite(self._file_io, offset, piece.frames, size_bytes, self._write_piece, piece)
 
     async def _write_pieces(self) -> None:
         pending: list[PendingWrite | Job[None]] = []

@@ -20,8 +20,9 @@ from uringblob.store.frame_reads import FrameRead, FrameReads
 from uringblob.store.io.job import Job
 from uringblob.wait import Wait
 
-#: A read that is a job of its own takes as long as so many others.
-JOB_COST = 8
+#: A read that is a job of its own, or a large one into memory that the kernel must pin first, takes as long as so
+#: many others.
+SLOW_COST = 16
 #: One read of a call: its guid and the frame to fill.
 Read = tuple[bytes, IoBuffer]
 
@@ -78,7 +79,7 @@ class ReadBatch(Wait):
     def request(self, position: int) -> int:
         """Request reads from ``position`` on; return the next position.
 
-        They count at most ``tuning.READS_AT_ONCE``, a bounced one as :data:`JOB_COST`.
+        They count at most ``tuning.READS_AT_ONCE``, a slow one as :data:`SLOW_COST`.
         """
         shared, reads, locate = self._shared, self._reads, self._shared.locate
         checks, align, page_size = shared.checks_whole, shared.align, shared.page_size
@@ -93,8 +94,10 @@ class ReadBatch(Wait):
                 if frame.address % align:
                     read = FrameRead(shared, guid, entry, frame)
                     self._bounced.append((position, shared.file_io.start(read.finish())))
-                    room -= JOB_COST - 1
+                    room -= SLOW_COST - 1
                 else:
+                    if frame.buf_index < 0 and page_size >= tuning.URING_LARGE_BYTES:
+                        room -= SLOW_COST - 1
                     slot = entry >> CHECKSUM_BITS
                     sink = _OneRead(self, position)
                     want = entry & CHECKSUM_MASK if checks else None

@@ -69,7 +69,7 @@ class Asked:
         self.alive = weakref.ref(self.frames)
         self.finished = []
 
-        async def finish(got, frames=self.frames):
+        async def finish(frames, got):
             assert frames is not None
             self.finished.append(got)
             await store._core.file_io.next_tick()
@@ -79,7 +79,7 @@ class Asked:
         self.file_io = file_io = SimpleNamespace(
             engine=Engine(way), loop=store._core.file_io.loop, start=store._core.file_io.start
         )
-        self.write = PendingWrite(file_io, 0, [self.frames], PAGE, finish)
+        self.write = PendingWrite(file_io, 0, [self.frames], PAGE, finish, self.frames)
         del self.frames
 
     def answer(self, result):

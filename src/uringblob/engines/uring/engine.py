@@ -83,7 +83,7 @@ class UringEngine(Owner):
         self.direct_io = direct_io
         self.memory_align = memory_align
         self.ring = ring
-        self._queue = ring._queue
+        self._queue, self._c_ring = ring._queue, ring._c_ring
         self.poll: Callable[[], object] = ring.poll
         self.push: Callable[[], object] = ring._queue.push  # one call less for each submission
         self._has_plain = ring.supports(Opcode.READ)  # and WRITE, from 5.6 on
@@ -212,7 +212,8 @@ class UringEngine(Owner):
         self.ring.run_until(done)
 
     def _starves(self) -> bool:
-        return self.ring.in_kernel < tuning.URING_IN_KERNEL_ENOUGH
+        c_ring = self._c_ring
+        return c_ring.accepted - c_ring.reaped < tuning.URING_IN_KERNEL_ENOUGH
 
     def _device_starves(self, more: int = 1) -> bool:
         queued = len(self._queue.waiting) + more

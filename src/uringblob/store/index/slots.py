@@ -148,6 +148,24 @@ class SlotTable:
         if to == _FREE:
             self._free.freed(slot)
 
+    def move_each(self, slots: Iterable[int], to: SlotState) -> None:
+        """Move ``slots`` to state ``to``: a group's all at once, for half of what as many :meth:`move` take."""
+        if self.beyond or self._meta_cells:
+            for slot in slots:
+                self.move(slot, to)
+            return
+        states, counts, freed, named = self._states, self._counts, self._free.freed, _NAMED[to]
+        for slot in slots:
+            before = states[slot]
+            if to not in _ALLOWED[before]:
+                raise _not_in_table(slot, before, to)
+            counts[before] -= 1
+            states[slot] = to
+            counts[to] += 1
+            self.named += named - _NAMED[before]
+            if to == _FREE:
+                freed(slot)
+
     def note_meta(self, slot: int, cells: int) -> None:
         """Note that ``cells`` of :attr:`meta_cells` are of ``slot``, until no record may name it any more."""
         self._meta_cells[slot] = cells
@@ -317,7 +335,7 @@ class SlotTable:
         elif fence > self.confirmed:
             self._retired.append((fence, slot))
         elif self._none_is_below(fence):
-            self._free_retired(slot)
+            self._free_retired((slot,))
         else:
             self._keep(fence, SlotRun(slot, 1))
 
@@ -338,7 +356,7 @@ class SlotTable:
         if fence > self.confirmed:
             self._retired.append((fence, slot))
         elif self._none_is_below(fence):
-            self._free_retired(slot)
+            self._free_retired((slot,))
             if self.drained is not None:
                 self.drained()
         else:
@@ -349,30 +367,34 @@ class SlotTable:
         """Retired slots that only snapshots keep."""
         return len(self._held)
 
-    def _free_retired(self, slot: int) -> None:
-        if slot in self._pins or self.caller_reads:
-            self._drain(slot)
-        else:
-            self.move(slot, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
+    def _free_retired(self, slots: Iterable[int]) -> None:
+        """Free ``slots``, whose fences have passed, but for those that somebody reads."""
+        unread = []
+        for slot in slots:
+            if slot in self._pins or self.caller_reads:
+                self._drain(slot)
+            else:
+                unread.append(slot)
+        self.move_each(unread, _FREE)  # a reader that begins now finds its blob elsewhere, and begins again
 
     def confirm(self, seq: int, at_most: int = sys.maxsize) -> bool:
         """Pass the fences of groups up to ``seq``, which are durable and not the last.
 
         Frees up to ``at_most`` slots; returns whether there are more.
         """
-        self.confirmed = max(self.confirmed, seq)
+        confirmed = self.confirmed = max(self.confirmed, seq)
         if self._kept and self._free_kept(at_most):
             return True
-        while self._retired and self._retired[0][0] <= self.confirmed:
-            if at_most <= 0:
-                return True
+        retired, passed = self._retired, list[int]()
+        while retired and retired[0][0] <= confirmed and at_most > 0:
             at_most -= 1
-            fence, slot = self._retired.popleft()
+            fence, slot = retired.popleft()
             if fence > self._none_below and (self._kept or not self._none_is_below(fence)):
                 self._keep(fence, SlotRun(slot, 1))
             else:
-                self._free_retired(slot)
-        return False
+                passed.append(slot)
+        self._free_retired(passed)
+        return bool(retired) and retired[0][0] <= confirmed
 
     @property
     def awaiting_group(self) -> int:
@@ -402,7 +424,7 @@ class SlotTable:
             self.kept -= run.slots
             at_most -= 1
             if run.slots == 1:
-                self._free_retired(run.slot)
+                self._free_retired((run.slot,))
             else:
                 self.move_run(run, _FREE)  # of keep_all_free: none in this process reads there
         return False

@@ -11,22 +11,24 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import Completion
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 
+T = TypeVar("T")
+
 
 class PendingWrite:
     """The sink of one write; awaited, it returns when every frame is wholly written, or raises why not.
 
     ``result`` is the request's, once that has ended; then ``on_end``, if set, is called with this.  If it is
-    another number than ``size_bytes``, the coroutine ``finish(number)`` writes the rest.
+    another number than ``size_bytes``, the coroutine ``finish(piece, number)`` writes the rest of ``piece``.
     """
 
-    __slots__ = ("_ended", "_file_io", "_finish", "_job", "keep", "on_end", "result", "size_bytes")
+    __slots__ = ("_ended", "_file_io", "_finish", "_job", "_piece", "keep", "on_end", "result", "size_bytes")
 
     #: It resumes no coroutine, or one for many.
     light = True
@@ -37,12 +39,15 @@ class PendingWrite:
         offset: int,
         frames: Sequence[IoBuffer],
         size_bytes: int,
-        finish: Callable[[int], Coroutine[Any, Any, None]],
+        finish: Callable[[T, int], Coroutine[Any, Any, None]],
+        piece: T,
     ) -> None:
         """Write ``frames`` from ``offset`` on, by one request."""
         self._file_io = file_io
         self.size_bytes = size_bytes
-        self._finish: Callable[[int], Coroutine[Any, Any, None]] | None = finish
+        # Both reference the caller's buffers.  A closure would be four objects for the garbage collector.
+        self._finish: Callable[[Any, int], Coroutine[Any, Any, None]] | None = finish
+        self._piece: object = piece
         self.result: int | None = None
         self._job: Job[None] | None = None
         self._ended: Completion[None] | None = None
@@ -59,7 +64,7 @@ class PendingWrite:
             self.result = result
             self.keep = None
             if result == self.size_bytes:
-                self._finish = None  # it references the caller's buffers
+                self._finish = self._piece = None
         if self.on_end is not None:
             self.on_end(self)
         if self._ended is not None:
@@ -85,8 +90,8 @@ class PendingWrite:
         result = self.result
         if self._job is None and result is not None and result != self.size_bytes:
             assert self._finish is not None  # dropped only when all is written, or for a job
-            self._job = self._file_io.start(self._finish(result))
-            self._finish = None
+            self._job = self._file_io.start(self._finish(self._piece, result))
+            self._finish = self._piece = None
 
     def request(self) -> Completion[None]:
         """Return a completion that resolves when the one request has ended."""
@@ -100,7 +105,7 @@ class PendingWrite:
         if self.result is None:
             yield from self.request().__await__()
         self.finish_short()
-        self._finish = None  # it references the caller's buffers, which are the caller's again on return
+        self._finish = self._piece = None  # the buffers are the caller's again on return
         if self._job is not None:
             yield from self._job.__await__()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from uringblob.completion import persist
+from uringblob.completion import persist, set_bare_result
 from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.blob_index import BlobIndex
@@ -82,7 +82,7 @@ class Commit(Wait):
     def resolve(self, result: None = None) -> None:
         """End: it is durable and visible."""
         self.written = self._batch = None  # they hold the caller's buffers
-        super().resolve(result)
+        self._end(set_bare_result, result)  # what Wait.resolve() does, one call less
 
     def reject(self, error: type | BaseException, /) -> None:
         """End with ``error``, when no request uses the caller's frames any more."""

@@ -114,22 +114,24 @@ class FlatGroup(Group):
         file_io, block = self._file_io, self._writer.block_buffer
         block.view[:] = data
 
-        async def finish(answer: int) -> None:
-            context = ErrorContext("writing the log", file_io.path, offset)
-            await transfers.write_whole(file_io.engine, offset, [block], context, answer)
-
-        self._block = PendingWrite(file_io, offset, [block], BLOCK_SIZE, finish)
+        self._block = PendingWrite(file_io, offset, [block], BLOCK_SIZE, self._finish_block, offset)
         writes = [self._block]
         for commit in self._commits:
             if isinstance(commit.written, PendingWrite):
                 writes.append(commit.written)  # noqa: PERF401 - a comprehension is one call more
         self._left.update(writes)
         file_io.engine.push()
+        landed = self._landed
         for pending in writes:
             if pending.result is not None:
-                self._landed(pending)
+                landed(pending)
             else:
-                pending.on_end = self._landed
+                pending.on_end = landed
+
+    async def _finish_block(self, offset: int, answer: int) -> None:
+        context = ErrorContext("writing the log", self._file_io.path, offset)
+        block = self._writer.block_buffer
+        await transfers.write_whole(self._file_io.engine, offset, [block], context, answer)
 
     # --- callbacks -----------------------------------------------------------------------
 

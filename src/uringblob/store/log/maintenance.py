@@ -53,8 +53,9 @@ class LogMaintenance:
         log, space = self._active.log, self._log_space
         blocks = log.group_blocks
         slots = self._index.slots
-        snapshot = blocks_for(self._index.durable_count(), slots.live_meta_cells)
-        if blocks >= self.compaction_blocks_min and blocks >= 2 * snapshot:
+        if blocks >= self.compaction_blocks_min and blocks >= 2 * blocks_for(
+            self._index.durable_count(), slots.live_meta_cells
+        ):
             self.start_compaction()
         elif log.room < log.low_room:
             compaction = space.segment_granules + space.for_compaction(slots.named, slots.meta_cells)
