@@ -1,0 +1,1 @@
+"""Stores beyond one machine: the trait over objects in a bucket."""
