@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
 
 if TYPE_CHECKING:
     from uringblob.buffers.views import BlobBuffer
@@ -50,6 +50,7 @@ class Listed:
     modified: datetime.datetime
 
 
+@runtime_checkable
 class Bucket(Protocol):
     """Objects under one prefix of a bucket: what the remote store asks of an engine.
 
