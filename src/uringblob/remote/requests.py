@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -103,7 +104,7 @@ class Requests:
         """Delete objects, which may be gone already."""
         for first in range(0, len(keys), DELETED_AT_ONCE):
             some = keys[first : first + DELETED_AT_ONCE]
-            await self._repeat(lambda some=some: self.bucket.delete(some))
+            await self._repeat(functools.partial(self.bucket.delete, some))
 
     def list(self, prefix: str) -> AsyncIterator[Listed]:
         """Iterate over the objects whose keys begin with ``prefix``; it may lag behind."""
