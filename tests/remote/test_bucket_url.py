@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from uringblob.remote.bucket_url import TIMEOUT, is_url, parse_url
+from uringblob.remote.bucket_url import TIMEOUT, parse_url
 
 pytestmark = pytest.mark.one_interpreter
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        *[("s3://bucket", True), ("S3://b/p?x=y", True), ("gs://b", True), ("file:///tmp/x", True)],
-        *[("frames.blobs", False), ("/tmp/s3://x", False), ("./s3://x", False), ("c:/x", False), ("", False)],
-        *[(b"s3://bucket", False), (None, False)],
-    ],
-)
-def test_a_path_is_told_from_a_url(text, answer):
-    assert is_url(text) is answer
 
 
 def test_a_bucket_of_amazons():

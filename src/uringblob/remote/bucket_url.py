@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import re
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -26,11 +25,6 @@ OPTIONS: Final = ("endpoint", "region", "path_style", "allow_http", "skip_signat
 #: Seconds that a request may take in all, however often it is tried.
 TIMEOUT: Final = 60.0
 _FLAGS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-def is_url(name: object) -> bool:
-    """Whether ``name`` is the URL of a bucket, or of anything else, and no path of a file."""
-    return isinstance(name, str) and re.match("[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
 
 
 @dataclasses.dataclass(frozen=True)

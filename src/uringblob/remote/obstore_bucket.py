@@ -57,7 +57,6 @@ def open_bucket(url_or_store: Any, prefix: str = "") -> Bucket:
         whole = "/".join(part for part in (url.prefix, prefix) if part)
         name = f"{url.name}{'/' if prefix else ''}{prefix}"
         return ObstoreBucket(_make_store(url), whole, name, url.timeout)
-    kind = type(url_or_store).__name__
     if not isinstance(url_or_store, (stores.S3Store, stores.GCSStore, stores.AzureStore, stores.MemoryStore)):
         raise TypeError(
             "a bucket is given as its URL, or as an S3Store, GCSStore, AzureStore or MemoryStore of obstore.store, "
