@@ -21,7 +21,7 @@ import errno
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from uringblob.remote.bucket import BucketError, Buffer, KeyChanged, KeyMissing, KeyTaken, Listed
@@ -201,6 +201,8 @@ class SimClient:
         #: Requests that were sent.
         self.sent: list[BucketRequest] = []
         self.dead = False
+        #: Awaited before each request, if set: its client sleeps there.
+        self.before: Callable[[BucketRequest], Awaitable[object]] | None = None
 
     async def get(self, key: str) -> tuple[bytes, str]:
         there = await self._ask("get", key, lambda: self.bucket.get(key))
@@ -234,6 +236,8 @@ class SimClient:
     async def _ask(self, method: str, key: str, act: Callable[[], T]) -> T:
         request = BucketRequest(len(self.sent), method, key)
         self.sent.append(request)
+        if self.before is not None:
+            await self.before(request)
         await self._travel(request)
         fault = self.faults(request)
         if fault is BucketFault.REFUSED:
