@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from cli.conftest import guids, run, store  # noqa: F401 - fixtures of commands
 from remote import servers
 
 NEEDED = ("obstore", "moto", "flask")
@@ -57,6 +58,16 @@ def moto(moto_server, credentials):
 def prefix():
     """A prefix of this test's own: servers live longer than a test."""
     return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.ceph)])
+def s3_port(request, moto):
+    """The port of each server that a connection leads to."""
+    if request.param == "moto":
+        return moto.port
+    if CEPH is None:
+        pytest.skip(NO_CEPH)
+    return int(CEPH.rpartition(":")[2])
 
 
 @pytest.fixture(params=["memory", "moto", pytest.param("ceph", marks=pytest.mark.ceph)])

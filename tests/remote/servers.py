@@ -67,16 +67,14 @@ class Moto:
 
 
 class Proxy:
-    """Forwards connections of this loop to a port, and breaks them as it is told."""
+    """Forwards connections of this loop to a port, and breaks those that are planned for it."""
 
     def __init__(self, port: int) -> None:
         self._upstream = port
         self._writers: set[asyncio.StreamWriter] = set()
-        #: Requests that are to be cut off before they are forwarded; answers that are to be lost.
-        self.cut_requests = 0
-        self.lose_answers = 0
-        #: Chunks that went to the server.
-        self.forwarded = 0
+        #: Number of a request, from 0 on: "cut" (the server does not get it) or "lose" (its answer is lost).
+        self.plan: dict[int, str] = {}
+        self.requests = 0
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -86,9 +84,9 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in list(self._writers):
-            writer.close()
         while self._writers:
+            for writer in self._writers:
+                writer.close()
             await asyncio.sleep(0)
 
     async def _serve(self, reader, writer) -> None:
@@ -97,31 +95,49 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        both = {writer, up_writer}
-        self._writers |= both
+        link = _Link(self, reader, writer, up_reader, up_writer)
+        self._writers |= link.writers
         try:
-            await asyncio.gather(
-                self._copy(reader, up_writer, both, "cut_requests"),
-                self._copy(up_reader, writer, both, "lose_answers"),
-            )
+            await asyncio.gather(link.requests(), link.answers())
         finally:
-            for each in both:
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
-            self._writers -= both
+            self._writers -= link.writers
 
-    async def _copy(self, reader, writer, both, broken_by) -> None:
+
+class _Link:
+    """One connection; a request begins with the first bytes after an answer."""
+
+    def __init__(self, proxy: Proxy, reader, writer, up_reader, up_writer) -> None:
+        self._proxy = proxy
+        self._reader, self._writer, self._up_reader, self._up_writer = reader, writer, up_reader, up_writer
+        self.writers = {writer, up_writer}
+        self._answered, self._action = True, None
+
+    async def requests(self) -> None:
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(1 << 16):
-                left = getattr(self, broken_by)
-                if left:
-                    setattr(self, broken_by, left - 1)
+            while chunk := await self._reader.read(1 << 16):
+                if self._answered:
+                    self._action = self._proxy.plan.get(self._proxy.requests)
+                    self._proxy.requests += 1
+                    self._answered = False
+                if self._action == "cut":
                     break
-                self.forwarded += broken_by == "cut_requests"
-                writer.write(chunk)
-                await writer.drain()
-        for each in both:
-            each.close()
+                self._up_writer.write(chunk)
+                await self._up_writer.drain()
+        self._end()
+
+    async def answers(self) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await self._up_reader.read(1 << 16):
+                self._answered = True
+                if self._action == "lose":
+                    break
+                self._writer.write(chunk)
+                await self._writer.drain()
+        self._end()
+
+    def _end(self) -> None:
+        for writer in self.writers:
+            writer.close()
 
 
 class Scripted:

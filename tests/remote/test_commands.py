@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from cli.conftest import PAGE, guids, run, store  # noqa: F401 - fixtures
 from uringblob import INCOMPLETE, BlobGuid, FileBlobStore
 from uringblob.api import backup
 from uringblob.cli.arguments import is_url
 
 pytestmark = pytest.mark.one_interpreter
+PAGE = 4096
 
 
 @pytest.fixture
