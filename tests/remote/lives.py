@@ -51,6 +51,13 @@ async def look_at(snapshot) -> dict:
 class Op:
     changes: dict
     outcome: str = UNKNOWN
+    absent: tuple = ()  #: guids that must not have been there
+
+    def after(self, state):
+        """Return the state that follows, or ``None`` where this cannot have happened."""
+        if any(bytes(guid) in dict(state) for guid in self.absent):
+            return None
+        return _key(_apply(dict(state), self.changes))
 
 
 @dataclasses.dataclass
@@ -60,6 +67,16 @@ class Run:
     epoch: int
     ops: list[Op] = dataclasses.field(default_factory=list)
     fenced: bool = False
+    _snapshot: object = None
+    _then: object = None
+
+    async def look_again(self, store):
+        """Take a snapshot, or look whether the one that was taken is as it was."""
+        if self._snapshot is None:
+            self._snapshot = await store.snapshot()
+            self._then = await look_at(self._snapshot)
+        elif self._then is not None:
+            assert await look_at(self._snapshot) == self._then, "a snapshot has changed"
 
 
 class Machine:
@@ -145,13 +162,14 @@ class Life:
             elif kind == 1:
                 machine.sleep(self.dice.choice([50, 1000]))
             elif kind == 2:
-                await asyncio.sleep(40)
+                await asyncio.sleep(self.dice.choice([40, 300]))
             elif kind == 3:
                 await store.collect()
             elif kind == 4:
                 await store.compact()
             elif kind == 5:
                 self.seen.append((f"the writer of epoch {run.epoch}", await look(store)))
+                await run.look_again(store)
             else:
                 await self._change(store, run, flushes=kind == 6)
         except BlobStoreIOError:
@@ -163,10 +181,10 @@ class Life:
         chosen = self.dice.sample(GUIDS, self.dice.randrange(1, 4))
         self.stamps += 1
         doomed = chosen[2:]
-        op = Op({**dict.fromkeys(chosen[:2], self.stamps), **dict.fromkeys(doomed)})
+        absent = (chosen[0],) if not flushes and self.dice.random() < 0.1 else ()
+        op = Op({**dict.fromkeys(chosen[:2], self.stamps), **dict.fromkeys(doomed)}, absent=absent)
         run.ops.append(op)
         writes = [(guid, frame(self.stamps)) for guid in chosen[:2]]
-        absent = [chosen[0]] if self.dice.random() < 0.1 else []
         written = False
         try:
             if flushes:
@@ -214,8 +232,8 @@ class Life:
             wait = self.dice.randrange(6)
             if wait == 0:
                 machine.sleep(1000)
-            elif wait < 3:
-                await asyncio.sleep(self.dice.choice([40, 250]))
+            elif wait < 4:
+                await asyncio.sleep(self.dice.choice([40, 450]))
         await store.aclose()
 
     # -- the judgement ------------------------------------------------------------------------
@@ -248,7 +266,7 @@ class Life:
         states = set(now)
         for run in sorted(self.runs, key=lambda run: run.epoch):
             for op in run.ops:
-                after = {_key(_apply(dict(state), op.changes)) for state in now}
+                after = {op.after(state) for state in now} - {None}
                 now = {ACKNOWLEDGED: after, REFUSED: now, UNKNOWN: now | after}[op.outcome]
                 states |= now
         return states, now
