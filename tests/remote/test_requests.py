@@ -178,3 +178,33 @@ async def test_a_cut_connection_may_have_carried_it_out():
             await bucket_at(server.endpoint, options="&timeout=0.5").create("a", b"x")
         assert (caught.value.errno, caught.value.maybe_done) == (errno.ECONNRESET, True)
         assert len(server.requests) > 1, "it is tried again"
+
+
+async def test_a_refusal_after_a_lost_answer_may_have_been_carried_out():
+    async with Scripted(b"", answer("403 Forbidden")) as server:
+        with pytest.raises(BucketError, match="check the credentials") as caught:
+            await bucket_at(server.endpoint).create("a", b"x")
+        assert caught.value.maybe_done is True
+
+
+async def test_a_client_that_tries_for_minutes_is_cut_short():
+    """A store of the caller's own keeps its retries, and the bucket its time."""
+    from obstore.store import S3Store
+
+    from uringblob.remote.obstore_bucket import ObstoreBucket
+
+    async with Scripted(answer("503 Slow Down")) as server:
+        options = {"endpoint": server.endpoint, "region": "us-east-1", "virtual_hosted_style_request": False}
+        store = S3Store("bucket", config=options, client_options={"allow_http": True})
+        bucket = ObstoreBucket(store, "", "s3://bucket", timeout=0.3)
+        with pytest.raises(BucketError, match=r"no answer in 0\.3 s: look after the server") as caught:
+            await bucket.create("a", b"x")
+        assert (caught.value.errno, caught.value.maybe_done) == (errno.ETIMEDOUT, True)
+
+
+@pytest.mark.parametrize("status", ["412 Precondition Failed", "409 Conflict"])
+async def test_a_second_create_on_azure_is_refused(status):
+    there = {"ETag": '"old"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    async with Scripted(answer(status), answer("200 OK", "", **there)) as server:
+        with pytest.raises(KeyTaken):
+            await bucket_at(server.endpoint, "az", "&skip_signature=true&account=mine").create("a", b"x")
