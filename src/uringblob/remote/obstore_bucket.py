@@ -114,13 +114,13 @@ class ObstoreBucket:
         #: Whether the server takes an ETag without its quotes (Ceph); ``None``: not known yet.
         self._unquoted: bool | None = None
 
-    async def get(self, key: str) -> tuple[bytes, str]:
+    async def get(self, key: str) -> tuple[memoryview, str]:
         """Return the object's body and ETag.  :raises KeyMissing: there is none."""
         return await self._run("GET", key, self._fetch(key), {FileNotFoundError: KeyMissing})
 
-    async def _fetch(self, key: str) -> tuple[bytes, str]:
+    async def _fetch(self, key: str) -> tuple[memoryview, str]:
         found = await self._store.get_async(self._root + key)
-        return bytes(await found.bytes_async()), found.meta[self._token] or ""
+        return memoryview(await found.bytes_async()), found.meta[self._token] or ""
 
     async def put(self, key: str, body: Buffer) -> None:
         """Make or overwrite the object."""
