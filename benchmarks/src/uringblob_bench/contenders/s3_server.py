@@ -100,7 +100,9 @@ class _Connection(asyncio.Protocol):
         self._buffer += data
         while len(self._buffer) >= self._needed and (end := self._buffer.find(_HEAD_END)) >= 0:
             first, *lines = self._buffer[:end].decode().split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+            }
             begin = end + len(_HEAD_END)
             self._needed = begin + int(headers.get("content-length", 0))
             if len(self._buffer) < self._needed:
