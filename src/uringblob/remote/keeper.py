@@ -77,18 +77,16 @@ class Keeper:
             self._task = asyncio.get_running_loop().create_task(self._run(compacts=compacts))
 
     async def _run(self, *, compacts: bool) -> None:
-        event = "compaction_failed"
         try:
             if compacts:
                 await self.compact()
-            event = "collection_failed"
             await self.collect()
         except (BucketError, BlobStoreError) as error:
             logger.warning(
-                "%s: the log was not shortened, or garbage stays: %s",
+                "%s: the map was not written, or garbage not deleted; a later group tries again: %s",
                 self._requests.name,
                 error,
-                extra={"event": event, "path": self._requests.name},
+                extra={"event": "collection_failed", "path": self._requests.name},
             )
         finally:
             self._task = None
