@@ -44,6 +44,12 @@ def test_random_lives():
     assert unknown, "no outcome was unknown"
 
 
+@pytest.mark.parametrize("seed", [814753])
+def test_lives_that_once_failed(seed):
+    """A map that ``head`` names was deleted: the answer was lost, and ``head`` changed again since."""
+    lives.Life(seed, RATES[seed % 3]).run()
+
+
 def test_every_step_of_the_scripts():
     """One in :data:`SHARE`, another share for each commit."""
     done = 0

@@ -112,11 +112,12 @@ class Keeper:
                     await asyncio.sleep(0)
             key = map_key(seq, nonce)
             await self._requests.put(key, sealed(body))
-            if history.head.seq < seq and await self._publish(
+            published = await self._publish(
                 lambda head: head.seq < seq, seq=seq, epoch=epoch, digest=digest, map=key
-            ):
-                self.compactions += 1
-            else:
+            )
+            self.compactions += published
+            # Its answer was lost, and another writer changed other fields since: it is there all the same.
+            if not published and history.head.map != key:
                 await self._requests.delete([key])
 
     async def _publish(self, still: Callable[[Any], bool], **fields: Any) -> bool:
