@@ -28,6 +28,7 @@ from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import Lease
 from uringblob.remote.requests import Requests
 from uringblob.remote.writer import Writer
+from uringblob.testing.sim.bucket import BucketFault
 
 patch = mock.patch.object
 
@@ -308,8 +309,8 @@ PLANTED = {
     groups_before_frames: None,
     names_of_frames_used_again: None,
     taken_is_taken_for_ones_own: steps.openers_asleep,
-    taken_is_always_another_writer: steps.requests_failing,
-    a_group_of_unknown_outcome_is_given_up: steps.requests_failing,
+    taken_is_always_another_writer: lambda: steps.requests_failing([(BucketFault.ANSWER_LOST, 1)]),
+    a_group_of_unknown_outcome_is_given_up: lambda: steps.requests_failing([(BucketFault.LATE, 3)]),
     conditions_not_checked: None,
     the_fence_is_jumped: steps.openers_asleep,
     no_epoch_group: steps.writers_asleep,

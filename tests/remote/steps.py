@@ -265,7 +265,7 @@ FAULTS = [
     (BucketFault.DEATH, 1),
     (BucketFault.DEATH_AFTER, 1),
 ]
-WRITER_REQUESTS, READER_REQUESTS = 56, 28
+WRITER_REQUESTS, READER_REQUESTS = 56, 32
 
 
 def writers_asleep():
@@ -282,10 +282,10 @@ def openers_asleep():
             yield name, functools.partial(opener_asleep, number, commits)
 
 
-def requests_failing():
+def requests_failing(faults=FAULTS):
     """Do the same for :func:`request_fails`."""
     for number in range(WRITER_REQUESTS):
-        for fault, times in FAULTS:
+        for fault, times in faults:
             name = f"request {number}: {fault.name} {times} times"
             yield name, functools.partial(request_fails, number, fault, times)
 
