@@ -105,6 +105,7 @@ RUN_TIME_DEPENDENCIES = {"_cffi_backend", "xxhash"}  # the first is cffi's compi
 EXTRAS = {
     "cli": {"rich"},
     "metrics": {"prometheus_client"},
+    "remote": {"obstore"},
     "traces": {"opentelemetry"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
