@@ -106,6 +106,17 @@ async def test_a_listing_is_ascending_and_in_chunks(bucket, monkeypatch):
     assert found[0].modified.tzinfo is not None
 
 
+@pytest.mark.parametrize("odd", ["a b", "ü", "50%25", "x~#y", "a+b", "q?x", "*", "/a/"])
+async def test_any_prefix_is_found_again(moto, prefix, odd):
+    from uringblob.remote.obstore_bucket import open_bucket
+
+    bucket = open_bucket(f"s3://bucket/{prefix}?endpoint={moto.endpoint}", odd)
+    await bucket.create("log/1", b"one")
+    await bucket.create("log/2", b"two")
+    assert await keys(bucket, "log/") == ["log/1", "log/2"]
+    assert await keys(bucket, "log/", "log/1") == ["log/2"]
+
+
 async def test_a_frame_is_sent_from_where_it_lies(bucket):
     frame = AlignedBlobBuf.zeroed()
     frame.view[:5] = b"hello"

@@ -69,17 +69,30 @@ def parse_url(url: str) -> BucketUrl:
         raise ValueError(f"{shown}: credentials are no part of the URL: set them in the environment")
     if not parts.netloc and parts.scheme != "memory":
         raise ValueError(f"{shown}: the bucket's name is missing: {parts.scheme}://BUCKET/PREFIX")
+    if parts.fragment:
+        raise ValueError(f"{shown}: what follows a # is no part of a prefix: write it as %23")
     options = _options(shown, parts.query)
     endpoint = options.get("endpoint")
     return BucketUrl(
         parts.scheme,
         parts.netloc,
-        unquote(parts.path).strip("/"),
+        check_prefix(unquote(parts.path)),
         endpoint,
         _seconds(shown, options.get("timeout")),
         _may_use_http(shown, endpoint, allowed=_flag(shown, options, "allow_http")),
         _config(shown, SCHEMES[parts.scheme], options),
     )
+
+
+def check_prefix(prefix: str) -> str:
+    """Return ``prefix`` without a slash at either end.
+
+    :raises ValueError: a part of it is empty, ``.`` or ``..``.
+    """
+    prefix = prefix.strip("/")
+    if prefix and {"", ".", ".."} & set(prefix.split("/")):
+        raise ValueError(f"the prefix {prefix!r} has a part that is empty, '.' or '..': leave it out")
+    return prefix
 
 
 def _options(shown: str, query: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ except ModuleNotFoundError as missing:
 
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.remote.bucket import Bucket, Buffer, KeyChanged, KeyMissing, KeyTaken, Listed
-from uringblob.remote.bucket_url import TIMEOUT, BucketUrl, parse_url
+from uringblob.remote.bucket_url import TIMEOUT, BucketUrl, check_prefix, parse_url
 from uringblob.remote.obstore_errors import bucket_error, is_conflict, no_answer, no_bucket
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def open_bucket(url_or_store: Any, prefix: str = "") -> Bucket:
     :raises RuntimeError: this process was forked from one that used ``obstore``.
     """
     _check_process()
-    prefix = prefix.strip("/")
+    prefix = check_prefix(prefix)
     if isinstance(url_or_store, str):
         url = parse_url(url_or_store)
         whole = "/".join(part for part in (url.prefix, prefix) if part)
