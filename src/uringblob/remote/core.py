@@ -89,13 +89,13 @@ class Core:
             target[:] = await self._frame(find, guid)
         self._reads += 1
 
-    async def _frame(self, find: Find, guid: bytes) -> bytes:
+    async def _frame(self, find: Find, guid: bytes) -> bytes | memoryview:
         while True:
             entry = find(guid) or self._not_found(guid)
             key = frame_key(entry.frame)
             where = f"{self.name}: {key}"
             try:
-                body, _ = await self.requests.get(key)
+                body, _ = await self.requests.view(key)
             except KeyMissing:
                 if find(guid) is not entry:
                     continue  # it was replaced meanwhile, and collected
