@@ -80,19 +80,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
     ),
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
+    "remote": ("ground", "buffers", "api", "sync"),
     "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
     "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
-        *("store", "store.format", "store.opening", "async store"),
+        *("store", "store.format", "store.opening", "async store", "remote"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
     # What the doctor and the other commands share.
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt"),
+    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt", "remote"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -116,11 +117,12 @@ RUN_TIME_DEPENDENCIES = {"_cffi_backend", "xxhash"}  # the first is cffi's compi
 EXTRAS = {
     "cli": {"rich"},
     "metrics": {"prometheus_client"},
+    "remote": {"obstore"},
     "traces": {"opentelemetry"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
-    *("ring", "testing", "errors", "metrics", "traces", "completion"),
+    *("ring", "testing", "errors", "metrics", "traces", "completion", "remote"),
     *("guid", "slab", "views", "checksums", "tuning", "holt"),
 }
 

@@ -18,7 +18,7 @@ from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
-from uringblob.api.following import Changes
+from uringblob.api.changes import Changes
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
@@ -39,6 +39,7 @@ from uringblob.errors import (
     StoreLocked,
     StorePoisoned,
     StoreReadOnly,
+    WriterFenced,
 )
 from uringblob.guid import BlobGuid
 from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
@@ -83,6 +84,7 @@ __all__ = [
     "StoreStats",
     "VacuumStats",
     "VerifyReport",
+    "WriterFenced",
     "observe",
 ]
 

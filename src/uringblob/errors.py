@@ -13,6 +13,7 @@
          ├─ StoreClosed                      you closed it
          ├─ StoreReadOnly                    you opened it read_only
          ├─ StorePoisoned                    it broke: close and open it again
+         ├─ WriterFenced                     another writer took a store in a bucket over
          ├─ PageSizeMismatch                 the store has another frame size
          ├─ EngineUnavailable                the requested engine cannot run here
          └─ BlobStoreIOError (also OSError)  the system refused an I/O
@@ -46,6 +47,7 @@ __all__ = [
     "StoreLocked",
     "StorePoisoned",
     "StoreReadOnly",
+    "WriterFenced",
     "check_limit",
     "check_rc",
     "encodable",
@@ -191,6 +193,14 @@ class StorePoisoned(BlobStoreError):
     ``__cause__`` is that first failure.  Reads go on; every change and flush raises this.
     The change of the call that raises this was *not* applied.
     Close the store and open it again: recovery finds what is durable.
+    """
+
+
+class WriterFenced(BlobStoreError):
+    """Another writer opened this store in a bucket, and took it over: the change was *not* applied.
+
+    So is every later change and flush; reads go on, as of the last group of this writer.  Open the store again
+    to take it over in turn, once it is clear that the other one is to stop.
     """
 
 

@@ -9,14 +9,13 @@ import os
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.views import BlobBuffer, writable_view
-from uringblob.cli.arguments import add_store, open_path, open_store, parse_size
+from uringblob.cli.arguments import OpenStore, add_store, is_url, open_path, open_store, parse_size
 from uringblob.cli.copying import CopySource, add_rate, copy_store, refuse_blobs, refuse_incomplete
 from uringblob.cli.errors import EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import size_text
 from uringblob.cli.stdio import print_line
 from uringblob.errors import encodable
 from uringblob.guid import BlobGuid, GuidLike
-from uringblob.sync.file_store import FileBlobStore
 
 EXAMPLES = """\
   uringblob copy frames.blobs moved.blobs
@@ -27,7 +26,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_store(parser, "SRC")
-    parser.add_argument("target", metavar="DST", help="path of the new store")
+    parser.add_argument("target", metavar="DST", help="path or URL of the new store")
     parser.add_argument(
         "--page-size",
         type=parse_size,
@@ -50,16 +49,17 @@ def run(args: argparse.Namespace) -> int:
         size = store.page_size if args.page_size is None else args.page_size
         source = store if size == store.page_size else _resized(args, store, size)
         code = copy_store(args, source, args.target, name=args.target, what="copying")
-    if args.compact and code == EXIT_OK:
+    in_bucket = any(map(is_url, (args.store, args.target)))
+    if args.compact and code == EXIT_OK and not in_bucket:
         with open_path(args, args.target, read_only=False) as copy:
             copy.vacuum()
-    if args.compact and not args.json:
+    if args.compact and not args.json and not in_bucket:
         before, after = (size_text(os.stat(path).st_size) for path in (args.store, args.target))
         print_line(f"{encodable(args.target)} has {after}, {encodable(args.store)} has {before}")
     return code
 
 
-def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobStore:
+def _resized(args: argparse.Namespace, store: OpenStore, size: int) -> BlobStore:
     if len(store) and size < store.page_size:
         text = (
             f"{args.store} has frames of {store.page_size} bytes, which a store of --page-size {size} cannot hold: "
@@ -78,7 +78,7 @@ def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobS
 class _PaddedStore(CopySource):
     """The frames of a store, each with zeros behind it."""
 
-    def __init__(self, store: FileBlobStore, page_size: int, engine: str) -> None:
+    def __init__(self, store: OpenStore, page_size: int, engine: str) -> None:
         super().__init__(page_size, engine)
         self._store = store
 

@@ -18,7 +18,8 @@ from uringblob import fork
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
-from uringblob.api.following import AsyncFollowing, Changes
+from uringblob.api.changes import Changes
+from uringblob.api.following import AsyncFollowing
 from uringblob.api.observer import StoreObserver
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.scrub import Note
@@ -93,6 +94,10 @@ class AsyncFileBlobStore(Calls, FileReads, AsyncFollowing, AsyncBlobStore):
     @property
     def closed(self) -> bool:
         return self._closing is not None
+
+    @property
+    def _interrupted_read(self) -> bool:
+        return self._caller_reads.interrupted
 
     # --- reading -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from uringblob import tuning
-from uringblob.api.following import Changes
+from uringblob.api.changes import Changes
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.completion import persist
 from uringblob.errors import BlobStoreError, StoreReadOnly

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from uringblob import tuning
-from uringblob.api.following import Changes
+from uringblob.api.changes import Changes
 from uringblob.store.core import Follower
 
 

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
-from uringblob.api.following import Changes, Following
+from uringblob.api.changes import Changes
+from uringblob.api.following import Following
 from uringblob.api.open_options import OpenOptions, StorePath, open_options
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobStore
@@ -57,7 +58,7 @@ class FileBlobStore(StoreOwner, Following, BlobStore):
     when the interpreter exits.
     """
 
-    def __init__(self, handle: StoreHandle) -> None:
+    def __init__(self, handle: StoreHandle[AsyncFileBlobStore]) -> None:
         """Use :meth:`open`."""
         if not isinstance(handle, StoreHandle):
             raise TypeError("a FileBlobStore is made by FileBlobStore.open(path, ...)")
@@ -216,7 +217,7 @@ class FileBlobStore(StoreOwner, Following, BlobStore):
         return f"<{type(self).__name__} over {self._core!r}>"
 
     def __del__(self) -> None:
-        handle: StoreHandle | None = getattr(self, "_handle", None)
+        handle: StoreHandle[AsyncFileBlobStore] | None = getattr(self, "_handle", None)
         if handle is not None and not handle.closed and not handle.inherited:
             try:
                 text = f"{self!r} was never closed, and is not flushed"

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 
 from uringblob import tuning
-from uringblob.api.following import Changes
+from uringblob.api.changes import Changes
 from uringblob.completion import Completion, persist
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreCorrupt, StoreLocked
 from uringblob.guid import BlobGuid
