@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 from uringblob.api.changes import Changes
-from uringblob.store.core import Core
 from uringblob.sync.store_handle import StoreHandle
 
 
 class FollowingInThread(Iterator[Changes]):
     """One walk through the changes of a store; nothing has to be closed."""
 
-    def __init__(self, handle: StoreHandle[Core], following: AsyncIterator[Changes]) -> None:
+    def __init__(self, handle: StoreHandle[Any], following: AsyncIterator[Changes]) -> None:
         self._handle, self._following = handle, following
 
     def __next__(self) -> Changes:
