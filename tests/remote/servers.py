@@ -16,6 +16,14 @@ import urllib.request
 #: obstore reads them; moto takes any, Ceph those that tools/ceph.sh made.
 KEY = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret123"}
 START_SECONDS = 60
+#: It ends with the test process, also where that is killed (PR_SET_PDEATHSIG, SIGKILL).
+MOTO = """\
+import ctypes, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+from moto.server import main
+main(sys.argv[1:])
+"""
 
 
 def free_port() -> int:
@@ -29,7 +37,7 @@ class Moto:
     def __init__(self, port: int | None = None) -> None:
         self.port = port or free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        words = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        words = ["-c", MOTO, "-H", "127.0.0.1", "-p", str(self.port)]
         environ = {**os.environ, "COVERAGE_PROCESS_START": ""}
         self._child = subprocess.Popen(
             [sys.executable, "-W", "ignore", *words],

@@ -76,7 +76,7 @@ async def test_a_gateway_killed_under_commits_loses_nothing(url, gateway):
 
     for _ in range(3):
         enough.clear()
-        store = await AsyncRemoteBlobStore.open(f"{url}&timeout=4", page_size=PAGE)
+        store = await AsyncRemoteBlobStore.open(f"{url}&timeout=20", page_size=PAGE)
         commits = [
             asyncio.ensure_future(commit_until_it_fails(store, BlobGuid(bytes([n]) * 16))) for n in range(4)
         ]
