@@ -18,6 +18,7 @@ from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.backup import INCOMPLETE, BackupReport
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
+from uringblob.api.changes import Changes
 from uringblob.api.observer import StoreObserver
 from uringblob.api.stats import StoreStats
 from uringblob.api.sync_store import BlobSnapshot, BlobStore
@@ -37,6 +38,7 @@ from uringblob.errors import (
     StoreLocked,
     StorePoisoned,
     StoreReadOnly,
+    WriterFenced,
 )
 from uringblob.guid import BlobGuid
 from uringblob.memory_store import AsyncMemoryBlobStore, MemoryBlobStore
@@ -65,6 +67,7 @@ __all__ = [
     "BlobStore",
     "BlobStoreError",
     "BlobStoreIOError",
+    "Changes",
     "ConditionFailed",
     "EngineUnavailable",
     "FileBlobStore",
@@ -78,6 +81,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreStats",
     "VerifyReport",
+    "WriterFenced",
     "observe",
 ]
 

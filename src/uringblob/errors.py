@@ -13,6 +13,7 @@
          ├─ StoreClosed                      you closed it
          ├─ StoreReadOnly                    you opened it read_only
          ├─ StorePoisoned                    it broke: close and open it again
+         ├─ WriterFenced                     another writer took a store in a bucket over
          ├─ TierDiverged                     a tier's two stores have both gone on alone
          ├─ PageSizeMismatch                 the store has another frame size
          ├─ EngineUnavailable                the requested engine cannot run here
@@ -47,6 +48,7 @@ __all__ = [
     "StoreLocked",
     "StorePoisoned",
     "StoreReadOnly",
+    "WriterFenced",
     "TierDiverged",
     "check_limit",
     "check_rc",
@@ -196,6 +198,11 @@ class StorePoisoned(BlobStoreError):
     """
 
 
+class WriterFenced(BlobStoreError):
+    """Another writer opened this store in a bucket, and took it over: the change was *not* applied.
+
+    So is every later change and flush; reads go on, as of the last group of this writer.  Open the store again
+    to take it over in turn, once it is clear that the other one is to stop.
 class TierDiverged(BlobStoreError):
     """Another writer has changed the remote store while the local one has what was not uploaded.
 

@@ -48,7 +48,7 @@ class TierStats:
     resident: int
     #: Blobs that were written or deleted and are not known to be uploaded.
     waiting: int
-    #: Remote commits, and the frames in them.
+    #: Remote groups, and the frames in them.
     uploads: int
     uploaded_frames: int
     #: Uploads that failed, each of which was tried again.
@@ -77,7 +77,8 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
     ``WriterFenced``, and what is local can still be read.
 
     :param local: a store whose ``commit`` is atomic: a file store.
-    :param remote: a store whose ``commit`` and ``flush`` are atomic: a remote store.
+    :param remote: a store whose ``flush`` makes one group of all that is pending, and shows what is pending: a
+        remote store, or a file store.
     :param write_back: false: ``commit`` and ``flush`` return when the remote store is up to date, too.
     :param max_local_bytes: evict frames that are uploaded (CLOCK) so that frames take no more than that in
         ``local``.  What is not uploaded is never evicted: where there is no room, changes wait for uploads, and
@@ -314,7 +315,9 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
 
     def stats(self) -> StoreStats:
         """Return the local store's, with the tier's number of blobs; the local frames are in :meth:`tier_stats`."""
-        return dataclasses.replace(self._local.stats(), blobs=self._core.blobs)
+        local = self._local.stats()
+        reason = f"in front of {self._core.remote!r}; locally {local.engine}: {local.engine_reason}"
+        return dataclasses.replace(local, engine="tiered", engine_reason=reason, blobs=self._core.blobs)
 
     def tier_stats(self) -> TierStats:
         """Return the tier's own counters; works after closing too."""

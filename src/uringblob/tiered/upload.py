@@ -1,4 +1,4 @@
-"""One upload: the difference between a moment of the local store and the remote one, as one remote commit.
+"""One upload: the difference between a moment of the local store and the remote one, as one remote group.
 
 What is uploaded is a state that the local store had, whole: all commits up to a moment, and nothing of later
 ones.  So commits that wait together are merged, and need not be kept apart in a queue.
@@ -17,7 +17,7 @@ from uringblob.buffers.views import Write
 from uringblob.errors import BlobNotFound
 from uringblob.tiered.view import View
 
-#: Bytes of frames that are in memory at once.  What is more goes out in parts, and then one flush.
+#: Bytes of frames that are in memory at once.
 BYTES_AT_ONCE = 64 << 20
 
 
@@ -46,50 +46,39 @@ async def difference(moment: View, guids: Iterable[bytes]) -> tuple[dict[bytes, 
 class Upload:
     """Brings the remote store to ``moment``.
 
+    Frames go out as they are read; the remote store makes one group of all that is pending when it is flushed.
+
     :param moment: a snapshot of the local store over the remote store itself.
-    :param extra: goes with it, in the same commit.
+    :param extra: goes with it, in the same group.
     """
 
     def __init__(self, moment: View, extra: Sequence[Write]) -> None:
         self._moment = moment
         self._extra = list(extra)
-        self._remote = moment.remote
         self.frames = 0  #: that were sent
-        self.groups = 0  #: remote commits
+        self.groups = 0  #: groups that were made
 
     async def run(self, guids: Iterable[bytes]) -> None:
-        """Upload what differs of ``guids``; nothing of it is durable there before all of it is."""
+        """Upload what differs of ``guids``; nothing of it is durable there before all of it is.
+
+        What an earlier upload that failed has left pending is compared like the rest, and may be all.
+        """
+        remote = self._moment.remote
         writes, deletes = await difference(self._moment, guids)
-        # A write that an upload which failed has left pending becomes durable with the next flush alone.
-        pending = self._remote.needs_flush()
-        if not (writes or deletes or pending):
+        if not (writes or deletes or remote.needs_flush()):
             return
-        frames_at_once = max(1, BYTES_AT_ONCE // self._moment.local.page_size)
-        if len(writes) <= frames_at_once and not pending:
-            await self._commit(writes, deletes)
-        else:
-            await self._flush(writes, deletes, frames_at_once)
-        self.frames += len(writes)
-        self.groups += 1
-
-    async def _commit(self, writes: dict[bytes, bytes], deletes: list[bytes]) -> None:
-        with contextlib.ExitStack() as buffers:
-            frames = await self._read(list(writes), buffers)
-            await self._remote.commit(
-                [*((guid, frames[guid], meta) for guid, meta in writes.items()), *self._extra], deletes
-            )
-
-    async def _flush(self, writes: dict[bytes, bytes], deletes: list[bytes], frames_at_once: int) -> None:
-        """Do the same with bounded memory: a remote store makes one group of all that is pending."""
         waiting = iter(writes)
-        while part := list(itertools.islice(waiting, frames_at_once)):
+        at_once = max(1, BYTES_AT_ONCE // self._moment.local.page_size)
+        while part := list(itertools.islice(waiting, at_once)):
             with contextlib.ExitStack() as buffers:
                 frames = await self._read(part, buffers)
-                await self._remote.write_blobs([(guid, frames[guid], writes[guid]) for guid in part])
-        await self._remote.write_blobs(self._extra)
+                await remote.write_blobs([(guid, frames[guid], writes[guid]) for guid in part])
+            self.frames += len(part)
+        await remote.write_blobs(self._extra)
         for guid in deletes:
-            await self._remote.delete_blob(guid)
-        await self._remote.flush()
+            await remote.delete_blob(guid)
+        await remote.flush()
+        self.groups = 1
 
     async def _read(
         self, guids: Sequence[bytes], buffers: contextlib.ExitStack

@@ -1,0 +1,121 @@
+"""Opening a store in a bucket: find it or make it, read its map, take it over or take a lease."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from typing import Any, Final
+
+from uringblob.errors import PageSizeMismatch
+from uringblob.remote.bucket import Bucket, BucketError, KeyMissing
+from uringblob.remote.core import Core
+from uringblob.remote.format import HEAD, Head
+from uringblob.remote.history import History
+from uringblob.remote.keeper import Keeper
+from uringblob.remote.lease import RENEWALS
+from uringblob.remote.requests import Requests, io_error
+from uringblob.remote.writer import Writer
+from uringblob.units import PAGE_SIZE, check_page_size
+
+SESSION_BYTES = 8
+
+OPTIONS: Final = """\
+:param url: ``s3://bucket/prefix?endpoint=...`` and the like, an ``obstore`` store, or a ``Bucket``.
+:param prefix: added to the URL's own; each store has one for itself.
+:param page_size: the frame size of a new store in bytes (default 524288), a multiple of 4096 up to 64 MiB; of an
+    existing one ``PageSizeMismatch`` if it differs.
+:param create: make the store if there is none; false: ``FileNotFoundError``.
+:param read_only: be one of any number of readers; else be the writer, and fence the one before.
+:param lease: seconds for which this store may sleep without losing what it reads.
+:param grace: seconds by which the bucket's listings may lag behind; garbage is kept that much longer.
+:param compact_after: groups of the log after which the map is written anew.
+:param observer: is called after every call; see :class:`uringblob.StoreObserver`.
+:raises FileNotFoundError: there is no store, and it is not to be made.
+:raises StoreCorrupt: there is something else, or it is damaged.
+:raises EngineUnavailable: the bucket does not keep its promises, or what is needed to ask it is not installed.
+:raises BlobStoreIOError: the bucket refused, or did not answer.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteOptions:
+    """What ``open`` takes, checked."""
+
+    url: Any
+    prefix: str
+    page_size: int | None
+    create: bool
+    read_only: bool
+    lease_s: float
+    grace_s: float
+    compact_after: int
+
+    def __post_init__(self) -> None:
+        if self.page_size is not None:
+            check_page_size(self.page_size)
+        if not 0 <= self.grace_s < self.lease_s / RENEWALS:
+            raise ValueError(f"grace {self.grace_s} must be 0 or more, and less than a third of lease {self.lease_s}")
+        if self.compact_after < 1:
+            raise ValueError(f"compact_after must be 1 or more groups, not {self.compact_after}")
+
+
+async def open_core(options: RemoteOptions) -> Core:
+    """Open the store; see :data:`OPTIONS`."""
+    owns = not isinstance(options.url, Bucket)
+    if owns:
+        from uringblob.remote.obstore_bucket import open_bucket  # noqa: PLC0415 - obstore is an extra
+
+        bucket: Bucket = await open_bucket(options.url, options.prefix)
+    else:
+        bucket = options.url
+    try:
+        return await _open(bucket, options, owns_bucket=owns)
+    except BaseException as error:
+        if owns:
+            await bucket.aclose()
+        if isinstance(error, BucketError):
+            raise io_error(error, f"{bucket.name}: opening the store") from error
+        raise
+
+
+async def _open(bucket: Bucket, options: RemoteOptions, *, owns_bucket: bool) -> Core:
+    history = History(Requests(bucket))
+    await _find_or_make(history, options)
+    page_size = history.head.page_size
+    if options.page_size not in (None, page_size):
+        raise PageSizeMismatch(
+            f"{bucket.name} has frames of {page_size} bytes, not {options.page_size}: open it without page_size"
+        )
+    await history.load()
+    core = Core(history, os.urandom(SESSION_BYTES), options.lease_s, owns_bucket=owns_bucket)
+    if options.read_only:
+        await core.take_lease()
+    else:
+        core.writer = Writer(history, core.session)
+        await core.writer.take_over()
+        await core.lease.take()
+        core.keeper = Keeper(
+            core.writer,
+            core.lease.key,
+            core.oldest,
+            compact_after=options.compact_after,
+            grace_s=options.grace_s,
+        )
+        core.writer.on_group = core.keeper.consider
+    core.lease.keep()
+    return core
+
+
+async def _find_or_make(history: History, options: RemoteOptions) -> None:
+    name = history.requests.name
+    try:
+        await history.read_head()
+    except KeyMissing:
+        if not options.create or options.read_only:
+            raise FileNotFoundError(
+                errno.ENOENT, f"{os.strerror(errno.ENOENT)}: there is no store here; create=True makes one", name
+            ) from None
+        head = Head(os.urandom(16).hex(), options.page_size or PAGE_SIZE)
+        await history.requests.create(HEAD, head.encode())
+        await history.read_head()  # ours, or that of another who made it at the same time
