@@ -13,8 +13,8 @@
          ├─ StoreClosed                      you closed it
          ├─ StoreReadOnly                    you opened it read_only
          ├─ StorePoisoned                    it broke: close and open it again
-         ├─ WriterFenced                     another writer took a store in a bucket over
          ├─ TierDiverged                     a tier's two stores have both gone on alone
+         ├─ WriterFenced                     another writer took a store in a bucket over
          ├─ PageSizeMismatch                 the store has another frame size
          ├─ EngineUnavailable                the requested engine cannot run here
          └─ BlobStoreIOError (also OSError)  the system refused an I/O
@@ -48,8 +48,8 @@ __all__ = [
     "StoreLocked",
     "StorePoisoned",
     "StoreReadOnly",
-    "WriterFenced",
     "TierDiverged",
+    "WriterFenced",
     "check_limit",
     "check_rc",
     "encodable",
@@ -198,15 +198,18 @@ class StorePoisoned(BlobStoreError):
     """
 
 
+class TierDiverged(BlobStoreError):
+    """Another writer has changed the remote store while the local one has what was not uploaded.
+
+    Nothing was changed.  Save what is needed of the local store, then open the tier with ``discard_local=True``.
+    """
+
+
 class WriterFenced(BlobStoreError):
     """Another writer opened this store in a bucket, and took it over: the change was *not* applied.
 
     So is every later change and flush; reads go on, as of the last group of this writer.  Open the store again
     to take it over in turn, once it is clear that the other one is to stop.
-class TierDiverged(BlobStoreError):
-    """Another writer has changed the remote store while the local one has what was not uploaded.
-
-    Nothing was changed.  Save what is needed of the local store, then open the tier with ``discard_local=True``.
     """
 
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.blob_stat import BlobStat
@@ -91,24 +92,25 @@ class TierCore:
         conditions: Sequence[tuple[bytes, int | None]],
         apply: Apply,
     ) -> None:
-        async with self.order.exclusive({*written, *deleted, *(guid for guid, _ in conditions)}):
+        keys = {*written, *deleted, *(guid for guid, _ in conditions)}
+        async with self._room_for(len(written)), self.order.exclusive(keys):
             await self._check_conditions(conditions)
-            reserved = await self._reserve(written)
+            there = [guid for guid in deleted if await self.view.has(guid)]
+            before = len(there) + await self._count(written)
+            doubtful = [guid for guid in there if guid in self.due or await self.remote.has_blob(guid)]
+            tombstones, writes = self.tombstones.new(doubtful, self.page_size)
+            # Before, because an upload may begin the moment that it is visible; and after, because one that
+            # began before that moment may end later.
+            self._touch((*written, *there))
+            error: Exception | None = None
             try:
-                there = [guid for guid in deleted if await self.view.has(guid)]
-                before = len(there) + await self._count(written)
-                doubtful = [guid for guid in there if guid in self.due or await self.remote.has_blob(guid)]
-                tombstones, writes = self.tombstones.new(doubtful, self.page_size)
-                # Before, because an upload may begin the moment that it is visible; and after, because one that
-                # began before that moment may end later.
-                self._touch((*written, *there))
-                try:
-                    await apply(writes)
-                finally:
-                    await self._settle((*written, *there), tombstones)
-                    self.blobs += await self._count((*written, *there)) - before
-            finally:
-                self.residents.reserved -= reserved
+                await apply(writes)
+            except Exception as failure:  # noqa: BLE001 - raised below
+                error = failure
+            await self._settle((*written, *there), tombstones)
+            self.blobs += await self._count((*written, *there)) - before
+            if error is not None:
+                raise error
 
     async def _check_conditions(self, conditions: Sequence[tuple[bytes, int | None]]) -> None:
         for guid, expected in conditions:
@@ -180,20 +182,28 @@ class TierCore:
 
     # -- room ---------------------------------------------------------------------------------
 
-    async def _reserve(self, written: Collection[bytes]) -> int:
-        """Make room for frames that are not local yet, waiting for uploads if need be; return their number."""
+    @contextlib.asynccontextmanager
+    async def _room_for(self, more: int) -> AsyncIterator[None]:
+        """Keep room for ``more`` frames, waiting for uploads if need be.
+
+        Also where they replace others that are local: so nothing is waited for by a change that others wait for.
+        """
         residents = self.residents
-        more = sum(guid not in residents.used for guid in written)
         residents.check_fits(more, self.page_size)
         while not await self._evict(more):
+            if not self.due:
+                await self.order.next_end()  # whose frames may go then
+                continue
             try:
                 await self.uploader.wait()
             except BlobStoreIOError as error:
-                raise residents.no_room(
-                    f"{len(self.due)} changes wait for the remote store ({error})", self.page_size
-                ) from error
+                waiting = f"{len(self.due)} changes wait for the remote store ({error})"
+                raise residents.no_room(waiting, self.page_size) from error
         residents.reserved += more
-        return more
+        try:
+            yield
+        finally:
+            residents.reserved -= more
 
     async def _evict(self, more: int) -> bool:
         """Take out uploaded frames until there is room for ``more``; return whether there is."""

@@ -47,7 +47,7 @@ class Fetches:
             self.count += 1
             arrival.set_result(frame)
             await self._keep(guid, frame, stat)
-        except Exception as error:  # noqa: BLE001 - raised by those who wait
+        except Exception as error:
             if arrival.done():
                 raise
             arrival.set_exception(error.with_traceback(None))

@@ -37,7 +37,19 @@ class Order:
                 if self._last[guid] is end:
                     del self._last[guid]
 
+    @property
+    def busy(self) -> bool:
+        """Whether any change is under way."""
+        return bool(self._last)
+
+    async def next_end(self) -> None:
+        """Wait until one of the changes under way has ended, if there are any."""
+        if not self.busy:
+            await asyncio.sleep(0)
+            return
+        await asyncio.wait(set(self._last.values()), return_when=asyncio.FIRST_COMPLETED)
+
     async def idle(self) -> None:
         """Wait until no change is under way."""
-        while self._last:
-            await next(iter(self._last.values()))
+        while self.busy:
+            await self.next_end()

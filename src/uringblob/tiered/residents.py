@@ -59,7 +59,7 @@ class Residents:
         """Move the hand until ``count`` victims are found, or it has passed every frame twice."""
         found: list[bytes] = []
         for _ in range(2 * len(self.used)):
-            if len(found) == count:
+            if len(found) == count or not self.used:
                 break
             guid = next(iter(self.used))
             used = self.used.pop(guid)
