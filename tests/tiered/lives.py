@@ -93,8 +93,8 @@ class Actor:
         assert mine in self.states, f"{what} is no state of the history: {mine}, of {self.states[-4:]}"
         return self.states.index(mine)
 
-    def over_before(self, tick: int) -> int:
-        return sum(op.end is not None and op.end < tick for op in self.ops)
+    def over_before(self, tick: int, of: int) -> int:
+        return sum(op.end is not None and op.end < tick for op in self.ops[:of])
 
     def cut_to(self, count: int, tick: int) -> None:
         del self.states[count + 1 :], self.ops[count:]
@@ -154,7 +154,8 @@ class World:
             assert meta == meta_of(stamps[guid]), "metadata of another frame"
         return stamps
 
-    def judge(self, shown: dict[bytes, int], what: str) -> list[int]:
+    def judge(self, shown: dict[bytes, int], what: str, *, crashed: bool = False) -> list[int]:
+        """Return how many changes of each actor are shown; after a crash those not flushed may be missing."""
         unknown = shown.keys() - {key for actor in self.actors for key in actor.keys}
         assert not unknown, f"{what} has blobs that nobody wrote"
         counts = [actor.index(shown, what) for actor in self.actors]
@@ -162,7 +163,7 @@ class World:
             if count:
                 began = actor.ops[count - 1].start
                 for other, there in zip(self.actors, counts, strict=True):
-                    missing = other.over_before(began) - there
+                    missing = other.over_before(began, other.durable if crashed else len(other.ops)) - there
                     assert missing <= 0, f"{what} is a mixture: {missing} earlier changes are missing"
         return counts
 
@@ -196,7 +197,9 @@ class World:
         disk.on_step = self.power.step
         self.power.capture = lambda: setattr(self, "image", disk.crash(self.rng))
         loop.add_device(self.power.poll)
-        client = self.bucket.client(chance(self.rng.getrandbits(32), self.rate, 4) if self.rate else no_faults)
+        client = self.bucket.client(
+            chance(self.rng.getrandbits(32), self.rate, 4) if self.rate else no_faults
+        )
         self.opened: list = []
         try:
             loop.run(self._run(loop, disk, client, calls, frames_max))
@@ -265,7 +268,7 @@ class World:
             with contextlib.suppress(BlobStoreIOError):
                 shown = await self.shown_by(tier)
                 break
-        for actor, count in zip(self.actors, self.judge(shown, "the tier"), strict=True):
+        for actor, count in zip(self.actors, self.judge(shown, "the tier", crashed=True), strict=True):
             assert count >= actor.durable, f"{actor.durable - count} durable changes are lost"
             assert count >= actor.uploaded, "the tier shows less than the bucket has"
             actor.cut_to(count, self.tick)
@@ -273,25 +276,30 @@ class World:
     # -- calls --------------------------------------------------------------------------------
 
     async def _act(self, actor: Actor, tier, calls: int) -> None:
-        snapshots = []
-        for _ in range(calls):
-            choice = self.rng.randrange(12)
-            if choice < 6:
-                await self._commit(actor, tier)
-            elif choice < 8:
-                await self._write_and_flush(actor, tier)
-            elif choice < 10:
-                await self._look(actor, tier)
-            elif choice == 10:
-                with contextlib.suppress(BlobStoreIOError):
-                    await tier.durable_remotely()
-                    assert self.power.off or actor.uploaded == len(actor.ops)
-            else:
-                snapshots.append((await tier.snapshot(), actor.now))
-            if snapshots and self.rng.random() < 0.3:
-                await self._look_through(actor, *snapshots.pop())
-        for snapshot, _ in snapshots:
-            await snapshot.aclose()
+        snapshots: list[tuple] = []
+        try:
+            for _ in range(calls):
+                await self._one_call(actor, tier, snapshots)
+        finally:
+            for snapshot, _ in snapshots:
+                await snapshot.aclose()
+
+    async def _one_call(self, actor: Actor, tier, snapshots: list[tuple]) -> None:
+        choice = self.rng.randrange(12)
+        if choice < 6:
+            await self._commit(actor, tier)
+        elif choice < 8:
+            await self._write_and_flush(actor, tier)
+        elif choice < 10:
+            await self._look(actor, tier)
+        elif choice == 10:
+            with contextlib.suppress(BlobStoreIOError):
+                await tier.durable_remotely()
+                assert self.power.off or actor.uploaded == len(actor.ops), "it is not in the bucket"
+        else:
+            snapshots.append((await tier.snapshot(), actor.now))
+        if snapshots and self.rng.random() < 0.3:
+            await self._look_through(actor, *snapshots.pop())
 
     def _stamp(self) -> int:
         self.stamps += 1
@@ -345,7 +353,9 @@ class World:
     async def _look(self, actor: Actor, store, want: dict[bytes, int] | None = None) -> None:
         want = actor.now if want is None else want
         names = {bytes(name) for name in await store.list_blobs()}
-        assert {key for key in actor.keys if key in names} == want.keys(), "it lists other blobs than there are"
+        assert {key for key in actor.keys if key in names} == want.keys(), (
+            "it lists other blobs than there are"
+        )
         for key in actor.keys:
             room = bytearray(PAGE)
             try:
@@ -360,8 +370,8 @@ class World:
                 assert (await store.stat_blob(key)).meta == meta_of(want[key])
 
     async def _look_through(self, actor: Actor, snapshot, want: dict[bytes, int]) -> None:
-        await self._look(actor, snapshot, want)
-        await snapshot.aclose()
+        async with snapshot:
+            await self._look(actor, snapshot, want)
 
     # -- another machine ----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import asyncio
 import dataclasses
 import itertools
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.blob_stat import BlobStat
@@ -38,6 +38,8 @@ from uringblob.owner import StoreOwner
 from uringblob.tiered.core import TierCore
 from uringblob.tiered.records import user_guid
 from uringblob.tiered.view import AsyncTierSnapshot, View
+
+Self = TypeVar("Self", bound="AsyncTieredBlobStore")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +117,9 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
         yield from self._attach().__await__()
         return self
 
-    async def __aenter__(self) -> AsyncTieredBlobStore:  # type: ignore[override]
-        return await self
+    async def __aenter__(self: Self) -> Self:
+        await self._attach()
+        return self
 
     async def _attach(self) -> TierCore:
         self._check_open()
@@ -144,10 +147,15 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
             check_writable(dst, self.page_size)
             await self._read_elsewhere(user_guid(key), 0, dst)
         else:
-            if key in self._used:
-                self._used[key] = True  # type: ignore[index]
-            else:
-                user_guid(key)
+            self.note_use(key)
+
+    def note_use(self, guid: GuidLike) -> None:
+        """Have the frame outlive the next pass of the clock; from any thread."""
+        key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
+        if key in self._used:
+            self._used[key] = True
+        else:
+            user_guid(key)
 
     async def _read_elsewhere(self, key: bytes, offset: int, dst: BlobBuffer) -> None:
         frame = await self._core.fetches.fetch(key, await self._core.view.elsewhere(key))
@@ -157,11 +165,15 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
         await self._attach()
-        checked: list[tuple[GuidLike, BlobBuffer]] = [(user_guid(guid), dst) for guid, dst in map(as_pair, reads)]
+        checked: list[tuple[GuidLike, BlobBuffer]] = [
+            (user_guid(guid), dst) for guid, dst in map(as_pair, reads)
+        ]
         outcomes = await self._local.read_blobs(checked)
         missing = [at for at, error in enumerate(outcomes) if isinstance(error, BlobNotFound)]
         # Not cancelled one by one: their buffers are the caller's again when this returns.
-        others = await asyncio.gather(*(self._read_one(*checked[at]) for at in missing))
+        others = await asyncio.gather(
+            *(self._read_one(guid_bytes(checked[at][0]), checked[at][1]) for at in missing)
+        )
         for at, outcome in zip(missing, others, strict=True):
             outcomes[at] = outcome
         return outcomes
@@ -262,12 +274,17 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
         if batch or doomed or conditions:
             written = [guid_bytes(item[0]) for item in batch]
             await core.change(
-                written, doomed, conditions, lambda tombstones: core.local.commit([*batch, *tombstones], doomed)
+                written,
+                doomed,
+                conditions,
+                lambda tombstones: core.local.commit([*batch, *tombstones], doomed),
             )
         if not self._write_back:
             await self.durable_remotely()
 
-    def _checked(self, writes: Iterable[Write], deletes: Iterable[GuidLike]) -> tuple[list[Write], list[bytes]]:
+    def _checked(
+        self, writes: Iterable[Write], deletes: Iterable[GuidLike]
+    ) -> tuple[list[Write], list[bytes]]:
         metas: dict[bytes, bytes] = {}
         latest, doomed = checked_commit(writes, deletes, self.page_size, metas)
         for guid in itertools.chain(latest, doomed):

@@ -238,7 +238,9 @@ class TierCore:
                 self.residents.add([guid])
             except (BlobStoreIOError, StorePoisoned) as error:
                 self.not_kept += 1
-                logger.warning("%r: a fetched frame is not kept: %s", self, error, extra={"event": "not_kept"})
+                logger.warning(
+                    "%r: a fetched frame is not kept: %s", self, error, extra={"event": "not_kept"}
+                )
             finally:
                 self.residents.reserved -= 1
 

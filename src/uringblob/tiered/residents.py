@@ -52,7 +52,8 @@ class Residents:
         """Return the error of a change for which there is no room."""
         limit = (self.frames_max or 0) * page_size
         return BlobStoreIOError(
-            errno.ENOSPC, f"the tier has no room in max_local_bytes={limit}: {why}: raise it, or try again later"
+            errno.ENOSPC,
+            f"the tier has no room in max_local_bytes={limit}: {why}: raise it, or try again later",
         )
 
     def victims(self, count: int, may_go: Callable[[bytes], bool]) -> list[bytes]:
