@@ -25,6 +25,7 @@ class FakeCore(AsyncMemoryBlobStore):
         super().__init__(page_size)
         self.loop = asyncio.get_running_loop()
         self._caller_reads = types.SimpleNamespace(interrupted=False)
+        self._interrupted_read = False
         self.held: set[str] = set()
         self.waiting: list[Completion[None]] = []
         #: Names of the held operations, as they begin.

@@ -24,6 +24,7 @@ QUEUE_DEPTH_MAX = 4096
 P = ParamSpec("P")
 Store = TypeVar("Store")
 Opened = TypeVar("Opened")
+Options = TypeVar("Options")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +133,13 @@ def _engine_default(engine: str) -> str:
     return chosen
 
 
-def _accepting(
-    make_options: Callable[P, OpenOptions],
-) -> Callable[[Callable[[type[Store], OpenOptions], Opened]], Callable[Concatenate[type[Store], P], Opened]]:
+def accepting(
+    make_options: Callable[P, Options],
+) -> Callable[[Callable[[type[Store], Options], Opened]], Callable[Concatenate[type[Store], P], Opened]]:
     """Make ``open(cls, options)`` the method ``open(cls, path, *, page_size=None, ...)``."""
 
     def decorate(
-        opener: Callable[[type[Store], OpenOptions], Opened],
+        opener: Callable[[type[Store], Options], Opened],
     ) -> Callable[Concatenate[type[Store], P], Opened]:
         @functools.wraps(opener)
         def open(cls: type[Store], /, *args: P.args, **kwargs: P.kwargs) -> Opened:  # noqa: A001 - its name
@@ -146,16 +147,17 @@ def _accepting(
             return opener(cls, make_options(*args, **kwargs))
 
         cls, _ = inspect.signature(opener).parameters.values()
-        path, *options = inspect.signature(OpenOptions).parameters.values()
+        path, *options = inspect.signature(make_options).parameters.values()
+        annotation = str(path.annotation).removeprefix("dataclasses.InitVar[").removesuffix("]")
         signature = inspect.signature(opener).replace(
-            parameters=[cls, path.replace(annotation="StorePath"), *options]
+            parameters=[cls, path.replace(annotation=annotation), *options]
         )
         open.__signature__ = signature  # type: ignore[attr-defined]
-        _, _, options_documentation = inspect.cleandoc(OpenOptions.__doc__ or "").partition("\n\n")
+        _, _, options_documentation = inspect.cleandoc(make_options.__doc__ or "").partition("\n\n")
         open.__doc__ = f"{inspect.cleandoc(opener.__doc__ or '')}\n\n{options_documentation}"
         return open
 
     return decorate
 
 
-open_options = _accepting(OpenOptions)
+open_options = accepting(OpenOptions)

@@ -12,5 +12,15 @@ from __future__ import annotations
 
 from uringblob.remote.async_store import AsyncRemoteBlobStore
 from uringblob.remote.bucket import Bucket, BucketError, KeyChanged, KeyMissing, KeyTaken, Listed
+from uringblob.remote.sync_store import RemoteBlobStore
 
-__all__ = ["AsyncRemoteBlobStore", "Bucket", "BucketError", "KeyChanged", "KeyMissing", "KeyTaken", "Listed"]
+__all__ = [
+    "AsyncRemoteBlobStore",
+    "Bucket",
+    "BucketError",
+    "KeyChanged",
+    "KeyMissing",
+    "KeyTaken",
+    "Listed",
+    "RemoteBlobStore",
+]

@@ -7,22 +7,19 @@ It checks arguments, process and loop, transfers frames, and asks :mod:`uringblo
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.api.base import observe
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.changes import Changes
-from uringblob.api.observer import StoreObserver
 from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.api.uncancellable import uncancellable
-from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import (
     NO_CHECKSUMS,
     BlobBuffer,
@@ -32,16 +29,13 @@ from uringblob.buffers.views import (
     check_writable,
     checked_commit,
     checked_conditions,
-    checked_meta,
     checked_writes,
-    check_readable,
-    readable_view,
 )
 from uringblob.errors import BlobStoreError, StoreClosed, StoreReadOnly
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
 from uringblob.remote.core import Core
-from uringblob.remote.opening import OPTIONS, RemoteOptions, open_core
+from uringblob.remote.opening import RemoteOptions, open_core, remote_options
 from uringblob.remote.snapshot import AsyncRemoteSnapshot
 
 T = TypeVar("T")
@@ -68,23 +62,15 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
         self._ended: asyncio.Task[None] | None = None
 
     @classmethod
-    def open(
-        cls,
-        url: Any,
-        *,
-        prefix: str = "",
-        page_size: int | None = None,
-        create: bool = True,
-        read_only: bool = False,
-        lease: float = 600.0,
-        grace: float = 30.0,
-        compact_after: int = 256,
-        observer: StoreObserver | None = None,
-    ) -> _Opening:
-        options = RemoteOptions(url, prefix, page_size, create, read_only, lease, grace, compact_after)
-        return _Opening(options, observer)
+    @remote_options
+    def open(cls, options: RemoteOptions) -> _Opening:
+        """Open the store: ``await`` the result, or use it with ``async with``."""
+        return _Opening(lambda: cls._open(options))
 
-    open.__func__.__doc__ = "Open the store: ``await`` the result, or use it with ``async with``.\n\n" + OPTIONS  # type: ignore[attr-defined]
+    @classmethod
+    async def _open(cls, options: RemoteOptions) -> AsyncRemoteBlobStore:
+        store = cls(await open_core(options))
+        return store if options.observer is None else observe(store, options.observer)
 
     @property
     def page_size(self) -> int:
@@ -99,6 +85,8 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     def closed(self) -> bool:
         return self._closed
 
+    _interrupted_read = False  # none is made in a caller's thread
+
     @property
     def seq(self) -> int:
         """The number of the last group of the log that this store shows."""
@@ -108,7 +96,9 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise RuntimeError(f"{self.path}: this store was inherited through fork(): open it anew in the child")
+            raise RuntimeError(
+                f"{self.path}: this store was inherited through fork(): open it anew in the child"
+            )
 
     def _check_open(self) -> None:
         self._check_process()
@@ -123,7 +113,9 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     def _check_changes(self) -> None:
         self._check_loop()
         if self._core.writer is None:
-            raise StoreReadOnly(f"{self.path} is open with read_only=True: open it to write, and take it over")
+            raise StoreReadOnly(
+                f"{self.path} is open with read_only=True: open it to write, and take it over"
+            )
 
     async def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a call; closing waits for it."""
@@ -233,19 +225,28 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
         :raises RuntimeError: the store is a writer: nobody else changes it.
         """
         self._check_open()
+        self._check_follows()
+        return self._follow(poll)
+
+    def _check_follows(self) -> None:
         if self._core.writer is not None:
             raise RuntimeError(f"{self.path}: only a reader follows: open it with read_only=True")
-        return self._follow(poll)
 
     async def _follow(self, poll: float) -> AsyncIterator[Changes]:
         queue: deque[Changes] = deque()
-        followers = self._core.history.followers
-        followers.append(queue)
+        self._begin_following(queue)
         try:
             while True:
                 yield await self._next_changes(queue, poll)
         finally:
-            followers[:] = [each for each in followers if each is not queue]
+            self._end_following(queue)
+
+    def _begin_following(self, queue: deque[Changes]) -> None:
+        self._core.history.followers.append(queue)
+
+    def _end_following(self, queue: deque[Changes]) -> None:
+        followers = self._core.history.followers
+        followers[:] = [each for each in followers if each is not queue]
 
     async def _next_changes(self, queue: deque[Changes], poll: float) -> Changes:
         while not queue:
@@ -331,18 +332,14 @@ async def _wait(task: asyncio.Task[None]) -> None:
 class _Opening:
     """What :meth:`AsyncRemoteBlobStore.open` returns: awaitable, and an asynchronous context manager."""
 
-    def __init__(self, options: RemoteOptions, observer: StoreObserver | None) -> None:
-        self._options, self._observer = options, observer
+    def __init__(self, opening: Callable[[], Coroutine[Any, Any, AsyncRemoteBlobStore]]) -> None:
+        self._opening = opening
 
-    def __await__(self) -> Any:
-        return self._open().__await__()
-
-    async def _open(self) -> AsyncRemoteBlobStore:
-        store = AsyncRemoteBlobStore(await open_core(self._options))
-        return store if self._observer is None else observe(store, self._observer)
+    def __await__(self) -> Generator[Any, Any, AsyncRemoteBlobStore]:
+        return self._opening().__await__()
 
     async def __aenter__(self) -> AsyncRemoteBlobStore:
-        self._store = await self._open()
+        self._store = await self._opening()
         return self._store
 
     async def __aexit__(self, *error: object) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 Buffer = Union[bytes, bytearray, memoryview, "BlobBuffer", Any]
 
 
-class KeyMissing(Exception):  # noqa: N818 - an answer, not a failure
+class KeyMissing(Exception):
     """There is no object under this key."""
 
 
-class KeyTaken(Exception):  # noqa: N818 - an answer, not a failure
+class KeyTaken(Exception):
     """``create`` was refused: there is an object under this key, which may be one's own after a lost answer."""
 
 
-class KeyChanged(Exception):  # noqa: N818 - an answer, not a failure
+class KeyChanged(Exception):
     """``replace`` was refused: the object has another ETag, or is gone; it may be one's own doing."""
 
 
@@ -47,7 +47,7 @@ class Listed:
     key: str
     size: int
     #: When it was made, by the bucket's clock; with a time zone.
-    modified: datetime.datetime
+    modified: dt.datetime
 
 
 @runtime_checkable

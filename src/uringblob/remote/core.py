@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
-from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.remote.bucket import BucketError, KeyMissing
@@ -25,17 +24,20 @@ from uringblob.remote.format import Entry, frame_key
 from uringblob.remote.history import History
 from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import Lease
-from uringblob.remote.requests import Requests, io_error
+from uringblob.remote.requests import io_error
 from uringblob.remote.writer import Conditions, Writer
 
+T = TypeVar("T")
 Find = Callable[[bytes], "Entry | None"]
 
 
-class HasSeq(Protocol):
+class Moment(Protocol):
     """A snapshot: a moment that may still be read."""
 
-    closed: bool
-    seq: int
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def seq(self) -> int: ...
 
 
 class Core:
@@ -47,7 +49,7 @@ class Core:
         self.lease = Lease(self.requests, session, lease_s, self.oldest)
         self.writer: Writer | None = None
         self.keeper: Keeper | None = None
-        self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.snapshots: weakref.WeakSet[Moment] = weakref.WeakSet()
         self._owns_bucket = owns_bucket
         self._reads = self._writes = 0
         self._refreshing = asyncio.Lock()
@@ -138,7 +140,9 @@ class Core:
 
     # -- changing -----------------------------------------------------------------------------
 
-    async def put(self, writes: Mapping[bytes, BlobBuffer], metas: Mapping[bytes, bytes]) -> dict[bytes, Entry]:
+    async def put(
+        self, writes: Mapping[bytes, BlobBuffer], metas: Mapping[bytes, bytes]
+    ) -> dict[bytes, Entry]:
         """Put frames, at once; return the entries for them."""
         writer = self._writing()
         writer.check()
@@ -224,7 +228,7 @@ class Core:
         assert self.keeper is not None
         return await self._asked(self.keeper.collect(), "collecting garbage")
 
-    async def _asked(self, request: Awaitable[Any], what: str) -> Any:
+    async def _asked(self, request: Awaitable[T], what: str) -> T:
         try:
             return await request
         except BucketError as error:
@@ -253,6 +257,9 @@ class Core:
             log_groups=0 if writer is None else writer.groups,
             compactions=0 if keeper is None else keeper.compactions,
             read_only=writer is None,
+            notes=(f"no lease, so frames that are replaced may be gone: {self.lease.refused}",)
+            if self.lease.refused
+            else (),
             poisoned="" if writer is None or writer.fenced is None else str(writer.fenced),
         )
 

@@ -126,7 +126,9 @@ def decode_header(body: bytes, where: str) -> tuple[Header, int]:
     """
     whole = len(body) >= EPOCH_BYTES and body[: len(MAGIC)] == MAGIC
     if not whole or xxhash.xxh3_64_intdigest(memoryview(body)[: -_DIGEST.size]) != digest_of(body):
-        raise StoreCorrupt(f"{where}: its {len(body)} bytes are not a group of a store, or damaged: restore it")
+        raise StoreCorrupt(
+            f"{where}: its {len(body)} bytes are not a group of a store, or damaged: restore it"
+        )
     _, version, kind, seq, epoch, session, nonce, before, count = _HEADER.unpack_from(body)
     if version != VERSION:
         raise StoreCorrupt(f"{where}: it has version {version}, and this release reads {VERSION}: upgrade it")
@@ -146,7 +148,9 @@ def decode_records(body: bytes, count: int, where: str) -> Iterator[tuple[bytes,
                 at += _FRAME.size
                 entry, at = Entry(frame, checksum, body[at : at + length]), at + length
             elif kind != _DELETED:
-                raise StoreCorrupt(f"{where}: no release writes a record of kind {kind}: restore it", offset=at)
+                raise StoreCorrupt(
+                    f"{where}: no release writes a record of kind {kind}: restore it", offset=at
+                )
             yield guid, entry
     except struct.error as error:
         raise StoreCorrupt(f"{where}: a record at byte {at} is cut off: restore it", offset=at) from error
@@ -184,9 +188,13 @@ def decode_head(body: bytes, where: str) -> Head:
         head = Head(**{name: value for name, value in fields.items() if name in known})
         check_page_size(head.page_size)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreCorrupt(f"{where}: it is not the head of a store ({error}): give another prefix") from error
+        raise StoreCorrupt(
+            f"{where}: it is not the head of a store ({error}): give another prefix"
+        ) from error
     if version != VERSION:
-        raise StoreCorrupt(f"{where}: the store has format {version}, and this release reads {VERSION}: upgrade it")
+        raise StoreCorrupt(
+            f"{where}: the store has format {version}, and this release reads {VERSION}: upgrade it"
+        )
     return head
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +32,7 @@ class Lease:
         self.key = f"{LEASES}{session.hex()}"
         self._requests, self._ttl_s, self._oldest = requests, ttl_s, oldest
         self._until_s = float("-inf")
+        self.refused = ""  #: why there is none
         self.broken = False  #: it lapsed once, so that what it should have kept may be gone
         self._task: asyncio.Task[None] | None = None
 
@@ -42,8 +44,14 @@ class Lease:
     async def take(self) -> None:
         """Put the lease, on what is needed now: the caller looks whether that was in time."""
         sent_s = asyncio.get_running_loop().time()
-        await self._requests.put(self.key, encode_lease(self._oldest(), self._ttl_s))
-        self._until_s = sent_s + TRUSTED * self._ttl_s
+        try:
+            await self._requests.put(self.key, encode_lease(self._oldest(), self._ttl_s))
+        except BucketError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise
+            self.refused = str(error)  # a reader that may only read goes on without one
+        else:
+            self._until_s = sent_s + TRUSTED * self._ttl_s
 
     async def renew(self) -> None:
         """Put the lease again; one that lapsed meanwhile stays lapsed, until it is taken anew."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -103,11 +104,23 @@ class Requests:
         """Delete objects, which may be gone already."""
         for first in range(0, len(keys), DELETED_AT_ONCE):
             some = keys[first : first + DELETED_AT_ONCE]
-            await self._repeat(lambda some=some: self.bucket.delete(some))
+            await self._repeat(functools.partial(self.bucket.delete, some))
 
-    def list(self, prefix: str) -> AsyncIterator[Listed]:
+    async def list(self, prefix: str) -> AsyncIterator[Listed]:
         """Iterate over the objects whose keys begin with ``prefix``; it may lag behind."""
-        return self.bucket.list(prefix)
+        after, tries = "", TRIES
+        while True:
+            try:
+                async for listed in self.bucket.list(prefix, after):
+                    yield listed
+                    after, tries = listed.key, TRIES
+            except BucketError as error:
+                tries -= 1
+                if not tries or error.errno in _FINAL:
+                    raise
+                await asyncio.sleep(self._pause_s)
+            else:
+                return
 
     async def at_once(self, calls: Sequence[Callable[[], Awaitable[Any]]]) -> None:
         """Make calls together, a bounded number at once; when all have ended raise the first error."""

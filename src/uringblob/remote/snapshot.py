@@ -20,9 +20,10 @@ from uringblob.remote.core import Core
 class SnapshotStore(Protocol):
     """The store that a snapshot is of."""
 
-    path: str
-    closed: bool
-
+    @property
+    def path(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
     def _check_open(self) -> None: ...
     def _check_loop(self) -> None: ...
 

@@ -92,6 +92,10 @@ class AsyncFileBlobStore(Calls, AsyncBlobStore):
     def closed(self) -> bool:
         return self._closing is not None
 
+    @property
+    def _interrupted_read(self) -> bool:
+        return self._caller_reads.interrupted
+
     # --- reading -------------------------------------------------------------------------
 
     def _frame(self, dst: BlobBuffer, size: int) -> IoBuffer:

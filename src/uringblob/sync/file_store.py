@@ -54,7 +54,7 @@ class FileBlobStore(StoreOwner, BlobStore):
     when the interpreter exits.
     """
 
-    def __init__(self, handle: StoreHandle) -> None:
+    def __init__(self, handle: StoreHandle[AsyncFileBlobStore]) -> None:
         """Use :meth:`open`."""
         if not isinstance(handle, StoreHandle):
             raise TypeError("a FileBlobStore is made by FileBlobStore.open(path, ...)")
@@ -204,7 +204,7 @@ class FileBlobStore(StoreOwner, BlobStore):
         return f"<{type(self).__name__} over {self._core!r}>"
 
     def __del__(self) -> None:
-        handle: StoreHandle | None = getattr(self, "_handle", None)
+        handle: StoreHandle[AsyncFileBlobStore] | None = getattr(self, "_handle", None)
         if handle is not None and not handle.closed and not handle.inherited:
             try:
                 text = f"{self!r} was never closed, and is not flushed"

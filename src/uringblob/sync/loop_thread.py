@@ -18,14 +18,13 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from uringblob import fork
 from uringblob.completion import persist
 from uringblob.errors import StoreClosed
 from uringblob.logs import logger
 from uringblob.owner import StoreOwner
-from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync.call import LoopCall
 
 #: Signals that a thread raises itself by a fault: blocked, they would kill without a traceback.
@@ -38,11 +37,28 @@ class NoThread(RuntimeError):
     """The system has no thread for a store's loop."""
 
 
-class LoopThread(StoreOwner):
+class LoopedCore(Protocol):
+    """An asynchronous store, as far as its thread knows it."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def _interrupted_read(self) -> bool:
+        """Whether a signal handler that runs in this thread interrupted a read that closing would wait for."""
+
+    async def aclose(self, flush: bool = True) -> None: ...
+
+
+S = TypeVar("S", bound=LoopedCore)
+
+
+class LoopThread(StoreOwner, Generic[S]):
     """An asyncio loop in a thread of its own, and the asynchronous store that runs on it."""
 
-    def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
-        self.core: AsyncFileBlobStore | None = None
+    def __init__(self, opener: Callable[[], Coroutine[Any, Any, S]], name: str) -> None:
+        self.core: S | None = None
         self._opener = opener
         self._submitted: deque[LoopCall[Any]] = deque()
         self._running: set[LoopCall[Any]] = set()

@@ -14,6 +14,7 @@ from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobStoreError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
+from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.snapshot import AsyncFileSnapshot
 from uringblob.sync.store_handle import StoreHandle
 
@@ -21,7 +22,9 @@ from uringblob.sync.store_handle import StoreHandle
 class FileSnapshot(StoreOwner, BlobSnapshot):
     """What a ``FileBlobStore`` showed when :meth:`snapshot` was called; :meth:`read_blob` reads in this thread."""
 
-    def __init__(self, store: BlobStore, handle: StoreHandle, core: AsyncFileSnapshot) -> None:
+    def __init__(
+        self, store: BlobStore, handle: StoreHandle[AsyncFileBlobStore], core: AsyncFileSnapshot
+    ) -> None:
         self._store = store  # open as long as its snapshot is used
         self._handle, self._core = handle, core
 

@@ -6,18 +6,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from uringblob.errors import StoreClosed
 from uringblob.owner import StoreOwner
-from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.sync.call import LoopCall, PlainCall
-from uringblob.sync.loop_thread import CLOSED, LoopThread
+from uringblob.sync.loop_thread import CLOSED, LoopedCore, LoopThread
 
 T = TypeVar("T")
+S = TypeVar("S", bound=LoopedCore)
 
 
-class StoreHandle(StoreOwner):
+class StoreHandle(StoreOwner, Generic[S]):
     """Opens an asynchronous store in a loop thread of its own, and runs calls on it.
 
     :param opener: the coroutine function that opens the store; its errors are raised here.
@@ -26,10 +26,10 @@ class StoreHandle(StoreOwner):
     Every method may be called from any thread and from signal handlers.
     """
 
-    def __init__(self, opener: Callable[[], Coroutine[Any, Any, AsyncFileBlobStore]], name: str) -> None:
+    def __init__(self, opener: Callable[[], Coroutine[Any, Any, S]], name: str) -> None:
         self.closed = True  # until there is something to close
         self._pid = os.getpid()
-        self._loop = LoopThread(opener, name)
+        self._loop: LoopThread[S] = LoopThread(opener, name)
         try:
             self.closed = False
             self._loop.start()
@@ -102,7 +102,7 @@ class StoreHandle(StoreOwner):
         """
         self._check_thread()
         loop = self._loop
-        if not self.inherited and loop.core is not None and loop.core._caller_reads.interrupted:
+        if not self.inherited and loop.core is not None and loop.core._interrupted_read:
             raise RuntimeError(
                 "close() waits for the read_blob() of this thread that the signal handler interrupted: "
                 "close the store when that has returned"

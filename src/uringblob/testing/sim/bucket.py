@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import errno
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from uringblob.remote.bucket import Buffer, BucketError, KeyChanged, KeyMissing, KeyTaken, Listed
+from uringblob.remote.bucket import BucketError, Buffer, KeyChanged, KeyMissing, KeyTaken, Listed
 
 T = TypeVar("T")
 
@@ -61,13 +62,14 @@ def no_faults(request: BucketRequest) -> BucketFault | None:  # noqa: ARG001 - o
 
 
 def chance(seed: int, rate: float, in_a_row: int = 2) -> BucketFaults:
-    """Return faults for a share of the requests, and at most ``in_a_row`` for the same method and key."""
-    dice = random.Random(f"chance {seed}")  # noqa: S311 - the same run each time
-    row: collections.Counter[tuple[str, str]] = collections.Counter()
+    """Return faults for a share of the requests, and at most ``in_a_row`` for what one task tries again."""
+    dice = random.Random(f"chance {seed}")
+    rows: weakref.WeakKeyDictionary[Any, collections.Counter[BucketRequest]] = weakref.WeakKeyDictionary()
     kinds = [fault for fault in BucketFault if fault not in (BucketFault.DEATH, BucketFault.DEATH_AFTER)]
 
     def decide(request: BucketRequest) -> BucketFault | None:
-        same = request[1:]
+        row = rows.setdefault(asyncio.current_task(), collections.Counter())
+        same = request._replace(number=0)
         if row[same] >= in_a_row or dice.random() >= rate:
             row[same] = 0
             return None
@@ -81,7 +83,7 @@ def chance(seed: int, rate: float, in_a_row: int = 2) -> BucketFaults:
 class _Object:
     body: bytes
     etag: str
-    modified: datetime.datetime
+    modified: dt.datetime
 
 
 class SimBucket:
@@ -105,7 +107,7 @@ class SimBucket:
         self.objects: dict[str, _Object] = {}
         #: Requests that were carried out, by method.
         self.served: collections.Counter[str] = collections.Counter()
-        self.dice = random.Random(f"bucket {seed}")  # noqa: S311 - the same run each time
+        self.dice = random.Random(f"bucket {seed}")
         self._list_lag, self._lies = list_lag, frozenset(lies)
         self._listed: dict[str, Listed] = {}
         self._unlisted: collections.deque[tuple[int, str, Listed | None]] = collections.deque()
@@ -150,7 +152,7 @@ class SimBucket:
     def set(self, key: str, body: bytes) -> str:
         """Make or overwrite an object; return its ETag."""
         self._etags += 1
-        modified = datetime.datetime.fromtimestamp(self.clock(), datetime.timezone.utc)
+        modified = dt.datetime.fromtimestamp(self.clock(), dt.timezone.utc)
         self.objects[key] = _Object(body, f'"{self._etags}"', modified)
         self._unlisted.append((self.served.total(), key, Listed(key, len(body), modified)))
         return self.objects[key].etag
@@ -199,6 +201,8 @@ class SimClient:
         #: Requests that were sent.
         self.sent: list[BucketRequest] = []
         self.dead = False
+        #: Awaited before each request, if set: its client sleeps there.
+        self.before: Callable[[BucketRequest], Awaitable[object]] | None = None
 
     async def get(self, key: str) -> tuple[bytes, str]:
         there = await self._ask("get", key, lambda: self.bucket.get(key))
@@ -232,6 +236,8 @@ class SimClient:
     async def _ask(self, method: str, key: str, act: Callable[[], T]) -> T:
         request = BucketRequest(len(self.sent), method, key)
         self.sent.append(request)
+        if self.before is not None:
+            await self.before(request)
         await self._travel(request)
         fault = self.faults(request)
         if fault is BucketFault.REFUSED:

@@ -105,6 +105,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._ready.append((handle, context.run, (callback, *args)))
         return handle
 
+    call_soon_threadsafe = call_soon  # there is one thread
+
     def call_later(  # type: ignore[override]
         self,
         delay: float,
