@@ -203,34 +203,39 @@ class World:
         self.opened: list = []
         try:
             loop.run(self._run(loop, disk, client, calls, frames_max))
+            self.image = disk.live
         except PowerCut:
             self.cuts += 1
-            client.dead = True
-            loop.remove_device(self.power.poll)
-            loop.run(self._bury())
+            self._bury(loop, client)
             self.bucket.deliver()
-        else:
-            self.image = disk.live
+        except BaseException:
+            self._bury(loop, client)
+            raise
         for tier in self.opened:
             if isinstance(tier, AsyncTieredBlobStore):
                 self.fetched += tier.tier_stats().fetched
                 self.evicted += tier.tier_stats().evicted
         return self.power.off
 
-    async def _run(self, *args) -> None:
-        self.main = asyncio.ensure_future(self._life(*args))
-        await self.main
-
-    async def _bury(self) -> None:
+    def _bury(self, loop: SimLoop, client) -> None:
         """End the tasks of a machine that is off: what they do reaches nothing."""
+        self.power.off = client.dead = True
+        loop.remove_device(self.power.poll)
+        loop.run(self._close_all())
+
+    async def _close_all(self) -> None:
         self.main.cancel()
         await asyncio.wait([self.main])
         if not self.main.cancelled():
             self.main.exception()
-        while self.opened and not self.opened[-1].closed:
-            await self.opened[-1].aclose(flush=False)
-            if not isinstance(self.opened[-1], AsyncTieredBlobStore):
-                self.opened.pop()
+        for store in reversed(self.opened):
+            if not store.closed:
+                with contextlib.suppress(Exception):
+                    await store.aclose(flush=False)
+
+    async def _run(self, *args) -> None:
+        self.main = asyncio.ensure_future(self._life(*args))
+        await self.main
 
     async def _life(self, loop, disk, client, calls: int, frames_max: int | None) -> None:
         local = await open_sim_store(disk, loop, rng=disk.rng)
@@ -248,6 +253,7 @@ class World:
             with contextlib.suppress(BlobStoreIOError):
                 remote = await AsyncRemoteBlobStore.open(client, page_size=PAGE)
                 break
+        self.opened.append(remote)
         limit = None if frames_max is None else frames_max * PAGE
         tier = AsyncTieredBlobStore(local, remote, max_local_bytes=limit)
         self.opened.append(tier)
