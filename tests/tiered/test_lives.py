@@ -15,6 +15,7 @@ pytestmark = pytest.mark.one_interpreter
 
 WORLDS, LIVES, CALLS = 4, 4, 12
 STEPS_MAX = 400  #: of a life
+SEEDS_A_BUG = 10
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +25,13 @@ def _quiet():
     logging.getLogger("uringblob").disabled = False
 
 
-def live_on(seed: int) -> World:
+def live_on(seed: int, actors: int = 2) -> World:
     """Three lives whose power may be cut, one that ends well, and another machine."""
-    world = World(seed, rate=random.Random(seed).choice((0, 0.1, 0.3)))
+    world = World(seed, actors=actors, rate=random.Random(seed).choice((0, 0.1, 0.3)))
     try:
         for life in range(LIVES):
             cut_at = world.rng.randrange(1, STEPS_MAX) if life < LIVES - 1 else None
-            world.live(CALLS, cut_at=cut_at, frames_max=world.rng.choice((None, 3, 5)))
+            world.live(CALLS, cut_at=cut_at, frames_max=world.rng.choice((None, 4, 8)))
         world.take_over()
     except Exception as error:
         raise AssertionError(f"{error!r}\nreplay: seed={seed} life={world.lives}") from error
@@ -39,7 +40,7 @@ def live_on(seed: int) -> World:
 
 @pytest.mark.parametrize("part", range(WORLDS))
 def test_random_lives(part, count_row):
-    worlds = [live_on(seeds.first() + part * WORLDS + n) for n in range(WORLDS)]
+    worlds = [live_on(seeds.first() + part * WORLDS + n, actors=2 + n % 2) for n in range(WORLDS)]
     for figure in ("groups", "fetched", "evicted"):
         assert sum(getattr(world, figure) for world in worlds), f"no {figure}: they ask nothing"
     count_row(
@@ -65,9 +66,11 @@ def test_the_power_is_cut_at_every_step(count_row):
     count_row(21, **{"steps at which a tier's power was cut": cut_at})
 
 
-@pytest.mark.parametrize(("bug", "seed"), PLANTED.items(), ids=lambda given: getattr(given, "__name__", ""))
+@pytest.mark.parametrize(
+    ("bug", "seed"), PLANTED.items(), ids=lambda given: getattr(given, "__name__", str(given))
+)
 def test_a_planted_bug_is_found(bug, seed):
     with bug(), pytest.raises(AssertionError) as caught:
-        for number in range(seed, seed + 10):
-            live_on(number)
+        for number in range(seed, seed + SEEDS_A_BUG):
+            live_on(number, actors=4)
     assert "replay:" in str(caught.value)

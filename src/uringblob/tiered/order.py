@@ -24,7 +24,7 @@ class Order:
     @contextlib.asynccontextmanager
     async def exclusive(self, guids: Collection[bytes]) -> AsyncIterator[None]:
         """Let nothing else change these blobs meanwhile.  For jobs that are not cancelled."""
-        before = {self._last[guid] for guid in guids if guid in self._last}
+        before = dict.fromkeys(self._last[guid] for guid in guids if guid in self._last)
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._last.update(dict.fromkeys(guids, end))
         try:
