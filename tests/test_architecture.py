@@ -68,6 +68,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
     ),
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
+    "tiered": ("ground", "buffers", "api", "sync"),
     "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
     "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
@@ -109,7 +110,7 @@ EXTRAS = {
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
     *("ring", "testing", "errors", "metrics", "traces", "completion"),
-    *("guid", "slab", "views", "checksums", "tuning", "holt"),
+    *("guid", "slab", "views", "checksums", "tuning", "holt", "tiered"),
 }
 
 PUBLIC_NAMES = set(

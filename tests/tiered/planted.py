@@ -179,7 +179,7 @@ def no_comparison_when_opened():
 
 #: Each with the first seed that is tried: the rarest takes 49.
 PLANTED = {
-    no_snapshot: 1,
+    no_snapshot: 7,
     no_flush_before_an_upload: 7,
     no_tombstones: 0,
     touched_only_after: 48,
@@ -187,7 +187,7 @@ PLANTED = {
     what_waits_is_evicted: 0,
     tombstones_outlive_evictions: 1,
     names_compared_alone: 0,
-    a_fetch_replaces_what_was_written_since: 0,
+    a_fetch_replaces_what_was_written_since: 5,
     a_group_for_each_part: 0,
     acknowledged_before_it_is_uploaded: 0,
     a_failed_upload_is_done: 17,

@@ -10,6 +10,7 @@ from uringblob_bench.measures import (
     space,
     stall,
     sync_face,
+    tier,
     writes,
 )
 from uringblob_bench.measures.base import Measure
@@ -29,6 +30,7 @@ MEASURES: dict[int, Measure] = {
             *scale.MEASURES,
             *space.MEASURES,
             *counts.MEASURES,
+            *tier.MEASURES,
         ],
         key=lambda measure: measure.number,
     )
