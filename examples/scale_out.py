@@ -168,7 +168,7 @@ class Measured:
 
 def simulate(shards: int, *, clients: int = 1024, commits: int = 4, seed: int = 1) -> Measured:
     """Let ``clients`` commit one frame after the other, as fast as they can."""
-    loop, rng, counts = SimLoop(), random.Random(seed), dict[str, int]()
+    loop, rng, counts = SimLoop(), random.Random(seed), dict[str, int]()  # type: ignore[abstract]
 
     async def run() -> Measured:
         buckets = [SimBucket(seed + number) for number in range(shards)]

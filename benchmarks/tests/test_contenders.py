@@ -19,8 +19,8 @@ from uringblob_bench.contenders.os_calls import OsCalls
 from uringblob_bench.contenders.ring import BareRing
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.contenders.store import AsyncStore, StoreFiller, SyncStore, guid_of
-from uringblob_bench.contenders.tier import TierHits
 from uringblob_bench.contenders.thread_pool import ThreadPool
+from uringblob_bench.contenders.tier import TierHits
 from uringblob_bench.load import Load, Verb
 
 pytestmark = pytest.mark.one_interpreter

@@ -140,14 +140,17 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         if not self._live:
             await self._attach()
-        key = guid if guid.__class__ is BlobGuid else guid_bytes(guid)
         try:
-            await self._local.read_blob(key, dst)
+            await self._local.read_blob(guid, dst)
         except BlobNotFound:
             check_writable(dst, self.page_size)
-            await self._read_elsewhere(user_guid(key), 0, dst)
+            await self._read_elsewhere(user_guid(guid), 0, dst)
         else:
-            self.note_use(key)
+            used = self._used
+            if guid in used:  # without a call more: this is the hot path
+                used[guid] = True  # type: ignore[index]
+            else:
+                self.note_use(guid)
 
     def note_use(self, guid: GuidLike) -> None:
         """Have the frame outlive the next pass of the clock; from any thread."""
