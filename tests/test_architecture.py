@@ -68,13 +68,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ASYNC_STORE, ("ground", "buffers", "api", "store", "store.index", "store.io", "store.opening")
     ),
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
+    "remote": ("ground", "buffers", "api", "sync"),
     "tiered": ("ground", "buffers", "api", "sync"),
     "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
     "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (
         *("ground", "buffers", "engine protocol"),
-        *("store", "store.format", "store.opening", "async store"),
+        *("store", "store.format", "store.opening", "async store", "remote"),
     ),
     "testing": ("testing.conformance", "testing.sim"),
     # What the doctor and the other commands share.
@@ -109,7 +110,7 @@ EXTRAS = {
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
-    *("ring", "testing", "errors", "metrics", "traces", "completion"),
+    *("ring", "testing", "errors", "metrics", "traces", "completion", "remote"),
     *("guid", "slab", "views", "checksums", "tuning", "holt", "tiered"),
 }
 

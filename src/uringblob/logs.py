@@ -20,6 +20,8 @@ EVENTS = {
     "group_dropped": "WARNING: after an unclean end the last, unconfirmed group ``seq`` is left out",
     "blobs_lost": "ERROR: the file is shorter than its map; these blobs are ``BlobCorrupt`` now",
     "compaction_failed": "WARNING: the log was not shortened; the store goes on with the long one",
+    "collection_failed": "WARNING: a store in a bucket did not write its map, or did not delete garbage; a later group tries again",
+    "lease_failed": "WARNING: a store in a bucket could not renew its lease (INFO: give it back); it tries again",
     "opened_full": "WARNING: there is no room to repair what a crash left, so changes are refused until there is",
     "closed_unsealed": "INFO: there was no room to seal the log; the next opener does what it does after a crash",
     "poisoned": "ERROR: an I/O failed and what the medium holds is unknown; changes are refused",

@@ -197,7 +197,8 @@ class Life:
                 await store.commit(writes, doomed, absent)
             op.outcome = ACKNOWLEDGED
         except WriterFenced:
-            op.outcome, run.fenced = REFUSED, True
+            op.outcome = REFUSED
+            self.fence(run)
         except ConditionFailed:
             op.outcome = REFUSED
         except BlobStoreIOError as error:
@@ -240,7 +241,6 @@ class Life:
 
     async def judge(self):
         self.bucket.deliver()
-        self._judge_fences()
         states, last = self._allowed()
         for who, state in self.seen:
             assert _key(state) in states, f"{who} saw {state}, which is after no prefix of the history"
@@ -251,14 +251,15 @@ class Life:
         await reader.aclose()
         await self._judge_garbage(final)
 
-    def _judge_fences(self):
+    def fence(self, run):
+        """Note that a writer was fenced, which is right only if another one has taken over by now."""
         epochs = [
             decode_header(there.body, key)[0].epoch
             for key, there in self.bucket.objects.items()
             if key.startswith("log/")
         ]
-        for run in self.runs:
-            assert not run.fenced or max(epochs) > run.epoch, "a writer was fenced, and nobody took over"
+        assert max(epochs) > run.epoch, "a writer was fenced, and nobody took over"
+        run.fenced = True
 
     def _allowed(self):
         """Return the states after every prefix of the history, and those after all of it."""

@@ -7,15 +7,28 @@ import contextlib
 import dataclasses
 from unittest import mock
 
+from remote import steps
+from uringblob.buffers.checksum import frame_checksum
 from uringblob.remote import keeper as keeping
 from uringblob.remote.bucket import BucketError, KeyTaken
 from uringblob.remote.core import Core
-from uringblob.remote.format import EPOCH, HEAD, decode_header, digest_of, encode, frame_key, frame_name, log_key
+from uringblob.remote.format import (
+    EPOCH,
+    HEAD,
+    Entry,
+    decode_header,
+    digest_of,
+    encode,
+    frame_key,
+    frame_name,
+    log_key,
+)
 from uringblob.remote.history import History
 from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import Lease
 from uringblob.remote.requests import Requests
 from uringblob.remote.writer import Writer
+from uringblob.testing.sim.bucket import BucketFault
 
 patch = mock.patch.object
 
@@ -23,14 +36,14 @@ patch = mock.patch.object
 @contextlib.contextmanager
 def groups_before_frames():
     """Rule 1."""
-    real = Core.put
+    real, entries_to_come = Core.put, []
 
     async def put(self, writes, metas):
         entries = await real(self, {}, {})
         for guid, src in writes.items():
-            entry = keeping_entry(self, guid, src, metas)
+            entry = Entry(self.writer.name_frame(), frame_checksum(bytes(src)), metas.get(guid, b""))
             entries[guid] = entry
-            asyncio.ensure_future(later(self, entry, bytes(src)))
+            entries_to_come.append(asyncio.ensure_future(later(self, entry, bytes(src))))
         return entries
 
     async def later(core, entry, body):
@@ -41,13 +54,6 @@ def groups_before_frames():
 
     with patch(Core, "put", put):
         yield
-
-
-def keeping_entry(core, guid, src, metas):
-    from uringblob.buffers.checksum import frame_checksum
-    from uringblob.remote.format import Entry
-
-    return Entry(core.writer.name_frame(), frame_checksum(bytes(src)), metas.get(guid, b""))
 
 
 @contextlib.contextmanager
@@ -290,30 +296,35 @@ decode = keeping.decode_lease
 @contextlib.contextmanager
 def leases_never_renewed():
     """Rule 18."""
-    with patch(Lease, "renew", mock.AsyncMock()):
+
+    async def renew(_self):
+        pass
+
+    with patch(Lease, "renew", renew):
         yield
 
 
-PLANTED = [
-    groups_before_frames,
-    names_of_frames_used_again,
-    taken_is_taken_for_ones_own,
-    taken_is_always_another_writer,
-    a_group_of_unknown_outcome_is_given_up,
-    the_fence_is_jumped,
-    no_epoch_group,
-    epoch_groups_deleted,
-    ghosts_become_writers,
-    the_end_of_the_log_believed,
-    digests_not_compared,
-    head_set_without_a_condition,
-    head_before_its_map,
-    frames_of_every_epoch_swept,
-    leases_not_looked_at,
-    snapshots_forgotten,
-    no_horizon,
-    the_horizon_not_read,
-    leases_expire_at_once,
-    leases_never_renewed,
-    conditions_not_checked,
-]
+#: Each bug with a hunt that finds it soon: which steps, or ``None`` for random lives.
+PLANTED = {
+    groups_before_frames: None,
+    names_of_frames_used_again: None,
+    taken_is_taken_for_ones_own: steps.openers_asleep,
+    taken_is_always_another_writer: lambda: steps.requests_failing([(BucketFault.ANSWER_LOST, 1)]),
+    a_group_of_unknown_outcome_is_given_up: lambda: steps.requests_failing([(BucketFault.LATE, 3)]),
+    conditions_not_checked: None,
+    the_fence_is_jumped: steps.openers_asleep,
+    no_epoch_group: steps.writers_asleep,
+    epoch_groups_deleted: steps.writers_asleep,
+    ghosts_become_writers: steps.openers_asleep,
+    the_end_of_the_log_believed: steps.readers_asleep,
+    digests_not_compared: steps.alone,
+    head_set_without_a_condition: steps.writers_asleep,
+    head_before_its_map: steps.writers_asleep,
+    frames_of_every_epoch_swept: steps.writers_asleep,
+    leases_not_looked_at: steps.readers_asleep,
+    snapshots_forgotten: steps.alone,
+    no_horizon: steps.readers_asleep,
+    the_horizon_not_read: steps.readers_asleep,
+    leases_expire_at_once: steps.readers_asleep,
+    leases_never_renewed: steps.alone,
+}

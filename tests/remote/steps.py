@@ -6,9 +6,25 @@ Every request is tried, so these find at once what random lives find rarely.
 from __future__ import annotations
 
 import asyncio
+import functools
 
-from lives import ACKNOWLEDGED, GRACE_S, GUIDS, LEASE_S, PAGE, REFUSED, Life, Op, Run, frame, look
-from uringblob import BlobChanged, BlobStoreIOError, WriterFenced
+import pytest
+
+from remote.lives import (
+    ACKNOWLEDGED,
+    GRACE_S,
+    GUIDS,
+    LEASE_S,
+    PAGE,
+    REFUSED,
+    Life,
+    Op,
+    Run,
+    frame,
+    look,
+    look_at,
+)
+from uringblob import BlobChanged, BlobGuid, BlobStoreIOError, StoreCorrupt, WriterFenced
 from uringblob.remote import AsyncRemoteBlobStore
 from uringblob.testing.sim.bucket import BucketFault
 
@@ -37,13 +53,15 @@ class Steps(Life):
 
     async def commit(self, store, run, *chosen):
         self.stamps += 1
+        chosen = (*chosen, BlobGuid(bytes([100 + self.stamps]) * 16))  # one that no later commit replaces
         op = Op(dict.fromkeys(chosen, self.stamps))
         run.ops.append(op)
         try:
             await store.commit([(guid, frame(self.stamps)) for guid in chosen])
             op.outcome = ACKNOWLEDGED
         except WriterFenced:
-            op.outcome, run.fenced = REFUSED, True
+            op.outcome = REFUSED
+            self.fence(run)
         except BlobStoreIOError as error:
             op.outcome = op.outcome if error.applied is None else REFUSED
 
@@ -92,11 +110,17 @@ class Steps(Life):
 
 
 def at_request(client, number, meanwhile):
-    """Have ``client`` wait before its request ``number`` until ``meanwhile`` has run."""
+    """Have ``client`` send nothing from its request ``number`` on until ``meanwhile`` has run."""
+    awake = None
 
     async def before(request):
+        nonlocal awake
         if request.number == number:
+            awake = asyncio.Event()
             await meanwhile()
+            awake.set()
+        elif awake is not None:
+            await awake.wait()
 
     client.before = before
     return client
@@ -125,6 +149,13 @@ def requests_of(script):
 
 async def as_writer(life, client):
     await life.work(client, GRACE_S)
+
+
+async def as_reader(life, client):
+    store, run = await life.open_writer(life.bucket.client())
+    await life.commit(store, run, *GUIDS)
+    await life.read(client, overslept=False)
+    await store.aclose()
 
 
 def writer_asleep(number, list_lag=0):
@@ -186,32 +217,96 @@ def request_fails(number, fault, times=1):
     life.run_script(script)
 
 
+def snapshot_kept(*, of_reader):
+    """A snapshot outlasts compactions and collections, for as long as it is open and its store awake."""
+    life = Steps()
+
+    async def script():
+        store, run = await life.open_writer(life.bucket.client())
+        await life.commit(store, run, *GUIDS)
+        reader = await AsyncRemoteBlobStore.open(
+            life.bucket.client(), read_only=True, lease=LEASE_S, grace=GRACE_S
+        )
+        snapshot = await (reader if of_reader else store).snapshot()
+        then = await look_at(snapshot)
+        for _ in range(2):
+            await life.commit(store, run, *GUIDS)
+            await reader.refresh()
+            await life.tidy(store, LEASE_S)
+            assert await look_at(snapshot) == then
+            life.seen.append(("a reader", await look(reader)))
+        for each in (snapshot, reader, store):
+            await each.aclose()
+
+    life.run_script(script)
+
+
+def lying_bucket():
+    """Two writers on a bucket that overwrites what it should refuse: damaged, and said so, never a mixture."""
+    life = Steps()
+    life.bucket._lies = frozenset({"create"})
+
+    async def script():
+        one, run = await life.open_writer(life.bucket.client())
+        two, other = await life.open_writer(life.bucket.client())
+        for _ in range(2):
+            await life.commit(one, run, GUIDS[0])
+            await life.commit(two, other, GUIDS[1])
+        with pytest.raises(StoreCorrupt, match="does not continue the group before it"):
+            await AsyncRemoteBlobStore.open(life.bucket.client(), read_only=True)
+        for store in (one, two):
+            await store.aclose(flush=False)
+
+    life.loop.run(script())
+
+
 FAULTS = [
     *((fault, times) for fault in BucketFault if fault.name[:5] != "DEATH" for times in (1, 3)),
     (BucketFault.DEATH, 1),
     (BucketFault.DEATH_AFTER, 1),
 ]
-WRITER_REQUESTS, READER_REQUESTS = 60, 24
+WRITER_REQUESTS, READER_REQUESTS = 56, 32
+
+
+def writers_asleep():
+    """Yield each step of :func:`writer_asleep`, as a name and a call."""
+    for number in range(WRITER_REQUESTS):
+        yield f"writer asleep at {number}", functools.partial(writer_asleep, number)
+
+
+def openers_asleep():
+    """Do the same for :func:`opener_asleep`."""
+    for number in range(WRITER_REQUESTS):
+        for commits in (0, 1, 3):
+            name = f"opener asleep at {number}, {commits} commits"
+            yield name, functools.partial(opener_asleep, number, commits)
+
+
+def requests_failing(faults=FAULTS):
+    """Do the same for :func:`request_fails`."""
+    for number in range(WRITER_REQUESTS):
+        for fault, times in faults:
+            name = f"request {number}: {fault.name} {times} times"
+            yield name, functools.partial(request_fails, number, fault, times)
+
+
+def readers_asleep():
+    """Do the same for :func:`reader_asleep`."""
+    for number in range(READER_REQUESTS):
+        for pause_s in (GRACE_S, 2 * LEASE_S):
+            for lag in (0, 3):
+                name = f"reader asleep at {number} for {pause_s} s, lag {lag}"
+                yield name, functools.partial(reader_asleep, number, pause_s, lag)
+
+
+def alone():
+    """Yield the scripts that have one step."""
+    yield "a writer's snapshot", functools.partial(snapshot_kept, of_reader=False)
+    yield "a reader's snapshot", functools.partial(snapshot_kept, of_reader=True)
+    yield "lying bucket", lying_bucket
 
 
 def every_step():
     """Yield a name and a call for each step of each script."""
-    for number in range(WRITER_REQUESTS):
-        yield f"writer asleep at {number}", lambda number=number: writer_asleep(number)
-        for commits in (0, 1, 3):
-            yield (
-                f"opener asleep at {number}, {commits} commits",
-                lambda number=number, commits=commits: opener_asleep(number, commits),
-            )
-        for fault, times in FAULTS:
-            yield (
-                f"request {number}: {fault.name} {times} times",
-                lambda number=number, fault=fault, times=times: request_fails(number, fault, times),
-            )
-    for number in range(READER_REQUESTS):
-        for pause_s in (GRACE_S, 2 * LEASE_S):
-            for lag in (0, 3):
-                yield (
-                    f"reader asleep at {number} for {pause_s} s, lag {lag}",
-                    lambda number=number, pause_s=pause_s, lag=lag: reader_asleep(number, pause_s, lag),
-                )
+    for steps in (alone, writers_asleep, readers_asleep, openers_asleep, requests_failing):
+        yield from steps()

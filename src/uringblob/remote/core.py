@@ -6,6 +6,7 @@ It does not refer to the store object, whose end can so be noticed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,12 +17,12 @@ from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
-from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError
+from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.remote.bucket import BucketError, KeyMissing
 from uringblob.remote.format import Entry, frame_key
-from uringblob.remote.history import History
+from uringblob.remote.history import RESTARTS_MAX, History
 from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import Lease
 from uringblob.remote.requests import io_error
@@ -211,12 +212,15 @@ class Core:
 
     async def take_lease(self) -> None:
         """Go on to the end of the log, and take a lease that no collector can have missed (rule 17)."""
-        while True:
+        for _ in range(RESTARTS_MAX):
             await self.history.advance()
             await self.lease.take()
             await self.history.read_head()
             if self.history.head.horizon <= self.history.seq:
                 return
+        raise BlobStoreIOError(
+            errno.EAGAIN, f"{self.name}: its log grows faster than it can be read here: try again"
+        )
 
     async def compact(self) -> None:
         """See :meth:`Keeper.compact`."""

@@ -77,18 +77,16 @@ class Keeper:
             self._task = asyncio.get_running_loop().create_task(self._run(compacts=compacts))
 
     async def _run(self, *, compacts: bool) -> None:
-        event = "compaction_failed"
         try:
             if compacts:
                 await self.compact()
-            event = "collection_failed"
             await self.collect()
         except (BucketError, BlobStoreError) as error:
             logger.warning(
-                "%s: the log was not shortened, or garbage stays: %s",
+                "%s: the map was not written, or garbage not deleted; a later group tries again: %s",
                 self._requests.name,
                 error,
-                extra={"event": event, "path": self._requests.name},
+                extra={"event": "collection_failed", "path": self._requests.name},
             )
         finally:
             self._task = None
@@ -114,11 +112,12 @@ class Keeper:
                     await asyncio.sleep(0)
             key = map_key(seq, nonce)
             await self._requests.put(key, sealed(body))
-            if history.head.seq < seq and await self._publish(
+            published = await self._publish(
                 lambda head: head.seq < seq, seq=seq, epoch=epoch, digest=digest, map=key
-            ):
-                self.compactions += 1
-            else:
+            )
+            self.compactions += published
+            # Its answer was lost, and another writer changed other fields since: it is there all the same.
+            if not published and history.head.map != key:
                 await self._requests.delete([key])
 
     async def _publish(self, still: Callable[[Any], bool], **fields: Any) -> bool:

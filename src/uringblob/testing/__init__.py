@@ -1,4 +1,4 @@
-"""The conformance suite, which checks a store against the contract, and a simulated disk.
+"""The conformance suite, which checks a store against the contract, and a simulated disk and bucket.
 
 ::
 
@@ -19,6 +19,11 @@ The simulated disk shows what a power cut may leave, deterministic under one see
     store = loop.run(open_sim_store(disk, loop, rng=disk.rng))
     ...
     image = disk.crash(disk.rng)  # disk.all_crashes() yields every possible one
+
+The simulated bucket loses, delays and repeats requests, for stores beyond one machine::
+
+    bucket = SimBucket(seed)
+    store = await AsyncRemoteBlobStore.open(bucket.client(chance(seed, 0.1)))
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from uringblob.testing.conformance.catalogue import CHECKS
 from uringblob.testing.conformance.check import Check
 from uringblob.testing.conformance.expect import ConformanceError
 from uringblob.testing.conformance.runner import ConformanceReport, check_async_blob_store, check_blob_store
+from uringblob.testing.sim.bucket import BucketFault, BucketRequest, SimBucket, SimClient, chance
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine
 from uringblob.testing.sim.history import History, HistoryError
@@ -36,6 +42,8 @@ from uringblob.testing.sim.store import new_image, open_sim_store
 
 __all__ = [
     "CHECKS",
+    "BucketFault",
+    "BucketRequest",
     "Check",
     "ConformanceError",
     "ConformanceReport",
@@ -43,10 +51,13 @@ __all__ = [
     "History",
     "HistoryError",
     "Image",
+    "SimBucket",
+    "SimClient",
     "SimDisk",
     "SimEngine",
     "SimLoop",
     "SimStuck",
+    "chance",
     "check_async_blob_store",
     "check_blob_store",
     "new_image",
