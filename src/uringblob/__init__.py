@@ -38,6 +38,7 @@ from uringblob.errors import (
     StoreLocked,
     StorePoisoned,
     StoreReadOnly,
+    TierDiverged,
     WriterFenced,
 )
 from uringblob.guid import BlobGuid
@@ -80,6 +81,7 @@ __all__ = [
     "StorePoisoned",
     "StoreReadOnly",
     "StoreStats",
+    "TierDiverged",
     "VerifyReport",
     "WriterFenced",
     "observe",
