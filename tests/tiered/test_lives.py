@@ -44,7 +44,7 @@ def test_random_lives(part, count_row):
     for figure in ("groups", "fetched", "evicted"):
         assert sum(getattr(world, figure) for world in worlds), f"no {figure}: they ask nothing"
     count_row(
-        21,
+        27,
         **{
             "lives of a tier": sum(world.lives for world in worlds),
             "groups judged": sum(world.groups for world in worlds),
@@ -63,7 +63,7 @@ def test_the_power_is_cut_at_every_step(count_row):
         world.take_over()
     else:
         raise AssertionError("the life has no end")
-    count_row(21, **{"steps at which a tier's power was cut": cut_at})
+    count_row(27, **{"steps at which a tier's power was cut": cut_at})
 
 
 @pytest.mark.parametrize(
