@@ -166,6 +166,7 @@ class World:
         self.seed, self.rate = seed, rate
         self.tick = self.stamps = 0
         self.by_checksum: dict[int, int] = {}
+        self.recovering = False  #: what the crash took is not known yet
         self.lives = self.cuts = self.groups = self.refused = self.fetched = self.evicted = 0
 
     # -- judging ------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ class World:
 
     def judge_remote(self) -> None:
         self.groups += 1
-        counts = self.judge(self.shown(self.bucket.state), "the bucket")
+        counts = self.judge(self.shown(self.bucket.state), "the bucket", crashed=self.recovering)
         for actor, count in zip(self.actors, counts, strict=True):
             assert count >= actor.uploaded, "the bucket went back"
             actor.uploaded = count
@@ -213,6 +214,7 @@ class World:
     def live(self, calls: int, *, cut_at: int | None = None, frames_max: int | None = None) -> bool:
         """Open, change, close; return whether the power was cut."""
         self.lives += 1
+        self.recovering = True
         self.power = Power(cut_at)
         loop = SimLoop()
         disk = SimDisk(self.rng.getrandbits(32), image=self.image)
@@ -305,6 +307,7 @@ class World:
             assert count >= actor.durable, f"{actor.durable - count} durable changes are lost"
             assert count >= actor.uploaded, "the tier shows less than the bucket has"
             actor.cut_to(count, self.tick)
+        self.recovering = False
 
     # -- calls --------------------------------------------------------------------------------
 
