@@ -253,25 +253,26 @@ class World:
         loop.run(self._close_all())
 
     async def _close_all(self) -> None:
-        self.main.cancel()
-        await asyncio.wait([self.main])
-        if not self.main.cancelled():
-            self.main.exception()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         for store in reversed(self.opened):
             if not store.closed:
                 with contextlib.suppress(Exception):
                     await store.aclose(flush=False)
 
     async def _run(self, *args) -> None:
-        self.main = asyncio.ensure_future(self._life(*args))
-        await self.main
+        self.tasks = [asyncio.ensure_future(self._life(*args))]
+        await self.tasks[0]
 
     async def _life(self, loop, disk, client, calls: int, frames_max: int | None) -> None:
         local = await open_sim_store(disk, loop, rng=disk.rng)
         self.opened.append(local)
         tier = await self._tier(local, client, frames_max)
         await self._check_recovered(tier)
-        await asyncio.gather(*(self._act(actor, tier, calls) for actor in self.actors))
+        acting = [asyncio.ensure_future(self._act(actor, tier, calls)) for actor in self.actors]
+        self.tasks += acting
+        await asyncio.gather(*acting)
         await self._upload_all(tier)
         for actor in self.actors:
             assert actor.uploaded == len(actor.ops), "not all is uploaded"
@@ -317,8 +318,9 @@ class World:
             for _ in range(calls):
                 await self._one_call(actor, tier, snapshots)
         finally:
-            for snapshot, _ in snapshots:
-                await snapshot.aclose()
+            async with contextlib.AsyncExitStack() as ends:  # all of them, whatever one raises
+                for snapshot, _ in snapshots:
+                    ends.push_async_callback(snapshot.aclose)
 
     async def _one_call(self, actor: Actor, tier, snapshots: list[tuple]) -> None:
         choice = self.rng.randrange(12)

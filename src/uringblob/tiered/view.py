@@ -12,6 +12,7 @@ import dataclasses
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.blob_stat import BlobStat
 from uringblob.api.stats import StoreStats
+from uringblob.api.uncancellable import uncancellable
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import BlobBuffer
 from uringblob.errors import BlobNotFound
@@ -145,7 +146,10 @@ class AsyncTierSnapshot(AsyncBlobSnapshot):
         """Give back what both stores keep for it; a second call is silent."""
         if not self._closed:
             self._closed = True
-            try:
-                await self._view.local.aclose()
-            finally:
-                await self._view.remote.aclose()
+            await uncancellable(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await self._view.local.aclose()
+        finally:
+            await self._view.remote.aclose()
