@@ -7,6 +7,7 @@
 #   make bench       every measure and sweep: results, plots and a page in benchmarks/   BENCH_DIR=/mnt/disk
 #   make bench-memory   measures on a disk in memory (as root), printed only   BENCH_ARGS='--measure 4,5 --budget 60'
 #   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
+#   make test-ceph   the stores in buckets on a Ceph of this machine, which it installs as root: three minutes
 #   make valgrind    the C half's own tests under memcheck (a minute or two)
 #   make clean       remove everything made here
 #
@@ -43,7 +44,7 @@ C_FILES := $(wildcard $(NATIVE)/ub_*.c)
 BUILD_INPUTS := pyproject.toml benchmarks/pyproject.toml $(wildcard setup.py build_ffi.py $(NATIVE)/*.h) $(C_FILES)
 LINTED := src tests benchmarks examples tools docs $(wildcard *.py)
 
-.PHONY: bench bench-memory demo docs test torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
+.PHONY: bench bench-memory demo docs test test-ceph torture valgrind lint format types c-warnings wheel wheel-check clean setup dev
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -58,6 +59,15 @@ bench-memory: $(VENV)/.bench
 
 test: $(VENV)/.bench
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# The tests of buckets, against a gateway that is started for them and removed afterwards.
+CEPH_DIR := /var/tmp/uringblob-ceph
+test-ceph: $(VENV)/.tests
+	./tools/ceph.sh install
+	./tools/ceph.sh down $(CEPH_DIR)
+	trap './tools/ceph.sh down $(CEPH_DIR)' EXIT; \
+	endpoint=$$(./tools/ceph.sh up $(CEPH_DIR)) && \
+	URINGBLOB_CEPH=$$endpoint URINGBLOB_CEPH_DIR=$(CEPH_DIR) $(PY) -m pytest -m ceph tests/remote $(PYTEST_ARGS)
 
 # tests/torture/__init__.py says how a row comes in.
 torture: $(VENV)/.tests

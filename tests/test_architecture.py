@@ -82,7 +82,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt"),
+    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt", "remote"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.
@@ -106,6 +106,7 @@ RUN_TIME_DEPENDENCIES = {"_cffi_backend", "xxhash"}  # the first is cffi's compi
 EXTRAS = {
     "cli": {"rich"},
     "metrics": {"prometheus_client"},
+    "remote": {"obstore"},
     "traces": {"opentelemetry"},
 }
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.

@@ -24,12 +24,14 @@ from uringblob import (
     BlobStore,
     BlobStoreError,
     BlobStoreIOError,
+    Changes,
     ConditionFailed,
     FileBlobStore,
     MemoryBlobStore,
     StoreObserver,
     observe,
 )
+from uringblob.remote import AsyncRemoteBlobStore, RemoteBlobStore
 
 
 def tell(done: int, total: int) -> None:
@@ -120,9 +122,20 @@ async def main(path: Path) -> None:
     opened: AsyncFileBlobStore = await AsyncFileBlobStore.open(path, read_only=True)
     await opened.set_max_bytes(1 << 40)
     await opened.aclose(flush=False)
+    async with AsyncRemoteBlobStore.open("s3://bucket/prefix", read_only=True, lease=600.0) as reader:
+        moved: bool = await reader.refresh()
+        print(moved, await serve(reader))
+        async for changes in reader.follow():
+            named: Changes = changes
+            print(named.seq, named.written, named.deleted)
     slow: StoreObserver = Slow()
     observed: AsyncMemoryBlobStore = observe(AsyncMemoryBlobStore(page_size=4096), slow)
     print(await serve(observed))
+
+
+def follow(reader: RemoteBlobStore) -> Iterator[Changes]:
+    """Follow from a thread."""
+    return reader.follow(poll=0.5) if reader.refresh() else iter(())
 
 
 if __name__ == "__main__":

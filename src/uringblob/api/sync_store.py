@@ -298,7 +298,9 @@ class SyncToAsyncAdapter(AsyncBlobStore):
         return await self._do(functools.partial(self._store.backup, into, progress, rate))
 
     async def _open_backup(self, path: StorePath) -> AsyncBlobStore:
-        return SyncToAsyncAdapter(await self._do(functools.partial(self._store._open_backup, path)))
+        # What may be called opens itself: a place that this store does not know, such as a bucket.
+        opener: Any = path if callable(path) else functools.partial(self._store._open_backup, path)
+        return SyncToAsyncAdapter(await self._do(opener))
 
     async def _pause(self, seconds: float = 0) -> None:
         """Wait in this thread: there may be no loop, and other threads run anyway."""

@@ -6,16 +6,25 @@ import argparse
 import errno
 import os
 import re
+from typing import TYPE_CHECKING, Union
 
+from uringblob.cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from uringblob.guid import GUID_SIZE, BlobGuid, is_guid_text
 from uringblob.sync.file_store import FileBlobStore
 from uringblob.units import ENGINES
+
+if TYPE_CHECKING:
+    from uringblob.remote.sync_store import RemoteBlobStore
+
+OpenStore = Union[FileBlobStore, "RemoteBlobStore"]
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def add_store(
-    parser: argparse.ArgumentParser, metavar: str = "STORE", text: str = "path of the store file"
+    parser: argparse.ArgumentParser,
+    metavar: str = "STORE",
+    text: str = "path of the store file, or s3://BUCKET/PREFIX",
 ) -> None:
     """Add the store's path and the options of opening it."""
     parser.add_argument("store", metavar=metavar, help=text)
@@ -34,22 +43,57 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="default: the best that works here")
 
 
-def open_store(args: argparse.Namespace, *, read_only: bool) -> FileBlobStore:
+def open_store(args: argparse.Namespace, *, read_only: bool) -> OpenStore:
     """Open the store that the command line names; it must exist."""
     return open_path(args, args.store, read_only=read_only)
 
 
-def open_path(args: argparse.Namespace, path: str, *, read_only: bool) -> FileBlobStore:
-    """Open the store at ``path``, which must exist, with the options of the command line."""
+def open_path(args: argparse.Namespace, path: str, *, read_only: bool) -> OpenStore:
+    """Open the store at ``path`` or URL, which must exist, with the options of the command line."""
+    if is_url(path):
+        try:
+            return open_url(path, create=False, read_only=read_only)
+        except FileNotFoundError:
+            raise _no_store(path) from None
     must_exist(path)
     options = {"engine": args.engine, "lock_timeout": args.lock_timeout}
     return FileBlobStore.open(path, create=False, read_only=read_only, **options)
 
 
+def is_url(path: str) -> bool:
+    """Whether ``path`` is the URL of a bucket (or no URL that a store can have), and no path of a file."""
+    return re.match("[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+
+
 def must_exist(path: str) -> None:
-    """Raise ``FileNotFoundError``, which names ``uringblob create``, if there is nothing at ``path``."""
-    if not os.path.lexists(path):
-        raise FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)
+    """Raise ``FileNotFoundError``, which names ``uringblob create``, if there is nothing at ``path``.
+
+    What is in a bucket is known when it is opened.
+    """
+    if not is_url(path) and not os.path.lexists(path):
+        raise _no_store(path)
+
+
+def _no_store(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "there is no store; 'uringblob create' makes one", path)
+
+
+def open_url(
+    url: str, *, create: bool = True, read_only: bool = False, page_size: int | None = None
+) -> RemoteBlobStore:
+    """Open the store in a bucket that ``url`` names."""
+    try:
+        from uringblob.remote.sync_store import RemoteBlobStore
+
+        return RemoteBlobStore.open(url, create=create, read_only=read_only, page_size=page_size)
+    except ModuleNotFoundError as missing:
+        raise CliError(str(missing), EXIT_FAILED, path=url) from missing
+
+
+def must_be_file(path: str, command: str) -> None:
+    """Raise if ``path`` is the URL of a bucket."""
+    if is_url(path):
+        raise CliError(f"{path} is no path: 'uringblob {command}' needs a store file", EXIT_USAGE, path=path)
 
 
 def parse_guid(text: str) -> BlobGuid:

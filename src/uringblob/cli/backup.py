@@ -11,13 +11,18 @@ from uringblob.cli.errors import EXIT_USAGE, CliError
 EXAMPLES = """\
   uringblob backup frames.blobs /mnt/backup/frames.blobs
   uringblob backup frames.blobs /mnt/backup/frames.blobs --rate 50m    # again: copies what is new
+  uringblob backup frames.blobs 's3://bucket/frames?region=eu-north-1'
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_store(parser, "SRC")
-    parser.add_argument("target", metavar="DST", help="path of the backup, a store file; made if not there")
+    parser.add_argument(
+        "target",
+        metavar="DST",
+        help="path of the backup, a store file, or s3://BUCKET/PREFIX; made if not there",
+    )
     add_rate(parser)
     add_replace(parser, "also where DST holds blobs and SRC has none of them")
 

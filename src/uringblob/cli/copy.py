@@ -10,7 +10,7 @@ from uringblob.api.blob_stat import BlobStat
 from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
 from uringblob.buffers.views import BlobBuffer, writable_view
-from uringblob.cli.arguments import add_store, open_store, parse_size
+from uringblob.cli.arguments import OpenStore, add_store, is_url, open_store, parse_size
 from uringblob.cli.copying import add_rate, copy_store, refuse_blobs, refuse_incomplete
 from uringblob.cli.errors import EXIT_USAGE, CliError
 from uringblob.cli.output import size_text
@@ -28,7 +28,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_store(parser, "SRC")
-    parser.add_argument("target", metavar="DST", help="path of the new store")
+    parser.add_argument("target", metavar="DST", help="path or URL of the new store")
     parser.add_argument(
         "--page-size",
         type=parse_size,
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
         size = store.page_size if args.page_size is None else args.page_size
         source = store if size == store.page_size else _resized(args, store, size)
         code = copy_store(args, source, args.target, name=args.target, what="copying")
-    if args.compact and not args.json:
+    if args.compact and not args.json and not any(map(is_url, (args.store, args.target))):
         before, after = (size_text(os.stat(path).st_size) for path in (args.store, args.target))
         print_line(f"{encodable(args.target)} has {after}, {encodable(args.store)} has {before}")
     return code
 
 
-def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobStore:
+def _resized(args: argparse.Namespace, store: OpenStore, size: int) -> BlobStore:
     if len(store) and size < store.page_size:
         text = (
             f"{args.store} has frames of {store.page_size} bytes, which a store of --page-size {size} cannot hold: "
@@ -76,7 +76,7 @@ def _resized(args: argparse.Namespace, store: FileBlobStore, size: int) -> BlobS
 class _PaddedStore(BlobStore):
     """The frames of a store, each with zeros behind it."""
 
-    def __init__(self, store: FileBlobStore, page_size: int, engine: str) -> None:
+    def __init__(self, store: OpenStore, page_size: int, engine: str) -> None:
         self._store = store
         self._engine = engine
         self._page_size = page_size

@@ -8,11 +8,12 @@ import os
 from uringblob.api.backup import INCOMPLETE
 from uringblob.api.open_options import StorePath
 from uringblob.api.sync_store import BlobStore
-from uringblob.cli.arguments import open_path, parse_size
+from uringblob.cli.arguments import is_url, open_path, open_url, parse_size
 from uringblob.cli.errors import EXIT_NO, EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import print_result, progress_bar, size_text
 from uringblob.errors import encodable
 from uringblob.guid import BlobGuid
+from uringblob.sync.file_store import FileBlobStore
 
 
 def add_rate(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +30,31 @@ def add_replace(parser: argparse.ArgumentParser, text: str) -> None:
 
 def complete_blobs(args: argparse.Namespace, path: str) -> list[BlobGuid]:
     """Return the blobs of the store at ``path``; none where there is no store, or an incomplete copy."""
-    if not os.path.exists(path):
+    if not is_url(path) and not os.path.exists(path):
         return []
-    with open_path(args, path, read_only=True) as store:
-        return [] if store.has_blob(INCOMPLETE) else store.list_blobs()
+    try:
+        with open_path(args, path, read_only=True) as store:
+            return [] if store.has_blob(INCOMPLETE) else store.list_blobs()
+    except FileNotFoundError:
+        if is_url(path):
+            return []
+        raise
+
+
+class Destination(os.PathLike[str]):
+    """A path or a URL that opens itself: where source or target of a copy are in a bucket."""
+
+    def __init__(self, args: argparse.Namespace, path: str, page_size: int) -> None:
+        self._args, self._path, self._page_size = args, path, page_size
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def __call__(self) -> BlobStore:
+        """Open the store, made if there is none."""
+        if is_url(self._path):
+            return open_url(self._path, page_size=self._page_size)
+        return FileBlobStore.open(self._path, page_size=self._page_size, engine=self._args.engine)
 
 
 def refuse_blobs(args: argparse.Namespace, path: str, remedy: str) -> None:
@@ -59,6 +81,8 @@ def copy_store(
 
     :param name: the target, for people.
     """
+    if isinstance(target, str) and (is_url(target) or is_url(getattr(store, "path", ""))):
+        target = Destination(args, target, store.page_size)
     with progress_bar(args, what) as progress:
         report = store.backup(target, progress, getattr(args, "rate", None))
     value = {

@@ -16,7 +16,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_store(parser, "A")
-    parser.add_argument("other", metavar="B", help="path of the other one")
+    parser.add_argument("other", metavar="B", help="path or URL of the other one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("directory", metavar="DIR", help="what 'uringblob export' wrote")
-    add_store(parser, text="path of the store; made if not there")
+    add_store(parser, text="path or URL of the store; made if not there")
     add_rate(parser)
     add_replace(parser, "make a STORE that holds blobs what DIR is; it stays as it is until that is done")
 

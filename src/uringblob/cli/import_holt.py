@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from uringblob.cli.arguments import add_engine
+from uringblob.cli.arguments import add_engine, must_be_file
 from uringblob.cli.errors import EXIT_NO, EXIT_OK
 from uringblob.cli.output import print_result, progress_bar
 from uringblob.errors import encodable
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, and name each blob that could not be."""
+    must_be_file(args.target, "import-holt")
     read_manifest(args.directory)  # before a store is made for nothing
     options = {"page_size": PAGE_SIZE, "engine": args.engine}
     with FileBlobStore.open(args.target, **options) as store, progress_bar(args, "importing") as progress:

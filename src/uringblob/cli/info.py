@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import time
 
+from uringblob.api.stats import StoreStats
 from uringblob.cli.arguments import add_store, open_store
 from uringblob.cli.errors import EXIT_OK
 from uringblob.cli.output import print_result, size_text, table
@@ -22,13 +23,31 @@ def run(args: argparse.Namespace) -> int:
     """Open the store read-only and show its stats."""
     with open_store(args, read_only=True) as store:
         stats = store.stats()
+    rows = _in_bucket(stats) if stats.engine == "remote" else _in_file(stats)
+    if stats.notes:
+        rows["notes"] = "; ".join(stats.notes)
+    print_result(
+        args, {**dataclasses.asdict(stats), "amplification": stats.amplification}, table(rows, warn="notes")
+    )
+    return EXIT_OK
+
+
+def _in_bucket(stats: StoreStats) -> dict[str, str]:
+    return {"frames": _frames(stats), "engine": f"{stats.engine}: {stats.engine_reason}"}
+
+
+def _frames(stats: StoreStats) -> str:
+    return f"{stats.blobs} of {size_text(stats.page_size)}"
+
+
+def _in_file(stats: StoreStats) -> dict[str, str]:
     made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stats.created_ns // 10**9))
-    rows = {
+    return {
         **({"label": stats.label} if stats.label else {}),
         "format": f"version {stats.format_version}"
         + (f" ({', '.join(stats.features)})" if stats.features else "")
         + (f", made {made}" if stats.created_ns else ""),
-        "frames": f"{stats.blobs} of {size_text(stats.page_size)}",
+        "frames": _frames(stats),
         "file": f"{size_text(stats.file_bytes)}, {size_text(stats.allocated_bytes)} allocated, "
         f"{size_text(stats.log_bytes)} for the log"
         + (f"; {stats.amplification:.2f} times what is live" if stats.blobs else ""),
@@ -39,9 +58,3 @@ def run(args: argparse.Namespace) -> int:
         "buffers": f"{stats.buffers_registered} of {stats.buffers} registered"
         + (f": {stats.buffers_reason}" if stats.buffers_reason else ""),
     }
-    if stats.notes:
-        rows["notes"] = "; ".join(stats.notes)
-    print_result(
-        args, {**dataclasses.asdict(stats), "amplification": stats.amplification}, table(rows, warn="notes")
-    )
-    return EXIT_OK

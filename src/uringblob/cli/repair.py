@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from uringblob.cli.arguments import add_store, must_exist
+from uringblob.cli.arguments import add_store, must_be_file, must_exist
 from uringblob.cli.errors import EXIT_NO, EXIT_OK
 from uringblob.cli.output import print_result, progress_bar, size_text
 from uringblob.errors import encodable
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Save what can be saved, and report the rest."""
+    must_be_file(args.store, "repair")
     must_exist(args.store)
     with progress_bar(args, "saving") as progress:
         report = repair(

@@ -10,13 +10,14 @@ from uringblob.cli.copying import add_rate, add_replace, copy_store, refuse_blob
 EXAMPLES = """\
   uringblob restore /mnt/backup/frames.blobs frames.blobs
   uringblob restore /mnt/backup/frames.blobs frames.blobs --replace    # what is there becomes the backup
+  uringblob restore 's3://bucket/frames?region=eu-north-1' frames.blobs
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    add_store(parser, "BACKUP", "path of the backup, a store file")
-    parser.add_argument("target", metavar="DST", help="path of the store; made if not there")
+    add_store(parser, "BACKUP", "path of the backup, a store file, or s3://BUCKET/PREFIX")
+    parser.add_argument("target", metavar="DST", help="path or URL of the store; made if not there")
     add_rate(parser)
     add_replace(
         parser, "make a DST that holds blobs what the backup is; it stays as it is until that is done"

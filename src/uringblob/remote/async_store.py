@@ -273,7 +273,7 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
 
     def __len__(self) -> int:
         self._check_open()
-        return len(self._core.shown())
+        return self._core.count()
 
     def __bool__(self) -> bool:
         return True

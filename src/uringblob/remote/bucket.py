@@ -61,8 +61,8 @@ class Bucket(Protocol):
 
     name: str  #: for messages: s3://bucket/prefix
 
-    async def get(self, key: str) -> tuple[bytes, str]:
-        """Return the object's body and ETag.  :raises KeyMissing: there is none."""
+    async def get(self, key: str) -> tuple[bytes | memoryview, str]:
+        """Return the object's body, as flat bytes that never change, and ETag.  :raises KeyMissing: there is none."""
         ...
 
     async def put(self, key: str, body: Buffer) -> None:

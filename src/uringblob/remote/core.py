@@ -69,6 +69,14 @@ class Core:
             shown.update(self.writer.pending)
         return {guid: entry for guid, entry in shown.items() if entry is not None}
 
+    def count(self) -> int:
+        """Return how many blobs are visible."""
+        blobs, writer = self.history.blobs, self.writer
+        if writer is None:
+            return len(blobs)
+        overlaid = {*writer.flying, *writer.pending}
+        return len(blobs) + sum((writer.find(guid) is not None) - (guid in blobs) for guid in overlaid)
+
     def oldest(self) -> int:
         """Return the number of the oldest state that may still be read."""
         return min([self.history.seq, *(each.seq for each in self.snapshots if not each.closed)])
@@ -89,13 +97,13 @@ class Core:
             target[:] = await self._frame(find, guid)
         self._reads += 1
 
-    async def _frame(self, find: Find, guid: bytes) -> bytes:
+    async def _frame(self, find: Find, guid: bytes) -> bytes | memoryview:
         while True:
             entry = find(guid) or self._not_found(guid)
             key = frame_key(entry.frame)
             where = f"{self.name}: {key}"
             try:
-                body, _ = await self.requests.get(key)
+                body, _ = await self.requests.view(key)
             except KeyMissing:
                 if find(guid) is not entry:
                     continue  # it was replaced meanwhile, and collected
@@ -206,9 +214,10 @@ class Core:
     async def _go_on(self) -> None:
         if self.lease.holds:
             await self.history.advance(protected=True)
-        else:
-            self.lease.broken = True
-            await self.take_lease()
+            if self.lease.holds:
+                return
+        self.lease.broken = True
+        await self.take_lease()
 
     async def take_lease(self) -> None:
         """Go on to the end of the log, and take a lease that no collector can have missed (rule 17)."""
@@ -241,7 +250,7 @@ class Core:
     def stats(self) -> StoreStats:
         """Return what is known now."""
         requests, writer, keeper = self.requests, self.writer, self.keeper
-        shown = len(self.shown())
+        shown = self.count()
         dead = 0 if writer is None else len(writer.dead)
         return StoreStats(
             engine="remote",

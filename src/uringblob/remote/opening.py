@@ -79,7 +79,10 @@ async def open_core(options: RemoteOptions) -> Core:
     bucket = open_bucket(options.url, options.prefix)
     try:
         if not options.read_only:
-            await probe(bucket)
+            try:
+                await probe(bucket)
+            except BucketError as error:
+                raise io_error(error, f"{bucket.name}: probing the bucket") from error
         return await _opened(bucket, options, owns_bucket=True)
     except BaseException:
         await bucket.aclose()

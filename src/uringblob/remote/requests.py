@@ -47,6 +47,11 @@ class Requests:
 
     async def get(self, key: str) -> tuple[bytes, str]:
         """Return body and ETag.  :raises KeyMissing: there is none."""
+        body, etag = await self.view(key)
+        return bytes(body), etag
+
+    async def view(self, key: str) -> tuple[bytes | memoryview, str]:
+        """Do what :meth:`get` does, without a copy: the body may be the client's memory."""
         body, etag = await self._repeat(lambda: self.bucket.get(key))
         self.reads += 1
         self.bytes_read += len(body)

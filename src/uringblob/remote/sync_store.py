@@ -9,7 +9,7 @@ from uringblob.api.base import observe, take_documentation
 from uringblob.api.changes import Changes
 from uringblob.remote.async_store import POLL_S, AsyncRemoteBlobStore
 from uringblob.remote.opening import RemoteOptions, remote_options
-from uringblob.sync.looped import LoopedBlobStore
+from uringblob.sync.looped import LoopedBlobStore, open_on_loop
 from uringblob.sync.store_handle import StoreHandle
 
 
@@ -27,7 +27,7 @@ class RemoteBlobStore(LoopedBlobStore):
         async def opener() -> AsyncRemoteBlobStore:
             return await AsyncRemoteBlobStore._open(options)
 
-        store = cls(StoreHandle(opener, "uringblob remote"))
+        store = cls(open_on_loop(opener, "uringblob remote", f"{options.url}"))
         return store if options.observer is None else observe(store, options.observer)
 
     @property

@@ -6,10 +6,11 @@ Iterables are walked here, in the caller's thread: they may use the store themse
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from uringblob.api.async_store import AsyncBlobSnapshot, AsyncBlobStore
 from uringblob.api.blob_stat import BlobStat
@@ -18,10 +19,29 @@ from uringblob.api.sync_store import BlobSnapshot, BlobStore
 from uringblob.api.verify_report import Progress, VerifyReport
 from uringblob.buffers.leases import AlignedBlobBuf
 from uringblob.buffers.views import NO_CHECKSUMS, BlobBuffer, Checksums, Write, guid_list
-from uringblob.errors import BlobStoreError, StoreClosed
+from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreClosed
 from uringblob.guid import BlobGuid, GuidLike
+from uringblob.limits import thread_limits
 from uringblob.owner import StoreOwner
+from uringblob.sync.loop_thread import LoopedCore, NoThread
 from uringblob.sync.store_handle import StoreHandle
+
+S = TypeVar("S", bound=LoopedCore)
+
+
+def open_on_loop(opener: Callable[[], Coroutine[Any, Any, S]], name: str, place: str) -> StoreHandle[S]:
+    """Open an asynchronous store in a thread of its own.
+
+    :raises BlobStoreIOError: the system has no thread; ``place`` names the store.
+    """
+    try:
+        return StoreHandle(opener, name)
+    except NoThread as error:
+        raise BlobStoreIOError(
+            errno.EAGAIN,
+            f"{place}: a synchronous store needs a thread of its own, and there is none to be had: "
+            f"{thread_limits()}. The asynchronous store needs none",
+        ) from error
 
 
 class _LoopedReads(StoreOwner, BlobStore):

@@ -1,6 +1,7 @@
 """The measures by number, and in the order in which a full run takes them."""
 
 from uringblob_bench.measures import (
+    buckets,
     commit,
     counts,
     mixed,
@@ -31,6 +32,7 @@ MEASURES: dict[int, Measure] = {
             *space.MEASURES,
             *counts.MEASURES,
             *tier.MEASURES,
+            *buckets.MEASURES,
         ],
         key=lambda measure: measure.number,
     )

@@ -105,7 +105,14 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._ready.append((handle, context.run, (callback, *args)))
         return handle
 
-    call_soon_threadsafe = call_soon  # there is one thread
+    def call_soon_threadsafe(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Do what :meth:`call_soon` does: there is one thread."""
+        return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
         self,

@@ -1,0 +1,120 @@
+"""The store in a bucket, and bare obstore with the same requests, against one server on loopback.
+
+What obstore is given it sends from where it lies, and it returns memory of its own; the store checks what it
+sent and received by checksum, and fills the caller's frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from uringblob.remote import AsyncRemoteBlobStore
+from uringblob_bench.contenders.base import TaskContender, require
+from uringblob_bench.contenders.store import guid_of
+from uringblob_bench.drive import TaskCall
+from uringblob_bench.load import Load, Params, Verb
+from uringblob_bench.picker import Picker
+from uringblob_bench.workdir import WorkDir, noise
+
+
+class _InBucket(TaskContender):
+    """A contender that keeps its frames in objects of the server at ``endpoint``."""
+
+    durability = "the server's memory: what is compared is the client"
+
+    def __init__(self, params: Params, workdir: WorkDir, endpoint: str) -> None:
+        super().__init__(params, workdir)
+        self._endpoint = endpoint
+
+    def settings(self) -> dict[str, Any]:
+        return {"durability": self.durability, "server": "uringblob_bench.contenders.s3_server"}
+
+    def client(self) -> Any:
+        """Return obstore's client."""
+        require("obstore")
+        from obstore.store import S3Store
+
+        keys = {"access_key_id": "any", "secret_access_key": "any"}
+        place = {"endpoint": self._endpoint, "region": "us-east-1", "virtual_hosted_style_request": False}
+        return S3Store("bucket", config={**place, **keys}, client_options={"allow_http": True})
+
+
+class BareObstore(_InBucket):
+    """Puts and gets of obstore, as many at once as the load has frames in flight."""
+
+    name = "bare obstore"
+
+    def prepare(self) -> None:
+        client, content = self.client(), noise(self.params.page_size)
+        for number in range(self.params.live):
+            client.put(f"bare/{number}", content, use_multipart=False)
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self,
+        loads: Sequence[Load],  # noqa: ARG002 - every load is served alike
+    ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+        client, content = self.client(), noise(self.params.page_size)
+
+        def call_for(load: Load, number: int) -> TaskCall:
+            picker = Picker(self.params.live, seed=number)
+
+            async def read() -> None:
+                await (await client.get_async(f"bare/{picker.one()}")).bytes_async()
+
+            async def change() -> None:
+                names = picker.some(load.frames)
+                puts = (client.put_async(f"bare/{n}", content, use_multipart=False) for n in names)
+                await asyncio.gather(*puts)
+
+            return read if load.verb is Verb.READ else change
+
+        yield call_for
+
+
+class RemoteStore(_InBucket):
+    """``AsyncRemoteBlobStore``: a batch is a commit."""
+
+    name = "store in a bucket"
+
+    def _open(self) -> Any:
+        # What the last turn replaced is deleted after it, and not half a minute later.
+        return AsyncRemoteBlobStore.open(
+            self.client(), prefix="store", page_size=self.params.page_size, grace=0
+        )
+
+    def prepare(self) -> None:
+        async def fill() -> None:
+            content = noise(self.params.page_size)
+            async with self._open() as store:
+                await store.commit([(guid_of(number), content) for number in range(self.params.live)])
+
+        asyncio.run(fill())
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self,
+        loads: Sequence[Load],  # noqa: ARG002 - every load is served alike
+    ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
+        content = noise(self.params.page_size)
+        async with self._open() as store:
+
+            def call_for(load: Load, number: int) -> TaskCall:
+                picker = Picker(self.params.live, seed=number)
+                room = store.alloc_blob_buf_uninit()
+
+                async def read() -> None:
+                    await store.read_blob(guid_of(picker.one()), room)
+
+                async def change() -> None:
+                    await store.commit([(guid_of(n), content) for n in picker.some(load.frames)])
+
+                return read if load.verb is Verb.READ else change
+
+            yield call_for
+            for _ in range(2):
+                await store.compact()
+                await store.collect()
