@@ -81,6 +81,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
     "remote": ("ground", "buffers", "api", "sync"),
+    "tiered": ("ground", "buffers", "api", "sync"),
     "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
     "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
@@ -123,7 +124,7 @@ EXTRAS = {
 #: The modules that users may import by name; ``docs/users/reference`` documents them.  All else is private.
 PUBLIC_MODULES = {
     *("ring", "testing", "errors", "metrics", "traces", "completion", "remote"),
-    *("guid", "slab", "views", "checksums", "tuning", "holt"),
+    *("guid", "slab", "views", "checksums", "tuning", "holt", "tiered"),
 }
 
 PUBLIC_NAMES = set(

@@ -26,6 +26,7 @@ PLAIN = [
     errors.StoreReadOnly,
     errors.StorePoisoned,
     errors.PageSizeMismatch,
+    errors.TierDiverged,
     errors.WriterFenced,
 ]
 EVERY = [

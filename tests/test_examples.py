@@ -18,6 +18,7 @@ sys.path.insert(0, str(EXAMPLES))
 import audit  # noqa: E402 - needs the path above
 import buffer_manager  # noqa: E402
 import raw_ring  # noqa: E402
+import scale_out  # noqa: E402
 from buffer_manager import BufferManager, NoFreePage, guid_of  # noqa: E402
 from custom_store import DirectoryBlobStore  # noqa: E402
 
@@ -38,6 +39,7 @@ def test_every_example_is_run_by_a_test():
         "buffer_manager.py",
         "custom_store.py",
         "live_backup.py",
+        "scale_out.py",
         "raw_ring.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
@@ -202,3 +204,20 @@ def test_the_live_backup_as_a_command(disk_dir):
     printed = run("live_backup.py", str(disk_dir), "--blobs", "600")
     assert "restored and compared: equal, both times" in printed
     assert "beside a writer: 344 blobs copied, 256 there already, 0 deleted" in printed
+
+
+class TestScale:
+    def test_more_writers_commit_more_for_the_same_requests(self):
+        one, four = (scale_out.simulate(shards, clients=256, commits=2) for shards in (1, 4))
+        assert one.puts_a_commit == four.puts_a_commit == 1
+        assert one.groups_a_commit < four.groups_a_commit < 0.1
+        assert one.commits_a_second < scale_out.IN_FLIGHT / scale_out.put_s(scale_out.FRAME_BYTES)
+        assert four.commits_a_second > 1.5 * one.commits_a_second, "simulated seconds: no machine is too slow"
+
+    def test_the_page_has_what_it_prints(self):
+        page = (EXAMPLES.parent / "docs" / "scale.md").read_text("utf-8")
+        printed = run("scale_out.py", "--shards", "1")
+        rows = [line.replace("1e+0", "10^") for line in printed.splitlines() if line.startswith("|")]
+        assert len(rows) == 4 + 8 + 1 + 6
+        missing = [row for row in rows if row not in page]
+        assert not missing

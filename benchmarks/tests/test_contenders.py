@@ -20,6 +20,7 @@ from uringblob_bench.contenders.ring import BareRing
 from uringblob_bench.contenders.ring_sync import STRATEGIES
 from uringblob_bench.contenders.store import AsyncStore, StoreFiller, SyncStore, guid_of
 from uringblob_bench.contenders.thread_pool import ThreadPool
+from uringblob_bench.contenders.tier import TierHits
 from uringblob_bench.load import Load, Verb
 
 pytestmark = pytest.mark.one_interpreter
@@ -80,6 +81,12 @@ def test_the_store_does_all_of_the_work_on_either_face(params, workdir, face, lo
     (sample,) = contender.turn([load], SECONDS)
     check(sample, load, params)
     assert contender.settings()["engine"] == engine
+
+
+def test_a_tier_reads_what_it_has_locally(params, workdir, needs_uring):
+    contender = prepared(TierHits(params, workdir))
+    (sample,) = contender.turn([WORK["read"]], SECONDS)
+    check(sample, WORK["read"], params)
 
 
 def test_the_store_under_test_has_free_written_slots_for_a_whole_turn(params, workdir, engine):

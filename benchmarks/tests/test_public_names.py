@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 PUBLIC_MODULES = {
     "uringblob",
     *(f"uringblob.{name}" for name in ("ring", "testing", "errors", "metrics", "completion")),
-    *(f"uringblob.{name}" for name in ("guid", "slab", "views", "checksums", "tuning", "remote")),
+    *(f"uringblob.{name}" for name in ("guid", "slab", "views", "checksums", "tuning", "remote", "tiered")),
 }
 #: A named tuple's methods are public.
 NAMED_TUPLE = {"_replace", "_asdict", "_fields"}

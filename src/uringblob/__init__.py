@@ -39,6 +39,7 @@ from uringblob.errors import (
     StoreLocked,
     StorePoisoned,
     StoreReadOnly,
+    TierDiverged,
     WriterFenced,
 )
 from uringblob.guid import BlobGuid
@@ -82,6 +83,7 @@ __all__ = [
     "StorePoisoned",
     "StoreReadOnly",
     "StoreStats",
+    "TierDiverged",
     "VacuumStats",
     "VerifyReport",
     "WriterFenced",

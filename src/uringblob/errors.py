@@ -13,6 +13,7 @@
          ├─ StoreClosed                      you closed it
          ├─ StoreReadOnly                    you opened it read_only
          ├─ StorePoisoned                    it broke: close and open it again
+         ├─ TierDiverged                     a tier's two stores have both gone on alone
          ├─ WriterFenced                     another writer took a store in a bucket over
          ├─ PageSizeMismatch                 the store has another frame size
          ├─ EngineUnavailable                the requested engine cannot run here
@@ -47,6 +48,7 @@ __all__ = [
     "StoreLocked",
     "StorePoisoned",
     "StoreReadOnly",
+    "TierDiverged",
     "WriterFenced",
     "check_limit",
     "check_rc",
@@ -193,6 +195,13 @@ class StorePoisoned(BlobStoreError):
     ``__cause__`` is that first failure.  Reads go on; every change and flush raises this.
     The change of the call that raises this was *not* applied.
     Close the store and open it again: recovery finds what is durable.
+    """
+
+
+class TierDiverged(BlobStoreError):
+    """Another writer has changed the remote store while the local one has what was not uploaded.
+
+    Nothing was changed.  Save what is needed of the local store, then open the tier with ``discard_local=True``.
     """
 
 

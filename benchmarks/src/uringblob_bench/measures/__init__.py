@@ -11,6 +11,7 @@ from uringblob_bench.measures import (
     space,
     stall,
     sync_face,
+    tier,
     writes,
 )
 from uringblob_bench.measures.base import Measure
@@ -30,6 +31,7 @@ MEASURES: dict[int, Measure] = {
             *scale.MEASURES,
             *space.MEASURES,
             *counts.MEASURES,
+            *tier.MEASURES,
             *buckets.MEASURES,
         ],
         key=lambda measure: measure.number,
