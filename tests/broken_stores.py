@@ -484,6 +484,14 @@ class SnapshotsEndTogether(Memory):
         return self.taken[-1]
 
 
+class LosesABlobInAVacuum(Memory):
+    caught_by = "vacuum_changes_nothing"
+
+    def vacuum(self, max_time=None):
+        self.delete_blob(self.list_blobs()[0])
+        return super().vacuum(max_time)
+
+
 class KeepsOldMetadata(Memory):
     """A blob that is written without metadata has that which it had."""
 

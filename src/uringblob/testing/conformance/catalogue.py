@@ -12,6 +12,7 @@ from uringblob.testing.conformance import (
     checks_metadata,
     checks_names,
     checks_snapshots,
+    checks_space,
     checks_together,
 )
 from uringblob.testing.conformance.check import Check
@@ -25,6 +26,7 @@ _MODULES = (
     checks_together,
     checks_end,
     checks_snapshots,
+    checks_space,
     checks_metadata,
     checks_file,
 )
