@@ -224,10 +224,15 @@ class View:
                 del changes[guid]  # it came and went
         with naming(self._file.path, "registering a reader"):
             if not self._file.locks.register(seq):
+                self._seen = None
                 text = f"{self._file.path}: the system refused a lock, and readers beside a writer need it"
                 raise BlobStoreIOError(errno.ENOLCK, f"{text}: refresh again")
-        self._registered.append(seq)
-        await self._take_slots(changes)
+        try:
+            await self._take_slots(changes)
+        except BaseException:
+            self._file.locks.release(seq)
+            self._seen = None
+            raise
         try:
             await core.groups.apply_changes(changes, seq)
             index.seq = self.seq = seq
@@ -239,6 +244,7 @@ class View:
         except Exception as error:
             self._file_io.poison(error)  # the index has a part of it, perhaps
             raise
+        self._registered.append(seq)  # not before: until here the older state is shown
         for follower in self._followers:
             follower.note(seq, changes)
         self._release_older()
