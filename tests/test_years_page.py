@@ -141,7 +141,7 @@ def refused_io_uring(path, monkeypatch):
 
 def locked(path, monkeypatch):
     with new_store(path):
-        printed_by("info", path, "--lock-timeout", "0")
+        printed_by("rm", path, str(BlobGuid.random()), "--lock-timeout", "0")
 
 
 def full_disk(path, monkeypatch):

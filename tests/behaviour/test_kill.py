@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -169,6 +170,10 @@ class Victim:
         with FileBlobStore.open(
             self._path, read_only=True, lock_timeout=LOCK_SECONDS, **self._options
         ) as store:
+            # The dead writer's last requests may still be under way: then it was opened beside that one.
+            while store._core._core.file.locks.ask() is not None:
+                time.sleep(0.001)
+            store.refresh()
             return None if "cache" in str(store.stats().notes) else read_all(store)
 
     def _judge(self, found, reports):

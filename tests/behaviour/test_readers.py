@@ -12,6 +12,7 @@ from behaviour.work import frame, guid, missing
 from file_systems import ext4, xfs
 from uringblob import AsyncFileBlobStore, BlobNotFound, FileBlobStore, StoreClosed, StoreLocked
 from uringblob.cli.main import main
+from uringblob.store.opening.view import View
 
 pytestmark = pytest.mark.one_interpreter  # the locks are the kernel's
 
@@ -134,6 +135,29 @@ async def test_a_snapshot_of_a_reader_keeps_what_it_shows(store_path, engine):
                 assert not await missing(reader, [1], 11)
                 assert [one.seq for one in writer.stats().readers] == [2, 13]
             assert [one.seq for one in writer.stats().readers] == [13]
+
+
+async def test_a_snapshot_that_ends_in_the_middle_of_a_refresh_lets_go_of_no_state_that_is_shown(
+    store_path, engine, monkeypatch
+):
+    async with AsyncFileBlobStore.open(store_path, engine=engine, page_size=PAGE) as writer:
+        await writer.commit([(guid(1), frame(1, PAGE))])
+        async with AsyncFileBlobStore.open(store_path, engine=engine, read_only=True) as reader:
+            snapshot, real, held = await reader.snapshot(), View._take_slots, []
+
+            async def take_slots(self, changes):
+                await real(self, changes)
+                await self.core.end_snapshot(snapshot._moment)
+                held.extend(one.seq for one in writer.stats().readers)
+
+            await writer.commit([(guid(1), frame(1, PAGE, 1))])
+            assert await reader.refresh()
+            await writer.commit([(guid(1), frame(1, PAGE, 2))])
+            monkeypatch.setattr(View, "_take_slots", take_slots)
+            assert await reader.refresh()
+            snapshot._closed = True
+            assert 3 in held, "the state that is shown until the refresh is over"
+            assert [one.seq for one in writer.stats().readers] == [4]
 
 
 async def test_a_writer_that_opens_beside_an_older_reader_reuses_nothing_of_it(store_path, engine):

@@ -143,8 +143,9 @@ class RangeLocks:
         return True
 
     def release(self, seq: int) -> None:
-        """Undo :meth:`register`."""
-        self._lock(fcntl.F_UNLCK, READERS + seq, 1)
+        """Undo :meth:`register`; nothing once all was let go of."""
+        if self.usable:
+            self._lock(fcntl.F_UNLCK, READERS + seq, 1)
 
     # --- both ------------------------------------------------------------------------------
 

@@ -244,9 +244,7 @@ def _slots_known(file_io: FileIO, entries: Shards[int], owned: list[SlotRun], pa
 
 
 def _notes(found: RecoveredLog, slots: SlotTable, file: StoreFile) -> list[str]:
-    notes = []
-    if found.dropped is not None:
-        notes.append(f"group {found.dropped[0]}, the last one, is left out: {found.dropped[1]}")
+    notes = found.notes()
     lost = slots.live_beyond()
     if lost:
         notes.append(f"the file is too short for its map: {lost} blobs are lost")

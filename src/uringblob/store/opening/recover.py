@@ -94,6 +94,12 @@ class RecoveredLog:
     in_doubt: bool = False
     dropped: tuple[int, str] | None = None
 
+    def notes(self) -> list[str]:
+        """Return what a user should know of it."""
+        if self.dropped is None:
+            return []
+        return [f"group {self.dropped[0]}, the last one, is left out: {self.dropped[1]}"]
+
     def is_unproved(self) -> bool:
         """Whether neither a floor nor a trace of a later group proves the last group durable."""
         return self.seq > self.floor and not self.tail.stale_sectors

@@ -98,7 +98,7 @@ class View:
             else:
                 state = await read_beside(file, file_io)
         self._reader, self._position = state.found.reader, state.found.reader.position
-        self.seq = state.found.seq
+        self.seq, self._notes = state.found.seq, state.found.notes()
         self._register(state)
         return state
 
@@ -152,12 +152,19 @@ class View:
                 state = await read_beside(self._file, self._file_io)
         if changes is None and state is None:
             state = await self._read_alone()
+        if changes is not None or state is not None:
+            self._renew_notes([] if state is None else state.found.notes())
         if state is not None and state.found.seq > self.seq:
             changes = await self._difference(state.found.replay.entries)
         if changes is None:
             return False
         await self._move(state.found.seq if state is not None else announced or 0, changes, state)
         return True
+
+    def _renew_notes(self, notes: list[str]) -> None:
+        """Replace what was said of the last group."""
+        kept = [note for note in self.core.notes if note not in self._notes]
+        self._notes, self.core.notes = notes, [*notes, *kept]
 
     def _ask(self) -> int | None:
         with naming(self._file.path, "asking for its writer"):
@@ -217,10 +224,15 @@ class View:
                 del changes[guid]  # it came and went
         with naming(self._file.path, "registering a reader"):
             if not self._file.locks.register(seq):
+                self._seen = None
                 text = f"{self._file.path}: the system refused a lock, and readers beside a writer need it"
                 raise BlobStoreIOError(errno.ENOLCK, f"{text}: refresh again")
-        self._registered.append(seq)
-        await self._take_slots(changes)
+        try:
+            await self._take_slots(changes)
+        except BaseException:
+            self._file.locks.release(seq)
+            self._seen = None
+            raise
         try:
             await core.groups.apply_changes(changes, seq)
             index.seq = self.seq = seq
@@ -232,6 +244,7 @@ class View:
         except Exception as error:
             self._file_io.poison(error)  # the index has a part of it, perhaps
             raise
+        self._registered.append(seq)  # not before: until here the older state is shown
         for follower in self._followers:
             follower.note(seq, changes)
         self._release_older()
