@@ -17,14 +17,7 @@ def collect_stats(core: Core) -> StoreStats:
     """Return a frozen snapshot; takes no lock and does not wait."""
     engine, slots, caller_reads = core.file_io.engine, core.index.slots, core.caller_reads
     pool, counters = engine.pool, engine.counters
-    notes = list(core.notes)
-    if name_note := core.identity.note():
-        notes.append(f"{core.file.path}: {name_note}")
-    if core.index.find(INCOMPLETE) is not None:
-        notes.append("this is an incomplete backup: run it again, and do not use it as a store until then")
-    if core.file.locks.refused:
-        name = errno_name(core.file.locks.refused)
-        notes.append(f"{core.file.path}: its readers see nothing new: the system refused a lock with {name}")
+    notes = _notes(core)
     file_bytes, allocated_bytes = _sizes(core, notes)
     cause, superblock = core.file_io.poison_cause, core.superblocks.current
     return StoreStats(
@@ -75,6 +68,18 @@ def collect_stats(core: Core) -> StoreStats:
         poisoned="" if cause is None else str(cause),
         notes=(*notes, *core.file_io.repairs.notes()),
     )
+
+
+def _notes(core: Core) -> list[str]:
+    notes = list(core.notes)
+    if name_note := core.identity.note():
+        notes.append(f"{core.file.path}: {name_note}")
+    if core.index.find(INCOMPLETE) is not None:
+        notes.append("this is an incomplete backup: run it again, and do not use it as a store until then")
+    if core.file.locks.refused:
+        name = errno_name(core.file.locks.refused)
+        notes.append(f"{core.file.path}: its readers see nothing new: the system refused a lock with {name}")
+    return notes
 
 
 def _readers(core: Core) -> tuple[ReaderStats, ...]:
