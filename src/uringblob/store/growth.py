@@ -129,10 +129,11 @@ class FileGrowth:
     async def grow(self, steps: Iterable[int]) -> None:
         """Grow the file by the largest of ``steps``, in slots, for which there is room; holes come first.
 
-        It ends exactly at ``max_bytes``.  Where the file system has no room for a step, half of it is tried,
-        down to the smallest one.
+        It ends exactly at ``max_bytes``.  Where the file system has no room for a step, the next smaller one
+        is tried, or half of it, down to the smallest.
         """
-        least, step = min(steps), max(steps)
+        wanted = sorted(steps)
+        least, step = wanted[0], wanted[-1]
         if await self.fill_hole(self._slots.limit, step):
             return
         room = step if self.max_bytes is None else self.max_bytes // self.page_size - self._slots.limit
@@ -147,7 +148,7 @@ class FileGrowth:
             except BlobStoreIOError as error:
                 if error.errno not in NO_SPACE_ERRNOS or step == least:
                     raise
-                step = self._step_max = max(least, step // 2)
+                step = self._step_max = max(step // 2, *(each for each in wanted if each < step))
             else:
                 self._step_max = max(self._step_max, 2 * step)
                 self._slots.extend(limit)
