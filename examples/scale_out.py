@@ -118,7 +118,7 @@ class SlowBucket:
         self._counts[method] = self._counts.get(method, 0) + 1
         await asyncio.sleep(put_s(FRAME_BYTES if size_bytes == PAGE_SIZE else size_bytes))
 
-    async def get(self, key: str) -> tuple[bytes, str]:
+    async def get(self, key: str) -> tuple[bytes | memoryview, str]:
         """Take the time of the body."""
         body, etag = await self._bucket.get(key)
         await self._travel("get", len(body))
