@@ -24,7 +24,7 @@ from unittest import mock
 from behaviour.quiet import PATIENCE
 from sim.rig import PAGE, forget, frame, guid, read_all, small_log, used_image
 from uringblob import AsyncMemoryBlobStore, StoreClosed, tuning
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log.compaction import CompactionStopped
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop

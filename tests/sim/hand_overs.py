@@ -26,7 +26,7 @@ from sim.flat import census, stuttering
 from sim.judging import Judge
 from sim.lives import PAGE, Moment, forget, frame, guid, lend, lend_afresh, read_all, small_log
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StoreClosed, StorePoisoned
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.testing.sim import store as sim_store
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.engine import SimEngine

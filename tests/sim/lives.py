@@ -24,7 +24,7 @@ from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import core, file
 from uringblob.store.format import first_slot
 from uringblob.store.index import blob_index, log_space, shards
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log import compaction, flat_group, group, group_commit
 from uringblob.store.log import reader as log_reader
 from uringblob.store.opening import create as creation

@@ -25,7 +25,7 @@ from uringblob.store import (
 from uringblob.store import frame_writes as batch
 from uringblob.store.format import BlockType
 from uringblob.store.index import blob_index, slots
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io import file_io as medium
 from uringblob.store.log import compaction, group, superblocks
 from uringblob.store.log import reader as log_reader

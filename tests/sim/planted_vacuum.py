@@ -12,7 +12,8 @@ from uringblob.store.format import SlotRun, entry_slot, pack_entry
 from uringblob.store.growth import FileGrowth
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.log.group_commit import GroupQueue
 from uringblob.store.log.superblocks import Superblocks
 

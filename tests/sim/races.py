@@ -17,7 +17,7 @@ from sim.judging import recover
 from sim.lives import PAGE, forget, frame, guid, lend, lent, read_all, small_log, used_image
 from uringblob import BlobNotFound, BlobStoreError, BlobStoreIOError, ConditionFailed
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.image import Image
 from uringblob.testing.sim.loop import SimLoop

@@ -8,7 +8,7 @@ import pytest
 
 from sim.rig import PAGE, frame, guid, life_with_fault, lives, options_of, read_all, small_log, torture
 from uringblob.store.format import pack_entry
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store

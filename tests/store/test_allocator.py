@@ -15,7 +15,8 @@ from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import EXTENTS_MAX, SlotRun
 from uringblob.store.growth import FileGrowth
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
 
 #: One slot is one granule, and the least step by which a file grows; a small store wants 15 for its log.

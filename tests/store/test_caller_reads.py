@@ -23,7 +23,8 @@ from uringblob import (
 )
 from uringblob.store import caller_reads, frame_reads
 from uringblob.store.format import CHECKSUM_BITS
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 
 PAGE = 4096
 PATIENCE_S = 60

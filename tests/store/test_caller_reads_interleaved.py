@@ -15,7 +15,7 @@ from store.interleaving import Loop, _digest, explore, load
 from uringblob.buffers.iobuf import IoBuffer
 from uringblob.store.format import pack_entry
 from uringblob.store.index.shards import Shards
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 
 pytestmark = pytest.mark.one_interpreter
 

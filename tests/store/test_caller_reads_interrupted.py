@@ -22,7 +22,7 @@ from behaviour.work import frame, guid
 from striking import Handler
 from uringblob import BlobNotFound, BlobStoreIOError, FileBlobStore, StoreClosed
 from uringblob.store import async_store, caller_reads, core, file_reads, frame_reads
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.sync import file_store as facade
 from uringblob.sync import store_handle as pilot
 

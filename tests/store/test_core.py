@@ -12,7 +12,7 @@ import pytest
 from uringblob import AsyncFileBlobStore, BlobCorrupt, BlobGuid, StoreLocked, StorePoisoned
 from uringblob.store import async_store
 from uringblob.store import frame_writes as batch
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 
 PAGE = 4096
 GUIDS = [BlobGuid(bytes([n]) * 16) for n in range(6)]

@@ -12,7 +12,7 @@ import pytest
 from uringblob import BlobGuid
 from uringblob.ring import Opcode, SqeFlags
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 
 PAGE = 4096
 FIXED_WRITES = {Opcode.WRITE_FIXED, Opcode.WRITEV_FIXED}

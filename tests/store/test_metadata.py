@@ -13,7 +13,7 @@ from sim.lives import PAGE, guid, small_log
 from uringblob import AsyncFileBlobStore, BlobNotFound, BlobStat, BlobStoreIOError, FileBlobStore
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.store.format import blocks_for, meta_cells
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.loop import SimLoop
 from uringblob.testing.sim.store import new_image, open_sim_store

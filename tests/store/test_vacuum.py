@@ -25,7 +25,7 @@ from uringblob import (
 from uringblob.completion import Completion
 from uringblob.store.file import judge_superblocks
 from uringblob.store.format import HEADER_SIZE, entry_slot
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log.group_commit import GroupQueue
 
 PAGE = 4096

@@ -18,7 +18,7 @@ from uringblob.engines.pread import engine as pread
 from uringblob.engines.uring import engine as uring
 from uringblob.store import core as store_core
 from uringblob.store.async_store import AsyncFileBlobStore
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log.flat_group import FlatGroup
 
 PAGE = 4096

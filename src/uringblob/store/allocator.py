@@ -14,7 +14,8 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError
 from uringblob.store.format import SlotRun
 from uringblob.store.growth import FileGrowth
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.in_turns import confirm_in_turns
 

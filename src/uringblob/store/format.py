@@ -27,7 +27,6 @@ CELL_SIZE = 32
 CELLS_PER_SECTOR = SECTOR_SIZE // CELL_SIZE - 1
 #: Records that a block holds where no blob has metadata, and so the cells for records.
 RECORDS_PER_BLOCK = SECTORS * CELLS_PER_SECTOR - 1
-
 #: Cells that a blob's metadata takes at most: its length in bytes is one byte.
 META_CELLS_MAX = -(-0xFF // CELL_SIZE)
 
@@ -37,15 +36,13 @@ VERSION = 2
 VERSIONS = frozenset({1, 2})
 SUPERBLOCK_OFFSETS = (0, BLOCK_SIZE)
 HEADER_SIZE = 2 * BLOCK_SIZE
-
 _MARK = b"ublk"
 _SUPERBLOCK = struct.Struct("<8sII16sQQQQQQQ")
 _SECTOR = struct.Struct("<4sBBBBQQ8s")
 _BLOCK = struct.Struct("<QIIIIQ")
 #: The sectors of a block, with nothing but their marks.
 _SECTORS = struct.Struct("<" + f"4sBBBBQQ8s{SECTOR_SIZE - CELL_SIZE}x" * SECTORS)
-#: Version 2, behind the fields of version 1: feature flags, time of creation, label, count of extents, and the
-#: flags that came last.
+#: Version 2, behind version 1: feature flags, time of creation, label, count of extents, the last flags.
 _SUPERBLOCK_2 = struct.Struct("<QQQ64sQQ")
 _EXTENT = struct.Struct("<QQ")
 _EXTENTS_OFFSET = 256
@@ -56,7 +53,6 @@ _RECORD = struct.Struct("<16sQQ")
 _LINK = struct.Struct("<QQQQ")
 _U64 = struct.Struct("<Q")
 _BINDING = struct.Struct("<16sQ")
-
 #: No slot, revision or sequence number of a real store comes near it; they must be able to grow.
 COUNT_LIMIT = 1 << 62
 

@@ -31,7 +31,7 @@ from uringblob.guid import BlobGuid
 from uringblob.store.allocator import SlotAllocator
 from uringblob.store.format import CHECKSUM_BITS, SlotRun, meta_cells, pack_entry, with_meta
 from uringblob.store.index.shards import Mapped
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE, ChecksumBudget
 from uringblob.store.io.file_io import ErrorContext, FileIO
 from uringblob.store.io.job import Job, wait_all

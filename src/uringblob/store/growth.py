@@ -17,7 +17,8 @@ from uringblob.errors import NO_SPACE_ERRNOS, BlobStoreIOError, check_limit
 from uringblob.store.format import EXTENTS_MAX, SlotRun
 from uringblob.store.index.free_map import RUN_SLOTS_MAX
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
 from uringblob.store.log.superblocks import Superblocks

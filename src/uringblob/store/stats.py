@@ -9,7 +9,7 @@ from uringblob.api.stats import ReaderStats, StoreStats
 from uringblob.errors import errno_name
 from uringblob.store.core import Core
 from uringblob.store.features import feature_names
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.lock_holder import reader_pids
 
 

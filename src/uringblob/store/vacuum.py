@@ -32,13 +32,13 @@ from uringblob.store.format import (
 from uringblob.store.frame_reads import FrameRead
 from uringblob.store.frame_writes import Batch
 from uringblob.store.index import shards
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 
 #: Attempts to bring the log into the log space that stays: the first one may only make it short.
 _COMPACTIONS_MAX = 2
 
 
-class _NoLowerSlot(BlobStoreError):
+class _NoLowerSlot(Exception):
     """No free slot lies below the frame: it stays where it is."""
 
 

@@ -7,7 +7,8 @@ import pytest
 from uringblob.store.format import entry_slot, pack_entry
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import Shards
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 
 S = SlotState
 G, K = b"G" * 16, b"K" * 16

@@ -8,7 +8,8 @@ import pytest
 
 from uringblob.store.format import SlotRun
 from uringblob.store.index.free_map import CHUNK_SLOTS, RUN_SLOTS_MAX, FreeMap
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 
 LIVE = int(SlotState.LIVE)
 

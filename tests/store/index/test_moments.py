@@ -10,7 +10,8 @@ import seeds
 from uringblob.store.format import entry_slot, pack_entry
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.shards import PARTS
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 
 S = SlotState
 G, K = b"G" * 16, b"K" * 16

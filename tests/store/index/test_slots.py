@@ -9,7 +9,8 @@ import pytest
 
 from uringblob.store.format import SlotRun
 from uringblob.store.index.free_map import CHUNK_SLOTS, RUN_SLOTS_MAX
-from uringblob.store.index.slots import MOVES, SlotState, SlotTable
+from uringblob.store.index.slot_states import MOVES, SlotState
+from uringblob.store.index.slots import SlotTable
 
 S = SlotState
 #: How to bring a fresh slot into each state.

@@ -20,7 +20,7 @@ from uringblob import (
     StorePoisoned,
 )
 from uringblob.buffers.checksum import frame_checksum
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.testing.sim.disk import Fault, SimDisk
 from uringblob.testing.sim.loop import SimLoop

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError, StorePoisoned, tuning
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log.writer import Log
 
 PAGE = 4096

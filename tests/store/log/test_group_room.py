@@ -13,7 +13,7 @@ import pytest
 from sim.judging import recover
 from sim.lives import PAGE, forget, frame, guid, lend, lent, read_all, small_log, used_image
 from uringblob import AsyncFileBlobStore, BlobStoreIOError, StorePoisoned
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log.compaction import Compaction
 from uringblob.store.log.group_writer import COMPACTIONS_MAX
 from uringblob.testing.sim.disk import SimDisk

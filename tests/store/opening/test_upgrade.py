@@ -22,7 +22,7 @@ from uringblob import BlobStoreIOError
 from uringblob.store.file import judge_superblocks
 from uringblob.store.format import BLOCK_SIZE, HEADER_SIZE, SUPERBLOCK_OFFSETS, decode_superblock
 from uringblob.store.index import log_space
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.testing.sim.disk import SimDisk
 from uringblob.testing.sim.history import History
 from uringblob.testing.sim.image import Image

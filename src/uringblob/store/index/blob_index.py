@@ -24,7 +24,8 @@ from uringblob.store.format import CHECKSUM_BITS, entry_meta, entry_slot, meta_c
 from uringblob.store.index.changes import Change, Changing, Pending, list_or_not
 from uringblob.store.index.moments import Moment, Moments
 from uringblob.store.index.shards import MASK, PARTS, Mapped, Shards
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 
 _PENDING = SlotState.PENDING
 _LIVE = SlotState.LIVE

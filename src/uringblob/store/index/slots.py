@@ -20,9 +20,7 @@ from typing import Any
 
 from uringblob.store.format import SlotRun
 from uringblob.store.index.free_map import FREE_RUN
-from uringblob.store.index.slot_states import MOVES, SlotState, SlotStates
-
-__all__ = ["MOVES", "SlotState", "SlotTable"]
+from uringblob.store.index.slot_states import SlotState, SlotStates
 
 #: Names of their own: looking a member up takes 75 ns on CPython 3.11, and a slot moves four times a write.
 _FREE = SlotState.FREE

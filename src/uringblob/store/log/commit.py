@@ -15,7 +15,7 @@ from uringblob.errors import BlobStoreError
 from uringblob.store.format import CHECKSUM_BITS
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.changes import Change, Conditions
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Job, wait_all
 from uringblob.store.io.pending_write import PendingWrite

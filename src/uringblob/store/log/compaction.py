@@ -29,7 +29,7 @@ from uringblob.store.format import (
 )
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.in_turns import acquire_changes, confirm_in_turns

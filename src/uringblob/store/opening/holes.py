@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from uringblob.engines.to_thread import to_thread
 from uringblob.store.core import Core
 from uringblob.store.format import SlotRun
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 
 
 async def set_holes_aside(core: Core) -> None:

@@ -32,7 +32,8 @@ from uringblob.store.format import VERSION, SlotRun, Superblock, entry_slot, fir
 from uringblob.store.index.blob_index import BlobIndex
 from uringblob.store.index.log_space import LogSpace
 from uringblob.store.index.shards import Shards
-from uringblob.store.index.slots import SlotState, SlotTable
+from uringblob.store.index.slot_states import SlotState
+from uringblob.store.index.slots import SlotTable
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.log.in_turns import confirm_in_turns
 from uringblob.store.log.superblocks import Superblocks

@@ -23,7 +23,7 @@ from uringblob.store.file import StoreFile, lock, naming, newest
 from uringblob.store.format import SUPERBLOCK_OFFSETS, BlockType, Superblock, entry_slot
 from uringblob.store.index.changes import Change
 from uringblob.store.index.shards import Shards
-from uringblob.store.index.slots import SlotState
+from uringblob.store.index.slot_states import SlotState
 from uringblob.store.io.checksum_budget import GUIDS_AT_ONCE
 from uringblob.store.io.file_io import FileIO
 from uringblob.store.io.job import Lock
