@@ -33,15 +33,17 @@ def quiet():
 
 def test_random_lives():
     fenced = unknown = 0
-    for seed in range(seeds.number(), seeds.number() + LIVES):
+    for seed in itertools.count(seeds.number()):
+        count = seed - seeds.number()
+        if count >= LIVES and fenced and unknown:
+            break
+        assert count < 10 * LIVES, f"{fenced} writers were fenced, and {unknown} outcomes unknown"
         try:
             life = lives.Life(seed, RATES[seed % 3]).run()
         except BaseException as error:
             raise AssertionError(f"replay: lives.Life({seed}, {RATES[seed % 3]}).run()") from error
         fenced += sum(run.fenced for run in life.runs)
         unknown += sum(op.outcome == lives.UNKNOWN for run in life.runs for op in run.ops)
-    assert fenced, "no writer was fenced"
-    assert unknown, "no outcome was unknown"
 
 
 @pytest.mark.parametrize("seed", [814753])

@@ -76,15 +76,15 @@ class Requests:
         """
 
         async def attempt() -> bytes | None:
-            while True:
-                try:
-                    await self.bucket.create(key, body)
-                except KeyTaken:
-                    there = await self.find(key)
-                    if there is None:
-                        continue  # it was deleted meanwhile
-                    return None if there == body else there
-                return None
+            try:
+                await self.bucket.create(key, body)
+            except KeyTaken:
+                there = await self.find(key)
+                if there is None:  # it was deleted meanwhile, and the next try finds that; or the bucket lies
+                    text = f"{self.name}: {key} is taken and missing at once: look at what the bucket keeps"
+                    raise BucketError(errno.EIO, text) from None
+                return None if there == body else there
+            return None
 
         there = await self._repeat(attempt)
         if there is None:
