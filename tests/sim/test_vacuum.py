@@ -21,12 +21,14 @@ SEEDS = 3
 APART = 2000
 
 
-def count_of(count_row, lives: list[VacuumLife], **figures: int) -> None:
+def count_of(count_row, lives: list[VacuumLife], *, whole: bool = True, **figures: int) -> None:
     vacuums, moved, freed, given_up = (
         sum(getattr(life, name) for life in lives) for name in ("vacuums", "moved", "freed", "given_up")
     )
-    assert moved, "no frame was moved"
-    assert freed, "no file was cut"
+    assert lives
+    if whole:
+        assert moved, "no frame was moved"
+        assert freed, "no file was cut"
     count_row(22, **{"vacuums": vacuums, "frames moved": moved, "log space given up": given_up}, **figures)
 
 
@@ -76,7 +78,8 @@ def test_requests_fail_beside_vacuums(name, forever, count_row):
         if life is None:
             break
         lives.append(life)
-    count_of(count_row, lives, **{"requests that failed": len(lives)})
+    # Where all requests fail from one on, few of which were tried, no vacuum may have come so far.
+    count_of(count_row, lives, whole=not forever, **{"requests that failed": len(lives)})
 
 
 class CancelledBeside(VacuumLife, CancellingLife):

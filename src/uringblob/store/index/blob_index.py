@@ -213,8 +213,8 @@ class BlobIndex(DurableMap):
 
     def finish_group(self, changes: Mapped[Change], seq: int) -> None:
         """Apply the durable group ``seq`` in one step."""
-        entries = [change.entry for change in changes.values()]
-        self.slots.move_each([entry >> CHECKSUM_BITS for entry in entries if entry is not None], _LIVE)
+        live = [entry >> CHECKSUM_BITS for change in changes.values() if (entry := change.entry) is not None]
+        self.slots.move_each(live, _LIVE)
         self._applying = changes  # visible from here on
         self.seq, base, retire = seq, self._base, self.slots.retire
         plain = self._delta is None and not self._pending.count and not self.moments.open

@@ -120,10 +120,13 @@ class SlotTable(SlotStates):
         while retired and retired[0][0] <= confirmed and at_most > 0:
             at_most -= 1
             fence, slot = retired.popleft()
-            if fence > self._none_below and (self._kept or not self._none_is_below(fence)):
-                self._keep(fence, SlotRun(slot, 1))
-            else:
-                passed.append(slot)
+            if fence > self._none_below:
+                # _none_is_below(), written out: every group comes here.
+                if self._kept or not (self.none_below is None or self.none_below(fence)):
+                    self._keep(fence, SlotRun(slot, 1))
+                    continue
+                self._none_below = fence
+            passed.append(slot)
         self._free_retired(passed)
         return bool(retired) and retired[0][0] <= confirmed
 
