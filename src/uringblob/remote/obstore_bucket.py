@@ -6,7 +6,11 @@ Needs the extra ``uringblob[remote]`` and Python 3.11; ``import uringblob`` does
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -36,8 +40,27 @@ _CONFLICTS_MAX: Final = 8
 _CONFLICT_SECONDS: Final = 0.1
 _LIST_CHUNK: Final = 1000
 
+#: How long an interpreter that ends waits for the client's threads at most.
+_LEAVE_SECONDS: Final = 2.0
+
 #: The process whose threads run the requests; a forked child has none of them.
 _process: int | None = None
+
+
+@atexit.register
+def _let_threads_leave() -> None:
+    """Wait until no thread of the client is inside Python.
+
+    One that reports a result there gives the interpreter lock up meanwhile.  An interpreter that ends then
+    stops it, and Rust answers with SIGABRT (obstore 0.12, CPython 3.11: in 12 of 165 programs on a busy
+    machine that ended right after their last request).
+    """
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    while time.monotonic() < deadline:
+        known = {thread.ident for thread in threading.enumerate()}
+        if sys._current_frames().keys() <= known:
+            return
+        time.sleep(0.001)  # the lock is free meanwhile, which is all that they wait for
 
 
 def open_bucket(url_or_store: Any, prefix: str = "") -> Bucket:
