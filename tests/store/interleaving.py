@@ -1,6 +1,6 @@
 """All interleavings of a reader and the store's thread, statement by statement, over the real source.
 
-Chosen functions of three modules become generators that stop before each of their statements, and
+Chosen functions of some modules become generators that stop before each of their statements, and
 each call of one of them runs it in the same manner.  So a thread is a generator, and a schedule is
 the order in which they are stepped.  States that were seen are not explored again; how many
 schedules lead through them is counted.
@@ -16,7 +16,7 @@ import sys
 import types
 
 from uringblob.store import caller_reads
-from uringblob.store.index import blob_index, moments, shards, slots
+from uringblob.store.index import blob_index, durable_map, moments, shards, slots
 
 STEPPED = {
     "read", "_read", "register", "unregister", "_notify", "close",
@@ -76,22 +76,37 @@ class Promise:
         self.done = True
 
 
+def _imports_any(node, names):
+    """Whether ``node`` imports one of ``names``, whose twin a class may inherit from."""
+    return isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names)
+
+
 def load(*changes):
     """Return the modules' stepped twins; ``changes`` are replacements in their source."""
-    sources = {module: inspect.getsource(module) for module in (slots, moments, blob_index, caller_reads)}
+    modules = (slots, moments, durable_map, blob_index, caller_reads)
+    sources = {module: inspect.getsource(module) for module in modules}
     for old, new in changes:
         assert sum(source.count(old) for source in sources.values()) == 1, old
         sources = {module: source.replace(old, new) for module, source in sources.items()}
     twins = types.SimpleNamespace()
     for module, source in sources.items():
         tree = ast.fix_missing_locations(_Stepping().visit(ast.parse(source)))
+        tree.body = [node for node in tree.body if not _imports_any(node, vars(twins))]
         space = {"__name__": f"stepped.{module.__name__}", "_wait": _wait, **vars(twins)}
         exec(compile(tree, f"<stepped {module.__name__}>", "exec"), space)
         space.update(vars(twins), Completion=Promise)
         twins.__dict__.update(
             {
                 name: space[name]
-                for name in ("SlotTable", "Moment", "Moments", "BlobIndex", "CallerReads", "CallerRead")
+                for name in (
+                    "SlotTable",
+                    "Moment",
+                    "Moments",
+                    "DurableMap",
+                    "BlobIndex",
+                    "CallerReads",
+                    "CallerRead",
+                )
                 if name in space
             }
         )
