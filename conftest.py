@@ -147,6 +147,9 @@ def pytest_sessionfinish(session):
 #: Folders and files that ask the protocol, counts, or the words of a command, as the marker ``one_interpreter`` says.
 ONE_INTERPRETER = (
     *("tests/store/index/", "tests/store/log/", "tests/store/opening/", "tests/cli/doctor/"),
+    *("tests/remote/", "tests/tiered/", "tests/behaviour/test_readers.py", "tests/behaviour/test_openers.py"),
+    *("tests/store/test_vacuum.py", "tests/store/test_range_locks.py", "tests/cli/test_commands.py"),
+    *("tests/test_shared_store_example.py", "tests/test_holt.py", "tests/engines/test_next_data.py"),
     *(
         f"tests/cli/test_{name}.py"
         for name in "stdio json_errors manners page imports bench copies atomic_file".split()
