@@ -125,17 +125,20 @@ class FileGrowth:
         steps = {step for step in (max(count, most), count) if self.is_cheap(step, count)}
         if missing:
             steps |= {missing, max(missing, least)}
-        await self.grow(steps)
+        await self.grow(steps, of_a_hole=most)
 
-    async def grow(self, steps: Iterable[int]) -> None:
+    async def grow(self, steps: Iterable[int], of_a_hole: int = 1) -> None:
         """Grow the file by the largest of ``steps``, in slots, for which there is room; holes come first.
+
+        ``of_a_hole``: slots of a hole that are filled, if that is more: the file is no longer for it, and each
+        time costs the file system a commit of its journal.
 
         It ends exactly at ``max_bytes``.  Where the file system has no room for a step, the next smaller one
         is tried, or half of it, down to the smallest.
         """
         wanted = sorted(steps)
         least, step = wanted[0], wanted[-1]
-        if await self.fill_hole(self._slots.limit, step):
+        if await self.fill_hole(self._slots.limit, max(step, of_a_hole)):
             return
         room = step if self.max_bytes is None else self.max_bytes // self.page_size - self._slots.limit
         step = max(least, min(step, self._step_max, room))

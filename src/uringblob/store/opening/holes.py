@@ -6,6 +6,7 @@ they are used, as the file grows (:meth:`FileGrowth.fill_hole`).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
@@ -27,5 +28,21 @@ async def set_holes_aside(core: Core) -> None:
 
 
 def _without_blocks(fd: int, runs: Sequence[SlotRun], page_size: int) -> list[SlotRun]:
-    """Return those of ``runs`` that have a hole somewhere; to the system, blocks never written are one, too."""
-    return [run for run in runs if os.lseek(fd, run.slot * page_size, os.SEEK_HOLE) < run.end * page_size]
+    """Return the slots of ``runs`` that have a hole somewhere; to the system, blocks never written are one, too."""
+    found = []
+    for run in runs:
+        slot = run.slot
+        while slot < run.end and (hole := os.lseek(fd, slot * page_size, os.SEEK_HOLE)) < run.end * page_size:
+            first, slot = hole // page_size, min(-(-_data_from(fd, hole) // page_size), run.end)
+            found.append(SlotRun(first, slot - first))
+    return found
+
+
+def _data_from(fd: int, offset: int) -> int:
+    """Return where the next data lie from ``offset`` on, or the end of the file."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return os.fstat(fd).st_size
