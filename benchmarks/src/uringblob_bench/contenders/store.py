@@ -171,13 +171,18 @@ class AsyncStore(TaskContender):
             store = await AsyncFileBlobStore.open(self.filler.path, **self.filler.options(in_flight))
         leases = _Leases(store, self.params)
         try:
-            before = store.stats()
-            yield lambda load, number: call_of(store, load, number, self.params, leases.lease)
-            self._stats = store.stats()
-            self._counted = _difference(before, self._stats)
+            async with contextlib.AsyncExitStack() as company:
+                await self.accompany(store, company)
+                before = store.stats()
+                yield lambda load, number: call_of(store, load, number, self.params, leases.lease)
+                self._stats = store.stats()
+                self._counted = _difference(before, self._stats)
         finally:
             leases.release()
             await store.aclose()
+
+    async def accompany(self, store: AsyncFileBlobStore, company: contextlib.AsyncExitStack) -> None:
+        """Begin what goes on beside the loads until ``company`` ends: here nothing."""
 
 
 class SyncStore(ThreadContender):

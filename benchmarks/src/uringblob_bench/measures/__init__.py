@@ -13,6 +13,7 @@ from uringblob_bench.measures import (
     sync_face,
     tier,
     writes,
+    years,
 )
 from uringblob_bench.measures.base import Measure
 
@@ -33,6 +34,7 @@ MEASURES: dict[int, Measure] = {
             *counts.MEASURES,
             *tier.MEASURES,
             *buckets.MEASURES,
+            *years.MEASURES,
         ],
         key=lambda measure: measure.number,
     )
