@@ -103,7 +103,7 @@ class Core:
             key = frame_key(entry.frame)
             where = f"{self.name}: {key}"
             try:
-                body, _ = await self.requests.view(key)
+                body = await self.requests.frame(key, self.page_size)
             except KeyMissing:
                 if find(guid) is not entry:
                     continue  # it was replaced meanwhile, and collected
@@ -161,12 +161,14 @@ class Core:
         async def one(guid: bytes, src: BlobBuffer) -> None:
             key = frame_key(named[guid])
             with readable_view(src, self.page_size) as view:
+                # Before it is sent: the frames before it are on their way meanwhile.
+                entry = Entry(named[guid], frame_checksum(view), metas.get(guid, b""))
                 try:
                     await self.requests.put(key, view)
                 except BucketError as error:
                     what = f"{self.name}: {key}: putting the frame of blob {BlobGuid(guid)}"
                     raise io_error(error, what, guid) from error
-                entries[guid] = Entry(named[guid], frame_checksum(view), metas.get(guid, b""))
+                entries[guid] = entry
 
         try:
             await self.requests.at_once([functools.partial(one, *write) for write in writes.items()])
