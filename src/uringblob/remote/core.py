@@ -17,7 +17,14 @@ from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
-from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.errors import (
+    BlobChanged,
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStoreError,
+    BlobStoreIOError,
+    WriterFenced,
+)
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.remote.bucket import BucketError, KeyMissing
@@ -207,11 +214,28 @@ class Core:
     async def refresh(self) -> bool:
         """Go on to the end of the log; return whether there was more."""
         if self.writer is not None:
-            return False
+            return await self._asked(self.writer.look(), "looking for the last group")
         async with self._refreshing:
             before = self.history.seq
             await self._asked(self._go_on(), "reading the log")
             return self.history.seq != before
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a look at the bucket may show more than is known here: see :meth:`settle`."""
+        return self.writer is not None and self.writer.unknown
+
+    async def settle(self) -> None:
+        """Look once for a group of unknown outcome; where that fails, what is known stays what is shown."""
+        try:
+            await self.refresh()
+        except (BlobStoreIOError, WriterFenced) as error:
+            logger.info(
+                "%s: a commit's outcome is still unknown; refresh() looks again: %s",
+                self.name,
+                error,
+                extra={"event": "outcome_unknown", "path": self.name},
+            )
 
     async def _go_on(self) -> None:
         if self.lease.holds:

@@ -28,7 +28,7 @@ IN_FLIGHT_MAX: Final = 64
 DELETED_AT_ONCE: Final = 1000
 
 #: The next try would be answered in the same way.
-_FINAL = frozenset(
+FINAL = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOENT, errno.ENOTSUP, errno.ENOSYS),
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -125,7 +125,7 @@ class Requests:
                     after, tries = listed.key, TRIES
             except BucketError as error:
                 tries -= 1
-                if not tries or error.errno in _FINAL:
+                if not tries or error.errno in FINAL:
                     raise
                 await asyncio.sleep(self._pause_s)
             else:
@@ -155,7 +155,7 @@ class Requests:
                     return await attempt()
                 except BucketError as error:
                     maybe_done = maybe_done or error.maybe_done
-                    if count == TRIES or error.errno in _FINAL:
+                    if count == TRIES or error.errno in FINAL:
                         error.maybe_done = maybe_done
                         raise
                     await asyncio.sleep(self._pause_s * 2 ** (count - 1))

@@ -78,8 +78,8 @@ class BareObstore(_InBucket):
                 puts = (client.put_async(name, content, use_multipart=False) for _, name in made)
                 await asyncio.gather(*puts)
                 replaced.extend(names[number] for number, _ in made)
-                for number, name in made:
-                    names[number] = name
+                for at, name in made:
+                    names[at] = name
 
             return read if load.verb is Verb.READ else change
 
