@@ -1,7 +1,8 @@
 """The store in a bucket, and bare obstore with the same requests, against one server on loopback.
 
 What obstore is given it sends from where it lies, and it returns memory of its own; the store checks what it
-sent and received by checksum, and fills the caller's frame.  Both put each frame under a name of its own, and
+sent and received by checksum, and fills the caller's frame.  To get a frame it asks for a range, which is one
+answer of obstore's threads where ``get`` and ``bytes`` are two: that pays for the copy.  Both put each frame under a name of its own, and
 delete after a turn what it replaced: a server of Python takes memory that it has had more cheaply than new.
 """
 
