@@ -303,6 +303,26 @@ async def test_a_look_that_finds_another_writer_is_a_fence(bucket):
     await store.aclose(flush=False)
 
 
+async def test_a_look_that_is_cancelled_is_for_the_next_call(bucket):
+    network = Network(bucket, BucketFault.ANSWER_LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        network.mended, asleep = True, asyncio.Event()
+
+        async def sleep(_request):
+            asleep.set()
+            await asyncio.Event().wait()
+
+        network.client.before = sleep
+        looking = asyncio.ensure_future(store.has_blob(A))
+        await asleep.wait()
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        network.client.before = None
+        assert await store.has_blob(A)
+
+
 async def test_a_commit_during_a_look_waits_for_it(bucket):
     network = Network(bucket, BucketFault.ANSWER_LOST)
     async with await network.open() as store:

@@ -130,7 +130,7 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     async def _settle(self) -> None:
         """Look what became of the last commit, if nobody knows: what is read next shows it, or not."""
         if self._core.unknown:
-            await self._run(uncancellable(self._core.settle()))
+            await self._run(self._core.settle())
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
         :raises BlobStoreIOError: the bucket refused, or did not answer.
         """
         self._check_loop()
-        return await self._run(uncancellable(self._core.refresh()))
+        return await self._run(self._core.refresh())
 
     def follow(self, poll: float = POLL_S) -> AsyncIterator[Changes]:
         """Move a reader forward, and yield what each group changed: ``async for changes in store.follow()``.

@@ -258,8 +258,7 @@ class Writer:
         if self._sent is None:
             return False
         self._running = looking = asyncio.get_running_loop().create_task(self._look(self._sent))
-        await asyncio.wait([looking])
-        return looking.result()
+        return await looking
 
     async def _look(self, sent: _Sent) -> bool:
         key = log_key(sent.header.seq)
@@ -274,6 +273,9 @@ class Writer:
             self._apply(sent)
             self.on_group()
             return True
+        except asyncio.CancelledError:
+            sent.looked_for = False
+            raise
         finally:
             self._running = None
             self._start()
