@@ -9,6 +9,8 @@ from unittest import mock
 
 from remote import steps
 from uringblob.buffers.checksum import frame_checksum
+from uringblob.errors import BlobStoreIOError
+from uringblob.remote import history as histories
 from uringblob.remote import keeper as keeping
 from uringblob.remote.bucket import BucketError, KeyTaken
 from uringblob.remote.core import Core
@@ -27,7 +29,7 @@ from uringblob.remote.history import History
 from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import Lease
 from uringblob.remote.requests import Requests
-from uringblob.remote.writer import Writer
+from uringblob.remote.writer import Writer, _Sent
 from uringblob.testing.sim.bucket import BucketFault
 
 patch = mock.patch.object
@@ -65,6 +67,50 @@ def names_of_frames_used_again():
         return frame_name(1, bytes(8), self._frames)
 
     with patch(Writer, "name_frame", name_frame):
+        yield
+
+
+@contextlib.contextmanager
+def a_commit_in_several_groups():
+    """Rule 3: each frame has a group of its own."""
+
+    async def commit(self, writes, metas, deletes, conditions):
+        for guid, entry in {**await self.put(writes, metas), **dict.fromkeys(deletes)}.items():
+            await self.writer.commit({guid: entry}, conditions)
+
+    with patch(Core, "commit", commit):
+        yield
+
+
+@contextlib.contextmanager
+def groups_put_without_a_condition():
+    """Rule 3: what has the number is overwritten."""
+    real = Requests.create
+
+    async def create(self, key, body):
+        if not key.startswith("log/"):
+            return await real(self, key, body)
+        await self.put(key, body)
+        return None
+
+    with patch(Requests, "create", create):
+        yield
+
+
+@contextlib.contextmanager
+def the_next_group_sent_after_one_of_unknown_outcome():
+    """Rule 4."""
+    real = Writer._settle
+
+    async def settle(self):
+        try:
+            await real(self)
+        except BlobStoreIOError:
+            if self._sent is not None:
+                self._apply(self._sent)
+            raise
+
+    with patch(Writer, "_settle", settle):
         yield
 
 
@@ -195,6 +241,26 @@ def digests_not_compared():
 
 
 @contextlib.contextmanager
+def the_groups_after_the_map_not_read():
+    """Rule 11: what opens to read believes the map to be all."""
+    real = History.advance
+
+    async def advance(self, *, protected=False):
+        if protected or not self.head.map:
+            await real(self, protected=protected)
+
+    with patch(History, "advance", advance):
+        yield
+
+
+@contextlib.contextmanager
+def head_not_read_again_where_its_map_is_gone():
+    """Rule 11."""
+    with patch(histories, "RESTARTS_MAX", 1):
+        yield
+
+
+@contextlib.contextmanager
 def head_set_without_a_condition():
     """Rule 12."""
 
@@ -227,6 +293,27 @@ def head_before_its_map():
         return done
 
     with patch(Requests, "put", put), patch(Keeper, "_publish", publish):
+        yield
+
+
+@contextlib.contextmanager
+def frames_of_an_unknown_commit_deleted():
+    """Rule 14: its group may be in the log."""
+    with patch(_Sent, "of", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def what_a_group_replaces_deleted_before_it_is_there():
+    """Rule 14: it may never be."""
+    real = Writer._form
+
+    def form(self, commits):
+        real(self, commits)
+        if self._sent is not None:
+            self.discard(0, *map(self.history.blobs.get, self._sent.records))
+
+    with patch(Writer, "_form", form):
         yield
 
 
@@ -308,6 +395,9 @@ def leases_never_renewed():
 PLANTED = {
     groups_before_frames: None,
     names_of_frames_used_again: None,
+    a_commit_in_several_groups: None,
+    groups_put_without_a_condition: steps.writers_asleep,
+    the_next_group_sent_after_one_of_unknown_outcome: lambda: steps.requests_failing([(BucketFault.LOST, 3)]),
     taken_is_taken_for_ones_own: steps.openers_asleep,
     taken_is_always_another_writer: lambda: steps.requests_failing([(BucketFault.ANSWER_LOST, 1)]),
     a_group_of_unknown_outcome_is_given_up: lambda: steps.requests_failing([(BucketFault.LATE, 3)]),
@@ -318,8 +408,12 @@ PLANTED = {
     ghosts_become_writers: steps.openers_asleep,
     the_end_of_the_log_believed: steps.readers_asleep,
     digests_not_compared: steps.alone,
+    the_groups_after_the_map_not_read: steps.maps_replaced,
+    head_not_read_again_where_its_map_is_gone: steps.maps_replaced,
     head_set_without_a_condition: steps.writers_asleep,
     head_before_its_map: steps.writers_asleep,
+    frames_of_an_unknown_commit_deleted: lambda: steps.requests_failing([(BucketFault.LATE, 3)]),
+    what_a_group_replaces_deleted_before_it_is_there: None,
     frames_of_every_epoch_swept: steps.writers_asleep,
     leases_not_looked_at: steps.readers_asleep,
     snapshots_forgotten: steps.alone,

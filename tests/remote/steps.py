@@ -206,6 +206,28 @@ def reader_asleep(number, pause_s, list_lag=0):
     life.run_script(script)
 
 
+def map_replaced(number):
+    """A reader sleeps at one request of its opening, and the map that ``head`` named is replaced twice."""
+    life = Steps()
+
+    async def script():
+        store, run = await life.open_writer(life.bucket.client())
+        await life.commit(store, run, *GUIDS)
+        await life.tidy(store, GRACE_S)
+        await life.commit(store, run, GUIDS[0])
+
+        async def meanwhile():
+            for _ in range(2):
+                await life.commit(store, run, GUIDS[1])
+                await life.tidy(store, GRACE_S)
+
+        await life.read(at_request(life.bucket.client(), number, meanwhile), overslept=False)
+        await life.commit(store, run, GUIDS[2])
+        await store.aclose()
+
+    life.run_script(script)
+
+
 def request_fails(number, fault, times=1):
     """A request of a writer fails in some way; where it dies, the next one takes over."""
     life = Steps()
@@ -265,7 +287,7 @@ FAULTS = [
     (BucketFault.DEATH, 1),
     (BucketFault.DEATH_AFTER, 1),
 ]
-WRITER_REQUESTS, READER_REQUESTS = 56, 32
+WRITER_REQUESTS, READER_REQUESTS, OPENING_REQUESTS = 56, 32, 8
 
 
 def writers_asleep():
@@ -299,6 +321,12 @@ def readers_asleep():
                 yield name, functools.partial(reader_asleep, number, pause_s, lag)
 
 
+def maps_replaced():
+    """Do the same for :func:`map_replaced`."""
+    for number in range(OPENING_REQUESTS):
+        yield f"map replaced at {number}", functools.partial(map_replaced, number)
+
+
 def alone():
     """Yield the scripts that have one step."""
     yield "a writer's snapshot", functools.partial(snapshot_kept, of_reader=False)
@@ -308,5 +336,5 @@ def alone():
 
 def every_step():
     """Yield a name and a call for each step of each script."""
-    for steps in (alone, writers_asleep, readers_asleep, openers_asleep, requests_failing):
+    for steps in (alone, maps_replaced, writers_asleep, readers_asleep, openers_asleep, requests_failing):
         yield from steps()

@@ -49,6 +49,14 @@ async def test_a_missing_key_is_an_answer(bucket):
         await bucket.get("a/b")
 
 
+@pytest.mark.parametrize("body", [b"", b"short", b"just right"], ids=len)
+async def test_a_frame_is_what_is_there_also_where_that_is_less(bucket, body):
+    await bucket.put("a", body)
+    assert bytes(await bucket.get_frame("a", 10)) == body
+    with pytest.raises(KeyMissing):
+        await bucket.get_frame("b", 10)
+
+
 async def test_a_second_create_is_refused(bucket):
     await bucket.create("a", b"one")
     with pytest.raises(KeyTaken):

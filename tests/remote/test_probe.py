@@ -8,7 +8,7 @@ import pytest
 
 from uringblob import EngineUnavailable
 from uringblob.remote.bucket import BucketError, KeyChanged, KeyMissing, KeyTaken
-from uringblob.remote.probe import probe
+from uringblob.remote.probe import TRIES, probe
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -187,5 +187,44 @@ class FailsForEver(Fails):
 async def test_a_failure_is_no_lie_and_the_first_one_is_said(kind):
     bucket = kind()
     with pytest.raises(BucketError, match="the connection broke"):
-        await probe(bucket)
-    assert bool(bucket.objects) == (kind is FailsForEver)
+        await probe(bucket, pause_s=0)
+    assert len(bucket.objects) == (TRIES if kind is FailsForEver else 0)
+
+
+class LateOnce(Honest):
+    """Its first replace is not answered, and carried out at the worst moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = None
+
+    async def create(self, key, body):
+        if self.late is not None:
+            await self.put(*self.late)
+        await super().create(key, body)
+
+    async def replace(self, key, body, etag):
+        if self.late is None:
+            self.late = key, body
+            raise BucketError(errno.ETIMEDOUT, "no answer", maybe_done=True)
+        return await super().replace(key, body, etag)
+
+
+async def test_after_a_timeout_all_is_tried_again_under_another_name():
+    bucket = LateOnce()
+    await probe(bucket, pause_s=0)
+    assert bucket.late is not None
+    assert not bucket.objects
+
+
+class Refuses(Honest):
+    async def create(self, key, body):
+        self.requests += 1
+        raise BucketError(errno.EACCES, "access denied")
+
+
+async def test_a_refusal_is_not_tried_again():
+    bucket = Refuses()
+    with pytest.raises(BucketError, match="access denied"):
+        await probe(bucket, pause_s=0)
+    assert bucket.requests == 2  # the create, and the deletion

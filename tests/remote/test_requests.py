@@ -89,6 +89,25 @@ async def test_conditions_of_azure():
         assert found == [{"if-none-match": "*"}, {"if-match": '"old"'}]
 
 
+async def test_a_frame_is_asked_for_by_its_size_and_as_a_whole_where_a_server_knows_no_ranges():
+    there = {"ETag": '"old"', "Last_Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    part = answer("206 Partial Content", "body", **there, Content_Range="bytes 0-3/4")
+    async with Scripted(part, OBJECT) as server:
+        bucket = bucket_at(server.endpoint)
+        assert await bucket.get_frame("a", 4) == b"body"
+        assert await bucket.get_frame("a", 4) == b"body"
+        ranges = ["range: bytes=0-3" in each for each in server.requests]
+        assert ranges == [True, True, False]
+
+
+async def test_a_frame_that_cannot_be_read_is_asked_for_once(tries):
+    tries(1)
+    async with Scripted(answer("403 Forbidden")) as server:
+        with pytest.raises(BucketError, match="check the credentials"):
+            await bucket_at(server.endpoint).get_frame("a", 4)
+        assert len(server.requests) == 1
+
+
 async def test_the_form_of_an_etag_is_found_once():
     """Ceph takes an ETag only without its quotes."""
     async with Scripted(TAKEN, DONE, TAKEN, DONE) as server:

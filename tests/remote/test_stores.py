@@ -18,6 +18,7 @@ from uringblob import (
     BlobGuid,
     BlobStoreIOError,
     Changes,
+    EngineUnavailable,
     PageSizeMismatch,
     StoreClosed,
     StoreCorrupt,
@@ -109,6 +110,18 @@ class SimLoopOpened:
 
         yield from asyncio.sleep(0).__await__()
         return SimLoop().run(open_it())
+
+
+@pytest.mark.parametrize("lie", ["create", "replace"])
+async def test_a_bucket_that_is_given_is_probed_unless_its_maker_has(lie):
+    lying = SimBucket(lies=[lie])
+    client = lying.client()
+    client.probed = False
+    with pytest.raises(EngineUnavailable, match="overwrites the object"):
+        await AsyncRemoteBlobStore.open(client, page_size=PAGE)
+    assert not lying.objects
+    async with opened(lying), AsyncRemoteBlobStore.open(client, read_only=True):
+        assert not lying.keys("probe/")
 
 
 # -- readers -----------------------------------------------------------------------------------
@@ -204,6 +217,120 @@ async def test_a_writer_that_was_taken_over_says_so_and_reads_on(bucket):
         assert await look(two) == {A: 1}
         await two.aclose()
         await one.aclose(flush=False)
+
+
+class Network:
+    """A way to the bucket that breaks, from the next group on, until it is :attr:`mended`."""
+
+    def __init__(self, bucket, fault):
+        self.mended, self._fault = True, fault
+        self.client = bucket.client(self._decide)
+
+    def _decide(self, request):
+        if self.mended:
+            return None
+        return self._fault if request.method == "create" else BucketFault.LOST
+
+    async def open(self):
+        store = await AsyncRemoteBlobStore.open(self.client, page_size=PAGE)
+        store._core.requests._pause_s = 0
+        return store
+
+    async def commit(self, store, *frames):
+        """Commit, with an outcome that nobody knows."""
+        self.client.faults = lambda request: None if request.method == "put" else self._decide(request)
+        self.mended = False
+        with pytest.raises(BlobStoreIOError) as caught:
+            await store.commit(frames)
+        assert caught.value.applied is None
+
+
+LOOKS = {
+    "has": lambda store: store.has_blob(A),
+    "list": lambda store: store.list_blobs(),
+    "read": lambda store: store.read_blobs([(A, bytearray(PAGE))]),
+    "snapshot": lambda store: store.snapshot(),
+    "refresh": lambda store: store.refresh(),
+}
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "lost"])
+@pytest.mark.parametrize("call", LOOKS.values(), ids=LOOKS)
+async def test_a_commit_of_unknown_outcome_is_looked_for_by_the_next_call(bucket, call, there):
+    network = Network(bucket, BucketFault.ANSWER_LOST if there else BucketFault.LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        network.mended = True
+        since = len(network.client.sent)
+        await call(store)
+        assert network.client.sent[since][1:] == ("get", f"log/{2:020}")
+        since = len(network.client.sent)
+        assert (await store.has_blob(A), await store.list_blobs()) == (there, [A] * there)
+        assert network.client.sent[since:] == [], "it is looked for once"
+        assert store.needs_flush() is not there
+        await store.commit([(B, frame(2))])
+        assert await look(store) == {A: 1, B: 2}
+    async with opened(bucket, read_only=True) as reader:
+        assert await look(reader) == {A: 1, B: 2}
+
+
+async def test_a_look_that_fails_leaves_what_is_known(bucket):
+    network = Network(bucket, BucketFault.ANSWER_LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        assert not await store.has_blob(A)
+        since = len(network.client.sent)
+        assert not await store.has_blob(A)
+        assert network.client.sent[since:] == []
+        with pytest.raises(BlobStoreIOError, match="looking for the last group"):
+            await store.refresh()
+        network.mended = True
+        assert await store.refresh()
+        assert await store.has_blob(A)
+        assert not await store.refresh()
+
+
+async def test_a_look_that_finds_another_writer_is_a_fence(bucket):
+    network = Network(bucket, BucketFault.LOST)
+    store = await network.open()
+    await store.commit([(B, frame(1))])
+    await network.commit(store, (A, frame(1)))
+    network.mended = True
+    async with opened(bucket) as other:
+        with pytest.raises(WriterFenced):
+            await store.refresh()
+        assert await look(store) == {B: 1} == await look(other)
+    await store.aclose(flush=False)
+
+
+async def test_a_look_that_is_cancelled_is_for_the_next_call(bucket):
+    network = Network(bucket, BucketFault.ANSWER_LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        network.mended, asleep = True, asyncio.Event()
+
+        async def sleep(_request):
+            asleep.set()
+            await asyncio.Event().wait()
+
+        network.client.before = sleep
+        looking = asyncio.ensure_future(store.has_blob(A))
+        await asleep.wait()
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        network.client.before = None
+        assert await store.has_blob(A)
+
+
+async def test_a_commit_during_a_look_waits_for_it(bucket):
+    network = Network(bucket, BucketFault.ANSWER_LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        network.mended = True
+        moved = await asyncio.gather(store.refresh(), store.commit([(B, frame(2))]), store.refresh())
+        assert moved == [True, None, False]
+        assert await look(store) == {A: 1, B: 2}
 
 
 async def test_commits_at_once_share_a_group(bucket):

@@ -127,12 +127,19 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
             if not self._active:
                 self._idle.set()
 
+    async def _settle(self) -> None:
+        """Look what became of the last commit, if nobody knows: what is read next shows it, or not."""
+        if self._core.unknown:
+            await self._run(self._core.settle())
+
     # -- reading ------------------------------------------------------------------------------
 
     async def read_blob(self, guid: GuidLike, dst: BlobBuffer) -> None:
         self._check_loop()
         key = guid_bytes(guid)
         check_writable(dst, self.page_size)
+        if self._core.unknown:
+            await self._settle()
         await self._run(self._core.read(self._core.find, key, dst))
 
     async def read_blobs(self, reads: Sequence[tuple[GuidLike, BlobBuffer]]) -> list[BlobStoreError | None]:
@@ -140,14 +147,17 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
         checked = [(guid_bytes(guid), dst) for guid, dst in map(as_pair, reads)]
         for _, dst in checked:
             check_writable(dst, self.page_size)
+        await self._settle()
         return await self._run(self._core.read_many(self._core.find, checked))
 
     async def has_blob(self, guid: GuidLike) -> bool:
         self._check_loop()
+        await self._settle()
         return self._core.find(guid_bytes(guid)) is not None
 
     async def list_blobs(self) -> list[BlobGuid]:
         self._check_loop()
+        await self._settle()
         return list(map(BlobGuid, self._core.shown()))
 
     async def checksum(self, guid: GuidLike) -> int:
@@ -155,10 +165,12 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
 
     async def stat_blob(self, guid: GuidLike) -> BlobStat:
         self._check_loop()
+        await self._settle()
         return self._core.stat(self._core.find, guid_bytes(guid))
 
     async def snapshot(self) -> AsyncRemoteSnapshot:
         self._check_loop()
+        await self._settle()
         return AsyncRemoteSnapshot(self, self._core)
 
     _frames_at_once = 64  # verify()'s
@@ -211,7 +223,11 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     async def refresh(self) -> bool:
         """Move a reader forward to the newest durable state; return whether it moved.
 
-        A writer is always there: false.
+        A writer is always there, but for a commit whose outcome is unknown: this looks for it, shows it if it is
+        there, and returns whether it is.  Otherwise it may still come: the next commit or flush settles it.
+
+        :raises WriterFenced: another writer took over.
+        :raises BlobStoreIOError: the bucket refused, or did not answer.
         """
         self._check_loop()
         return await self._run(self._core.refresh())

@@ -88,3 +88,12 @@ class Bucket(Protocol):
     async def aclose(self) -> None:
         """End the connections."""
         ...
+
+
+@runtime_checkable
+class FrameBucket(Protocol):
+    """What a :class:`Bucket` may do besides: ``get`` of an object whose size is known, for less."""
+
+    async def get_frame(self, key: str, size: int) -> bytes | memoryview:
+        """Return the object's first ``size`` bytes, or all if it has fewer, as ``get`` does."""
+        ...

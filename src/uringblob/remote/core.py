@@ -17,7 +17,14 @@ from uringblob.api.scrub import Note
 from uringblob.api.stats import StoreStats
 from uringblob.buffers.checksum import frame_checksum
 from uringblob.buffers.views import BlobBuffer, readable_view, writable_view
-from uringblob.errors import BlobChanged, BlobCorrupt, BlobNotFound, BlobStoreError, BlobStoreIOError
+from uringblob.errors import (
+    BlobChanged,
+    BlobCorrupt,
+    BlobNotFound,
+    BlobStoreError,
+    BlobStoreIOError,
+    WriterFenced,
+)
 from uringblob.guid import BlobGuid
 from uringblob.logs import logger
 from uringblob.remote.bucket import BucketError, KeyMissing
@@ -103,7 +110,7 @@ class Core:
             key = frame_key(entry.frame)
             where = f"{self.name}: {key}"
             try:
-                body, _ = await self.requests.view(key)
+                body = await self.requests.frame(key, self.page_size)
             except KeyMissing:
                 if find(guid) is not entry:
                     continue  # it was replaced meanwhile, and collected
@@ -161,12 +168,14 @@ class Core:
         async def one(guid: bytes, src: BlobBuffer) -> None:
             key = frame_key(named[guid])
             with readable_view(src, self.page_size) as view:
+                # Before it is sent: the frames before it are on their way meanwhile.
+                entry = Entry(named[guid], frame_checksum(view), metas.get(guid, b""))
                 try:
                     await self.requests.put(key, view)
                 except BucketError as error:
                     what = f"{self.name}: {key}: putting the frame of blob {BlobGuid(guid)}"
                     raise io_error(error, what, guid) from error
-                entries[guid] = Entry(named[guid], frame_checksum(view), metas.get(guid, b""))
+                entries[guid] = entry
 
         try:
             await self.requests.at_once([functools.partial(one, *write) for write in writes.items()])
@@ -205,11 +214,28 @@ class Core:
     async def refresh(self) -> bool:
         """Go on to the end of the log; return whether there was more."""
         if self.writer is not None:
-            return False
+            return await self._asked(self.writer.look(), "looking for the last group")
         async with self._refreshing:
             before = self.history.seq
             await self._asked(self._go_on(), "reading the log")
             return self.history.seq != before
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a look at the bucket may show more than is known here: see :meth:`settle`."""
+        return self.writer is not None and self.writer.unknown
+
+    async def settle(self) -> None:
+        """Look once for a group of unknown outcome; where that fails, what is known stays what is shown."""
+        try:
+            await self.refresh()
+        except (BlobStoreIOError, WriterFenced) as error:
+            logger.info(
+                "%s: a commit's outcome is still unknown; refresh() looks again: %s",
+                self.name,
+                error,
+                extra={"event": "outcome_unknown", "path": self.name},
+            )
 
     async def _go_on(self) -> None:
         if self.lease.holds:

@@ -20,6 +20,7 @@ _KIND: Final = re.compile(r"\bkind: (Connect|Timeout)\b")
 _NO_BUCKET: Final = re.compile(
     r"NoSuchBucket|ContainerNotFound|container does not exist|bucket does not exist", re.IGNORECASE
 )
+_NO_RANGE: Final = re.compile(r"status code: 416|Invalid range|non-partial response")
 _FULL: Final = re.compile(
     r"Quota\w*Exceeded|InsufficientStorage|StorageFull|XMinioStorageFull", re.IGNORECASE
 )
@@ -49,6 +50,11 @@ def is_conflict(error: BaseException) -> bool:
     """Whether the server answered 409: a request on the same key was under way, and nothing is settled."""
     found = _STATUS.search(str(error))
     return found is not None and found[1] == "409"
+
+
+def no_range(error: BaseException) -> bool:
+    """Whether the bytes asked for are not in the object, or the server gives whole objects only."""
+    return _NO_RANGE.search(str(error)) is not None
 
 
 def bucket_error(error: BaseException, what: str, *, changes: bool) -> BucketError:

@@ -16,6 +16,7 @@ from uringblob.remote.format import HEAD, Head
 from uringblob.remote.history import History
 from uringblob.remote.keeper import Keeper
 from uringblob.remote.lease import RENEWALS
+from uringblob.remote.probe import probe
 from uringblob.remote.requests import Requests, io_error
 from uringblob.remote.writer import Writer
 from uringblob.units import PAGE_SIZE, check_page_size
@@ -28,6 +29,8 @@ class RemoteOptions:
     """What ``open`` takes; this documentation becomes a part of its own.
 
     :param url: ``s3://bucket/prefix?endpoint=...`` and the like, an ``obstore`` store, or a ``Bucket``.
+        A writer probes it, but for a ``Bucket`` whose attribute ``probed`` is true: its maker has awaited
+        ``uringblob.remote.probe.probe(bucket)``.
     :param prefix: added to the URL's own; each store has one for itself.
     :param page_size: the frame size of a new store in bytes (default 524288), a multiple of 4096 up to 64 MiB;
         of an existing one ``PageSizeMismatch`` if it differs.
@@ -72,21 +75,26 @@ remote_options = accepting(RemoteOptions)
 async def open_core(options: RemoteOptions) -> Core:
     """Open the store, and the bucket, unless it was given."""
     if isinstance(options.url, Bucket):
+        if not getattr(options.url, "probed", False):
+            await _probe(options.url, options)
         return await _opened(options.url, options, owns_bucket=False)
     from uringblob.remote.obstore_bucket import open_bucket
-    from uringblob.remote.probe import probe
 
     bucket = open_bucket(options.url, options.prefix)
     try:
-        if not options.read_only:
-            try:
-                await probe(bucket)
-            except BucketError as error:
-                raise io_error(error, f"{bucket.name}: probing the bucket") from error
+        await _probe(bucket, options)
         return await _opened(bucket, options, owns_bucket=True)
     except BaseException:
         await bucket.aclose()
         raise
+
+
+async def _probe(bucket: Bucket, options: RemoteOptions) -> None:
+    if not options.read_only:
+        try:
+            await probe(bucket)
+        except BucketError as error:
+            raise io_error(error, f"{bucket.name}: probing the bucket") from error
 
 
 async def _opened(bucket: Bucket, options: RemoteOptions, *, owns_bucket: bool) -> Core:

@@ -8,6 +8,7 @@ condition, looks at what is there, and deletes it: nine requests where all is we
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import secrets
@@ -15,30 +16,43 @@ from typing import Final
 
 from uringblob.errors import EngineUnavailable
 from uringblob.remote.bucket import Bucket, BucketError, KeyChanged, KeyMissing, KeyTaken
+from uringblob.remote.requests import FINAL, PAUSE_S
 
 PROBE_PREFIX: Final = "probe/"
+#: A server that does not answer takes as many timeouts, and one more for the deletion.
+TRIES: Final = 2
 _REMEDY: Final = (
     "no store can be kept there: use a server that has conditional writes (S3, GCS, Azure, Ceph 16 and newer), "
     "or a newer version of this one"
 )
 
 
-async def probe(bucket: Bucket) -> None:
+async def probe(bucket: Bucket, *, pause_s: float = PAUSE_S) -> None:
     """Raise unless ``bucket`` does what it is asked, on an object of the probe's own.
+
+    Where a request failed, all is tried once more, under another name: what is late changes only the first.
 
     :raises EngineUnavailable: it does not; the message says which request was answered how.
     :raises BucketError: a request failed.
     """
-    key = f"{PROBE_PREFIX}{secrets.token_hex(16)}"
+    keys: list[str] = []
     try:
-        await _probe(bucket, key)
+        while True:
+            keys.append(f"{PROBE_PREFIX}{secrets.token_hex(16)}")
+            try:
+                await _probe(bucket, keys[-1])
+                break
+            except BucketError as error:
+                if len(keys) == TRIES or error.errno in FINAL:
+                    raise
+            await asyncio.sleep(pause_s)
     except BaseException:
-        with contextlib.suppress(BucketError):  # what it found, or what failed first, is said
-            await bucket.delete([key])
+        with contextlib.suppress(BucketError):  # what it found, or what failed last, is said
+            await bucket.delete(keys)
         raise
-    await bucket.delete([key])
+    await bucket.delete(keys)
     try:
-        await bucket.get(key)
+        await bucket.get(keys[-1])
     except KeyMissing:
         return
     raise _lies(bucket, "a deleted object is still there", "delete")

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from uringblob.errors import BlobStoreIOError
 from uringblob.guid import GuidLike
-from uringblob.remote.bucket import Bucket, BucketError, KeyChanged, KeyMissing, KeyTaken, Listed
+from uringblob.remote.bucket import Bucket, BucketError, FrameBucket, KeyChanged, KeyMissing, KeyTaken, Listed
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ IN_FLIGHT_MAX: Final = 64
 DELETED_AT_ONCE: Final = 1000
 
 #: The next try would be answered in the same way.
-_FINAL = frozenset(
+FINAL = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOENT, errno.ENOTSUP, errno.ENOSYS),
         *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -43,19 +43,23 @@ class Requests:
         self.bucket, self.name = bucket, bucket.name
         self.reads = self.writes = self.bytes_read = self.bytes_written = self.in_flight = 0
         self._pause_s = pause_s
+        self._get_frame = bucket.get_frame if isinstance(bucket, FrameBucket) else self._get_whole
         self._room = asyncio.Semaphore(IN_FLIGHT_MAX)
 
     async def get(self, key: str) -> tuple[bytes, str]:
         """Return body and ETag.  :raises KeyMissing: there is none."""
-        body, etag = await self.view(key)
+        body, etag = await self._repeat(lambda: self.bucket.get(key))
+        self._read(len(body))
         return bytes(body), etag
 
-    async def view(self, key: str) -> tuple[bytes | memoryview, str]:
-        """Do what :meth:`get` does, without a copy: the body may be the client's memory."""
-        body, etag = await self._repeat(lambda: self.bucket.get(key))
-        self.reads += 1
-        self.bytes_read += len(body)
-        return body, etag
+    async def frame(self, key: str, size: int) -> bytes | memoryview:
+        """Return the body of an object that should have ``size`` bytes, which may be the client's memory."""
+        body = await self._repeat(lambda: self._get_frame(key, size))
+        self._read(len(body))
+        return body
+
+    async def _get_whole(self, key: str, _size: int) -> bytes | memoryview:
+        return (await self.bucket.get(key))[0]
 
     async def find(self, key: str) -> bytes | None:
         """Return the body, or ``None`` if there is no such object."""
@@ -121,7 +125,7 @@ class Requests:
                     after, tries = listed.key, TRIES
             except BucketError as error:
                 tries -= 1
-                if not tries or error.errno in _FINAL:
+                if not tries or error.errno in FINAL:
                     raise
                 await asyncio.sleep(self._pause_s)
             else:
@@ -151,13 +155,17 @@ class Requests:
                     return await attempt()
                 except BucketError as error:
                     maybe_done = maybe_done or error.maybe_done
-                    if count == TRIES or error.errno in _FINAL:
+                    if count == TRIES or error.errno in FINAL:
                         error.maybe_done = maybe_done
                         raise
                     await asyncio.sleep(self._pause_s * 2 ** (count - 1))
             raise AssertionError("the last try returned or raised")
         finally:
             self.in_flight -= 1
+
+    def _read(self, size: int) -> None:
+        self.reads += 1
+        self.bytes_read += size
 
     def _wrote(self, size: int) -> None:
         self.writes += 1

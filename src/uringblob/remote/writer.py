@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from uringblob.errors import ConditionFailed, WriterFenced, one_each
 from uringblob.remote.bucket import BucketError
@@ -50,6 +51,7 @@ class _Sent:
     commits: list[_Commit]
     replaced: list[Entry | None]  #: what a later change of the same group replaced
     maybe_there: bool = False
+    looked_for: bool = False
 
     def of(self, commit: _Commit) -> bool:
         """Whether ``commit`` is in this group."""
@@ -72,7 +74,7 @@ class Writer:
         self._frames = 0
         self._queue: list[_Commit] = []
         self._sent: _Sent | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[Any] | None = None
 
     # -- the epoch ----------------------------------------------------------------------------
 
@@ -144,9 +146,12 @@ class Writer:
         self.check()
         commit = _Commit(changes, conditions, asyncio.get_running_loop().create_future())
         self._queue.append(commit)
-        if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
+        self._start()
         await commit.done
+
+    def _start(self) -> None:
+        if self._running is None and self._queue:
+            self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         try:
@@ -224,12 +229,56 @@ class Writer:
         if there is not None:
             self._land()
             self._fence(there, key)
+        self._apply(sent)
+
+    def _apply(self, sent: _Sent) -> None:
+        """The group is in the log."""
         self._sent = None
         self.groups += 1
+        history = self.history
         dead = history.apply(sent.header, sent.records, digest_of(sent.body))
         self.dead.extend((history.seq, frame) for frame in dead)
         self.discard(history.seq, *sent.replaced)
         self.flying = {}
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody knows if the last group is in the log, and nobody has looked for it."""
+        return self._sent is not None and self._running is None and not self._sent.looked_for
+
+    async def look(self) -> bool:
+        """Look for a group of unknown outcome, without sending it again; return whether it is there.
+
+        Where it is not, it may still come, and the next commit sends it again (rule 5).
+
+        :raises WriterFenced: another writer has its number.
+        :raises BucketError: nobody knows it now either.
+        """
+        await self.wait_idle()
+        if self._sent is None:
+            return False
+        self._running = looking = asyncio.get_running_loop().create_task(self._look(self._sent))
+        return await looking
+
+    async def _look(self, sent: _Sent) -> bool:
+        key = log_key(sent.header.seq)
+        sent.looked_for = True
+        try:
+            there = await self.history.requests.find(key)
+            if there is None:
+                return False
+            if there != sent.body:
+                self._land()
+                self._fence(there, key)
+            self._apply(sent)
+            self.on_group()
+            return True
+        except asyncio.CancelledError:
+            sent.looked_for = False
+            raise
+        finally:
+            self._running = None
+            self._start()
 
     def _land(self) -> None:
         """The group is not in the log: what was flying is pending again, unless it was changed since."""

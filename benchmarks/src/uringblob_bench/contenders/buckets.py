@@ -1,13 +1,16 @@
 """The store in a bucket, and bare obstore with the same requests, against one server on loopback.
 
 What obstore is given it sends from where it lies, and it returns memory of its own; the store checks what it
-sent and received by checksum, and fills the caller's frame.
+sent and received by checksum, and fills the caller's frame.  To get a frame it asks for a range, which is one
+answer of obstore's threads where ``get`` and ``bytes`` are two: that pays for the copy.  Both put each frame under a name of its own, and
+delete after a turn what it replaced: a server of Python takes memory that it has had more cheaply than new.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -49,8 +52,13 @@ class BareObstore(_InBucket):
 
     def prepare(self) -> None:
         client, content = self.client(), noise(self.params.page_size)
-        for number in range(self.params.live):
-            client.put(f"bare/{number}", content, use_multipart=False)
+        self._puts = itertools.count()
+        self._names = [self._new_name() for _ in range(self.params.live)]
+        for name in self._names:
+            client.put(name, content, use_multipart=False)
+
+    def _new_name(self) -> str:
+        return f"bare/{next(self._puts)}"
 
     @contextlib.asynccontextmanager
     async def session(
@@ -58,21 +66,27 @@ class BareObstore(_InBucket):
         loads: Sequence[Load],  # noqa: ARG002 - every load is served alike
     ) -> AsyncGenerator[Callable[[Load, int], TaskCall], None]:
         client, content = self.client(), noise(self.params.page_size)
+        names, replaced = self._names, list[str]()
 
         def call_for(load: Load, number: int) -> TaskCall:
             picker = Picker(self.params.live, seed=number)
 
             async def read() -> None:
-                await (await client.get_async(f"bare/{picker.one()}")).bytes_async()
+                await (await client.get_async(names[picker.one()])).bytes_async()
 
             async def change() -> None:
-                names = picker.some(load.frames)
-                puts = (client.put_async(f"bare/{n}", content, use_multipart=False) for n in names)
+                made = [(number, self._new_name()) for number in picker.some(load.frames)]
+                puts = (client.put_async(name, content, use_multipart=False) for _, name in made)
                 await asyncio.gather(*puts)
+                replaced.extend(names[number] for number, _ in made)
+                for at, name in made:
+                    names[at] = name
 
             return read if load.verb is Verb.READ else change
 
         yield call_for
+        if replaced:
+            await client.delete_async(replaced)
 
 
 class RemoteStore(_InBucket):

@@ -51,6 +51,8 @@ class _Objects:
         if path not in self._found:
             return _reply("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>")
         there, etag = self._found[path]
+        if "range" in headers:
+            return _part(there, headers["range"], etag)
         return _reply("200 OK", there, etag=etag, is_head=method == "HEAD")
 
     def _put(self, path: str, headers: dict[str, str], body: bytes) -> bytes:
@@ -76,8 +78,18 @@ class _Objects:
         return _reply("200 OK", text.encode())
 
 
-def _reply(status: str, body: bytes = b"", etag: str = "", *, is_head: bool = False) -> bytes:
+def _part(there: bytes, wanted: str, etag: str) -> bytes:
+    """Answer with ``bytes=FIRST-LAST``, cut off at the end of what is there."""
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    body = there[int(first) : int(last) + 1]
+    found = f"bytes {first}-{int(first) + len(body) - 1}/{len(there)}"
+    return _reply("206 Partial Content", body, etag=etag, part=found)
+
+
+def _reply(status: str, body: bytes = b"", etag: str = "", *, is_head: bool = False, part: str = "") -> bytes:
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", f"Last-Modified: {_DATE}"]
+    if part:
+        lines.append(f"Content-Range: {part}")
     if etag:
         lines.append(f"ETag: {etag}")
     head = "\r\n".join(lines).encode() + _HEAD_END

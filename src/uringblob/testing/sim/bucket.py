@@ -201,6 +201,8 @@ class SimClient:
         #: Requests that were sent.
         self.sent: list[BucketRequest] = []
         self.dead = False
+        #: A store on it makes the requests of its protocol alone; false: it probes first, as any bucket.
+        self.probed = True
         #: Awaited before each request, if set: its client sleeps there.
         self.before: Callable[[BucketRequest], Awaitable[object]] | None = None
 
