@@ -113,6 +113,7 @@ class OrderMonitor:
         self._fenced: dict[int, int] = {}
         #: By slot, the group that took it from a blob; of slots that were free at the opening it is not known.
         self._freed_by: dict[int, int] = {}
+        self._named_by: dict[int, int] = {}
         self._freed_before = 0
         #: The slots that each open snapshot shows, as far as records and calls say.
         self.shown: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -650,8 +651,8 @@ class OrderMonitor:
         """No reader in another process may need what is in ``slot``."""
         grown = slot * self.page_size >= self.readers.size_at_opening
         freed_by = self._freed_by.get(slot, 0 if grown else self._freed_before)
-        if self.readers.below(freed_by):
-            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is {what}, and a reader is older")
+        if self.readers.between(self._named_by.get(slot, 0), freed_by):
+            self._wrong(17, f"slot {slot}, freed by group {freed_by}, is {what}, and a reader is shown it")
         self._freed_by[slot] = 0  # no record names what is written now
 
     @staticmethod
@@ -863,6 +864,7 @@ class OrderMonitor:
             if slot:
                 self.entries[guid] = slot
                 self._owned[slot] = guid
+                self._named_by[slot] = group.seq
             self.last_record[guid] = group.seq
 
     # --- compaction ------------------------------------------------------------------------

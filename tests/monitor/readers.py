@@ -19,8 +19,8 @@ class NoReaders:
         """Return what its writer has announced, or ``None``."""
         return None
 
-    def below(self, seq: int) -> bool:
-        """Whether a reader is registered at a state before group ``seq``.
+    def between(self, low: int, high: int) -> bool:
+        """Whether a reader is registered at a state from group ``low`` on and before group ``high``.
 
         One that has only begun is not: it may have begun after the writer knew that no older one is there.
         """
@@ -46,8 +46,9 @@ class RealReaders(NoReaders):
         found = self._ask(fcntl.F_RDLCK, _WRITER, 2**60)
         return None if found is None else found[3] - 1
 
-    def below(self, seq: int) -> bool:
-        return seq > 1 and self._ask(fcntl.F_WRLCK, _READERS + 1, seq - 1) is not None
+    def between(self, low: int, high: int) -> bool:
+        low = max(low, 1)
+        return high > low and self._ask(fcntl.F_WRLCK, _READERS + low, high - low) is not None
 
 
 class SimReaders(NoReaders):
@@ -60,8 +61,8 @@ class SimReaders(NoReaders):
     def announced(self) -> int | None:
         return max(self._table.announced.values(), default=None)
 
-    def below(self, seq: int) -> bool:
-        return any(0 < at < seq for states in self._table.readers.values() for at in states)
+    def between(self, low: int, high: int) -> bool:
+        return any(max(low, 1) <= at < high for states in self._table.readers.values() for at in states)
 
 
 def readers_of(engine) -> NoReaders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sys
 from unittest import mock
@@ -16,7 +17,10 @@ from uringblob.testing.sim.locks import SimLocks
 
 @contextlib.contextmanager
 def slots_freed_without_asking_for_readers():
-    with mock.patch.object(SlotTable, "_none_is_below", return_value=True):
+    with (
+        mock.patch.object(SlotTable, "_none_is_below", return_value=True),
+        mock.patch.object(SlotTable, "_without_shown", lambda _, passed: passed),
+    ):
         yield
 
 
@@ -27,7 +31,7 @@ def an_answer_taken_for_later_groups_too():
 
     def none_is_below(self, fence):
         answer = real(self, fence)
-        if answer and self.none_below is not None:
+        if answer and self.none_between is not None:
             self._none_below = sys.maxsize
         return answer
 
@@ -39,15 +43,18 @@ def an_answer_taken_for_later_groups_too():
 def only_readers_asked_and_not_what_they_may_begin_with():
     """A reader that begins now reads an announcement that is older than this group."""
 
-    def none_below(self, seq):
-        return all(at >= seq for at in self.registered())
+    def none_between(self, low, high):
+        return not any(at == 0 or low <= at < high for at in self.registered())
 
     real = SimLocks.announce
 
     def late(self, seq):
         real(self, max(seq - 3, self.announced or seq))
 
-    with mock.patch.object(SimLocks, "none_below", none_below), mock.patch.object(SimLocks, "announce", late):
+    with (
+        mock.patch.object(SimLocks, "none_between", none_between),
+        mock.patch.object(SimLocks, "announce", late),
+    ):
         yield
 
 
@@ -113,7 +120,51 @@ def free_slots_used_by_a_writer_that_opens_beside_older_readers():
         yield
 
 
+@contextlib.contextmanager
+def slots_taken_for_younger_than_they_are():
+    real = SlotTable._none_is_shown
+
+    def none_is_shown(self, birth, fence):
+        return real(self, birth and min(birth + 2, fence), fence)
+
+    with mock.patch.object(SlotTable, "_none_is_shown", none_is_shown):
+        yield
+
+
+@contextlib.contextmanager
+def slots_of_unknown_age_taken_for_new():
+    """What was named before anything was kept is taken for what the superseding group named."""
+    real = SlotTable._without_shown
+
+    def without_shown(self, passed):
+        births, self.births = self.births, collections.defaultdict(lambda: passed[0][0])
+        births and self.births.update(births)
+        self.births.update({slot: self.births[slot] for _, slot in passed})
+        unshown = real(self, passed)
+        self.births = births
+        return unshown
+
+    with mock.patch.object(SlotTable, "_without_shown", without_shown):
+        yield
+
+
+@contextlib.contextmanager
+def refreshed_without_a_lock_for_any_state():
+    """The states between the old one and the new one are not kept by the lock of the old one."""
+    real = View._register_at
+
+    def register_at(self, seq):
+        if seq:
+            real(self, seq)
+
+    with mock.patch.object(View, "_register_at", register_at):
+        yield
+
+
 PLANTED = [
+    slots_taken_for_younger_than_they_are,
+    slots_of_unknown_age_taken_for_new,
+    refreshed_without_a_lock_for_any_state,
     slots_freed_without_asking_for_readers,
     an_answer_taken_for_later_groups_too,
     only_readers_asked_and_not_what_they_may_begin_with,

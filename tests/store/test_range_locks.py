@@ -47,20 +47,55 @@ def test_a_reader_learns_what_the_writer_has_announced(writer, open_locks):
 
 def test_a_group_is_free_of_readers_when_it_is_announced_and_none_is_below(writer, open_locks):
     one, two = open_locks(), open_locks()
-    assert writer.none_below(5)  # nothing is announced: none begins
+    assert writer.none_between(0, 5)  # nothing is announced: none begins
     writer.announce(5)
-    assert writer.none_below(5)
-    assert not writer.none_below(6)  # one may begin at 5 now
+    assert writer.none_between(0, 5)
+    assert not writer.none_between(0, 6)  # one may begin at 5 now
     assert one.register(0)
-    assert not writer.none_below(1)  # it may read anything
+    assert not writer.none_between(0, 1)  # it may read anything
     one.register(5)
     one.release(0)
     two.register(4)
-    assert [writer.none_below(seq) for seq in (4, 5)] == [True, False]
+    assert [writer.none_between(0, seq) for seq in (4, 5)] == [True, False]
     assert writer.registered() == [4, 5]
     two.close()
-    assert writer.none_below(5)
+    assert writer.none_between(0, 5)
     assert writer.registered() == [5]
+
+
+def test_only_states_that_show_a_slot_matter(writer, open_locks):
+    reader = open_locks()
+    writer.announce(9)
+    reader.register(5)
+    assert [writer.none_between(low, high) for low, high in ((1, 5), (1, 6), (5, 6), (6, 9))] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert not writer.none_between(6, 10), "one may begin at 9 now"
+    reader.register(0)
+    assert not writer.none_between(6, 9), "it may come to any state"
+
+
+def test_readers_that_begin_are_asked_for_first(writer, open_locks, monkeypatch):
+    """One that has its state by the first question lets go of the byte of those that begin before the second."""
+    reader = open_locks()
+    writer.announce(9)
+    reader.register(0)
+    real, asked = range_locks.fcntl.fcntl, []
+
+    def fcntl(fd, command, argument):
+        answer = real(fd, command, argument)
+        if command == range_locks._GET and not asked:
+            asked.append(argument)
+            reader.register(7)
+            reader.release(0)
+        return answer
+
+    monkeypatch.setattr(range_locks.fcntl, "fcntl", fcntl)
+    assert not writer.none_between(6, 9)
+    assert asked
 
 
 def test_neighbouring_states_of_one_reader_are_listed_each(writer, open_locks):
@@ -88,7 +123,7 @@ def test_a_refused_announcement_leaves_readers_where_they_are(writer, open_locks
     monkeypatch.setattr(range_locks.fcntl, "fcntl", refusing)
     writer.announce(6)
     assert (writer.announced, writer.refused) == (5, errno.ENOLCK)
-    assert not writer.none_below(6), "a reader that begins now begins at 5"
+    assert not writer.none_between(0, 6), "a reader that begins now begins at 5"
     reader = open_locks()
     assert reader.ask() == 5
     assert not reader.register(5)
@@ -104,7 +139,7 @@ def test_a_question_that_is_not_answered_keeps_everything(writer, monkeypatch):
         raise OSError(errno.EIO, "dead")
 
     monkeypatch.setattr(range_locks.fcntl, "fcntl", dead)
-    assert not writer.none_below(5)
+    assert not writer.none_between(0, 5)
     assert writer.registered() == []
 
 
@@ -112,7 +147,7 @@ def test_without_a_file_there_are_none():
     locks = RangeLocks(-1)
     locks.announce(3)
     assert not locks.usable
-    assert locks.none_below(9)
+    assert locks.none_between(0, 9)
     assert locks.ask() is None
     assert not locks.register(3)
     locks.close()

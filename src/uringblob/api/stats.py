@@ -9,7 +9,7 @@ import dataclasses
 class ReaderStats:
     """Readers in other processes that show one state of the store."""
 
-    #: The number of the last durable group in that state; 0: one is just opening the store.
+    #: The number of the last durable group in that state; 0: one is just opening the store, or moving on.
     seq: int
     #: The processes, as far as ``/proc`` shows them to this one.
     pids: tuple[int, ...] = ()

@@ -43,8 +43,8 @@ class Locks(Protocol):
     def announce(self, seq: int) -> None:
         """Let readers see the groups up to ``seq``, which are durable."""
 
-    def none_below(self, seq: int) -> bool:
-        """Whether no reader, present or future, is at a state before group ``seq``."""
+    def none_between(self, low: int, high: int) -> bool:
+        """Whether no reader, present or future, is at a state from group ``low`` on and before ``high``."""
 
     def ask(self) -> int | None:
         """Return what the writer of this store has announced, or ``None``."""
@@ -105,20 +105,24 @@ class RangeLocks:
         else:
             self.announced, self.refused = seq, 0
 
-    def none_below(self, seq: int) -> bool:
-        """Return what :meth:`Locks.none_below` says; false, too, where it is not known."""
-        if not self.usable or seq <= 0:
+    def none_between(self, low: int, high: int) -> bool:
+        """Return what :meth:`Locks.none_between` says; false, too, where it is not known."""
+        if not self.usable or high <= 0:
             return True
         # Without an announcement none begins.
-        if self.announced is not None and self.announced < seq:
+        if self.announced is not None and self.announced < high:
             return False
         try:
-            answer = fcntl.fcntl(self._fd, _GET or 0, _FLOCK.pack(fcntl.F_WRLCK, 0, READERS, seq, 0))
-            return bool(_FLOCK.unpack(answer)[0] == fcntl.F_UNLCK)
+            # First the byte of those that begin: they lock the one of their state before they unlock it.
+            for start, length in ((0, 1), (low, high - low)) if low else ((0, high),):
+                asked = _FLOCK.pack(fcntl.F_WRLCK, 0, READERS + start, length, 0)
+                if _FLOCK.unpack(fcntl.fcntl(self._fd, _GET or 0, asked))[0] != fcntl.F_UNLCK:
+                    return False
         except OSError as error:
             if error.errno is None:
                 raise
             return False  # not known
+        return True
 
     # --- a reader's ------------------------------------------------------------------------
 

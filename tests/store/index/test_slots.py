@@ -244,11 +244,11 @@ def kept_for(slots, readers):
     """Have ``slots`` ask ``readers``, the states that are read."""
     asked = []
 
-    def none_below(seq):
-        asked.append(seq)
-        return all(at >= seq for at in readers)
+    def none_between(low, high):
+        asked.append((low, high))
+        return not any(low <= at < high for at in readers)
 
-    slots.none_below = none_below
+    slots.none_between = none_between
     return asked
 
 
@@ -270,8 +270,9 @@ def test_a_slot_is_kept_while_a_reader_is_at_a_state_before_its_group():
     assert slots.awaiting_group == 0
     asked.clear()
     slots.confirm(5)
-    assert asked == [3], "one question, however many are kept"
+    assert asked == [(0, 3)], "one question, however many are kept"
     readers[:] = [3]
+    slots.confirm(5)
     slots.confirm(5)
     assert (slots.state(8), slots.state(9), slots.kept) == (S.FREE, S.RETIRED, 1)
     readers.clear()
@@ -288,7 +289,58 @@ def test_an_answer_that_nobody_is_below_is_not_asked_for_again():
     superseded(slots, 3)
     slots.confirm(3)
     superseded(slots, 2)
-    assert asked == [3]
+    assert asked == [(0, 3)]
+
+
+def reborn(slots, slot, birth, fence):
+    """Group ``birth`` names ``slot``, and group ``fence`` supersedes it."""
+    slots.move(slot, S.WRITING)
+    slots.move(slot, S.LIVE)
+    if slots.births is not None:
+        slots.births[slot] = birth
+    slots.retire(slot, fence)
+    slots.confirm(fence)
+
+
+def test_a_reader_keeps_only_what_its_state_shows():
+    """It kept whatever was superseded since, so that beside one that stands still a file grew without end."""
+    slots, readers = table(), [2]
+    asked = kept_for(slots, readers)
+    superseded(slots, 3)  # slot 8, named before anything was kept
+    slots.confirm(3)
+    assert slots.kept == 1
+    for birth in range(4, 40, 2):
+        reborn(slots, 9, birth, birth + 1)
+        assert slots.state(9) is S.FREE, "no state that is read shows it"
+    assert (slots.kept, slots.state(8)) == (1, S.RETIRED)
+    readers.append(40)
+    reborn(slots, 9, 40, 41)
+    assert (slots.kept, slots.state(9)) == (2, S.RETIRED)
+    readers.remove(2)
+    slots.confirm(42)
+    slots.confirm(42)
+    assert (slots.state(8), slots.state(9)) == (S.FREE, S.RETIRED), "each as soon as its own readers are gone"
+    readers.clear()
+    slots.confirm(42)
+    assert slots.kept == 0
+    assert slots.births is None
+    assert max(high for _, high in asked) == 41
+
+
+def test_what_a_group_frees_is_asked_about_at_once():
+    slots, readers = table(), [2]
+    asked = kept_for(slots, readers)
+    superseded(slots, 3)
+    slots.confirm(3)
+    for slot in range(9, 14):
+        slots.move(slot, S.WRITING)
+        slots.move(slot, S.LIVE)
+        slots.births[slot] = slot - 5  # groups 4 to 8
+        slots.retire(slot, 9)
+    asked.clear()
+    slots.confirm(9)
+    assert asked == [*[(0, 3)] * 5, (4, 9)], "and as many kept slots as it supersedes are looked at"
+    assert slots.kept == 1
 
 
 def test_a_snapshot_that_ends_leaves_its_slot_to_the_readers():

@@ -215,6 +215,8 @@ class BlobIndex(DurableMap):
         """Apply the durable group ``seq`` in one step."""
         live = [entry >> CHECKSUM_BITS for change in changes.values() if (entry := change.entry) is not None]
         self.slots.move_each(live, _LIVE)
+        if self.slots.births is not None:
+            self.slots.births.update(dict.fromkeys(live, seq))
         self._applying = changes  # visible from here on
         self.seq, base, retire = seq, self._base, self.slots.retire
         plain = self._delta is None and not self._pending.count and not self.moments.open
@@ -274,6 +276,8 @@ class BlobIndex(DurableMap):
         before = old if current is None else current.entry
         if self.moments.open and before != entry:
             self.moments.remember(guid, before)
+        if entry is not None and self.slots.births is not None:
+            self.slots.births[entry_slot(entry)] = seq
         self._store_durable(guid, entry, old, seq)
         if current is not None:
             entry = self._end_pending(guid, change, current)

@@ -5,7 +5,9 @@ A slot that group N superseded is RETIRED, and free again when
 * N is durable *and* no longer the last group, because recovery may drop a last group whose frames or
   block are bad and then needs the slot as it was: ``confirmed >= N``, and
 * no reader in flight has it pinned, and
-* no reader in another process is at a state before N (:attr:`SlotTable.none_below`); else it is *kept*.
+* no reader in another process is at a state that shows it, from the group that named it on and before N
+  (:attr:`SlotTable.none_between`); else it is *kept*.  While slots are kept, the table notes which group named
+  each slot (:attr:`SlotTable.births`); one that was named before counts as shown by every state before N.
 
 Slots that no durable record ever named have fence 0 and wait for their readers only.  One that a snapshot
 shows is *held*: it comes to its fences when the last such snapshot is closed.
@@ -40,11 +42,13 @@ class SlotTable(SlotStates):
         #: Slots that callers read in their own threads; see :mod:`uringblob.store.caller_reads`.
         self.caller_reads: dict[Any, int] = {}
         self.confirmed = 0
-        #: Whether no reader of another process, present or future, is at a state before a group: asked where
-        #: that is not known yet, and an answer of true stays so.
-        self.none_below: Callable[[int], bool] | None = None
-        self._none_below = 0  # the highest group of which it is known
-        self._kept: collections.deque[tuple[int, SlotRun]] = collections.deque()
+        #: Whether no reader of another process, present or future, is at a state from one group on and before
+        #: another: an answer of true stays so.
+        self.none_between: Callable[[int, int], bool] | None = None
+        self._none_below = 0  # the highest group of which it is known that no state before it is shown
+        self._kept: collections.deque[tuple[int, int, SlotRun]] = collections.deque()
+        #: By slots that were named meanwhile, the group that did; ``None`` while nothing is kept.
+        self.births: dict[int, int] | None = None
         self.kept = 0  #: retired slots that only readers in other processes keep
         self.drained: Callable[[], object] | None = (
             None  #: called when a slot has waited for its readers, or for snapshots
@@ -65,10 +69,8 @@ class SlotTable(SlotStates):
             self._held[slot] = fence
         elif fence > self.confirmed:
             self._retired.append((fence, slot))
-        elif self._none_is_below(fence):
-            self._free_retired((slot,))
-        else:
-            self._keep(fence, SlotRun(slot, 1))
+        elif self._none_is_below(fence) or self._without_shown([(fence, slot)]):
+            self._free_retired([(fence, slot)])
 
     def hold(self, slot: int) -> None:
         """Keep ``slot``, which is not retired yet, for a snapshot until as many calls of :meth:`release`."""
@@ -86,22 +88,20 @@ class SlotTable(SlotStates):
             return
         if fence > self.confirmed:
             self._retired.append((fence, slot))
-        elif self._none_is_below(fence):
-            self._free_retired((slot,))
+        elif self._none_is_below(fence) or self._without_shown([(fence, slot)]):
+            self._free_retired([(fence, slot)])
             if self.drained is not None:
                 self.drained()
-        else:
-            self._keep(fence, SlotRun(slot, 1))
 
     @property
     def held(self) -> int:
         """Retired slots that only snapshots keep."""
         return len(self._held)
 
-    def _free_retired(self, slots: Iterable[int]) -> None:
-        """Free ``slots``, whose fences have passed, but for those that somebody reads."""
+    def _free_retired(self, passed: Iterable[tuple[int, int]]) -> None:
+        """Free slots whose fences have passed, given with these, but for those that somebody reads."""
         unread = []
-        for slot in slots:
+        for _, slot in passed:
             if slot in self._pins or self.caller_reads:
                 self._drain(slot)
             else:
@@ -116,17 +116,17 @@ class SlotTable(SlotStates):
         confirmed = self.confirmed = max(self.confirmed, seq)
         if self._kept and self._free_kept(at_most):
             return True
-        retired, passed = self._retired, list[int]()
+        retired, passed, last = self._retired, list[tuple[int, int]](), 0
         while retired and retired[0][0] <= confirmed and at_most > 0:
             at_most -= 1
-            fence, slot = retired.popleft()
-            if fence > self._none_below:
-                # _none_is_below(), written out: every group comes here.
-                if self._kept or not (self.none_below is None or self.none_below(fence)):
-                    self._keep(fence, SlotRun(slot, 1))
-                    continue
-                self._none_below = fence
-            passed.append(slot)
+            last = max(last, retired[0][0])
+            passed.append(retired.popleft())
+        if last > self._none_below:
+            # _none_is_below(), written out: every group comes here.
+            if self._kept or not (self.none_between is None or self.none_between(0, last)):
+                passed = self._without_shown(passed)
+            else:
+                self._none_below = last
         self._free_retired(passed)
         return bool(retired) and retired[0][0] <= confirmed
 
@@ -138,29 +138,67 @@ class SlotTable(SlotStates):
     # --- readers in other processes --------------------------------------------------------
 
     def _none_is_below(self, fence: int) -> bool:
-        if fence <= self._none_below or self.none_below is None:
+        if fence <= self._none_below or self.none_between is None:
             return True
-        if not self.none_below(fence):
+        if not self.none_between(0, fence):
             return False
         self._none_below = fence
         return True
 
-    def _keep(self, fence: int, run: SlotRun) -> None:
-        self._kept.append((fence, run))
+    def _without_shown(self, passed: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Keep those of ``passed`` that a reader in another process may be shown; return the others."""
+        births = self.births or {}
+        young = [births[slot] for _, slot in passed if slot in births]
+        # One question for all of them, because most readers are older than any of them.
+        none = bool(young) and self._none_is_shown(min(young), max(fence for fence, _ in passed))
+        unshown, older = [], sys.maxsize  # a state before group `older` is shown
+        for fence, slot in passed:
+            birth = births.get(slot, 0)
+            if birth:
+                shown = not (none or self._none_is_shown(birth, fence))
+            elif shown := fence >= older or not self._none_is_below(fence):
+                older = min(older, fence)
+            if shown:
+                self._keep(fence, birth, SlotRun(slot, 1))
+            else:
+                unshown.append((fence, slot))
+        return unshown
+
+    def _none_is_shown(self, birth: int, fence: int) -> bool:
+        """Whether no reader is at a state from group ``birth`` on, 0 if that is not known, and before ``fence``."""
+        if not birth or fence <= self._none_below or self.none_between is None:
+            return self._none_is_below(fence)
+        return self.none_between(birth, fence)
+
+    def _keep(self, fence: int, birth: int, run: SlotRun) -> None:
+        self._kept.append((fence, birth, run))
         self.kept += run.slots
+        if self.births is None:
+            self.births = {}
 
     def _free_kept(self, at_most: int) -> bool:
-        """Free what readers in other processes have let go of; return whether there is more of it."""
-        while self._kept and self._none_is_below(self._kept[0][0]):
+        """Free what readers in other processes have let go of; return whether there may be more of it now.
+
+        Not all of it is asked about each time: readers move on one by one.
+        """
+        misses_left = max(1, len(self._retired))  # so many slots are superseded for each that must stay
+        while self._kept and misses_left:
             if at_most <= 0:
                 return True
-            _, run = self._kept.popleft()
+            fence, birth, run = self._kept[0]
+            if not self._none_is_shown(birth, fence):
+                misses_left -= 1
+                self._kept.rotate(-1)
+                continue
+            del self._kept[0]
             self.kept -= run.slots
             at_most -= 1
             if run.slots == 1:
-                self._free_retired((run.slot,))
+                self._free_retired([(fence, run.slot)])
             else:
                 self.move_run(run, _FREE)  # of keep_all_free: none in this process reads there
+        if not self._kept:
+            self.births = None
         return False
 
     def keep_all_free(self, fence: int, end: int) -> None:
@@ -179,7 +217,7 @@ class SlotTable(SlotStates):
             self._states[run.slot : run.end] = bytes((_RETIRED,)) * run.slots
             self._counts[_FREE] -= run.slots
             self._counts[_RETIRED] += run.slots
-            self._keep(fence, run)
+            self._keep(fence, 0, run)
 
     def pin(self, slot: int) -> None:
         """Keep ``slot`` from being reused until as many calls of :meth:`unpin`."""

@@ -190,7 +190,7 @@ def _build(file: StoreFile, file_io: FileIO, state: State, *, verify: bool) -> C
     log_space = LogSpace(page_size, found.log_space, segments if superblock.version > 1 else ())
     index = BlobIndex(slots)
     if not file.read_only:
-        slots.none_below = file.locks.none_below
+        slots.none_between = file.locks.none_between
     slots.confirm(found.seq if file.read_only else max(found.floor, found.seq - 1))
     clash = index.load(entries, found.replay.superseded(), found.seq)
     if clash is not None:

@@ -142,11 +142,19 @@ class View:
         if self._file.locked:
             return False  # no writer has been let in
         announced = self._ask()
+        if announced is not None and announced <= self.seq:
+            return False
+        self._register_at(0)  # slots of the states between this one and the newest are not kept otherwise
+        try:
+            return await self._go_on()
+        finally:
+            self._file.locks.release(0)
+
+    async def _go_on(self) -> bool:
+        announced = self._ask()
         state: State | None = None
         changes: Shards[Change] | None = None
         if announced is not None:
-            if announced <= self.seq:
-                return False
             changes = await self._read_on(announced)
             if changes is None:
                 state = await read_beside(self._file, self._file_io)
@@ -222,11 +230,7 @@ class View:
         for guid in [guid for guid, change in changes.items() if change.entry is None]:
             if index.find(guid) is None:
                 del changes[guid]  # it came and went
-        with naming(self._file.path, "registering a reader"):
-            if not self._file.locks.register(seq):
-                self._seen = None
-                text = f"{self._file.path}: the system refused a lock, and readers beside a writer need it"
-                raise BlobStoreIOError(errno.ENOLCK, f"{text}: refresh again")
+        self._register_at(seq)
         try:
             await self._take_slots(changes)
         except BaseException:
@@ -248,6 +252,13 @@ class View:
         for follower in self._followers:
             follower.note(seq, changes)
         self._release_older()
+
+    def _register_at(self, seq: int) -> None:
+        with naming(self._file.path, "registering a reader"):
+            if not self._file.locks.register(seq):
+                self._seen = None
+                text = f"{self._file.path}: the system refused a lock, and readers beside a writer need it"
+                raise BlobStoreIOError(errno.ENOLCK, f"{text}: refresh again")
 
     async def _take_slots(self, changes: Shards[Change]) -> None:
         """Reserve the slots of ``changes``.

@@ -37,11 +37,11 @@ class SimLocks:
         if self.usable:
             self.announced = self._table.announced[self] = seq
 
-    def none_below(self, seq: int) -> bool:
-        """Whether no reader, present or future, is at a state before group ``seq``."""
-        if self.announced is not None and self.announced < seq:
+    def none_between(self, low: int, high: int) -> bool:
+        """Whether no reader, present or future, is at a state from group ``low`` on and before ``high``."""
+        if self.announced is not None and self.announced < high:
             return False
-        return all(at >= seq for at in self.registered())
+        return not any(at == 0 or low <= at < high for at in self.registered()) or high <= 0
 
     def ask(self) -> int | None:
         """Return what another open file has announced."""
