@@ -92,6 +92,9 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
         """The number of the last group of the log that this store shows."""
         return self._core.history.seq
 
+    def _signatures(self) -> tuple[bytes, bytes]:
+        return self._core.history.last_writer, self._core.session
+
     # -- checks -------------------------------------------------------------------------------
 
     def _check_process(self) -> None:

@@ -40,6 +40,9 @@ class RemoteBlobStore(LoopedBlobStore):
         """The number of the last group of the log that this store shows."""
         return self._core.seq
 
+    def _signatures(self) -> tuple[bytes, bytes]:
+        return self._core._signatures()
+
     def refresh(self) -> bool:
         return self._handle.run(self._core.refresh)
 

@@ -64,6 +64,7 @@ class TierCore:
     async def attach(self, *, discard_local: bool) -> None:
         """Begin: find what an earlier process has not uploaded, and go on with it."""
         self._attached = found = await attach(self.local, self.remote, discard_local=discard_local)
+        self._tie_uploaded = found.signed
         self.residents.add(found.resident)
         self.tombstones.adopt(found.tombstones)
         self._touch(found.due)
