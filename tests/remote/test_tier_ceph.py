@@ -8,7 +8,7 @@ import pytest
 
 from remote.conftest import CEPH, NO_CEPH
 from remote.test_ceph_faults import PAGE, ceph, gateway, url  # noqa: F401 - two are fixtures
-from remote.tiers import Commits, contents, open_tier
+from remote.tiers import Commits, contents, open_tier, until_it_works
 from uringblob import BlobStoreIOError
 
 pytestmark = [
@@ -75,6 +75,7 @@ async def test_a_full_bucket(url, disk_dir):  # noqa: F811
         await asyncio.wait_for(tier.aclose(), 120)
     finally:
         ceph("quota", "off")
-    async with await open_tier(disk_dir / "one", url, PAGE) as tier:
+    # The gateway goes on refusing for a while.
+    async with await until_it_works(lambda: open_tier(disk_dir / "one", url, PAGE)) as tier:
         assert await contents(tier) == commits.now
         await commits.until_uploaded(tier, url)

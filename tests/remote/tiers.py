@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sys
+import time
 
 from uringblob import AsyncFileBlobStore, BlobGuid, BlobStoreIOError
 from uringblob.remote import AsyncRemoteBlobStore
@@ -50,6 +50,17 @@ async def contents(store):
     return found
 
 
+async def until_it_works(call):
+    """Return what ``call`` returns, once the server does what it is asked for."""
+    deadline = time.monotonic() + HANGS_S
+    while True:
+        try:
+            return await asyncio.wait_for(call(), HANGS_S)
+        except BlobStoreIOError:
+            assert time.monotonic() < deadline, "it goes on failing"
+            await asyncio.sleep(0.1)
+
+
 class Commits:
     """One commit after the other; ``states[n]`` is what the first ``n`` of them lead to."""
 
@@ -83,13 +94,7 @@ class Commits:
 
     async def until_uploaded(self, tier, url):
         """Return when the bucket has all; uploads may fail meanwhile, and are tried again."""
-        for _ in itertools.count():
-            try:
-                await asyncio.wait_for(tier.durable_remotely(), HANGS_S)
-            except BlobStoreIOError:
-                assert _ < 20, "twenty uploads have failed"
-            else:
-                break
+        await until_it_works(tier.durable_remotely)
         await self.judge(url)
         assert self.states[self._seen] == self.now
 

@@ -77,8 +77,8 @@ async def attach(local: AsyncBlobStore, remote: AsyncBlobStore, *, discard_local
         return seeded
     if (users or tombs) and not discard_local and not clean:
         raise TierDiverged(
-            f"another writer, tier or not, has written to {remote!r} since {local!r} was its tier, which has commits "
-            "that may not have been uploaded: open the local store alone and save what is needed, then open the tier with "
+            f"another writer has written to {remote!r} since {local!r} was its tier, which has commits that may not "
+            "have been uploaded: open the local store alone and save what is needed, then open the tier with "
             "discard_local=True, or with a new local store"
         )
     stale = {guid for guid in users if await stat_or_none(local, guid) != await stat_or_none(remote, guid)}
