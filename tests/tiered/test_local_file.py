@@ -30,13 +30,13 @@ def shown(run, path):  # noqa: F811
 
 async def test_info_says_that_it_is_a_tiers_and_what_is_not_uploaded(machines, path, run):  # noqa: F811
     assert shown(run, path) == {"frames": 2, "uploaded": True, "deletions": 0}
-    assert "all is uploaded" in run("info", path).out
+    assert "all is uploaded" in run("info", path).out.decode()
     one = await machines.open("one")
     machines.cut_off = True
     await one.commit([(C, frame(3))], [A])
     await one.aclose(flush=False)
     assert shown(run, path) == {"frames": 2, "uploaded": False, "deletions": 1}
-    assert "1 deletions" in run("info", path).out
+    assert "1 deletions" in run("info", path).out.decode()
 
 
 async def test_info_of_a_plain_file(disk_dir, run):  # noqa: F811
@@ -51,8 +51,8 @@ async def test_commands_do_not_change_it(path, run, tmp_path):  # noqa: F811
     for command in (("put", path, source), ("rm", path, A)):
         done = run(*command)
         assert done.code == EXIT_FAILED
-        assert "local file of a tier" in done.err.decode()
-        assert "TieredBlobStore" in done.err.decode()
+        assert "local file of a tier" in done.err
+        assert "TieredBlobStore" in done.err
     assert shown(run, path)["uploaded"]
 
 
