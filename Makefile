@@ -7,7 +7,7 @@
 #   make bench       every measure and sweep: results, plots and a page in benchmarks/   BENCH_DIR=/mnt/disk
 #   make bench-memory   measures on a disk in memory (as root), printed only   BENCH_ARGS='--measure 4,5 --budget 60'
 #   make torture     the fault rows at release figures: SECONDS=1200 SEED=1 ROWS=2,3
-#   make test-ceph   the stores in buckets on a Ceph of this machine, which it installs as root: three minutes
+#   make test-ceph   the stores in buckets on a Ceph of this machine, which it installs as root: five minutes
 #   make valgrind    the C half's own tests under memcheck (a minute or two)
 #   make clean       remove everything made here
 #

@@ -94,7 +94,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("cli.errors", "cli.stdio"), ("ground", "cli base")),
     # Looks at everything below it, to say what works and why not more.
     "cli.doctor": ("ground", "cli base", "buffers", "_native", "ring", "engine protocol", "engines", "sync"),
-    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt", "remote"),
+    "cli": ("ground", "cli base", "buffers", "api", "sync", "salvage", "holt", "remote", "tiered"),
     "__main__": ("cli",),
 }
 #: Entries that stand for several files.

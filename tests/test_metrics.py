@@ -19,8 +19,17 @@ from uringblob import (  # noqa: E402 - needs the line above
     StoreCorrupt,
     StoreStats,
     VerifyReport,
+    WriterFenced,
 )
-from uringblob.metrics import COUNTERS, PrometheusObserver, StoreCollector  # noqa: E402
+from uringblob.metrics import (  # noqa: E402
+    BEYOND_COUNTERS,
+    COUNTERS,
+    PrometheusObserver,
+    StoreCollector,
+)
+from uringblob.remote import RemoteBlobStore, RemoteStats  # noqa: E402
+from uringblob.testing import SimBucket  # noqa: E402
+from uringblob.tiered import TieredBlobStore, TierStats  # noqa: E402
 
 
 @pytest.fixture
@@ -72,6 +81,41 @@ def test_readers_in_other_processes_are_shown(store_path, registry):
                 store.commit([(bytes(16), bytes(4096))])
             assert value("uringblob_readers", {"store": "main"}) == 1
             assert value("uringblob_kept_bytes", {"store": "main"}) == 2 * 4096
+
+
+def test_tiers_and_stores_in_buckets_show_more(store_path, registry):
+    bucket = SimBucket(1)
+    remote = RemoteBlobStore.open(bucket.client(), page_size=4096)
+    with TieredBlobStore(FileBlobStore.open(store_path, page_size=4096), remote) as tier:
+        collector = StoreCollector(tier, "tier")
+        collector.add(remote, "bucket")
+        collector.add(MemoryBlobStore(page_size=4096), "plain")
+        registry.register(collector)
+        tier.commit([(bytes(16), bytes(4096))])
+        tier.durable_remotely()
+        tier.read_blob(bytes(16), bytearray(4096))
+
+        def shown(name, store):
+            return registry.get_sample_value(f"uringblob_{name}", {"store": store})
+
+        assert shown("tier_hits_total", "tier") == 1
+        assert shown("tier_uploaded_bytes_total", "tier") == 4096
+        assert shown("tier_waiting_seconds", "tier") == 0
+        assert shown("tier_stopped", "tier") == 0
+        assert shown("remote_groups_total", "bucket") == 1
+        assert shown("remote_requests_total", "bucket") > shown("remote_retries_total", "bucket") == 0
+        assert shown("tier_hits_total", "plain") is shown("remote_requests_total", "tier") is None
+        with RemoteBlobStore.open(bucket.client()):
+            tier.commit([(bytes(16), b"1" * 4096)])
+            with pytest.raises(WriterFenced):
+                tier.durable_remotely()
+            assert shown("tier_stopped", "tier") == shown("remote_fenced", "bucket") == 1
+            assert shown("tier_waiting_bytes", "tier") == 4096
+
+
+def test_the_counters_beyond_one_machine_are_fields():
+    fields = {*TierStats.__dataclass_fields__, *RemoteStats.__dataclass_fields__}
+    assert fields >= BEYOND_COUNTERS
 
 
 def test_the_counters_are_fields():

@@ -27,7 +27,10 @@ from uringblob import (
 )
 from uringblob.api.observer import OPERATIONS
 from uringblob.cli.main import main
+from uringblob.remote import RemoteBlobStore
 from uringblob.store.format import SUPERBLOCK_OFFSETS, VERSION, decode_superblock
+from uringblob.testing import SimBucket
+from uringblob.tiered import TieredBlobStore
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -55,11 +58,19 @@ def exported(tmp_path_factory):
 
     registry = prometheus_client.CollectorRegistry()
     path = tmp_path_factory.mktemp("exported") / "a.blobs"
-    with FileBlobStore.open(path, page_size=SIZE, observer=PrometheusObserver(registry)) as store:
+    with (
+        contextlib.ExitStack() as ends,
+        FileBlobStore.open(path, page_size=SIZE, observer=PrometheusObserver(registry)) as store,
+    ):
         collector = StoreCollector(store)
         registry.register(collector)
         store.commit([(GUID, bytes(SIZE))])
         collector.record_scrub(VerifyReport())
+        remote = RemoteBlobStore.open(SimBucket(1).client(), page_size=SIZE)
+        tier = TieredBlobStore(FileBlobStore.open(path.with_name("b.blobs"), page_size=SIZE), remote)
+        ends.callback(tier.close)
+        collector.add(tier, "tier")
+        collector.add(remote, "bucket")
         return {sample.name: set(sample.labels) for family in registry.collect() for sample in family.samples}
 
 
@@ -88,7 +99,8 @@ def test_the_metrics_that_monitoring_names_exist(exported):
     page = (Path(__file__).resolve().parent.parent / "docs" / "operators" / "monitoring.md").read_text(
         "utf-8"
     )
-    named = set(re.findall(r"`(uringblob_[a-z_]+)", page)) - {"uringblob_"}
+    named = set(re.findall(r"`(uringblob_[a-z_]+)", page))
+    named -= {"uringblob_", "uringblob_tier_", "uringblob_remote_"}  # NAME stands for the rest
     assert {"uringblob_held_bytes", "uringblob_scrub_finished_timestamp_seconds"} <= named
     families = {re.sub(r"_(count|sum|bucket|created)$", "", name) for name in exported}
     assert named <= families | set(exported)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
@@ -46,6 +46,13 @@ COUNTERS = frozenset(
     """
     reads writes syncs bytes_read bytes_written ring_enters commits log_groups compactions
     batches_linked batches_scattered bounces
+    """.split()
+)
+#: The fields of ``tier_stats()`` and ``remote_stats()`` that only ever grow.
+BEYOND_COUNTERS = frozenset(
+    """
+    uploads uploaded_frames uploaded_bytes upload_failures hits misses fetched evicted not_kept
+    requests retries bytes_read bytes_written groups compactions collected
     """.split()
 )
 #: The fields that are words; they become labels of ``uringblob_info``.
@@ -116,6 +123,9 @@ class _Scrub:
 class StoreCollector(Collector):
     """Exports the ``stats()`` of stores at each scrape: counters, gauges, and ``uringblob_info``.
 
+    Of a tier also its ``tier_stats()``, as ``uringblob_tier_...``; of a store in a bucket its ``remote_stats()``, as
+    ``uringblob_remote_...``.
+
     And what :meth:`record_scrub` was given, until the process ends: ``uringblob_scrub_checked_blobs{store}``,
     ``..._bad_blobs``, ``..._metadata_errors`` and ``..._finished_timestamp_seconds``.
 
@@ -164,7 +174,11 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield one metric for each figure of ``stats()``, with a sample for each store."""
-        yield from _metrics({name: store.stats() for name, store in self._stores.copy().items()})
+        stores = self._stores.copy()
+        yield from _metrics({name: store.stats() for name, store in stores.items()})
+        for kind in ("tier", "remote"):
+            asked = {name: getattr(store, f"{kind}_stats", None) for name, store in stores.items()}
+            yield from _beyond(kind, {name: ask() for name, ask in asked.items() if ask is not None})
         yield from _scrub_metrics(self._scrubs.copy(), self._ended.copy())
 
 
@@ -190,6 +204,20 @@ def _metrics(shown: Mapping[str, StoreStats]) -> Iterator[Metric]:
     for name, stats in shown.items():
         readers.add_metric([name], sum(max(1, len(one.pids)) for one in stats.readers))
     yield readers
+
+
+def _beyond(kind: str, shown: Mapping[str, Any]) -> Iterator[Metric]:
+    """Yield the figures of tiers, or of stores in buckets; a text is 1 where there is one, and else 0."""
+    for field in dataclasses.fields(next(iter(shown.values()))) if shown else ():
+        family = CounterMetricFamily if field.name in BEYOND_COUNTERS else GaugeMetricFamily
+        figure = f"{field.name}econds" if field.name.endswith("_s") else field.name
+        made = family(
+            f"uringblob_{kind}_{figure}", f"{kind}_stats().{field.name} of the store", labels=["store"]
+        )
+        for name, stats in shown.items():
+            value = getattr(stats, field.name)
+            made.add_metric([name], float(bool(value) if isinstance(value, str) else value))
+        yield made
 
 
 def _scrub_metrics(running: Mapping[str, _Scrub], ended: Mapping[str, _Scrub]) -> Iterator[Metric]:

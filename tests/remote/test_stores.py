@@ -182,13 +182,14 @@ async def test_a_follower_that_slept_gets_what_changed_as_one(bucket):
         await followed.aclose()
 
 
-async def test_a_reader_that_may_only_read_goes_without_a_lease(bucket):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EDQUOT, errno.ENOSPC], ids=errno.errorcode.get)
+async def test_a_reader_that_may_only_read_or_of_a_full_bucket_goes_without_a_lease(bucket, number):
     async with opened(bucket) as writer:
         await writer.commit([(A, frame(1))])
         client = bucket.client()
 
         async def refuse(key, _body):
-            raise BucketError(errno.EACCES, f"put {key}: access denied")
+            raise BucketError(number, f"put {key}: refused")
 
         client.put = refuse
         async with AsyncRemoteBlobStore.open(client, read_only=True) as reader:

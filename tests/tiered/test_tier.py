@@ -169,6 +169,63 @@ class TestFetching:
             assert tier.tier_stats().resident == 1
 
 
+class TestStats:
+    async def test_what_waits_and_for_how_long(self, remote):
+        async with await tier_of(remote) as tier:
+            assert tier.tier_stats().waiting_s == 0
+            remote.free.clear()
+            await tier.commit([(NAMES[0], frame(0)), (NAMES[1], frame(1))])
+            await tier.commit([(NAMES[2], frame(2))])
+            await tier.commit(deletes=[NAMES[1]])
+            first = tier.tier_stats()
+            assert (first.waiting, first.waiting_changes, first.waiting_bytes) == (3, 3, 2 * PAGE)
+            await asyncio.sleep(0.01)
+            assert tier.tier_stats().waiting_s >= first.waiting_s + 0.01
+            remote.free.set()
+            await tier.durable_remotely()
+            last = tier.tier_stats()
+            assert (last.waiting, last.waiting_changes, last.waiting_bytes, last.waiting_s) == (0, 0, 0, 0)
+            assert last.uploaded_bytes >= 3 * PAGE
+
+    async def test_what_is_left_by_an_upload_waits_since_that_began(self, remote):
+        async with await tier_of(remote) as tier:
+            remote.free.clear()
+            await tier.commit([(NAMES[0], frame(0))])
+            flushes = remote.flushes
+            while remote.flushes == flushes:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+            await tier.commit([(NAMES[1], frame(1))])
+            before = tier.tier_stats()
+            assert before.waiting_s >= 0.02
+            began_s = tier._core.waiting_since_s
+            remote.free.set()
+            remote.free.clear()  # for one flush: the second upload waits again
+            while tier.tier_stats().uploads == before.uploads:
+                await asyncio.sleep(0)
+            assert tier.tier_stats().waiting == 1
+            assert tier._core.waiting_since_s > began_s
+            remote.free.set()
+
+    async def test_hits_and_misses_are_those_of_users(self, disk_dir, remote):
+        local = await AsyncFileBlobStore.open(disk_dir / "store", page_size=PAGE)
+        async with await AsyncTieredBlobStore(local, remote, max_local_bytes=2 * PAGE) as tier:
+            for number, name in enumerate(NAMES[:4]):
+                await tier.commit([(name, frame(number))])
+                await tier.durable_remotely()
+            assert (tier.tier_stats().hits, tier.tier_stats().misses) == (0, 0), "uploads read, too"
+            for name in (NAMES[3], NAMES[3], NAMES[0], NAMES[0]):
+                await read(tier, name)
+                await tier._core.fetches.idle()  # it is kept, too
+            remote.free.clear()
+            readers = [asyncio.ensure_future(read(tier, NAMES[1])) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            remote.free.set()
+            await asyncio.gather(*readers)
+            stats = tier.tier_stats()
+            assert (stats.hits, stats.misses, stats.fetched) == (3, 4, 2)
+
+
 class TestRoom:
     async def test_frames_that_were_read_stay_longer(self, remote):
         async with await tier_of(remote, 3, max_local_bytes=3 * PAGE) as tier:

@@ -57,6 +57,10 @@ class AnyBlobStore:
         """Return a frozen snapshot of the store's counters; works after closing too."""
         return StoreStats(page_size=self.page_size)
 
+    def _signatures(self) -> tuple[bytes, bytes] | None:
+        """Return who made the last change and who this opening is, where each change bears its writer."""
+        return None
+
     def _check_open(self) -> None:
         if self.closed:
             raise StoreClosed(f"{self!r} is closed: open it again")

@@ -251,6 +251,9 @@ class _OnStore(AnyBlobStore):
     def stats(self) -> StoreStats:
         return self._store.stats()
 
+    def _signatures(self) -> tuple[bytes, bytes] | None:
+        return self._store._signatures()
+
 
 class _ReadThroughSnapshot(_OnStore, BlobSnapshot):
     """The default snapshot: an asynchronous one that never suspends."""

@@ -60,6 +60,23 @@ def open_path(args: argparse.Namespace, path: str, *, read_only: bool) -> OpenSt
     return FileBlobStore.open(path, create=False, read_only=read_only, **options)
 
 
+def open_to_change(args: argparse.Namespace) -> OpenStore:
+    """Open the store to change single blobs: a tier's local file is refused, where that would not last."""
+    store = open_store(args, read_only=False)
+    if isinstance(store, FileBlobStore):
+        from uringblob.tiered.local_file import tier_of
+
+        if tier_of(store) is not None:
+            store.close()
+            raise CliError(
+                f"{args.store} is the local file of a tier: a blob that is deleted in it alone comes back from the "
+                "bucket, and one that is written is taken for the tier's own: open it with TieredBlobStore",
+                EXIT_FAILED,
+                path=args.store,
+            )
+    return store
+
+
 def is_url(path: str) -> bool:
     """Whether ``path`` is the URL of a bucket (or no URL that a store can have), and no path of a file."""
     return re.match("[A-Za-z][A-Za-z0-9+.-]*://", path) is not None

@@ -10,6 +10,8 @@ from uringblob.api.stats import StoreStats
 from uringblob.cli.arguments import add_store, open_store
 from uringblob.cli.errors import EXIT_OK
 from uringblob.cli.output import print_result, size_text, table
+from uringblob.sync.file_store import FileBlobStore
+from uringblob.tiered.local_file import LocalFile, tier_of
 
 EXAMPLES = """\
   uringblob info frames.blobs
@@ -23,17 +25,26 @@ def run(args: argparse.Namespace) -> int:
     """Open the store read-only and show its stats."""
     with open_store(args, read_only=True) as store:
         stats = store.stats()
+        tier = tier_of(store) if isinstance(store, FileBlobStore) else None
     rows = _in_bucket(stats) if stats.engine == "remote" else _in_file(stats)
+    if tier is not None:
+        rows["tier"] = _tier(tier)
     if stats.notes:
         rows["notes"] = "; ".join(stats.notes)
-    print_result(
-        args, {**dataclasses.asdict(stats), "amplification": stats.amplification}, table(rows, warn="notes")
-    )
+    shown = {**dataclasses.asdict(stats), "amplification": stats.amplification}
+    shown["tier"] = None if tier is None else dataclasses.asdict(tier)
+    print_result(args, shown, table(rows, warn="notes"))
     return EXIT_OK
 
 
 def _in_bucket(stats: StoreStats) -> dict[str, str]:
     return {"frames": _frames(stats), "engine": f"{stats.engine}: {stats.engine_reason}"}
+
+
+def _tier(tier: LocalFile) -> str:
+    left = f", {tier.deletions} deletions among it" if tier.deletions else ""
+    state = "all is uploaded" if tier.uploaded else f"not closed clean: some may not be uploaded{left}"
+    return f"the local file of one, with {tier.frames} frames of it; {state}"
 
 
 def _frames(stats: StoreStats) -> str:

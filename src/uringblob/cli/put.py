@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from uringblob.cli.arguments import add_store, must_exist, open_store, parse_guid
+from uringblob.cli.arguments import add_store, must_exist, open_to_change, parse_guid
 from uringblob.cli.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import print_result
 from uringblob.cli.stdio import STDIN, STDOUT, naming_file, read_all
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     name = STDIN if args.file == "-" else args.file
     data = _read(args.file)
     guid = args.guid or BlobGuid.random()
-    with open_store(args, read_only=False) as store:
+    with open_to_change(args) as store:
         _check_length(args, name, len(data), store.page_size)
         with store.alloc_blob_buf_zeroed() as buf:
             buf.view[: len(data)] = data

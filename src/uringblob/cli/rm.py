@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from uringblob.cli.arguments import add_store, must_exist, open_store, parse_guid
+from uringblob.cli.arguments import add_store, must_exist, open_to_change, parse_guid
 from uringblob.cli.errors import EXIT_NO, EXIT_OK, EXIT_USAGE, CliError
 from uringblob.cli.output import print_result
 from uringblob.cli.stdio import STDIN, naming_file, read_all
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.guids and not args.stdin:
         raise CliError("no GUID is given: name some, or give --stdin", EXIT_USAGE)
     guids = dict.fromkeys([*args.guids, *(_read_guids() if args.stdin else ())])
-    with open_store(args, read_only=False) as store:
+    with open_to_change(args) as store:
         there = [guid for guid in guids if store.has_blob(guid)]
         missing = [guid for guid in guids if not store.has_blob(guid)]
         if missing and not args.force:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from uringblob.remote.async_store import AsyncRemoteBlobStore
 from uringblob.remote.bucket import Bucket, BucketError, KeyChanged, KeyMissing, KeyTaken, Listed
+from uringblob.remote.remote_stats import RemoteStats
 from uringblob.remote.sync_store import RemoteBlobStore
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "KeyTaken",
     "Listed",
     "RemoteBlobStore",
+    "RemoteStats",
 ]

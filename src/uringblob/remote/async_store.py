@@ -36,6 +36,7 @@ from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
 from uringblob.remote.core import Core
 from uringblob.remote.opening import RemoteOptions, open_core, remote_options
+from uringblob.remote.remote_stats import RemoteStats, remote_stats
 from uringblob.remote.snapshot import AsyncRemoteSnapshot
 
 T = TypeVar("T")
@@ -91,6 +92,9 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     def seq(self) -> int:
         """The number of the last group of the log that this store shows."""
         return self._core.history.seq
+
+    def _signatures(self) -> tuple[bytes, bytes]:
+        return self._core.history.last_writer, self._core.session
 
     # -- checks -------------------------------------------------------------------------------
 
@@ -297,6 +301,11 @@ class AsyncRemoteBlobStore(StoreOwner, AsyncBlobStore):
     def stats(self) -> StoreStats:
         self._check_process()
         return self._core.stats()
+
+    def remote_stats(self) -> RemoteStats:
+        """Return what is counted beside :meth:`stats`; works after closing too."""
+        self._check_process()
+        return remote_stats(self._core)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

@@ -37,6 +37,9 @@ FRAMES: Final = "frames/"
 MAPS: Final = "map/"
 LEASES: Final = "leases/"
 
+#: Stands for a session where no group of changes was ever made.
+NO_SESSION: Final = bytes(8)
+
 
 class Entry(NamedTuple):
     """Where a blob's frame is, and what it must be."""
@@ -84,7 +87,7 @@ class Header:
     kind: int
     seq: int
     epoch: int
-    session: bytes
+    session: bytes  #: of its writer; of a map: of the writer of the last group of changes in it
     nonce: bytes
     before: int = 0  #: the digest of the group before it; of a map: of the last group in it
 

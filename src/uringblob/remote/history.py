@@ -14,7 +14,9 @@ from uringblob.api.changes import Changes
 from uringblob.errors import StoreCorrupt
 from uringblob.guid import BlobGuid
 from uringblob.remote.format import (
+    CHANGES,
     HEAD,
+    NO_SESSION,
     Entry,
     Head,
     Header,
@@ -42,6 +44,8 @@ class History:
         self.requests = requests
         self.seq = self.epoch = self.digest = 0
         self.blobs: dict[bytes, Entry] = {}
+        #: The session that made the last group of changes: who opened and changed nothing leaves none.
+        self.last_writer = NO_SESSION
         self.head: Head
         self.etag = ""
         #: Each follower's own queue.
@@ -60,7 +64,7 @@ class History:
         """Read the map that ``head`` names, and ``head`` again if it is gone."""
         for _ in range(RESTARTS_MAX):
             if not self.head.map:
-                self._become({}, Header(0, 0, 0, b"", b""), 0)
+                self._become({}, Header(0, 0, 0, NO_SESSION, b""), 0)
                 return
             body = await self.requests.find(self.head.map)
             if body is not None:
@@ -78,7 +82,7 @@ class History:
         raise StoreCorrupt(f"{self.place(self.head.map)}: head names it, and it is not there: restore it")
 
     def _become(self, blobs: dict[bytes, Entry], header: Header, digest: int) -> None:
-        old, self.blobs = self.blobs, blobs
+        old, self.blobs, self.last_writer = self.blobs, blobs, header.session
         self.seq, self.epoch, self.digest = header.seq, header.epoch, digest
         if self.followers:
             written = [guid for guid, entry in blobs.items() if old.get(guid) != entry]
@@ -136,6 +140,8 @@ class History:
             if entry is not None:
                 blobs[guid] = entry
         self.seq, self.epoch, self.digest = header.seq, header.epoch, digest
+        if header.kind == CHANGES:
+            self.last_writer = header.session
         if self.followers:
             written = [guid for guid, entry in records.items() if entry is not None]
             self._note(written, [guid for guid, entry in records.items() if entry is None])

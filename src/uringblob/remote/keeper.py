@@ -104,7 +104,7 @@ class Keeper:
             history = self._history
             seq, epoch, digest, blobs = history.seq, history.epoch, history.digest, history.blobs.copy()
             nonce = os.urandom(NONCE_BYTES)
-            header = Header(MAP, seq, epoch, self._writer.session, nonce, digest)
+            header = Header(MAP, seq, epoch, history.last_writer, nonce, digest)
             body = bytearray()
             for count, piece in enumerate(pieces(header, blobs.items(), len(blobs)), 1):
                 body += piece

@@ -18,6 +18,8 @@ from uringblob.remote.requests import Requests
 
 #: The share of its duration for which a lease is relied upon: clocks may differ by the rest.
 TRUSTED: Final = 0.9
+#: Where a lease cannot be put: the bucket may only be read, or is full.
+_READS_ALL_THE_SAME: Final = frozenset({errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOSPC})
 #: It is renewed so often in its duration.
 RENEWALS: Final = 3
 
@@ -47,10 +49,11 @@ class Lease:
         try:
             await self._requests.put(self.key, encode_lease(self._oldest(), self._ttl_s))
         except BucketError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM):
+            if error.errno not in _READS_ALL_THE_SAME:
                 raise
-            self.refused = str(error)  # a reader that may only read goes on without one
+            self.refused = str(error)  # a reader that may only read, or of a full bucket, goes on without one
         else:
+            self.refused = ""
             self._until_s = sent_s + TRUSTED * self._ttl_s
 
     async def renew(self) -> None:

@@ -41,6 +41,7 @@ class Requests:
 
     def __init__(self, bucket: Bucket, *, pause_s: float = PAUSE_S) -> None:
         self.bucket, self.name = bucket, bucket.name
+        self.attempts = self.retries = 0
         self.reads = self.writes = self.bytes_read = self.bytes_written = self.in_flight = 0
         self._pause_s = pause_s
         self._get_frame = bucket.get_frame if isinstance(bucket, FrameBucket) else self._get_whole
@@ -119,6 +120,8 @@ class Requests:
         """Iterate over the objects whose keys begin with ``prefix``; it may lag behind."""
         after, tries = "", TRIES
         while True:
+            self.attempts += 1
+            self.retries += tries < TRIES
             try:
                 async for listed in self.bucket.list(prefix, after):
                     yield listed
@@ -151,6 +154,8 @@ class Requests:
         self.in_flight += 1
         try:
             for count in range(1, TRIES + 1):
+                self.attempts += 1
+                self.retries += count > 1
                 try:
                     return await attempt()
                 except BucketError as error:

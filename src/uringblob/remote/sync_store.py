@@ -9,6 +9,7 @@ from uringblob.api.base import observe, take_documentation
 from uringblob.api.changes import Changes
 from uringblob.remote.async_store import POLL_S, AsyncRemoteBlobStore
 from uringblob.remote.opening import RemoteOptions, remote_options
+from uringblob.remote.remote_stats import RemoteStats
 from uringblob.sync.looped import LoopedBlobStore, open_on_loop
 from uringblob.sync.store_handle import StoreHandle
 
@@ -40,6 +41,9 @@ class RemoteBlobStore(LoopedBlobStore):
         """The number of the last group of the log that this store shows."""
         return self._core.seq
 
+    def _signatures(self) -> tuple[bytes, bytes]:
+        return self._core._signatures()
+
     def refresh(self) -> bool:
         return self._handle.run(self._core.refresh)
 
@@ -56,6 +60,9 @@ class RemoteBlobStore(LoopedBlobStore):
                 yield self._handle.run(self._core._next_changes, queue, poll)
         finally:
             self._core._end_following(queue)
+
+    def remote_stats(self) -> RemoteStats:
+        return self._core.remote_stats()
 
     def compact(self) -> None:
         self._handle.run(self._core.compact)

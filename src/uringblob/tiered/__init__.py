@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from uringblob.tiered.async_tiered import AsyncTieredBlobStore, TierStats
+from uringblob.tiered.async_tiered import AsyncTieredBlobStore
 from uringblob.tiered.sync_tiered import TieredBlobStore
+from uringblob.tiered.tier_stats import TierStats
 
 __all__ = ["AsyncTieredBlobStore", "TierStats", "TieredBlobStore"]

@@ -37,32 +37,10 @@ from uringblob.guid import BlobGuid, GuidLike, guid_bytes
 from uringblob.owner import StoreOwner
 from uringblob.tiered.core import TierCore
 from uringblob.tiered.records import user_guid
+from uringblob.tiered.tier_stats import TierStats, tier_stats
 from uringblob.tiered.view import AsyncTierSnapshot, View
 
 Self = TypeVar("Self", bound="AsyncTieredBlobStore")
-
-
-@dataclasses.dataclass(frozen=True)
-class TierStats:
-    """What a tier counts beside its local store's :class:`~uringblob.StoreStats`."""
-
-    #: Frames that the local store has.
-    resident: int
-    #: Blobs that were written or deleted and are not known to be uploaded.
-    waiting: int
-    #: Remote groups, and the frames in them.
-    uploads: int
-    uploaded_frames: int
-    #: Uploads that failed, each of which was tried again.
-    upload_failures: int
-    #: Frames read from the remote store.
-    fetched: int
-    #: Frames taken out of the local store.
-    evicted: int
-    #: Fetched frames that the local store had no room for.
-    not_kept: int
-    #: Why nothing is uploaded any more; empty while all is well.
-    stopped: str
 
 
 class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
@@ -341,18 +319,7 @@ class AsyncTieredBlobStore(StoreOwner, AsyncBlobStore):
 
     def tier_stats(self) -> TierStats:
         """Return the tier's own counters; works after closing too."""
-        core = self._core
-        return TierStats(
-            resident=len(core.residents),
-            waiting=len(core.due),
-            uploads=core.uploads,
-            uploaded_frames=core.uploaded_frames,
-            upload_failures=core.uploader.failures,
-            fetched=core.fetches.count,
-            evicted=core.evicted,
-            not_kept=core.not_kept,
-            stopped=str(core.uploader.stopped or ""),
-        )
+        return tier_stats(self._core)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

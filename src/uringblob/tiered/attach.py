@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
+import os
 
 from uringblob.api.async_store import AsyncBlobStore
 from uringblob.errors import BlobStoreIOError, PageSizeMismatch, TierDiverged
@@ -23,6 +25,8 @@ from uringblob.tiered.upload import stat_or_none
 
 #: Names that are compared between two pauses.
 _AT_ONCE = 256
+#: What a clean end is noted with may be followed at once by a group of the store's own.
+_CLEAN_TRIES = 3
 
 
 @dataclasses.dataclass
@@ -30,6 +34,8 @@ class Attached:
     """What a tier begins with."""
 
     record: TieRecord
+    #: The remote store's groups name their writer: no tie needs to be written there.
+    signed: bool
     #: User blobs that the local store has.
     resident: list[bytes]
     #: Those of which the two stores may say different things.
@@ -53,28 +59,38 @@ async def attach(local: AsyncBlobStore, remote: AsyncBlobStore, *, discard_local
     users = [guid for guid in names if not is_reserved(guid)]
     tombs = [guid for guid in names if is_reserved(guid) and guid != TIE]
     record = await _record(local)
-    found = await _remote_tie(remote)
+    clean = record is not None and record.is_clean(await _last_group(local))
+    signatures = remote._signatures()
+    found = await _tie_blob(remote) if signatures is None else _as_tie(signatures[0])
+    new = TieRecord(found, os.urandom(TIE_SIZE) if signatures is None else _as_tie(signatures[1]))
+    begin = functools.partial(Attached, new, signatures is not None)
     if record is not None and record.matches(found):
-        attached = Attached(TieRecord.new(found), users)
-        if not record.clean:
+        attached = begin(users)
+        if not clean:
             await _find_due(attached, local, remote, tombs)
         done = [name for name in tombs if tombstone_number(name) not in attached.tombstones]
         await local.commit([_tie_write(local, attached.record)], done)
         return attached
     if record is None and users and found == NO_TIE and not await remote.list_blobs():
-        seeded = Attached(TieRecord.new(found), users, set(users))  # a file store becomes a tier
+        seeded = begin(users, set(users))  # a file store becomes a tier
         await local.commit([_tie_write(local, seeded.record)])
         return seeded
-    if users and not discard_local and not (record is not None and record.clean):
+    if (users or tombs) and not discard_local and not clean:
         raise TierDiverged(
             f"another writer has written to {remote!r} since {local!r} was its tier, which has commits that may not "
             "have been uploaded: open the local store alone and save what is needed, then open the tier with "
             "discard_local=True, or with a new local store"
         )
     stale = {guid for guid in users if await stat_or_none(local, guid) != await stat_or_none(remote, guid)}
-    adopted = Attached(TieRecord.new(found), [guid for guid in users if guid not in stale])
+    adopted = begin([guid for guid in users if guid not in stale])
     await local.commit([_tie_write(local, adopted.record)], [*stale, *tombs])
     return adopted
+
+
+async def _last_group(local: AsyncBlobStore) -> int:
+    await local.flush()
+    async with await local.snapshot() as snapshot:
+        return snapshot.seq
 
 
 async def _record(local: AsyncBlobStore) -> TieRecord | None:
@@ -82,7 +98,11 @@ async def _record(local: AsyncBlobStore) -> TieRecord | None:
     return None if stat is None else TieRecord.unpacked(stat.meta)
 
 
-async def _remote_tie(remote: AsyncBlobStore) -> bytes:
+def _as_tie(session: bytes) -> bytes:
+    return session.ljust(TIE_SIZE, b"\0")
+
+
+async def _tie_blob(remote: AsyncBlobStore) -> bytes:
     stat = await stat_or_none(remote, TIE)
     if stat is None:
         return NO_TIE
@@ -97,7 +117,11 @@ def _tie_write(local: AsyncBlobStore, record: TieRecord) -> tuple[bytes, bytes, 
 
 async def note_clean(local: AsyncBlobStore, record: TieRecord) -> None:
     """Note that everything is uploaded, so that the next opening need not compare."""
-    await local.commit([_tie_write(local, dataclasses.replace(record, clean=True))])
+    for _ in range(_CLEAN_TRIES):
+        seq = await _last_group(local) + 1
+        await local.commit([_tie_write(local, dataclasses.replace(record, clean=True, seq=seq))])
+        if await _last_group(local) == seq:
+            return  # and not a later one: the store made a group of its own meanwhile, to shorten its log
 
 
 async def _find_due(

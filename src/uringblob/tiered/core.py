@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 
 from uringblob.api.async_store import AsyncBlobStore
@@ -60,14 +61,20 @@ class TierCore:
         self.closing = False
         self.blobs = 0
         self.uploads = self.uploaded_frames = self.evicted = self.not_kept = 0
+        #: Reads of the local store that no user has asked for.
+        self.own_reads = 0
+        #: No change that is waiting was made before.
+        self.waiting_since_s = 0.0
 
     async def attach(self, *, discard_local: bool) -> None:
         """Begin: find what an earlier process has not uploaded, and go on with it."""
         self._attached = found = await attach(self.local, self.remote, discard_local=discard_local)
+        self._tie_uploaded = found.signed
         self.residents.add(found.resident)
         self.tombstones.adopt(found.tombstones)
         self._touch(found.due)
         self.blobs = len(await self.view.names())
+        self.own_reads = self.local.stats().reads
         if found.due:
             self.uploader.request()
 
@@ -125,6 +132,8 @@ class TierCore:
         return sum([await self.view.has(guid) for guid in guids])
 
     def _touch(self, guids: Iterable[bytes]) -> None:
+        if not self.due:
+            self.waiting_since_s = time.monotonic()
         self.due.update(dict.fromkeys(guids, next(self._changes)))
 
     async def _settle(self, changed: Collection[bytes], tombstones: dict[int, list[bytes]]) -> None:
@@ -152,7 +161,7 @@ class TierCore:
             logger.warning("%r: tombstones stay for now: %s", self, error, extra={"event": "tombstones_stay"})
 
     async def _upload_moment(self) -> None:
-        due, tombstones = dict(self.due), list(self.tombstones.there)
+        due, tombstones, began_s = dict(self.due), list(self.tombstones.there), time.monotonic()
         async with await self.local.snapshot() as snapshot:
             moment = View(snapshot, self.remote, dict(self.tombstones.by_guid))
             guids = list(self.due)  # with those that became visible since
@@ -160,7 +169,10 @@ class TierCore:
                 await self.local.flush()  # what is uploaded must not be lost here
             tie = (TIE, bytes(self.page_size), self._attached.record.own)
             upload = Upload(moment, [] if self._tie_uploaded else [tie])
-            await upload.run(guids)
+            try:
+                await upload.run(guids)
+            finally:
+                self.own_reads += upload.reads
         # From here on nothing waits.
         self._tie_uploaded |= upload.groups > 0
         self.uploads += upload.groups
@@ -168,6 +180,7 @@ class TierCore:
         for guid, number in due.items():
             if self.due.get(guid) == number and guid not in self.order:
                 del self.due[guid]
+        self.waiting_since_s = began_s  # what still waits was changed since
         self.tombstones.uploaded(tombstones)
 
     async def _remove(self, victims: Sequence[bytes]) -> None:

@@ -26,10 +26,11 @@ class Fetches:
         self._keep = keep
         self._running: dict[tuple[bytes, int], asyncio.Future[AlignedBlobBuf]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.count = 0
+        self.asked = self.count = 0
 
     async def fetch(self, guid: bytes, stat: BlobStat) -> AlignedBlobBuf:
         """Return a buffer with the frame, which others may read too."""
+        self.asked += 1
         key = guid, stat.checksum
         arrival = self._running.get(key)
         if arrival is None:

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 
 from uringblob.guid import GUID_SIZE, BlobGuid, GuidLike, guid_bytes
 
 #: Names that begin so are the tier's own, in both stores.
 RESERVED = b"\xffub.tier"
-#: Of the local store: the tie's record.  Of the remote one: the tie of the writer that wrote last.
+#: Of the local store: the tie's record.  Of a remote one whose groups name no writer: the tie of the tier that
+#: wrote last.
 TIE = RESERVED + bytes(GUID_SIZE - len(RESERVED))
 TIE_SIZE = 16
-#: Stands for a remote store that no tier has written to.
+#: Stands for a remote store that nobody has written to, or no tier.
 NO_TIE = bytes(TIE_SIZE)
 _COUNT_SIZE = 8
 
@@ -69,14 +69,19 @@ def guids_of_tombstone(frame: bytes | bytearray | memoryview) -> list[bytes]:
 class TieRecord:
     """The local store's half of the tie, kept as the metadata of :data:`TIE`.
 
-    ``found`` is what the remote store had when this one was attached, ``own`` what this one writes there
-    with its first upload.  The remote store has one of the two as long as no other tier writes to it.
+    ``found`` is what the remote store had when this one was attached, ``own`` what it has after this one's
+    first upload.  The remote store has one of the two as long as nobody else writes to it.
     """
 
     found: bytes
     own: bytes
-    #: Everything is in the remote store: it was closed so.
+    #: Everything is in the remote store: it was closed so, with the local group of this number.
     clean: bool = False
+    seq: int = 0
+
+    def is_clean(self, seq: int) -> bool:
+        """Whether it was closed clean, and nothing has changed the local store since, whose last group is ``seq``."""
+        return self.clean and self.seq == seq
 
     def matches(self, tie: bytes) -> bool:
         """Whether nobody else has written to a remote store that bears ``tie``."""
@@ -84,14 +89,10 @@ class TieRecord:
 
     def packed(self) -> bytes:
         """Return the metadata that says this."""
-        return self.found + self.own + bytes([self.clean])
+        return self.found + self.own + bytes([self.clean]) + self.seq.to_bytes(_COUNT_SIZE, "big")
 
     @classmethod
     def unpacked(cls, meta: bytes) -> TieRecord:
         """Return what the metadata says."""
-        return cls(meta[:TIE_SIZE], meta[TIE_SIZE : 2 * TIE_SIZE], meta[2 * TIE_SIZE] == 1)
-
-    @classmethod
-    def new(cls, found: bytes) -> TieRecord:
-        """Return a record with a tie that nobody has seen."""
-        return cls(found, os.urandom(TIE_SIZE))
+        ties, rest = meta[: 2 * TIE_SIZE], meta[2 * TIE_SIZE :]
+        return cls(ties[:TIE_SIZE], ties[TIE_SIZE:], rest[0] == 1, int.from_bytes(rest[1:], "big"))

@@ -19,7 +19,8 @@ from uringblob.errors import BlobNotFound
 from uringblob.guid import GuidLike
 from uringblob.sync.file_store import FileBlobStore
 from uringblob.sync.looped import LoopedBlobStore
-from uringblob.tiered.async_tiered import AsyncTieredBlobStore, TierStats
+from uringblob.tiered.async_tiered import AsyncTieredBlobStore
+from uringblob.tiered.tier_stats import TierStats
 
 T = TypeVar("T")
 

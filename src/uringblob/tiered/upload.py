@@ -56,6 +56,7 @@ class Upload:
         self._moment = moment
         self._extra = list(extra)
         self.frames = 0  #: that were sent
+        self.reads = 0  #: of the local store
         self.groups = 0  #: groups that were made
 
     async def run(self, guids: Iterable[bytes]) -> None:
@@ -88,4 +89,5 @@ class Upload:
         for error in await local.read_blobs(list(frames.items())):
             if error is not None:
                 raise error
+            self.reads += 1
         return frames
