@@ -324,6 +324,22 @@ async def test_a_look_that_is_cancelled_is_for_the_next_call(bucket):
         assert await store.has_blob(A)
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_look_that_is_cancelled_at_any_step_holds_up_nothing(bucket, steps):
+    """Cancelled before its first step it ran none of its own lines, and closing waited for it without an end."""
+    network = Network(bucket, BucketFault.ANSWER_LOST)
+    async with await network.open() as store:
+        await network.commit(store, (A, frame(1)))
+        network.mended = True
+        looking = asyncio.ensure_future(store.has_blob(A))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        await store.commit([(B, frame(2))])
+        assert await look(store) == {A: 1, B: 2}
+
+
 async def test_a_commit_during_a_look_waits_for_it(bucket):
     network = Network(bucket, BucketFault.ANSWER_LOST)
     async with await network.open() as store:

@@ -152,6 +152,7 @@ class Writer:
     def _start(self) -> None:
         if self._running is None and self._queue:
             self._running = asyncio.get_running_loop().create_task(self._run())
+            self._running.add_done_callback(self._ended)
 
     async def _run(self) -> None:
         try:
@@ -258,7 +259,14 @@ class Writer:
         if self._sent is None:
             return False
         self._running = looking = asyncio.get_running_loop().create_task(self._look(self._sent))
+        looking.add_done_callback(self._ended)
         return await looking
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Go on after a task that was cancelled before its first step: none of its own lines ran."""
+        if self._running is task:
+            self._running = None
+            self._start()
 
     async def _look(self, sent: _Sent) -> bool:
         key = log_key(sent.header.seq)
