@@ -6,7 +6,7 @@ A :class:`~uringblob.sync.looped.LoopedBlobStore` that asks in the caller's thre
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from uringblob.api.backup import file_options
 from uringblob.api.base import observe
@@ -117,12 +117,10 @@ class FileBlobStore(Following, LoopedBlobStore):
         if_absent: Iterable[GuidLike] = (),
         if_checksum: Checksums = NO_CHECKSUMS,
     ) -> None:
-        core = self._core
         if if_absent or if_checksum:
-            absent = guid_list(if_absent, "if_absent")
-            checksums = dict(if_checksum) if isinstance(if_checksum, Mapping) else if_checksum
-            self._handle.run(core.commit, list(writes), guid_list(deletes), absent, checksums)
+            super().commit(writes, deletes, if_absent, if_checksum)
             return
+        core = self._core
         self._handle.run_plain(core.begin_commit, core.commit, list(writes), guid_list(deletes))
 
     def snapshot(self) -> FileSnapshot:
