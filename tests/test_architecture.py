@@ -82,7 +82,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "sync": ("ground", "buffers", "api", "async store", "store.opening"),
     "remote": ("ground", "buffers", "api", "sync"),
     "tiered": ("ground", "buffers", "api", "sync"),
-    "salvage": ("ground", "buffers", "api", "store", "store.format", "sync"),
+    "salvage": ("ground", "buffers", "api", "engine protocol", "store", "store.format", "sync"),
     "holt": ("ground", "buffers", "sync"),
     "testing.conformance": ("ground", "buffers", "api"),
     "testing.sim": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from uringblob import BlobGuid, FileBlobStore, StoreCorrupt, StoreLocked
 from uringblob.salvage.repair import repair
+from uringblob.salvage.scan import Source
 
 pytestmark = pytest.mark.one_interpreter
 
@@ -63,6 +65,18 @@ def test_frame_size_and_frames_are_found_without_superblocks(store, target):
     overwrite(store, 0, bytes(8192))
     report = repair(store, target)
     assert (report.page_size, report.saved, report.end_known) == (PAGE, 6, False)
+    assert contents(target) == NOW
+
+
+def test_holes_are_not_read(store, target, monkeypatch):
+    """A ruined superblock leaves the whole file to be searched, and a sparse one may claim any length."""
+    overwrite(store, 0, bytes(8192))
+    os.truncate(store, 1 << 30)
+    reads, real = [], Source.read
+    monkeypatch.setattr(Source, "read", lambda *args: reads.append(args[1]) or real(*args))
+    report = repair(store, target)
+    assert (report.saved, report.complete) == (6, False)
+    assert len(reads) < 50
     assert contents(target) == NOW
 
 

@@ -19,6 +19,7 @@ from uringblob.engines.uring import engine as uring
 from uringblob.store import core as store_core
 from uringblob.store.async_store import AsyncFileBlobStore
 from uringblob.store.index.slot_states import SlotState
+from uringblob.store.log.commit import Commit
 from uringblob.store.log.flat_group import FlatGroup
 
 PAGE = 4096
@@ -357,6 +358,25 @@ def test_without_memory_to_block_the_loop_goes_on(store, commits, monkeypatch):
     monkeypatch.setattr(commits.engine, "run_until", run_until)
     store.commit([(GUIDS[1], frame(1))])
     assert not commits.blocking
+    assert read(store, GUIDS[1]) == content(1)
+
+
+def test_without_memory_to_wait_for_it_its_frames_stay_its_own(store, monkeypatch):
+    """An error would return them to the caller while the engine has them."""
+    failed, before = [], store.stats().commits
+
+    def add_done_callback(commit, *args, **options):
+        if len(failed) < 3:
+            failed.append(commit.done())
+            raise MemoryError
+        asyncio.Future.add_done_callback(commit, *args, **options)
+
+    monkeypatch.setattr(store_core.Core, "may_block", False)
+    monkeypatch.setattr(Commit, "add_done_callback", add_done_callback)
+    store.commit([(GUIDS[1], frame(1))])
+    assert failed == [False] * 3
+    assert store.stats().commits == before + 1
+    assert not store.needs_flush()
     assert read(store, GUIDS[1]) == content(1)
 
 

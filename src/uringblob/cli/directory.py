@@ -76,7 +76,7 @@ class ExportDirectory(BlobStore):
         key = BlobGuid(guid_bytes(guid))
         if key == INCOMPLETE:
             self._write_manifest()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # the manifest named it, but its file was lost
             os.unlink(self._file(key))
 
     def list_blobs(self) -> list[BlobGuid]:

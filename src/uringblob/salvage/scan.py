@@ -8,10 +8,12 @@ covers all of it and the block's offset.  So the file is searched for blocks, wh
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import struct
 from typing import NamedTuple
 
+from uringblob.engines.posix_calls import next_data
 from uringblob.errors import StoreCorrupt
 from uringblob.store.file import StoreFile, judge_superblocks
 from uringblob.store.format import (
@@ -68,6 +70,13 @@ class Source:
             return b"".join(self.read(at, BLOCK_SIZE) for at in range(offset, offset + size, BLOCK_SIZE))
         return bytes(room)
 
+    def next_data(self, offset: int) -> int:
+        """Return where the first bytes from ``offset`` on are that lie in no hole, or the file's end."""
+        answer = next_data(self._file.fd, offset)
+        if answer == -errno.ENXIO:
+            return self.size
+        return offset if answer < 0 else answer  # a file system that does not answer: all of it is read
+
     def superblocks(self) -> list[Superblock]:
         """Return the good ones.
 
@@ -107,7 +116,8 @@ def scan(source: Source, superblocks: list[Superblock]) -> Scan:
     known = {superblock.store_id for superblock in superblocks}
     found = Scan()
     for start, end in _ranges(source, superblocks):
-        for offset in range(start, end, _READ_BYTES):
+        offset = start
+        while (offset := max(offset, source.next_data(offset) // BLOCK_SIZE * BLOCK_SIZE)) < end:
             data = source.read(offset, min(_READ_BYTES, end - offset))
             at = data.find(_MARK)
             while at >= 0:
@@ -118,6 +128,7 @@ def scan(source: Source, superblocks: list[Superblock]) -> Scan:
                     at = data.find(_MARK, at + BLOCK_SIZE)
                 else:
                     at = data.find(_MARK, at + 1)
+            offset += _READ_BYTES
     return found
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 from collections.abc import Callable, Sequence
 
 from uringblob.buffers.views import Write
+from uringblob.completion import persist
 from uringblob.guid import GuidLike
 from uringblob.store.arguments import few_changes
 from uringblob.store.core import Core
@@ -58,5 +58,6 @@ def begin_commit(
     if commit.done():
         over(commit)
     else:
-        commit.add_done_callback(over, context=contextvars.copy_context())
+        # The commit has begun: an error now would give its frames back to a caller while they are written.
+        persist(commit.add_done_callback, over)
     return True

@@ -29,10 +29,15 @@ from uringblob.sync.store_handle import StoreHandle
 S = TypeVar("S", bound=LoopedCore)
 
 
-def open_on_loop(opener: Callable[[], Coroutine[Any, Any, S]], name: str, place: str) -> StoreHandle[S]:
+def open_on_loop(
+    opener: Callable[[], Coroutine[Any, Any, S]],
+    name: str,
+    place: str,
+    alternative: str = "The asynchronous store needs none",
+) -> StoreHandle[S]:
     """Open an asynchronous store in a thread of its own.
 
-    :raises BlobStoreIOError: the system has no thread; ``place`` names the store.
+    :raises BlobStoreIOError: the system has no thread; ``place`` names the store, and ``alternative`` is the advice.
     """
     try:
         return StoreHandle(opener, name)
@@ -40,7 +45,7 @@ def open_on_loop(opener: Callable[[], Coroutine[Any, Any, S]], name: str, place:
         raise BlobStoreIOError(
             errno.EAGAIN,
             f"{place}: a synchronous store needs a thread of its own, and there is none to be had: "
-            f"{thread_limits()}. The asynchronous store needs none",
+            f"{thread_limits()}. {alternative}",
         ) from error
 
 

@@ -67,7 +67,7 @@ def _rights(directory: str) -> dict[str, object]:
 def find_mount(path: str, mountinfo: Path) -> tuple[str, str, str] | None:
     """Return type, mount point and options of the mount that ``path`` lies on."""
     best: tuple[str, str, str] | None = None
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # there is no /proc here: the mount is unknown
         for line in mountinfo.read_text("utf-8", "replace").splitlines():
             left, _, right = line.partition(" - ")
             fields, tail = left.split(), right.split()
@@ -126,6 +126,7 @@ def check_overwriting(directory: str) -> CheckResult:
         facts = {"copied": directory, "copied_why": why}
         return CheckResult(f"takes new room: {why}", Level.NOTE, facts)
     for path in _stores(directory):
+        # A store that is gone by now, or that this user may not read, says nothing of its directory.
         with contextlib.suppress(OSError), open(path, "rb", buffering=0) as store:
             why = why_copied(store.fileno())
             if why:
@@ -138,7 +139,7 @@ def _stores(directory: str) -> list[str]:
     found = []
     with os.scandir(directory) as entries:
         for entry in itertools.islice(entries, _ENTRIES_MAX):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # gone by now, or not this user's to read
                 if entry.is_file(follow_symlinks=False):
                     with open(entry.path, "rb", buffering=0) as file:
                         if file.read(len(_STORE_MAGIC)) == _STORE_MAGIC:

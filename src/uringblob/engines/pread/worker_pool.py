@@ -173,7 +173,7 @@ class WorkerPool:
         self._descriptor = CLOSED
 
     def _discard_work(self) -> None:
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(queue.Empty):  # the end of the loop
             while True:
                 self._queue.get_nowait()
         self._dismiss()
