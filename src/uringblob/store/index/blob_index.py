@@ -216,7 +216,7 @@ class BlobIndex(DurableMap):
         live = [entry >> CHECKSUM_BITS for change in changes.values() if (entry := change.entry) is not None]
         self.slots.move_each(live, _LIVE)
         self._applying = changes  # visible from here on
-        self.seq, base, retire = seq, self._base, self.slots.retire
+        self.seq, base, superseded = seq, self._base, list[int]()
         plain = self._delta is None and not self._pending.count and not self.moments.open
         for guid, change in changes.items():
             if not plain:
@@ -235,7 +235,8 @@ class BlobIndex(DurableMap):
             else:
                 part[guid] = entry
             if old is not None:
-                retire(old >> CHECKSUM_BITS, seq)
+                superseded.append(old >> CHECKSUM_BITS)
+        self.slots.retire_each(superseded, seq)
         self._in_flight = ()
         self._applying = None
 
