@@ -211,6 +211,16 @@ def test_slots_retire_together_as_they_would_one_by_one(beyond, held, confirmed)
     assert together.allocate_run(3, S.WRITING) == one_by_one.allocate_run(3, S.WRITING)
 
 
+def test_slots_that_a_group_frees_are_found_as_the_run_that_they_make():
+    slots = table()
+    taken = slots.allocate_run(14, S.WRITING)
+    slots.move_run(taken, S.LIVE)
+    assert slots.allocate_run(1, S.WRITING) is None  # it has learned that nothing is free
+    slots.retire_each(range(4, 12), fence=1)
+    slots.confirm(1)
+    assert slots.allocate_run(8, S.WRITING) == SlotRun(4, 8)
+
+
 def test_a_slot_that_may_not_retire_is_refused_among_others():
     slots = brought_to([S.LIVE, S.WRITING], beyond=False)
     with pytest.raises(AssertionError, match="slot 6: WRITING -> RETIRED is not in the table"):
