@@ -82,8 +82,12 @@ def test_no_level_is_ever_too_low_whatever_is_taken_freed_and_grown(seed):
         where = rng.choice((*edges, *(rng.randrange(len(states)) for _ in edges))) % len(states)
         action = rng.randrange(5)
         if action <= 1:
-            states[where] = 0
-            index.freed(where)
+            freed = {where, *rng.sample(edges, rng.choice((0, 0, 3)))}
+            freed = [slot for slot in freed if slot < len(states)]
+            rng.shuffle(freed)
+            for slot in freed:
+                states[slot] = 0
+            index.freed(*freed)
         elif action == 2:
             end = min(len(states), where + rng.choice((1, 2, 30, 700, 2048, CHUNK_SLOTS, 6000)))
             states[where:end] = bytes(end - where)

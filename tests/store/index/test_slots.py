@@ -181,6 +181,69 @@ def test_a_superseded_slot_waits_until_its_group_is_not_the_last():
     assert slots.awaiting_group == 0
 
 
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize("held", [[], [6]])
+@pytest.mark.parametrize("confirmed", [3, 4, 5])
+def test_slots_retire_together_as_they_would_one_by_one(beyond, held, confirmed):
+    together, one_by_one = (brought_to([S.LIVE] * 3 + [S.PENDING], beyond) for _ in range(2))
+    for slots in together, one_by_one:
+        for slot in held:
+            slots.hold(slot)
+        slots.confirm(confirmed)
+    together.retire_each([7, 5, 6, 8], fence=4)
+    for slot in 7, 5, 6, 8:
+        one_by_one.retire(slot, fence=4)
+    for then in (
+        lambda slots: None,
+        lambda slots: slots.confirm(4, at_most=2),
+        lambda slots: slots.confirm(4),
+        lambda slots: [slots.release(slot) for slot in held],
+    ):
+        then(together)
+        then(one_by_one)
+        assert [together.state(slot) for slot in range(21)] == [one_by_one.state(slot) for slot in range(21)]
+        assert [together.count(state) for state in S] == [one_by_one.count(state) for state in S]
+        assert (together.named, together.held, together.awaiting_group) == (
+            one_by_one.named,
+            one_by_one.held,
+            one_by_one.awaiting_group,
+        )
+    assert together.allocate_run(3, S.WRITING) == one_by_one.allocate_run(3, S.WRITING)
+
+
+def test_slots_that_a_group_frees_are_found_as_the_run_that_they_make():
+    slots = table()
+    taken = slots.allocate_run(14, S.WRITING)
+    slots.move_run(taken, S.LIVE)
+    assert slots.allocate_run(1, S.WRITING) is None  # it has learned that nothing is free
+    slots.retire_each(range(4, 12), fence=1)
+    slots.confirm(1)
+    assert slots.allocate_run(8, S.WRITING) == SlotRun(4, 8)
+
+
+def test_a_slot_that_may_not_retire_is_refused_among_others():
+    slots = brought_to([S.LIVE, S.WRITING], beyond=False)
+    with pytest.raises(AssertionError, match="slot 6: WRITING -> RETIRED is not in the table"):
+        slots.retire_each([5, 6], fence=1)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("to", S)
+def test_free_slots_are_allocated_as_they_move_one_by_one(count, to):
+    together, one_by_one = table(), table()
+    if to not in MOVES[S.FREE]:
+        with pytest.raises(AssertionError, match="slot 2: FREE -> "):
+            together.allocate_run(count, to)
+        to = S.FREE
+    else:
+        assert together.allocate_run(count, to) == SlotRun(2, count)
+        for slot in range(2, 2 + count):
+            one_by_one.move(slot, to)
+    assert [together.state(slot) for slot in range(16)] == [one_by_one.state(slot) for slot in range(16)]
+    assert [together.count(state) for state in S] == [one_by_one.count(state) for state in S]
+    assert together.named == one_by_one.named
+
+
 def test_a_held_slot_waits_for_its_last_reader():
     slots = table()
     slot = live(slots)

@@ -218,7 +218,7 @@ class BlobIndex(DurableMap):
         if self.slots.births is not None:
             self.slots.births.update(dict.fromkeys(live, seq))
         self._applying = changes  # visible from here on
-        self.seq, base, retire = seq, self._base, self.slots.retire
+        self.seq, base, superseded = seq, self._base, list[int]()
         plain = self._delta is None and not self._pending.count and not self.moments.open
         for guid, change in changes.items():
             if not plain:
@@ -237,7 +237,8 @@ class BlobIndex(DurableMap):
             else:
                 part[guid] = entry
             if old is not None:
-                retire(old >> CHECKSUM_BITS, seq)
+                superseded.append(old >> CHECKSUM_BITS)
+        self.slots.retire_each(superseded, seq)
         self._in_flight = ()
         self._applying = None
 

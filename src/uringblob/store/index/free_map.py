@@ -47,17 +47,19 @@ class FreeMap:
         """Shorten the levels to the length of ``states``."""
         del self._levels[-(-len(self._states) // CHUNK_SLOTS) :]
 
-    def freed(self, slot: int) -> None:
-        """Raise the levels for ``slot``, which has become free."""
-        levels, chunk = self._levels, slot // CHUNK_SLOTS
-        level = levels[chunk]
-        if (slot + 1) % CHUNK_SLOTS == 0:
-            levels[chunk] = _LEVEL_MAX  # it may join a run of the next chunk, which has a level of its own
-        elif level < _LEVEL_MAX:
-            levels[chunk] = level + 1
-        # A free run that begins in the chunk before may reach the slot.
-        if chunk and self._states[chunk * CHUNK_SLOTS - 1] == _FREE:
-            levels[chunk - 1] = _LEVEL_MAX
+    def freed(self, *slots: int) -> None:
+        """Raise the levels for ``slots``, which have become free."""
+        levels, states = self._levels, self._states
+        for slot in slots:
+            chunk = slot // CHUNK_SLOTS
+            level = levels[chunk]
+            if (slot + 1) % CHUNK_SLOTS == 0:
+                levels[chunk] = _LEVEL_MAX  # it may join a run of the next chunk, which has a level of its own
+            elif level < _LEVEL_MAX:
+                levels[chunk] = level + 1
+            # A free run that begins in the chunk before may reach the slot.
+            if chunk and states[chunk * CHUNK_SLOTS - 1] == _FREE:
+                levels[chunk - 1] = _LEVEL_MAX
 
     def freed_run(self, begin: int, end: int) -> None:
         """Raise the levels for the slots from ``begin`` up to ``end``, which have become free."""

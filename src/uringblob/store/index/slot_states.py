@@ -17,7 +17,7 @@ allocated.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from uringblob.store.format import EntryWithMeta, SlotRun, entry_slot, meta_cells
 from uringblob.store.index.free_map import FREE_RUN, RUN_SLOTS_MAX, FreeMap
@@ -117,13 +117,13 @@ class SlotStates:
         if to == _FREE:
             self._free.freed(slot)
 
-    def move_each(self, slots: Iterable[int], to: SlotState) -> None:
+    def move_each(self, slots: Sequence[int], to: SlotState) -> None:
         """Move ``slots`` to state ``to``: a group's all at once, for half of what as many :meth:`move` take."""
         if self.beyond or self._meta_cells:
             for slot in slots:
                 self.move(slot, to)
             return
-        states, counts, freed, named = self._states, self._counts, self._free.freed, _NAMED[to]
+        states, counts, named = self._states, self._counts, _NAMED[to]
         for slot in slots:
             before = states[slot]
             if to not in _ALLOWED[before]:
@@ -132,8 +132,8 @@ class SlotStates:
             states[slot] = to
             counts[to] += 1
             self.named += named - _NAMED[before]
-            if to == _FREE:
-                freed(slot)
+        if to == _FREE:
+            self._free.freed(*slots)
 
     def note_meta(self, slot: int, cells: int) -> None:
         """Note that ``cells`` of :attr:`meta_cells` are of ``slot``, until no record may name it any more."""
@@ -248,12 +248,14 @@ class SlotStates:
         start = self._free.lowest(count) if count <= RUN_SLOTS_MAX else -1
         if start < 0:
             return None
-        run = SlotRun(start, count)
-        if count == 1:
-            self.move(start, to)
-        else:
-            self.move_run(run, to)
-        return run
+        if to not in _ALLOWED[_FREE]:
+            raise _not_in_table(start, _FREE, to)
+        # What move_run() asks is known: they are all free, so inside the file, and no blob's.
+        self._states[start : start + count] = bytes((to,)) * count
+        self._counts[_FREE] -= count
+        self._counts[to] += count
+        self.named += _NAMED[to] * count
+        return SlotRun(start, count)
 
     def allocate_runs(self, count: int, to: SlotState) -> list[SlotRun]:
         """Move ``count`` free slots to state ``to``, the longest runs first, as halving finds them."""
