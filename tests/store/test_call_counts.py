@@ -17,7 +17,9 @@ from uringblob.store.async_store import AsyncFileBlobStore
 # Python functions of this package that one call enters; a step of a coroutine counts as one.
 READ_CALLS_MAX = 20
 COMMIT_CALLS_MAX = 90  # 79, and 5 for each further reaping of its two writes
-SHARED_COMMIT_CALLS_MAX = 31  # 28: the group's own are shared by all of it
+SHARED_COMMIT_CALLS_MAX = (
+    32  # 28, and 2 more where its writes are reaped one by one: the group's own are shared by all of it
+)
 WRITTEN_FRAME_CALLS_MAX = 30  # 18 to 26, by the runs of slots that a batch falls into
 READ_FRAME_CALLS_MAX = 16
 
