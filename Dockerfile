@@ -28,7 +28,7 @@ RUN python -m build --no-isolation --wheel --outdir /dist .
 # ---- the tests: docker run --rm uringblob-test
 FROM build AS test
 COPY . .
-RUN pip install --quiet "$(echo /dist/*.whl)[test]" ./benchmarks \
+RUN pip install --quiet "$(echo /dist/*.whl)[test-buckets]" ./benchmarks \
  && useradd --uid 10001 --create-home --home-dir /data uringblob \
  && chown -R uringblob /src
 USER 10001

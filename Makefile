@@ -99,8 +99,8 @@ $(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
 $(VENV)/.tests: $(VENV)/.created $(BUILD_INPUTS)
 	TEST_PACKAGES=1 ./tools/system_packages.sh $(PYTHON)
 	@echo "setting up $(VENV) for the tests (once; half a minute or so)"
-	$(PIP) install --quiet --editable '.[test]' --editable './benchmarks[peers]' || \
-		$(PIP) install --quiet --editable '.[test]' --editable ./benchmarks
+	$(PIP) install --quiet --editable '.[test-buckets]' --editable './benchmarks[peers]' || \
+		$(PIP) install --quiet --editable '.[test-buckets]' --editable ./benchmarks
 	@touch $(VENV)/.installed $@
 
 # fio, strace and the peers that were not installed above: where one is missing, the benchmark's tests of it

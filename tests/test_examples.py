@@ -22,6 +22,8 @@ import scale_out  # noqa: E402
 from buffer_manager import BufferManager, NoFreePage, guid_of  # noqa: E402
 from custom_store import DirectoryBlobStore  # noqa: E402
 
+pytestmark = pytest.mark.one_interpreter  # plain use of the library, which the others' suites cover
+
 PAGE = 4096
 
 

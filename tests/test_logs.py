@@ -35,12 +35,14 @@ def log_calls():
                 yield f"{path.name}:{node.lineno}", fields
 
 
+@pytest.mark.one_interpreter
 def test_every_record_has_an_event_and_only_fields_that_are_listed():
     for place, fields in log_calls():
         assert isinstance(fields.get("event"), ast.Constant), place
         assert set(fields) - {"event"} <= set(logs.FIELDS), place
 
 
+@pytest.mark.one_interpreter
 def test_every_event_and_field_that_is_listed_exists():
     calls = list(log_calls())
     assert {fields["event"].value for _, fields in calls} == set(logs.EVENTS)

@@ -23,6 +23,7 @@ EVENTS = {
     "vacuum_skipped": "WARNING: a frame is not what was written, or cannot be read: a vacuum left it where it is",
     "collection_failed": "WARNING: a store in a bucket did not write its map, or did not delete garbage; a later group tries again",
     "lease_failed": "WARNING: a store in a bucket could not renew its lease (INFO: give it back); it tries again",
+    "outcome_unknown": "INFO: a store in a bucket could not look what became of a commit; ``refresh`` looks again",
     "upload_failed": "WARNING: a tier could not upload what is waiting; it tries again, or says why not",
     "not_uploaded": "WARNING: a tier was closed before all was uploaded; the next opener goes on",
     "not_kept": "WARNING: a frame that a tier fetched did not find room in its local store",

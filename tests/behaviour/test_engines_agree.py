@@ -7,7 +7,7 @@ import pytest
 from behaviour.work import fill, guid, missing
 from uringblob import AsyncFileBlobStore
 
-pytestmark = pytest.mark.usefixtures("needs_uring")
+pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("needs_uring")]
 
 ENGINES = ["io_uring", "pread"]
 

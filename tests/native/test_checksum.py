@@ -74,6 +74,7 @@ int main(void) { printf("%d\\n", ub_has_xxh3()); return 0; }
 """
 
 
+@pytest.mark.one_interpreter
 def test_without_the_header_it_compiles_and_says_so(tmp_path):
     """Neither without the header, nor with one whose XXH3 was not final yet."""
     compiler = shutil.which("cc") or shutil.which("gcc")

@@ -33,6 +33,7 @@ def compiler():
     return found
 
 
+@pytest.mark.one_interpreter
 def test_the_c_compiles_without_a_warning(compiler, tmp_path):
     command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
     sources = sorted(NATIVE.glob("ub_*.c"))
@@ -53,6 +54,7 @@ def header_numbers(pattern):
     return dict(re.findall(pattern, HEADER.read_text()))
 
 
+@pytest.mark.one_interpreter
 def test_numbers_are_those_of_the_kernels_header(compiler, tmp_path):
     known = [name for name in Opcode.__members__ if re.search(rf"\bIORING_OP_{name}\b", HEADER.read_text())]
     lines = [f'printf("{name} %d\\n", (int)IORING_OP_{name});' for name in known]

@@ -17,7 +17,7 @@ MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if sys.version_info < (3, 11):
     REASON = "n/a: obstore needs Python 3.11"
 else:
-    REASON = f"missing: {', '.join(MISSING)}; pip install 'uringblob[test]'" if MISSING else ""
+    REASON = f"missing: {', '.join(MISSING)}; pip install 'uringblob[test-buckets]'" if MISSING else ""
 CEPH = os.environ.get("URINGBLOB_CEPH")
 NO_CEPH = "n/a: no Ceph gateway; 'make test-ceph' starts one"
 
