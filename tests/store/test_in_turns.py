@@ -84,6 +84,10 @@ def frames(first, count):
 # ---- each kind of work ------------------------------------------------------------------------
 
 
+def slots_of(_free_map, *slots):
+    return len(slots)
+
+
 STEPS = {
     "arguments": (arguments, "frame_of", CHANGES_MAX),
     "merging": (BlobIndex, "join_group", CHANGES_MAX),
@@ -100,7 +104,8 @@ async def test_a_large_commit_goes_in_turns(store, monkeypatch):
     counted = {}
     for name, (owner, function, _) in STEPS.items():
         counted[name] = Iterations()
-        monkeypatch.setattr(owner, function, counted[name].counting(getattr(owner, function)))
+        amount = [slots_of] if function == "freed" else []
+        monkeypatch.setattr(owner, function, counted[name].counting(getattr(owner, function), *amount))
     await store.commit(frames(0, MANY))
     for name, iterations in counted.items():
         iterations.handle.cancel()
@@ -138,7 +143,7 @@ async def test_a_large_group_that_is_given_up_is_aborted_in_turns(store, iterati
 async def test_what_a_compaction_confirms_is_freed_in_turns(store, iterations, monkeypatch):
     await store.commit(frames(0, MANY))
     await store.commit(frames(0, MANY))
-    monkeypatch.setattr(FreeMap, "freed", iterations.counting(FreeMap.freed))
+    monkeypatch.setattr(FreeMap, "freed", iterations.counting(FreeMap.freed, slots_of))
     await store._core.maintenance.start_compaction()
     assert sum(iterations.done.values()) >= MANY
     assert iterations.most <= CHANGES_MAX
