@@ -69,7 +69,7 @@ class Worker:
         return 204, b""
 
     async def _writer(self) -> StoreClient:
-        if self._client is None:
+        if self._client is None or self._client.ended:  # there may be another server by now
             self._client = await StoreClient.connect(os.environ["SOCKET"])
         return self._client
 

@@ -64,6 +64,11 @@ class StoreClient:
         """Connect to the server at ``socket``."""
         return cls(*await asyncio.open_unix_connection(socket))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has ended the connection, or died."""
+        return self._reader.at_eof() or self._writer.is_closing()
+
     async def put(self, guid: bytes, frame: bytes) -> None:
         """Write one frame; it is durable at the return."""
         await self._call(b"P", guid, frame)
