@@ -9,54 +9,45 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 
 #: obstore reads them; moto takes any, Ceph those that tools/ceph.sh made.
 KEY = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret123"}
 START_SECONDS = 60
-#: It ends with the test process, also where that is killed (PR_SET_PDEATHSIG, SIGKILL).
+#: It ends with the test process, also where that is killed (PR_SET_PDEATHSIG, SIGKILL).  It is given a socket
+#: that listens: a port that was free a moment ago may be another process's by the time that moto is imported.
 MOTO = """\
 import ctypes, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
-from moto.server import main
-main(sys.argv[1:])
+from moto import server
+from werkzeug.serving import make_server
+app = server.DomainDispatcherApplication(server.create_backend_app)
+port, fd = map(int, sys.argv[1:])
+make_server(
+    "127.0.0.1", port, app, threaded=True, request_handler=server.MotoRequestHandler, fd=fd
+).serve_forever()
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 class Moto:
     """A server that speaks S3, its objects in its memory."""
 
-    def __init__(self, port: int | None = None) -> None:
-        self.port = port or free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
-        words = ["-c", MOTO, "-H", "127.0.0.1", "-p", str(self.port)]
-        environ = {**os.environ, "COVERAGE_PROCESS_START": ""}
-        self._child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environ,
-        )
-        self._wait()
-        self.make_bucket("bucket")
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            assert self._child.poll() is None, f"moto ended with {self._child.returncode}"
-            assert time.monotonic() < deadline, "moto does not listen"
-            time.sleep(0.02)
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+            self.port = listening.getsockname()[1]
+            self.endpoint = f"http://127.0.0.1:{self.port}"
+            words = ["-c", MOTO, str(self.port), str(listening.fileno())]
+            environ = {**os.environ, "COVERAGE_PROCESS_START": "", "MOTO_PORT": str(self.port)}
+            self._child = subprocess.Popen(
+                [sys.executable, "-W", "ignore", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[listening.fileno()],
+                env=environ,
+            )
+        self.make_bucket("bucket")  # it waits until moto serves, or has ended
 
     def make_bucket(self, name: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")

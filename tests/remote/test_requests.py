@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 
 import pytest
 
-from remote.servers import Scripted, answer, free_port
+from remote.servers import Scripted, answer
 from uringblob.remote.bucket import BucketError, KeyChanged, KeyTaken
 
 pytestmark = [pytest.mark.one_interpreter, pytest.mark.usefixtures("obstore_here", "credentials")]
@@ -193,8 +194,11 @@ async def test_each_status_is_an_errno_and_something_to_do(tries, status, code, 
 
 async def test_nobody_listens(tries):
     tries(1)
-    with pytest.raises(BucketError, match="is the server running, and the endpoint right") as caught:
-        await bucket_at(f"http://127.0.0.1:{free_port()}").create("a", b"x")
+    with socket.socket() as nobody:  # a port that nobody else can have meanwhile
+        nobody.bind(("127.0.0.1", 0))
+        bucket = bucket_at("http://{}:{}".format(*nobody.getsockname()))
+        with pytest.raises(BucketError, match="is the server running, and the endpoint right") as caught:
+            await bucket.create("a", b"x")
     assert caught.value.errno == errno.ECONNREFUSED
 
 

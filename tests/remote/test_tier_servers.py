@@ -49,7 +49,7 @@ async def test_a_server_that_is_away_for_a_while(s3_port, moto, prefix, disk_dir
     commits = Commits(PAGE)
     direct = f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{s3_port}"
     async with servers.Proxy(s3_port) as proxy:
-        url = f"s3://bucket/{prefix}?endpoint={proxy.endpoint}&timeout=1"
+        url = f"s3://bucket/{prefix}?endpoint={proxy.endpoint}&timeout=10"
         async with await open_tier(disk_dir / "one", url, PAGE) as tier:
             await commits.make(tier, 3)
             await commits.until_uploaded(tier, direct)

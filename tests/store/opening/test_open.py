@@ -161,7 +161,7 @@ async def test_a_child_forked_during_an_opening_does_not_keep_the_lock(store_pat
         patched.setattr(StoreFile, "close", StoreFile.abandon)  # unlocks nothing, as a kill
         async with AsyncFileBlobStore.open(store_path, engine=engine):
             pass
-    async with AsyncFileBlobStore.open(store_path, lock_timeout=1):
+    async with AsyncFileBlobStore.open(store_path, lock_timeout=10):
         pass
     os.close(writer)
     os.close(reader)
