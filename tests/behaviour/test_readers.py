@@ -121,6 +121,27 @@ async def test_what_an_older_reader_reads_is_kept_and_used_again_when_it_moves(s
         assert writer.stats().readers == ()
 
 
+async def test_a_refresh_that_meets_a_writer_with_nothing_new_leaves_the_reader_registered(
+    store_path, engine, monkeypatch
+):
+    """The writer opens while the reader registers; the reader then let go of the state that it shows."""
+    async with AsyncFileBlobStore.open(store_path, engine=engine, page_size=PAGE) as writer:
+        await writer.commit([(guid(1), frame(1, PAGE))])
+    async with AsyncFileBlobStore.open(store_path, engine=engine, read_only=True) as reader:
+        real, opened = View._register_at, []
+
+        def register_at(self, seq):
+            real(self, seq)
+            if not opened:
+                opened.append(FileBlobStore.open(store_path, engine=engine))
+
+        monkeypatch.setattr(View, "_register_at", register_at)
+        moved = await reader.refresh()
+        with opened[0] as again:
+            assert not moved
+            assert [one.seq for one in again.stats().readers] == [reader._core.view.seq]
+
+
 async def test_a_snapshot_of_a_reader_keeps_what_it_shows(store_path, engine):
     async with AsyncFileBlobStore.open(store_path, engine=engine, page_size=PAGE) as writer:
         await writer.commit([(guid(1), frame(1, PAGE))])

@@ -3,7 +3,8 @@
 They are OFD locks on single bytes beyond every byte that a file has, held by the open file that the engines
 use: the kernel drops them when its last descriptor is closed, so also when a process is killed.
 
-* A reader of the state after group ``N`` holds byte ``READERS + N``; one that begins, ``READERS + 0``.
+* A reader of the state after group ``N`` holds byte ``READERS + N``; one that begins or
+  moves on, ``READERS + 0``.
 * The writer holds the bytes from ``WRITER`` to ``WRITER + N``: it *announces* that group ``N`` is durable.
 
 Whether another open file holds any of a range is one call, and it names the lock that it found.

@@ -141,20 +141,18 @@ class View:
         self._file_io.check_not_poisoned()
         if self._file.locked:
             return False  # no writer has been let in
-        announced = self._ask()
-        if announced is not None and announced <= self.seq:
-            return False
         self._register_at(0)  # slots of the states between this one and the newest are not kept otherwise
         try:
-            return await self._go_on()
+            return await self._go_on(self._ask())
         finally:
             self._file.locks.release(0)
 
-    async def _go_on(self) -> bool:
-        announced = self._ask()
+    async def _go_on(self, announced: int | None) -> bool:
         state: State | None = None
         changes: Shards[Change] | None = None
         if announced is not None:
+            if announced <= self.seq:
+                return False
             changes = await self._read_on(announced)
             if changes is None:
                 state = await read_beside(self._file, self._file_io)
