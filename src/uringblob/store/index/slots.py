@@ -191,7 +191,8 @@ class SlotTable(SlotStates):
 
         Not all of it is asked about each time: readers move on one by one.
         """
-        misses_left = max(1, len(self._retired))  # so many slots are superseded for each that must stay
+        # As many as are superseded now may have to stay: so those that need not are found in time.
+        misses_left = max(1, min(len(self._retired), at_most))
         while self._kept and misses_left:
             if at_most <= 0:
                 return True
