@@ -30,6 +30,14 @@ def plain_store(machines, **options):  # noqa: F811
     return AsyncRemoteBlobStore.open(machines.bucket.client(), **options)
 
 
+async def leave_waiting(machines, one, writes=(), deletes=()):  # noqa: F811
+    """Commit while the bucket is out of reach, and end before it is back."""
+    machines.cut_off = True
+    await one.commit(writes, deletes)
+    await one.aclose(flush=False)
+    machines.cut_off = False
+
+
 async def test_a_plain_writer_fences_an_open_tier(machines):  # noqa: F811
     async with await machines.open("one") as one:
         await one.commit([(A, frame(1))])
@@ -72,10 +80,7 @@ async def test_what_a_plain_writer_changed_is_there_after_a_clean_end(machines):
 async def test_the_first_tier_of_a_bucket_is_told_of_a_plain_writer(machines):  # noqa: F811
     """Nothing was uploaded yet, and no tier has written to the bucket."""
     one = await machines.open("one")
-    machines.cut_off = True
-    await one.commit([(A, frame(1))])
-    await one.aclose(flush=False)
-    machines.cut_off = False
+    await leave_waiting(machines, one, [(A, frame(1))])
     async with plain_store(machines) as plain:
         await plain.commit([(B, frame(2))])
     with pytest.raises(TierDiverged):
@@ -87,10 +92,7 @@ async def test_deletions_that_were_not_uploaded_are_a_history_too(machines):  # 
     one = await machines.open("one")
     await one.commit([(A, frame(1))])
     await one.durable_remotely()
-    machines.cut_off = True
-    await one.commit(deletes=[A])
-    await one.aclose(flush=False)
-    machines.cut_off = False
+    await leave_waiting(machines, one, deletes=[A])
     async with plain_store(machines) as plain:
         await plain.commit([(B, frame(2))])
     with pytest.raises(TierDiverged):
@@ -101,10 +103,7 @@ async def test_a_plain_writer_that_only_looked_and_compacted_leaves_no_trace(mac
     one = await machines.open("one")
     await one.commit([(A, frame(1))])
     await one.durable_remotely()
-    machines.cut_off = True
-    await one.commit([(B, frame(2))])
-    await one.aclose(flush=False)
-    machines.cut_off = False
+    await leave_waiting(machines, one, [(B, frame(2))])
     async with plain_store(machines) as plain:
         await plain.compact()
     async with await machines.open("one") as one:

@@ -15,18 +15,13 @@ from uringblob_bench.load import Params
 from uringblob_bench.workdir import WorkDir, noise
 
 
-def several(count: int, what: str) -> str:
-    """Return ``count`` of something in words."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 class BesideSnapshots(AsyncStore):
     """``count`` snapshots are held for the turn, each of another state."""
 
     def __init__(self, params: Params, workdir: WorkDir, count: int) -> None:
         super().__init__(params, workdir)
         self.count = count
-        self.name = several(count, "snapshot")
+        self.name = "1 snapshot" if count == 1 else f"{count} snapshots"
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "snapshots": self.count}
@@ -47,7 +42,7 @@ class BesideReaders(AsyncStore):
     def __init__(self, params: Params, workdir: WorkDir, count: int) -> None:
         super().__init__(params, workdir)
         self.count = count
-        self.name = several(count, "reader process").replace("processs", "processes")
+        self.name = "1 reader process" if count == 1 else f"{count} reader processes"
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "readers": self.count, "refresh_s": reader_child.REFRESH_S}

@@ -54,9 +54,8 @@ class FreeMap:
             chunk = slot // CHUNK_SLOTS
             level = levels[chunk]
             if (slot + 1) % CHUNK_SLOTS == 0:
-                levels[chunk] = (
-                    _LEVEL_MAX  # it may join a run of the next chunk, which has a level of its own
-                )
+                # It may join a run of the next chunk, which has a level of its own.
+                levels[chunk] = _LEVEL_MAX
             elif level < _LEVEL_MAX:
                 levels[chunk] = level + 1
             # A free run that begins in the chunk before may reach the slot.

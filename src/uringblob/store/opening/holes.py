@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 
 from uringblob.engines.to_thread import to_thread
+from uringblob.errors import check_rc
 from uringblob.store.core import Core
 from uringblob.store.format import SlotRun
 from uringblob.store.index.slot_states import SlotState
@@ -23,26 +24,21 @@ async def set_holes_aside(core: Core) -> None:
         return
     status = os.fstat(fd)
     if status.st_blocks * 512 < status.st_size:
-        for run in await to_thread(_without_blocks, fd, slots.free_runs(), core.page_size):
+        for run in await to_thread(_without_blocks, core, slots.free_runs()):
             slots.move_run(run, SlotState.HOLE)
 
 
-def _without_blocks(fd: int, runs: Sequence[SlotRun], page_size: int) -> list[SlotRun]:
+def _without_blocks(core: Core, runs: Sequence[SlotRun]) -> list[SlotRun]:
     """Return the slots of ``runs`` that have a hole somewhere; to the system, blocks never written are one, too."""
-    found = []
+    fd, page_size, found = core.file.fd, core.page_size, list[SlotRun]()
     for run in runs:
         slot = run.slot
         while slot < run.end and (hole := os.lseek(fd, slot * page_size, os.SEEK_HOLE)) < run.end * page_size:
-            first, slot = hole // page_size, min(-(-_data_from(fd, hole) // page_size), run.end)
+            first, data = hole // page_size, core.file_io.engine.next_data(hole)
+            if data == -errno.ENXIO:
+                slot = run.end  # there are none behind it
+            else:
+                data = check_rc(data, f"{core.file.path}: asking for data from offset {hole} on")
+                slot = max(first + 1, min(-(-data // page_size), run.end))
             found.append(SlotRun(first, slot - first))
     return found
-
-
-def _data_from(fd: int, offset: int) -> int:
-    """Return where the next data lie from ``offset`` on, or the end of the file."""
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return os.fstat(fd).st_size
